@@ -1,0 +1,379 @@
+"""A private database server in a temporary folder, for the demo and the tests.
+
+It takes the first of these that starts: a ``mariadbd`` or ``mysqld`` that is installed, else the
+server inside the PyPI package pylibseekdb, which speaks MySQL's protocol. It is reachable from this
+machine only, its data are thrown away, and it ends with this process. Linux and macOS.
+
+    python3 -m sandbox.database [--server PATH] [--expect TEXT] [-- COMMAND ...]
+
+runs COMMAND with the server's address in the environment variable MYSQL_TEST_URL, and the server's
+folder first on the PATH. Without a COMMAND it prints the address and waits for Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import importlib.util
+import logging
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, Self
+from urllib.parse import quote
+
+import mysql.connector
+from mysql.connector.abstracts import MySQLConnectionAbstract
+from mysql.connector.pooling import PooledMySQLConnection as Pooled
+
+logger = logging.getLogger(__name__)
+
+DATABASE_NAME: Final = "iterable_challenge"  # as in database_setup.sql
+JOB_USER: Final = "iterable_job"
+START_LIMIT_S: Final = 60.0
+
+# Where packages put a server, though an ordinary user's PATH does not lead there.
+USUAL_FOLDERS = "/usr/sbin:/usr/libexec:/usr/local/sbin:/usr/local/mysql/bin:/opt/homebrew/bin"
+
+NO_SERVER: Final = """\
+no database server could be started. Either of these helps:
+  apt-get install mariadb-server-core   (Debian, Ubuntu; on macOS: brew install mariadb)
+  pip install pylibseekdb               (Linux with glibc; macOS 15 on Apple silicon)"""
+
+# A socket's path has at most 107 bytes on Linux, 103 on macOS; ours adds about 35 to the folder's.
+LONGEST_TEMP_FOLDER: Final = 65
+
+# Runs a command that dies with us, whatever we die of: 1 is Linux's PR_SET_PDEATHSIG. A program of
+# its own, because code between fork and exec is not safe beside threads.
+TIED_TO_PARENT: Final = """
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(1, 9)
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+# Data that are thrown away need not survive a power cut. They do survive a kill -9 of the server.
+OPTIONS: Final = """--innodb-flush-log-at-trx-commit=2 --innodb-flush-method=nosync
+    --innodb-doublewrite=0 --character-set-server=utf8mb4 --default-time-zone=+00:00
+    --skip-name-resolve --bind-address=127.0.0.1"""
+MARIADB_OPTIONS: Final = "--innodb-log-file-size=16M --aria-log-file-size=8388608"
+# Without mysqlx=0 it opens a second port; without secure-file-priv it wants a folder in /var/lib.
+MYSQL_OPTIONS: Final = """--loose-innodb-redo-log-capacity=64M --loose-mysqlx=0
+    --secure-file-priv=NULL --disable-log-bin --performance-schema=OFF"""
+# The limits are those with which pylibseekdb starts it.
+SEEKDB_OPTIONS: Final = """--embedded --nodaemon
+    --parameter memory_budget=1G --parameter log_disk_size=2G"""
+
+
+class NoServerError(RuntimeError):
+    """No server could be started; the message says what helps, and what was tried."""
+
+
+class _StartError(Exception):
+    """This server did not start. Another may."""
+
+
+def find_servers() -> Iterator[Path]:
+    """Yield this machine's servers, best first: PATH in its order, usual folders, pylibseekdb."""
+    folders = f"{os.environ.get('PATH', '')}:{USUAL_FOLDERS}".split(":")
+    for folder in filter(None, dict.fromkeys(folders)):
+        for name in ("mariadbd", "mysqld"):
+            if found := shutil.which(name, path=folder):
+                yield Path(found)
+    # The package is a program and a library that starts it. We start the program ourselves: the
+    # library gives it an empty environment, and then nothing can tell it not to send telemetry.
+    spec = importlib.util.find_spec("pylibseekdb")
+    for folder in (spec and spec.submodule_search_locations) or ():
+        if found := shutil.which("seekdb", path=folder):
+            yield Path(found)
+
+
+def run_script(connection: MySQLConnectionAbstract | Pooled, sql: str) -> list[list[Any]]:
+    """Run all statements of *sql*; return the rows of each, an empty list where there are none."""
+    with connection.cursor() as cursor:
+        cursor.execute(sql, map_results=True)
+        return [rows for _, rows in cursor.fetchsets()]
+
+
+class PrivateDatabase:
+    """One private server, from ``with`` until the block ends. Enter it in the main thread.
+
+    ``settings``: DB_HOST, DB_PORT, DB_USER, DB_PASSWORD and DB_NAME for the job, as a user who may
+    only SELECT. A DB_HOST that begins with '/' is a unix socket: pylibseekdb has no port.
+    ``version``: what SELECT VERSION() says. ``kind``: 'mariadb', 'mysql' or 'seekdb'.
+    ``server``: the program that runs.
+    ``url``: the same server for root, as mysql://user:password@host:port/.
+
+    Raises on entering:
+        NoServerError: nothing started. With *server* given, only that one is tried.
+    """
+
+    settings: dict[str, str]
+    version: str
+    kind: str
+    server: Path
+    url: str
+
+    def __init__(self, server: str | Path | None = None) -> None:
+        self._candidates = [Path(server)] if server else None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._cleanup = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        problems = []
+        for server in self._candidates or find_servers():
+            try:
+                with contextlib.ExitStack() as cleanup:
+                    self._set_up(server.absolute(), cleanup)
+                    self._cleanup = cleanup.pop_all()  # from here on it is for stop() to do
+                    return self
+            except (_StartError, OSError, subprocess.SubprocessError) as error:
+                problems.append(f"\n{server} did not start: {error}")
+                logger.debug(problems[-1].strip())
+        raise NoServerError(NO_SERVER + "".join(problems))
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def connection_options(self, database: str | None = None) -> dict[str, Any]:
+        """Return what mysql.connector.connect needs to come in as root."""
+        return {
+            "unix_socket": str(self._socket),
+            "user": "root",
+            "password": self._root_password,
+            "database": database or "",
+            "charset": "utf8mb4",
+            "collation": "utf8mb4_general_ci",  # the only one that all three kinds know
+            "time_zone": "+00:00",
+            "autocommit": True,
+            "connection_timeout": 10,
+        }
+
+    def load(self, path: Path) -> None:
+        """Run an SQL file as root."""
+        with mysql.connector.connect(**self.connection_options()) as connection:
+            run_script(connection, path.read_text(encoding="utf-8"))
+
+    def kill(self) -> None:
+        """End the server as kill -9 does; its data stay for restart()."""
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def restart(self) -> None:
+        """Start the server again on the data it had, with the same address and passwords."""
+        self.kill()
+        self._start()
+
+    def stop(self) -> None:
+        """End the server and remove its folder. Harmless when that has happened already."""
+        self._cleanup.close()
+
+    def _set_up(self, server: Path, cleanup: contextlib.ExitStack) -> None:
+        self.server = server
+        self.kind = _kind_of(server)
+        temp = tempfile.gettempdir()
+        if len(os.fsencode(temp)) > LONGEST_TEMP_FOLDER:
+            temp = "/tmp"  # noqa: S108  # the folder in it is for us alone
+        temporary = tempfile.TemporaryDirectory(
+            prefix="private-db-", dir=temp, ignore_cleanup_errors=True
+        )
+        folder = Path(cleanup.enter_context(temporary))
+        cleanup.callback(self.kill)
+        self._log = folder / "server.log"
+        self._job_password = secrets.token_urlsafe(16)
+        if self.kind == "seekdb":
+            self._prepare_seekdb(folder, cleanup)
+        else:
+            self._prepare_daemon(folder)
+        self._start_on_a_free_port()
+        if self.kind == "seekdb":
+            with mysql.connector.connect(**self.connection_options()) as connection:
+                run_script(connection, self._accounts())
+        self._describe()
+
+    def _describe(self) -> None:
+        if self.kind == "seekdb":
+            host, port = str(self._socket), 3306
+            address = f"localhost/?socket={quote(host)}"
+        else:
+            host, port = "127.0.0.1", self._port
+            address = f"{host}:{port}/"
+        self.url = f"mysql://root:{quote(self._root_password, safe='')}@{address}"
+        self.settings = {
+            "DB_HOST": host,
+            "DB_PORT": str(port),
+            "DB_USER": JOB_USER,
+            "DB_PASSWORD": self._job_password,
+            "DB_NAME": DATABASE_NAME,
+        }
+
+    def _accounts(self) -> str:
+        """Return SQL that makes the two users, one statement a line: bootstrap asks for that."""
+        root = {
+            "mariadb": f"CREATE USER root@'%' IDENTIFIED BY '{self._root_password}';\n"
+            "GRANT ALL ON *.* TO root@'%' WITH GRANT OPTION;\n",
+            "mysql": f"ALTER USER root@localhost IDENTIFIED BY '{self._root_password}';\n"
+            "RENAME USER root@localhost TO root@'%';\n",
+            # Its root has no password, and no way in but our folder. Its clock shows +08:00.
+            "seekdb": "SET GLOBAL time_zone = '+00:00';\n",
+        }[self.kind]
+        job = f"CREATE USER {JOB_USER}@'%' IDENTIFIED BY '{self._job_password}';\n"
+        return f"{root}{job}GRANT SELECT ON *.* TO {JOB_USER}@'%';\n"
+
+    def _prepare_daemon(self, folder: Path) -> None:
+        """Fill the data folder of MariaDB or MySQL."""
+        self._root_password = secrets.token_urlsafe(16)
+        self._socket = folder / "s.sock"
+        self._command = [str(self.server), "--no-defaults", f"--datadir={folder / 'data'}"]
+        more = MARIADB_OPTIONS if self.kind == "mariadb" else MYSQL_OPTIONS
+        self._command += [*OPTIONS.split(), *more.split()]
+        if os.geteuid() == 0:
+            self._command.append("--user=root")  # or it refuses
+        script = folder / "init.sql"
+        if self.kind == "mariadb":
+            (folder / "data").mkdir()
+            script.write_text(_mariadb_system_sql(self.server) + self._accounts())
+            how = ["--bootstrap"]  # reads standard input
+        else:
+            script.write_text(self._accounts())
+            how = ["--initialize-insecure", f"--init-file={script}"]
+        with self._log.open("wb") as log, script.open("rb") as stdin:
+            status = subprocess.call(
+                [*self._command, *how], stdin=stdin, stdout=log, stderr=log, timeout=START_LIMIT_S
+            )
+        if status:
+            raise _StartError(self._last_words())
+
+    def _prepare_seekdb(self, folder: Path, cleanup: contextlib.ExitStack) -> None:
+        """Make what pylibseekdb itself would make."""
+        self._root_password = ""
+        run = folder / "db" / "run"
+        run.mkdir(parents=True)
+        self._socket = run / "sql.sock"
+        self._command = [str(self.server), f"--base-dir={folder / 'db'}", *SEEKDB_OPTIONS.split()]
+        # It ends when nobody holds this lock, which is how it learns that its last user is gone.
+        lock = cleanup.enter_context((run / "seekdb.clients").open("w"))
+        fcntl.flock(lock, fcntl.LOCK_SH)
+
+    def _start_on_a_free_port(self) -> None:
+        for tries_left in (2, 1, 0):
+            self._port = _free_port()
+            try:
+                self._start()
+            except _StartError as error:
+                # Between our look and the server's own, somebody else may have taken the port.
+                if not tries_left or "in use" not in str(error):
+                    raise
+            else:
+                break
+
+    def _start(self) -> None:
+        command = list(self._command)
+        if sys.platform == "linux":
+            tie = [sys.executable, "-I", "-S", "-c", TIED_TO_PARENT, str(os.getpid())]
+            command = [*tie, *command]
+        if self.kind != "seekdb":
+            command += [f"--port={self._port}", f"--socket={self._socket}"]
+            command.append(f"--pid-file={self._socket.with_name('pid')}")
+        # A session of its own: a Ctrl-C in the terminal is for us, not for the server.
+        how: dict[str, Any] = {"start_new_session": True, "stdin": subprocess.DEVNULL}
+        how["env"] = {**os.environ, "TELEMETRY_ENABLED": "false"}  # or pylibseekdb phones home
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, **how)
+        deadline_s = time.monotonic() + START_LIMIT_S
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline_s:
+                self.kill()
+                raise _StartError(self._last_words())
+            time.sleep(0.02)
+
+    def _answers(self) -> bool:
+        if not self._socket.exists():
+            return False
+        try:
+            with mysql.connector.connect(**self.connection_options()) as connection:
+                [[(self.version,)]] = run_script(connection, "SELECT VERSION()")
+        except mysql.connector.Error:
+            return False
+        return True
+
+    def _last_words(self) -> str:
+        lines = self._log.read_text(errors="replace").strip().splitlines()
+        return "\n".join(lines[-12:]) or "it gave no reason"
+
+
+def _kind_of(server: Path) -> str:
+    if server.name == "seekdb":
+        return "seekdb"
+    command = [str(server), "--no-defaults", "--version"]
+    said = subprocess.run(command, capture_output=True, check=True, timeout=20).stdout
+    return "mariadb" if b"MariaDB" in said else "mysql"
+
+
+def _mariadb_system_sql(server: Path) -> str:
+    """Return SQL that makes MariaDB's system tables, from the files installed beside *server*.
+
+    mariadb-install-db does the same, but is not part of every package.
+    """
+    for base in (server.parents[1], server.resolve().parents[1], Path("/usr")):
+        for first in sorted(base.glob("share/m*/m*_system_tables.sql")):
+            names = ("system_tables", "performance_tables", "system_tables_data")
+            files = [first.with_name(first.name.replace(names[0], name)) for name in names]
+            tables = "\n".join(file.read_text(encoding="utf-8") for file in files)
+            return (
+                f"CREATE DATABASE mysql;\nUSE mysql;\nSET @skip_auth_anonymous = 1;\n{tables}\n"
+                "DELETE FROM global_priv WHERE User = 'root';\nFLUSH PRIVILEGES;\n"
+            )
+    raise _StartError("the files that make its system tables are not beside it")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line that the module's docstring describes; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python3 -m sandbox.database")
+    parser.add_argument("--server", metavar="PATH", help="the server; default: the first found")
+    parser.add_argument("--expect", metavar="TEXT", default="", help="fail unless in VERSION()")
+    parser.add_argument("command", nargs="*", metavar="COMMAND")
+    args = parser.parse_args(argv)
+    # By default SIGTERM would end us on the spot, and the folder would stay.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        with PrivateDatabase(args.server) as database:
+            if args.expect not in database.version:
+                print(f"the server is {database.version}, not {args.expect}", file=sys.stderr)
+                return 1
+            if args.command:
+                # Ctrl-C reaches the command by itself. It may want to tidy up: we wait for its end.
+                signal.signal(signal.SIGINT, lambda *_: None)
+                path = f"{database.server.parent}:{os.environ.get('PATH', os.defpath)}"
+                more = {"MYSQL_TEST_URL": database.url, "PATH": path}
+                status = subprocess.call(args.command, env={**os.environ, **more})
+                return status if status >= 0 else 128 - status  # as a shell would say it
+            print(f"{database.version}: {database.url} (until Ctrl-C)", flush=True)
+            signal.pause()
+    except NoServerError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        pass  # as announced
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,216 @@
+"""Fixtures: a real database server for the session, a fresh database and Iterable for each test."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import mysql.connector
+import pytest
+import trustme
+from mysql.connector.abstracts import MySQLConnectionAbstract
+from mysql.connector.pooling import PooledMySQLConnection
+
+from sandbox.database import DATABASE_NAME, NoServerError, PrivateDatabase, find_servers, run_script
+from sandbox.iterable import IterableSandbox
+
+ROOT = Path(__file__).resolve().parent.parent
+FETCHED_FOLDER = ROOT / ".cache" / "mariadb"
+FETCHED_SERVER = FETCHED_FOLDER / "bin" / "mariadbd"
+EXPECTED = os.environ.get("EXPECT_DATABASE", "")
+
+
+class DatabaseServer:
+    """The server the tests run on: one of our own, or the one that MYSQL_TEST_URL names.
+
+    ``version``: what SELECT VERSION() says. ``server``: the program, if it is one of our own.
+    """
+
+    version: str
+
+    def __init__(self, private: PrivateDatabase | None) -> None:
+        self._private = private
+        self.server = private.server if private else None
+        with mysql.connector.connect(**self.connection_options()) as connection:
+            [[(self.version,)]] = run_script(connection, "SELECT VERSION()")
+
+    @property
+    def kind(self) -> str:
+        """Return 'mariadb', 'mysql' or 'seekdb'."""
+        return next((k for k in ("mariadb", "seekdb") if k in self.version.lower()), "mysql")
+
+    def connection_options(self, database: str | None = None) -> dict[str, Any]:
+        """Return what mysql.connector.connect needs to come in as root."""
+        if self._private:
+            return self._private.connection_options(database)
+        job = self.settings(database or "")
+        place = {"host": job["DB_HOST"], "port": int(job["DB_PORT"])}
+        if job["DB_HOST"].startswith("/"):
+            place = {"unix_socket": job["DB_HOST"]}
+        return {
+            **place,
+            "user": job["DB_USER"],
+            "password": job["DB_PASSWORD"],
+            "database": job["DB_NAME"],
+            "charset": "utf8mb4",
+            "collation": "utf8mb4_general_ci",
+            "time_zone": "+00:00",
+            "autocommit": True,
+            "connection_timeout": 10,
+        }
+
+    def settings(self, database: str) -> dict[str, str]:
+        """Return the job's DB_ variables. On a server of our own its user may only SELECT."""
+        if self._private:
+            return {**self._private.settings, "DB_NAME": database}
+        url = urlsplit(os.environ["MYSQL_TEST_URL"])
+        sockets = parse_qs(url.query).get("socket", [])
+        return {
+            "DB_HOST": sockets[0] if sockets else str(url.hostname),
+            "DB_PORT": str(url.port or 3306),
+            "DB_USER": unquote(url.username or "root"),
+            "DB_PASSWORD": unquote(url.password or ""),
+            "DB_NAME": database,
+        }
+
+
+@dataclass(frozen=True)
+class Database:
+    """One test's own database, as database_setup.sql leaves it."""
+
+    name: str
+    server: DatabaseServer
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Return the job's DB_ variables for this database."""
+        return self.server.settings(self.name)
+
+    @property
+    def version(self) -> str:
+        """Return what SELECT VERSION() says."""
+        return self.server.version
+
+    def connect(self) -> MySQLConnectionAbstract | PooledMySQLConnection:
+        """Return a new connection as root, for a test that needs a session of its own."""
+        return mysql.connector.connect(**self.server.connection_options(self.name))
+
+    def execute(self, sql: str, params: Any = None) -> list[Any]:
+        """Run one statement as root; return its rows, none for a statement without a result."""
+        with self.connect() as connection, connection.cursor() as cursor:
+            cursor.execute(sql, params or ())
+            return cursor.fetchall() if cursor.description else []
+
+    def script(self, name: str) -> str:
+        """Return the text of one of the project's SQL files, made to use this database."""
+        text = (ROOT / name).read_text(encoding="utf-8")
+        return text.replace(DATABASE_NAME, self.name)
+
+    def run_file(self, name: str) -> list[list[Any]]:
+        """Run one of the project's SQL files here; return the rows of each statement."""
+        with mysql.connector.connect(**self.server.connection_options()) as connection:
+            return run_script(connection, self.script(name))
+
+
+def local_servers() -> Iterator[Path]:
+    """Yield the servers to try, best first. Reads the disk only when asked for the next one."""
+    installed = list(find_servers())
+    yield from (server for server in installed if server.name != "seekdb")
+    if FETCHED_SERVER.exists():
+        yield FETCHED_SERVER
+    yield from (server for server in installed if server.name == "seekdb")
+
+
+def pytest_report_header() -> str:
+    """Name the server that the database tests will use."""
+    if url := os.environ.get("MYSQL_TEST_URL"):
+        return f"database: MYSQL_TEST_URL, on {urlsplit(url).hostname}"
+    first = next(local_servers(), None)
+    if first is None or first.name == "seekdb":
+        return f"database: MariaDB 10.11, to be fetched to {FETCHED_FOLDER}; else {first}"
+    return f"database: a private {first}"
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Fetch a server when one will be needed: here, because a test has a time limit."""
+    if "MYSQL_TEST_URL" in os.environ or session.config.option.collectonly:
+        return
+    first = next(local_servers(), None)
+    missing = first is None or first.name == "seekdb"
+    if missing and any("database_server" in getattr(i, "fixturenames", ()) for i in session.items):
+        subprocess.run([ROOT / "tests" / "fetch_server.sh", "mariadb", FETCHED_FOLDER], check=False)
+
+
+@pytest.fixture(scope="session")
+def database_server() -> Iterator[DatabaseServer]:
+    """Start a real server, or use the one of MYSQL_TEST_URL."""
+    with contextlib.ExitStack() as stack:
+        private = None
+        if "MYSQL_TEST_URL" not in os.environ:
+            private = _start_first(stack)
+        server = DatabaseServer(private)
+        if EXPECTED not in server.version:
+            pytest.fail(f"EXPECT_DATABASE={EXPECTED}, but the server is {server.version}")
+        yield server
+
+
+def _start_first(stack: contextlib.ExitStack) -> PrivateDatabase:
+    reasons = ["NO DATABASE TESTS: MYSQL_TEST_URL is not set and no server of our own starts."]
+    for path in local_servers():
+        try:
+            return stack.enter_context(PrivateDatabase(path))
+        except NoServerError as error:
+            reasons.append(str(error))
+    reasons.append("tests/fetch_server.sh mariadb .cache/mariadb gets one on Debian.")
+    if EXPECTED:
+        pytest.fail("\n".join(reasons))
+    pytest.skip("\n".join(reasons))
+
+
+@pytest.fixture
+def database(database_server: DatabaseServer) -> Iterator[Database]:
+    """Make a database for one test from database_setup.sql, and drop it afterwards."""
+    fresh = Database(f"test_{secrets.token_hex(6)}", database_server)
+    fresh.run_file("database_setup.sql")
+    yield fresh
+    with mysql.connector.connect(**database_server.connection_options()) as connection:
+        run_script(connection, f"DROP DATABASE {fresh.name}")
+
+
+@pytest.fixture
+def iterable() -> Iterator[IterableSandbox]:
+    """Serve a local Iterable on a free port."""
+    with IterableSandbox() as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def tls_server() -> Iterator[SimpleNamespace]:
+    """Serve TLS under a certificate that nobody trusts; ``received`` is what came through."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    received: list[bytes] = []
+
+    def serve(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            connection, _ = listener.accept()
+            with context.wrap_socket(connection, server_side=True) as secure:
+                received.append(secure.recv(65536))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,), daemon=True)
+        thread.start()
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}"
+        yield SimpleNamespace(url=url, received=received)
+    thread.join(5)

@@ -1,0 +1,244 @@
+"""The private database server: what it gives, and that it leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import mysql.connector
+import pytest
+
+from sandbox import database as sandbox_database
+from sandbox.database import NoServerError, PrivateDatabase, run_script
+from tests.conftest import ROOT, local_servers
+
+pytestmark = pytest.mark.database
+
+SETUP = ROOT / "database_setup.sql"
+
+
+@pytest.fixture(scope="module")
+def server(database_server) -> Path:
+    """Return the server under test: that of the other tests, or the first one here."""
+    found = database_server.server or next(local_servers(), None)
+    return found or pytest.skip("MYSQL_TEST_URL names a server, but there is no program to start")
+
+
+@pytest.fixture(scope="module")
+def private(server) -> Iterator[PrivateDatabase]:
+    with PrivateDatabase(server) as started:
+        started.load(SETUP)
+        yield started
+
+
+@pytest.fixture
+def temp_folder(monkeypatch) -> Iterator[Path]:
+    """Let temporary folders appear in a folder of the test's own, with a blank in its name."""
+    folder = Path(tempfile.mkdtemp(prefix="a b "))
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", None)  # forget what was worked out before
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def bare_machine(monkeypatch) -> None:
+    """Hide every server that may be installed here."""
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(sandbox_database, "USUAL_FOLDERS", "")
+    monkeypatch.setitem(sys.modules, "pylibseekdb", None)
+
+
+def connect_as_the_job(settings: dict[str, str]):
+    place = {"host": settings["DB_HOST"], "port": int(settings["DB_PORT"])}
+    if settings["DB_HOST"].startswith("/"):
+        place = {"unix_socket": settings["DB_HOST"]}
+    return mysql.connector.connect(
+        **place,
+        user=settings["DB_USER"],
+        password=settings["DB_PASSWORD"],
+        database=settings["DB_NAME"],
+        charset="utf8mb4",
+        collation="utf8mb4_general_ci",
+    )
+
+
+def running_in(folder: Path) -> list[str]:
+    """Return the command lines of all processes that mention *folder*."""
+    listing = subprocess.run(
+        ["ps", "-Aww", "-o", "args="], capture_output=True, text=True, check=True
+    )
+    return [line for line in listing.stdout.splitlines() if str(folder) in line]
+
+
+def test_the_job_can_read_and_cannot_write(private):
+    with connect_as_the_job(private.settings) as connection:
+        assert run_script(connection, "SELECT COUNT(*) FROM page_views") == [[(40,)]]
+        for statement in (
+            "DELETE FROM page_views",
+            "CREATE TABLE t (i INT)",
+            "DROP TABLE customers",
+        ):
+            with pytest.raises(mysql.connector.Error) as refused:
+                run_script(connection, statement)
+            assert refused.value.errno == 1142
+
+
+def test_nobody_comes_in_without_the_password(private):
+    if private.kind == "seekdb":
+        pytest.skip("its root has no password; its socket is in a folder that only we may enter")
+    options = {"host": private.settings["DB_HOST"], "port": int(private.settings["DB_PORT"])}
+    for user in ("root", private.settings["DB_USER"], ""):
+        with pytest.raises(mysql.connector.Error) as refused:
+            mysql.connector.connect(**options, user=user, password="")
+        assert refused.value.errno == 1045
+
+
+def test_root_knows_the_version_and_the_clock_is_utc(private):
+    assert private.kind in ("mariadb", "mysql", "seekdb")
+    with connect_as_the_job(private.settings) as connection:
+        assert run_script(connection, "SELECT VERSION(), @@time_zone") == [
+            [(private.version, "+00:00")]
+        ]
+
+
+def test_data_survive_kill_and_restart_under_the_same_settings(private):
+    private.kill()
+    with pytest.raises(mysql.connector.Error):
+        connect_as_the_job(private.settings)
+    private.restart()
+    with connect_as_the_job(private.settings) as connection:
+        assert run_script(connection, "SELECT COUNT(*) FROM customers") == [[(15,)]]
+
+
+def test_a_second_server_runs_beside_the_first_and_leaves_nothing_behind(
+    private, server, temp_folder
+):
+    with PrivateDatabase(server) as second:
+        assert second.settings["DB_PASSWORD"] != private.settings["DB_PASSWORD"]
+        assert running_in(temp_folder)
+        with (
+            mysql.connector.connect(**second.connection_options()) as connection,
+            pytest.raises(mysql.connector.Error),
+        ):
+            run_script(connection, "USE iterable_challenge")
+    assert running_in(temp_folder) == []
+    assert list(temp_folder.iterdir()) == []
+    second.stop()
+
+
+def test_the_path_of_the_temporary_folder_may_be_longer_than_a_socket_allows(
+    server, temp_folder, monkeypatch
+):
+    long = temp_folder / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    with PrivateDatabase(server) as private:
+        assert private.version
+    assert list(long.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ties a process to its parent")
+def test_the_server_dies_with_a_parent_that_is_killed(server, temp_folder):
+    code = (
+        "import sys, time; from sandbox.database import PrivateDatabase\n"
+        "with PrivateDatabase(sys.argv[1]): print('up', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, server], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout
+        assert parent.stdout.readline() == "up\n"
+        parent.kill()
+    deadline = time.monotonic() + 10
+    while running_in(temp_folder) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert running_in(temp_folder) == []
+
+
+def test_a_port_that_somebody_else_took_is_given_up_for_another(server, monkeypatch):
+    if server.name == "seekdb":
+        pytest.skip("it has no port")
+    with socket.socket() as somebody_else:
+        somebody_else.bind(("127.0.0.1", 0))
+        somebody_else.listen()
+        taken = somebody_else.getsockname()[1]
+        ports = iter([taken])
+        free_port = sandbox_database._free_port
+        monkeypatch.setattr(
+            sandbox_database, "_free_port", lambda: next(ports, None) or free_port()
+        )
+        with (
+            PrivateDatabase(server) as private,
+            connect_as_the_job({**private.settings, "DB_NAME": ""}) as connection,
+        ):
+            assert private.settings["DB_PORT"] != str(taken)
+            assert run_script(connection, "SELECT 1") == [[(1,)]]
+
+
+@pytest.mark.usefixtures("bare_machine")
+def test_without_any_server_the_error_says_what_to_install():
+    with pytest.raises(
+        NoServerError, match=r"(?s)apt-get install mariadb.*pip install pylibseekdb"
+    ):
+        PrivateDatabase().__enter__()
+
+
+@pytest.mark.usefixtures("bare_machine")
+def test_a_server_that_does_not_start_gives_way_to_the_next(server, temp_folder, monkeypatch):
+    if server.name == "seekdb":
+        pytest.skip("PATH is searched for the names of MariaDB and MySQL")
+    broken = temp_folder / "mariadbd"
+    broken.write_text("#!/bin/sh\necho 'confined by policy' >&2\nexit 1\n")
+    broken.chmod(0o755)
+    with pytest.raises(NoServerError, match=f"{broken} did not start"):
+        PrivateDatabase(broken).__enter__()
+    # The folders of the shell's own tools are behind, for a server that is a script.
+    folders = (str(temp_folder), str(server.parent), "/usr/bin", "/bin")
+    monkeypatch.setenv("PATH", os.pathsep.join(folders))
+    with PrivateDatabase() as private:
+        assert private.server == server
+
+
+@pytest.mark.parametrize("path", ["/nowhere/mariadbd", "/dev/null"])
+def test_a_path_that_is_no_server_is_named(path):
+    with pytest.raises(NoServerError, match=path):
+        PrivateDatabase(path).__enter__()
+
+
+def command_line(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sandbox.database", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_the_command_line_runs_a_command_with_the_address(server, temp_folder):
+    code = "import os, sys; print(os.environ['MYSQL_TEST_URL']); sys.exit(7)"
+    done = command_line("--server", server, "--", sys.executable, "-c", code)
+    assert done.stdout.startswith("mysql://root:")
+    assert (done.returncode, done.stderr) == (7, "")
+    assert list(temp_folder.iterdir()) == []
+
+
+def test_the_command_line_refuses_another_version_than_expected(server):
+    done = command_line("--server", server, "--expect", "no such version", "--", "true")
+    assert done.returncode == 1
+    assert "not no such version" in done.stderr
+
+
+def test_the_command_line_tidies_up_when_it_is_told_to_end(server, temp_folder):
+    command = [sys.executable, "-m", "sandbox.database", "--server", str(server)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert "mysql://" in process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert running_in(temp_folder) == []
+    assert list(temp_folder.iterdir()) == []

@@ -1,0 +1,235 @@
+"""database_setup.sql and phase2_queries.sql, on a real server."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from datetime import UTC, datetime, timedelta
+
+import mysql.connector
+import pytest
+
+from sandbox.database import run_script
+from tests.conftest import ROOT, Database
+
+pytestmark = pytest.mark.database
+
+SARAH = "sarah.johnson@email.com"
+OLIVIA = "olivia.brown@email.com"
+MIA = "mia.harris@email.com"
+WINNERS = [SARAH, OLIVIA, MIA]
+
+COLUMNS = (
+    "customer_id", "email", "first_name", "plan_type",
+    "page_view_id", "page", "event_time", "browser", "location",
+)  # fmt: skip
+
+BECOMES_PRO = "UPDATE customers SET plan_type = 'pro' WHERE email = %s"
+VIEWS_MOVE_UP = "UPDATE page_views SET event_time = event_time + INTERVAL 5 DAY WHERE user_id = %s"
+SEES_PRICING = "UPDATE page_views SET page = 'pricing' WHERE user_id = %s"
+NEW_VIEW = "INSERT INTO page_views (user_id, page) VALUES (%s, 'settings')"
+
+
+def query(database: Database, number: int) -> str:
+    """Return one query of phase2_queries.sql, from the line that names it, without semicolon."""
+    found = re.search(
+        rf"^-- Query {number}: .+?(?=;)",
+        database.script("phase2_queries.sql"),
+        re.MULTILINE | re.DOTALL,
+    )
+    assert found
+    return found.group()
+
+
+def delivered(database: Database) -> list[str]:
+    return [email for _, email, *_ in database.execute(query(database, 2))]
+
+
+def test_three_customers_qualify_in_this_order(database):
+    assert delivered(database) == WINNERS
+
+
+def test_query_2_has_these_columns_in_this_order(database):
+    with database.connect() as connection, connection.cursor() as cursor:
+        cursor.execute(query(database, 2))
+        assert cursor.column_names == COLUMNS
+        rows = cursor.fetchall()
+    assert [row[:6] for row in rows] == [
+        (1, SARAH, "Sarah", "pro", 4, "pricing"),
+        (5, OLIVIA, "Olivia", "pro", 6, "settings"),
+        (11, MIA, "Mia", "pro", 12, "settings"),
+    ]
+    assert [row[7:] for row in rows] == [
+        ("Chrome", "New York"),
+        ("Firefox", "San Francisco"),
+        ("Safari", "Chicago"),
+    ]
+
+
+def test_times_are_relative_to_now(database):
+    now = datetime.now(UTC).replace(tzinfo=None)
+    ages = [now - row[6] for row in database.execute(query(database, 2))]
+    for age, expected in zip(
+        ages, (timedelta(hours=2), timedelta(days=1), timedelta(days=3)), strict=True
+    ):
+        assert abs(age - expected) < timedelta(minutes=1)
+
+
+def test_the_set_up_can_run_again_and_resets_what_was_changed(database):
+    database.execute("DELETE FROM page_views WHERE user_id = 1")
+    database.execute("INSERT INTO customers (email) VALUES ('somebody@example.com')")
+    database.run_file("database_setup.sql")
+    assert database.execute("SELECT COUNT(*) FROM customers") == [(15,)]
+    assert database.execute("SELECT COUNT(*) FROM page_views") == [(40,)]
+    assert delivered(database) == WINNERS
+
+
+def test_the_keys_hold(database):
+    with pytest.raises(mysql.connector.Error) as no_such_customer:
+        database.execute(NEW_VIEW, (4711,))
+    assert no_such_customer.value.errno == 1452
+    with pytest.raises(mysql.connector.Error) as same_email:
+        database.execute("INSERT INTO customers (email) VALUES (UPPER(%s))", (SARAH,))
+    assert same_email.value.errno == 1062
+
+
+@pytest.mark.parametrize(
+    ("email", "change", "argument"),
+    [
+        ("michael.chen@email.com", BECOMES_PRO, "michael.chen@email.com"),
+        ("emily.davis@email.com", BECOMES_PRO, "emily.davis@email.com"),
+        ("sophia.garcia@email.com", BECOMES_PRO, "sophia.garcia@email.com"),
+        ("ava.thomas@email.com", BECOMES_PRO, "ava.thomas@email.com"),
+        ("isabella.lewis@email.com", BECOMES_PRO, "isabella.lewis@email.com"),
+        ("charlotte.young@email.com", BECOMES_PRO, "charlotte.young@email.com"),
+        ("james.wilson@email.com", VIEWS_MOVE_UP, 4),
+        ("ethan.clark@email.com", VIEWS_MOVE_UP, 12),
+        ("ethan.clark@email.com", SEES_PRICING, 12),
+        ("daniel.martinez@email.com", SEES_PRICING, 6),
+        ("lucas.walker@email.com", SEES_PRICING, 14),
+        ("liam.anderson@email.com", NEW_VIEW, 8),
+    ],
+)
+def test_a_near_miss_misses_by_one_thing(database, email, change, argument):
+    database.execute(change, (argument,))
+    assert sorted(delivered(database)) == sorted([*WINNERS, email])
+
+
+def test_one_misses_by_two_things(database):
+    database.execute(BECOMES_PRO, ("noah.taylor@email.com",))
+    assert delivered(database) == WINNERS
+    database.execute(SEES_PRICING, (10,))
+    assert "noah.taylor@email.com" in delivered(database)
+
+
+def test_of_two_views_at_the_same_instant_the_higher_id_is_delivered(database):
+    times = dict(database.execute("SELECT id, event_time FROM page_views WHERE id IN (11, 12)"))
+    assert times[11] == times[12]
+    assert database.execute(query(database, 2))[2][4:6] == (12, "settings")
+    again = "INSERT INTO page_views (user_id, page, event_time) SELECT 11, 'pricing', event_time"
+    database.execute(f"{again} FROM page_views WHERE id = 11")
+    assert database.execute(query(database, 2))[2][4:6] == (41, "pricing")
+
+
+def test_users_at_the_same_instant_come_in_the_order_of_their_views(database):
+    database.execute(NEW_VIEW, (1,))  # view 41
+    database.execute("UPDATE page_views SET event_time = NOW() WHERE id IN (6, 12, 41)")
+    assert delivered(database) == [SARAH, MIA, OLIVIA]
+
+
+@pytest.mark.parametrize("time_zone", ["+00:00", "-12:00", "+13:00"])
+@pytest.mark.parametrize("clock", ["00:00:00", "00:00:01", "11:59:59", "12:00:00", "23:59:59"])
+@pytest.mark.parametrize("hours_later", [0, 12])
+def test_the_answer_is_the_same_at_any_hour(database, clock, time_zone, hours_later):
+    instant = datetime.fromisoformat(f"2026-03-01T{clock}+00:00")
+    with database.connect() as connection:
+        run_script(connection, f"SET timestamp = {instant.timestamp()}")
+        run_script(connection, database.script("database_setup.sql"))
+        later = instant + timedelta(hours=hours_later)
+        run_script(
+            connection, f"SET timestamp = {later.timestamp()}; SET time_zone = '{time_zone}'"
+        )
+        [rows] = run_script(connection, query(database, 2))
+    assert [row[1] for row in rows] == WINNERS
+
+
+def test_the_window_begins_at_midnight_seven_days_ago(database):
+    with database.connect() as connection:
+        run_script(connection, "SET timestamp = UNIX_TIMESTAMP('2026-03-08 15:00:00')")
+        change = "UPDATE page_views SET event_time = '{}' WHERE user_id = 4 AND id = 14"
+        run_script(connection, change.format("2026-02-28 23:59:59"))
+        [before] = run_script(connection, query(database, 1))
+        run_script(connection, change.format("2026-03-01 00:00:00"))
+        [after] = run_script(connection, query(database, 1))
+    assert not any(row[2] == 14 for row in before)
+    assert any(row[2] == 14 for row in after)
+
+
+def test_limit_1_delivers_one_row(database):
+    everything = database.execute(query(database, 2))
+    assert database.execute(f"{query(database, 2)}\nLIMIT 1") == everything[:1]
+
+
+def test_query_1_ranks_what_query_2_picks_and_query_3_sums_up(database):
+    _, ranked, latest, summary = database.run_file("phase2_queries.sql")
+    assert [row[2] for row in ranked] == [4, 3, 2, 6, 7, 8, 12, 11, 10]
+    assert [row[5] for row in ranked] == [1, 2, 3] * 3
+    assert {row[2] for row in ranked if row[5] == 1} == {row[4] for row in latest}
+    assert [row[:3] for row in summary] == [("pricing", 6, 3), ("settings", 3, 3)]
+    assert sum(row[1] for row in summary) == len(ranked)
+    assert max(row[4] for row in summary) == latest[0][6]
+
+
+def test_query_2_reads_page_views_from_the_covering_index_alone(database):
+    if database.server.kind == "seekdb":
+        pytest.skip("its EXPLAIN is a language of its own")
+    # Some thousand users and eight views of each, spread over 90 days and 6 pages.
+    database.execute(
+        "INSERT INTO customers (email, plan_type)"
+        " SELECT CONCAT(a.id, '.', b.id, '.', c.id, '@example.com'), a.plan_type"
+        " FROM customers a, customers b, customers c"
+    )
+    database.execute(
+        "INSERT INTO page_views (user_id, page, event_time) SELECT 1 + MOD(n, 3000),"
+        " ELT(1 + MOD(n, 6), 'pricing', 'settings', 'home', 'blog', 'dashboard', 'docs'),"
+        " NOW() - INTERVAL MOD(n * 7919, 90 * 24) HOUR"
+        " FROM (SELECT a.id * 600 + b.id * 15 + c.id AS n"
+        "       FROM page_views a, page_views b, customers c WHERE c.id <= 15) AS numbers"
+    )
+    database.execute("ANALYZE TABLE customers, page_views")
+    with database.connect() as connection, connection.cursor(dictionary=True) as cursor:
+        cursor.execute(f"EXPLAIN FORMAT=TRADITIONAL {query(database, 2)}")
+        [plan] = [row for row in cursor.fetchall() if row["table"] == "pv"]
+    assert (plan["type"], plan["key"]) == ("range", "ix_page_views_recent")
+    assert "Using index" in plan["Extra"].split("; ")
+
+
+def mysql_client(kind: str) -> str | None:
+    """Return the client that belongs to this kind of server, else any."""
+    fetched = ROOT / ".cache" / kind / "bin" / "mysql"
+    names = (str(fetched), "mysql", "mariadb", str(ROOT / ".cache" / "mariadb" / "bin" / "mysql"))
+    return next(filter(None, map(shutil.which, names)), None)
+
+
+def test_both_files_run_through_the_mysql_client(database):
+    client = mysql_client(database.server.kind)
+    if client is None:
+        pytest.skip("no mysql client; tests/fetch_server.sh mariadb .cache/mariadb gets one")
+    options = database.server.connection_options()
+    place = (
+        [f"--socket={options['unix_socket']}"]
+        if "unix_socket" in options
+        else ["--protocol=tcp", f"--host={options['host']}", f"--port={options['port']}"]
+    )
+    said = ""
+    for name in ("database_setup.sql", "database_setup.sql", "phase2_queries.sql"):
+        done = subprocess.run(
+            [client, "--no-defaults", f"--user={options['user']}", *place],
+            input=database.script(name), capture_output=True, text=True, check=False,
+            env={**os.environ, "MYSQL_PWD": options["password"]},
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, "")
+        said = done.stdout
+    assert said.index(SARAH) < said.index(OLIVIA) < said.index(MIA)
