@@ -1,0 +1,93 @@
+"""Where log lines go: a short console for people, a full rotating file for the record."""
+
+import io
+import logging
+import logging.handlers
+import sys
+import time
+from pathlib import Path
+
+# Our loggers hang below this one, so that the libraries' debug lines stay out.
+ROOT = "iterable_sync"
+MAX_BYTES = 10 * 1024 * 1024
+OLD_FILES = 5
+
+# What could end a line or steer a terminal, and what cannot be written as UTF-8, is shown as an
+# escape: no value can forge a log line or lose one.
+_CONTROLS = {
+    code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+    for code in [*range(32), *range(127, 160), 0x2028, 0x2029, *range(0xD800, 0xE000)]
+}
+_CONTROLS[ord("\n")] = "\\n"
+
+
+class OneLineFormatter(logging.Formatter):
+    """Formats every message as one line, with UTC times; a traceback follows on its own lines."""
+
+    converter = staticmethod(time.gmtime)
+    default_time_format = "%Y-%m-%dT%H:%M:%S"
+    default_msec_format = "%s.%03dZ"
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """Return the line of *record* with control characters escaped."""
+        record.message = record.message.translate(_CONTROLS)
+        return super().formatMessage(record)
+
+
+class _ConsoleFormatter(OneLineFormatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        line = super().formatMessage(record)
+        return line if record.levelno <= logging.INFO else f"{record.levelname}: {line}"
+
+
+def setup_logger(console_level: str = "INFO", log_file: Path | None = None) -> logging.Logger:
+    """Send log lines to the console and, when given, to *log_file*; return the top logger.
+
+    The console shows *console_level* and above, warnings on standard error. The file gets DEBUG
+    and above, and rotates at 10 MB. Calling again replaces what an earlier call set up. A record
+    with ``extra={"file_only": True}`` is kept from the console.
+
+    Raises:
+        OSError: *log_file* cannot be written.
+
+    """
+    logger = logging.getLogger(ROOT)
+    for old in logger.handlers[:]:
+        logger.removeHandler(old)
+        old.close()
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    for handler in _console_handlers(console_level):
+        logger.addHandler(handler)
+    if log_file is not None:
+        logger.addHandler(_file_handler(log_file))
+    return logger
+
+
+def get_logger(name: str) -> logging.Logger:
+    """Return the logger of the module called *name*."""
+    return logging.getLogger(f"{ROOT}.{'main' if name == '__main__' else name}")
+
+
+def _console_handlers(level: str) -> list[logging.Handler]:
+    out = logging.StreamHandler(sys.stdout)
+    out.addFilter(lambda record: record.levelno <= logging.INFO)
+    err = logging.StreamHandler(sys.stderr)
+    err.addFilter(lambda record: record.levelno > logging.INFO)
+    for handler in (out, err):
+        if isinstance(handler.stream, io.TextIOWrapper):
+            # A console that cannot show ✓ or a name shows an escape in its place.
+            handler.stream.reconfigure(errors="backslashreplace")
+        handler.setLevel(level)
+        handler.setFormatter(_ConsoleFormatter("%(message)s"))
+        handler.addFilter(lambda record: not getattr(record, "file_only", False))
+    return [out, err]
+
+
+def _file_handler(path: Path) -> logging.Handler:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.handlers.RotatingFileHandler(
+        path, maxBytes=MAX_BYTES, backupCount=OLD_FILES, encoding="utf-8"
+    )
+    handler.setFormatter(OneLineFormatter("%(asctime)s %(levelname)-8s %(name)s: %(message)s"))
+    return handler

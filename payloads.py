@@ -1,0 +1,136 @@
+"""A row of Query 2 becomes the two request bodies. Knows nothing of MySQL, HTTP or files.
+
+Iterable fixes a field's type by the first value it ever receives, for the whole project and for
+good. So a type belongs to a column, never to a value: every data field here is text, whatever the
+column's type in MySQL, except ``recent_page_view``, which is always a boolean.
+"""
+
+import json
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from decimal import Decimal
+from typing import Any
+
+from outcomes import Row
+
+EVENT_NAME = "page_view"
+EVENT_TABLE = "page_views"
+# Chosen once. Another value would give every event another id, and so send it a second time.
+EVENT_NAMESPACE = uuid.UUID("5b0c3c1e-6d5e-4c7d-9a53-1f2f3f0f8f61")
+
+
+class RowError(ValueError):
+    """The row cannot be sent as it is; the message names the column, not the value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Payloads:
+    """Builds request bodies for rows of one database.
+
+    ``database`` is part of each event's identity. ``time_zone`` is the zone in which the database
+    session reports ``event_time``.
+    """
+
+    database: str
+    time_zone: tzinfo = UTC
+
+    def user(self, row: Row) -> dict[str, Any]:
+        """Return the body of users/update: ``email`` and ``dataFields``.
+
+        Raises RowError. Source: POST /api/users/update, https://api.iterable.com/api/docs
+        """
+        fields = _present(row, "first_name", "plan_type")
+        return {
+            "email": _email(row),
+            "dataFields": {**fields, "recent_page_view": True, "candidate": "yes"},
+        }
+
+    def event(self, row: Row) -> dict[str, Any]:
+        """Return the body of events/track, with its ``id`` and ``createdAt`` (unix seconds).
+
+        Raises RowError. Source: POST /api/events/track, https://api.iterable.com/api/docs
+        """
+        when = _moment(row)
+        fields = _present(row, "page", "browser", "location")
+        fields["timestamp"] = when.isoformat(sep=" ")
+        return {
+            "email": _email(row),
+            "eventName": EVENT_NAME,
+            "id": self.event_id(row),
+            "createdAt": int(when.replace(tzinfo=self.time_zone).timestamp()),
+            "dataFields": {**fields, "candidate": "yes"},
+        }
+
+    def event_id(self, row: Row) -> str:
+        """Return the same id for the same page view at every run.
+
+        Iterable updates an event in place when its id is sent again, so a repeated call makes no
+        second event. A UUID keeps to the letters, digits and hyphens that Iterable allows.
+        """
+        view = as_text("page_view_id", row["page_view_id"])
+        if view is None:
+            raise RowError("page_view_id is NULL")
+        name = json.dumps([self.database, EVENT_TABLE, view, EVENT_NAME])
+        return str(uuid.uuid5(EVENT_NAMESPACE, name))
+
+
+def as_text(column: str, value: object) -> str | None:
+    """Return a MySQL value as text, or None for NULL.
+
+    Raises:
+        RowError: the value is no text, such as bytes that are not UTF-8.
+
+    """
+    if value is None:
+        return None
+    convert = _TO_TEXT.get(type(value))
+    if convert is None:
+        raise RowError(f"{column} has a type that cannot be sent: {type(value).__name__}")
+    try:
+        text = convert(value)
+        text.encode()
+    except UnicodeError:
+        raise RowError(f"{column} is not valid UTF-8 text") from None
+    return text
+
+
+# By exact type: a datetime is a date and a bool is an int, yet each reads differently.
+_TO_TEXT: dict[type, Callable[[Any], str]] = {
+    str: str,
+    int: str,
+    bool: lambda value: str(int(value)),
+    float: repr,
+    Decimal: lambda value: format(value, "f"),
+    bytes: bytes.decode,
+    bytearray: bytearray.decode,
+    date: date.isoformat,
+    datetime: lambda value: value.isoformat(sep=" "),
+    timedelta: str,
+    set: lambda value: ",".join(sorted(value)),
+}
+
+
+def _present(row: Row, *columns: str) -> dict[str, str]:
+    """Return the columns that are not NULL: a null sent to Iterable deletes the field there."""
+    texts = {column: as_text(column, row[column]) for column in columns}
+    return {column: text for column, text in texts.items() if text is not None}
+
+
+def _email(row: Row) -> str:
+    email = (as_text("email", row["email"]) or "").strip()
+    if not email:
+        raise RowError("email is empty")
+    return email
+
+
+def _moment(row: Row) -> datetime:
+    """Return ``event_time`` to the whole second, without a zone."""
+    value = row["event_time"]
+    if isinstance(value, datetime):
+        return value.replace(microsecond=0, tzinfo=None)
+    if isinstance(value, date):
+        return datetime.combine(value, time())
+    # None, which a zero date reads as too, is no date either: Iterable would take it for "now".
+    raise RowError("event_time is not a date and time")
