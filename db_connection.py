@@ -1,0 +1,223 @@
+"""Rows out of MySQL or MariaDB, read-only and bounded in time."""
+
+import re
+from pathlib import Path
+from typing import Any, Self
+
+import mysql.connector
+from mysql.connector.abstracts import MySQLConnectionAbstract, MySQLCursorAbstract
+
+from logger_config import get_logger
+
+logger = get_logger(__name__)
+
+QUERIES_FILE = Path(__file__).resolve().parent / "phase2_queries.sql"
+JOB_QUERY = 2
+JOB_COLUMNS = frozenset(
+    {
+        "customer_id",
+        "email",
+        "first_name",
+        "plan_type",
+        "page_view_id",
+        "page",
+        "event_time",
+        "browser",
+        "location",
+    }
+)
+
+CONNECT_TIMEOUT_S = 10
+# The client waits longer than the server's own limit, whose error says more than a broken read.
+READ_MARGIN_S = 15
+FETCH_ROWS = 1000
+MAX_MESSAGE = 200
+
+UNKNOWN_SYSTEM_VARIABLE = 1193
+
+# What the operator can change, by the error's number. Numbers, because the connector's classes
+# differ between its two implementations.
+_HINTS = {
+    1044: "this user has no rights on the database; grant SELECT or check DB_NAME",
+    1045: "check DB_USER and DB_PASSWORD",
+    1049: "check DB_NAME, or create the database with database_setup.sql",
+    1054: "a column is missing; compare the tables with database_setup.sql",
+    1064: "check the query's syntax in phase2_queries.sql",
+    1142: "this user needs SELECT on the tables",
+    1146: "a table is missing; create it with database_setup.sql or check DB_NAME",
+    1792: "the job's session is read-only; phase2_queries.sql may only SELECT",
+    1969: "the query ran longer than DB_QUERY_TIMEOUT_SECONDS; check its index",
+    2002: "check DB_HOST; no server listens on that socket",
+    2003: "check DB_HOST and DB_PORT, and that the server is running",
+    2005: "check DB_HOST; the name cannot be resolved",
+    2013: "the server closed the connection; check DB_HOST, DB_PORT and the server's own log",
+    2026: "TLS failed; check DB_SSL_CA and that the server's certificate names DB_HOST",
+    2055: "the connection was lost, or TLS failed; check DB_SSL_CA and the server's own log",
+    3024: "the query ran longer than DB_QUERY_TIMEOUT_SECONDS; check its index",
+}
+
+
+class DatabaseError(Exception):
+    """MySQL could not be read. The message says what to change and holds no secret."""
+
+
+class DatabaseConnection:
+    """A read-only session on one database.
+
+    *host* is a name, an address or, when it begins with ``/``, the path of a Unix socket.
+    *ssl_ca* is a CA file: when given, the server must prove its certificate and its name.
+    *time_zone* is the session's offset from UTC, such as ``+00:00``. *query_timeout_s* is the
+    server's limit for one statement, whole seconds.
+
+    Every method raises DatabaseError, and nothing else, for what the server or the network do.
+    """
+
+    def __init__(  # noqa: PLR0913 - keyword-only, each with its default
+        self,
+        *,
+        host: str,
+        user: str,
+        password: str,
+        database: str,
+        port: int = 3306,
+        ssl_ca: Path | None = None,
+        time_zone: str = "+00:00",
+        query_timeout_s: int = 300,
+    ) -> None:
+        self._options: dict[str, Any] = {
+            "user": user,
+            "password": password,
+            "database": database,
+            # The pair that every MySQL, every MariaDB and the demo's server understand.
+            "charset": "utf8mb4",
+            "collation": "utf8mb4_general_ci",
+            "autocommit": True,
+            "connection_timeout": CONNECT_TIMEOUT_S,
+            "read_timeout": query_timeout_s + READ_MARGIN_S,
+            **({"unix_socket": host} if host.startswith("/") else {"host": host, "port": port}),
+        }
+        if ssl_ca is not None:
+            self._options |= {
+                "ssl_ca": str(ssl_ca),
+                "ssl_verify_cert": True,
+                "ssl_verify_identity": True,
+            }
+        self._time_zone = time_zone
+        self._query_timeout_s = query_timeout_s
+        self._connection: MySQLConnectionAbstract | None = None
+
+    def __enter__(self) -> Self:
+        self.connect()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.disconnect()
+
+    def connect(self) -> None:
+        """Log in and make the session read-only and bounded."""
+        try:
+            connection = mysql.connector.connect(**self._options)
+            # Not a pool and not asyncio, so the connector's wide return type is this one.
+            assert isinstance(connection, MySQLConnectionAbstract)  # noqa: S101
+            self._connection = connection
+            with connection.cursor() as cursor:
+                version = self._prepare_session(cursor)
+        except mysql.connector.Error as error:
+            self.disconnect()
+            raise _explain("cannot connect", error) from None
+        logger.debug("server %s, through %s", version, type(connection).__name__)
+
+    def disconnect(self) -> None:
+        """Close the session; harmless when there is none."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                connection.close()
+            except Exception as error:  # noqa: BLE001 - a dead connection fails in several ways
+                logger.debug("closing the connection failed: %s", type(error).__name__)
+
+    def execute_query(self, sql: str) -> list[dict[str, Any]]:
+        """Return the rows of one SELECT, each a dict from column name to the connector's value."""
+        return self._fetch(sql)[1]
+
+    def get_pro_users_recent_engagement(self, query: str | None = None) -> list[dict[str, Any]]:
+        """Return the rows of Query 2, of *query* when it was read from the file before.
+
+        Each has the columns of ``JOB_COLUMNS``: the customer, and the customer's latest view of
+        the pricing or settings page.
+        """
+        columns, rows = self._fetch(query or load_query(JOB_QUERY))
+        if missing := JOB_COLUMNS - set(columns):
+            raise DatabaseError(f"Query {JOB_QUERY} must return {', '.join(sorted(missing))}")
+        return rows
+
+    def _prepare_session(self, cursor: MySQLCursorAbstract) -> str:
+        cursor.execute("SET SESSION TRANSACTION READ ONLY")
+        cursor.execute("SET SESSION time_zone = %s", (self._time_zone,))
+        try:
+            cursor.execute("SET SESSION max_execution_time = %s", (self._query_timeout_s * 1000,))
+        except mysql.connector.Error as error:
+            if error.errno != UNKNOWN_SYSTEM_VARIABLE:
+                raise
+            # MariaDB's name for it, in seconds.
+            cursor.execute("SET SESSION max_statement_time = %s", (self._query_timeout_s,))
+        cursor.execute("SELECT VERSION()")
+        row: Any = cursor.fetchone()
+        return str(row[0])
+
+    def _fetch(self, sql: str) -> tuple[list[str], list[dict[str, Any]]]:
+        if self._connection is None:
+            raise DatabaseError("not connected; call connect() first")
+        rows: list[Any] = []
+        try:
+            cursor = self._connection.cursor(dictionary=True)
+            cursor.execute(sql)
+            columns = [column[0] for column in cursor.description or ()]
+            # A dict keeps only the last of two columns with one name.
+            if doubled := {name for name in columns if columns.count(name) > 1}:
+                raise DatabaseError(f"the query returns {', '.join(sorted(doubled))} twice")
+            while batch := cursor.fetchmany(FETCH_ROWS):
+                rows += batch
+            cursor.close()
+        except mysql.connector.Error as error:
+            # After a failed read only closing is safe: anything else may block once more.
+            self.disconnect()
+            raise _explain("the query failed", error) from None
+        return columns, rows
+
+
+def load_query(number: int, path: Path = QUERIES_FILE) -> str:
+    """Return the statement below the comment ``-- Query <number>: ...`` of an SQL file.
+
+    It ends before the next such comment, or with the file.
+
+    Raises:
+        DatabaseError: the file cannot be read or has no such query.
+
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatabaseError(f"{path.name} cannot be read: {error}") from None
+    _, *parts = re.split(r"^-- Query (\d+):.*$", text, flags=re.MULTILINE)
+    found = [sql for name, sql in zip(parts[::2], parts[1::2], strict=True) if name == str(number)]
+    if len(found) != 1:
+        raise DatabaseError(
+            f"{path.name} must have one line '-- Query {number}: ...' above the job's query, "
+            f"not {len(found)}"
+        )
+    return found[0].strip().removesuffix(";")
+
+
+def _explain(what: str, error: mysql.connector.Error) -> DatabaseError:
+    """Say what failed, what to change and what the server said."""
+    number = error.errno
+    hint = _HINTS.get(number, "see the server's message")
+    # The connector uses MySQL's number 3024 for its own timeouts too.
+    if isinstance(
+        error,
+        mysql.connector.errors.ConnectionTimeoutError | mysql.connector.errors.ReadTimeoutError,
+    ):
+        hint = "the server did not answer in time; check DB_HOST, DB_PORT and the server's load"
+    said = " ".join(str(error.msg or "").split())[:MAX_MESSAGE]
+    return DatabaseError(f"{what}: {hint} (MySQL error {number}: {said})")

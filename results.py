@@ -1,0 +1,181 @@
+"""The results file: one line of JSON for each row, streamed to disk, and a summary that adds up."""
+
+import hashlib
+import itertools
+import json
+import os
+import time
+import uuid
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+from outcomes import CallOutcome, RowOutcome, RowStatus
+
+SCHEMA_VERSION = 1
+
+# The summary's name for each row status.
+_COUNTERS = {
+    RowStatus.SUCCESSFUL: "successful",
+    RowStatus.PARTIAL_FAILURE: "partial_failures",
+    RowStatus.TOTAL_FAILURE: "total_failures",
+    RowStatus.NOT_ATTEMPTED: "not_attempted",
+}
+
+
+@dataclass
+class Run:
+    """What there is to say about a run as a whole; ``to_json`` is the file's ``run``.
+
+    Times are in UTC; durations are in seconds of a clock that cannot be set.
+    """
+
+    version: str
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    query_sha256: str | None = None
+    rows_read: int = 0
+    rate_limited_seconds: float = 0.0
+    error: str | None = None
+    _started_s: float = field(default_factory=time.monotonic)
+
+    def set_query(self, query: str) -> None:
+        """Remember which query was run, by its hash."""
+        self.query_sha256 = hashlib.sha256(query.encode()).hexdigest()
+
+    def to_json(self, exit_status: int, *, complete: bool) -> dict[str, Any]:
+        """Return the fields as of now, when the run is over."""
+        return {
+            "id": self.id,
+            "started_at": _utc_text(self.started_at),
+            "finished_at": _utc_text(datetime.now(UTC)),
+            "duration_seconds": round(time.monotonic() - self._started_s, 3),
+            "complete": complete,
+            "exit_status": int(exit_status),
+            "error": self.error,
+            "mode": "per-user",
+            "dry_run": False,
+            "changed_only": False,
+            "limit": None,
+            "version": self.version,
+            "query_sha256": self.query_sha256,
+        }
+
+
+class ResultsWriter:
+    """Writes ``integration_results_YYYYMMDD_HHMMSS.json`` in *folder*.
+
+    The rows go to a hidden ``.partial`` file beside it, which takes the final name only when it
+    is complete and on disk: the results file is whole or it is not there. Both are readable by
+    their owner alone. *started_at* is in UTC.
+
+    Raises:
+        OSError: *folder* cannot be written.
+
+    """
+
+    def __init__(self, folder: Path, started_at: datetime) -> None:
+        self.counts: Counter[RowStatus] = Counter()
+        self._calls: dict[str, Counter[str]] = {
+            "users_update": Counter(),
+            "events_track": Counter(),
+        }
+        self._requests = self._retries = 0
+        self.path, self._partial = _claim_name(folder, started_at)
+        self._file = self._partial.open("w", encoding="ascii")
+        self._file.write(f'{{\n"schema_version": {SCHEMA_VERSION},\n"results": [')
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Remove the partial file of a run that did not finish its results."""
+        self._file.close()
+        self._partial.unlink(missing_ok=True)
+
+    def add(self, outcome: RowOutcome) -> None:
+        """Append one row's outcome and count it."""
+        comma = "," if self.counts else ""
+        self._file.write(f"{comma}\n{json.dumps(_row_json(outcome), default=str)}")
+        self.counts[outcome.status] += 1
+        for name, counter in self._calls.items():
+            call: CallOutcome = getattr(outcome, name)
+            counter[call.status] += 1
+            self._requests += call.attempts
+            self._retries += max(0, call.attempts - 1)
+
+    def adds_up_to(self, rows_read: int) -> bool:
+        """Whether there is exactly one outcome for each row that was read."""
+        return self.counts.total() == rows_read
+
+    def finish(self, run: Run, exit_status: int, *, complete: bool) -> None:
+        """Append summary and *run*, and give the file its name.
+
+        *complete* says that every row was attempted.
+
+        Raises:
+            OSError: the disk is full, or the folder is no longer writable.
+
+        """
+        summary = {
+            "total": run.rows_read,
+            **{name: self.counts[status] for status, name in _COUNTERS.items()},
+            "unchanged": 0,
+            **self._calls,
+            "requests": self._requests,
+            "retries": self._retries,
+            "rate_limited_seconds": round(run.rate_limited_seconds, 3),
+        }
+        self._file.write(f'\n],\n"summary": {json.dumps(summary, indent=2)},\n')
+        run_json = run.to_json(exit_status, complete=complete)
+        self._file.write(f'"run": {json.dumps(run_json, indent=2)}\n}}\n')
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._partial.replace(self.path)
+        _sync_folder(self.path.parent)
+
+
+def _utc_text(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%dT%H:%M:%S}Z"
+
+
+def _row_json(outcome: RowOutcome) -> dict[str, Any]:
+    return {
+        "customer_id": outcome.customer_id,
+        "email": outcome.email,
+        "outcome": outcome.status,
+        "users_update": asdict(outcome.users_update),
+        "events_track": {**asdict(outcome.events_track), "event_id": outcome.event_id},
+    }
+
+
+def _claim_name(folder: Path, started_at: datetime) -> tuple[Path, Path]:
+    """Return a final and a partial path that no other run has, and create the partial file.
+
+    Two runs in one second differ by a suffix. Creating the partial file is what claims the name:
+    it fails while another run holds it, and afterwards that run's final file is there to be seen.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count(1):
+        suffix = "" if number == 1 else f"_{number}"
+        path = folder / f"integration_results_{started_at:%Y%m%d_%H%M%S}{suffix}.json"
+        partial = path.with_name(f".{path.stem}.partial")
+        try:
+            os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        except FileExistsError:
+            continue
+        if not path.exists():
+            return path, partial
+        partial.unlink()
+    raise AssertionError("unreachable")
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name in *folder* survive a power failure."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

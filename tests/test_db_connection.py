@@ -1,0 +1,223 @@
+"""Reading from a real server: what comes out, what is refused, what each failure is told."""
+
+import socket
+from datetime import datetime, timedelta, timezone
+
+import pytest
+import trustme
+
+import db_connection
+from db_connection import JOB_COLUMNS, DatabaseConnection, DatabaseError, load_query
+from payloads import Payloads
+
+
+def connection_to(settings, **changes):
+    options = {
+        "host": settings["DB_HOST"],
+        "port": int(settings["DB_PORT"]),
+        "user": settings["DB_USER"],
+        "password": settings["DB_PASSWORD"],
+        "database": settings["DB_NAME"],
+    }
+    return DatabaseConnection(**options | changes)
+
+
+def error_of(connection, sql="SELECT 1"):
+    with pytest.raises(DatabaseError) as caught, connection as open_connection:
+        open_connection.execute_query(sql)
+    return str(caught.value)
+
+
+@pytest.mark.database
+def test_query_2_gives_the_three_customers_as_dicts(database):
+    with connection_to(database.settings) as connection:
+        rows = connection.get_pro_users_recent_engagement()
+    assert [row["email"] for row in rows] == [
+        "sarah.johnson@email.com",
+        "olivia.brown@email.com",
+        "mia.harris@email.com",
+    ]
+    assert set(rows[0]) == JOB_COLUMNS
+    assert isinstance(rows[0]["event_time"], datetime)
+
+
+@pytest.mark.database
+def test_the_session_is_read_only_even_for_a_user_who_may_write(database, database_server):
+    options = database_server.connection_options(database.name)
+    root = {"user": options["user"], "password": options["password"]}
+    error = error_of(connection_to(database.settings, **root), "DELETE FROM page_views")
+    assert "may only SELECT" in error
+    assert database.execute("SELECT COUNT(*) FROM page_views") == [(40,)]
+
+
+@pytest.mark.database
+@pytest.mark.parametrize(
+    ("value", "sent"),
+    [
+        ("👩‍👩‍👧 Zoë", "👩‍👩‍👧 Zoë"),
+        ('O\'Brien "Bob" \\ %s', 'O\'Brien "Bob" \\ %s'),
+        ("two\nlines\ttab\0nul", "two\nlines\ttab\0nul"),
+        ("x" * 10_000, "x" * 10_000),
+        (None, None),
+        ("", ""),
+    ],
+    ids=["emoji", "quotes", "controls", "10,000 characters", "NULL", "empty"],
+)
+def test_text_survives_the_way_from_the_table_to_the_payload(database, value, sent):
+    database.execute("ALTER TABLE customers MODIFY first_name MEDIUMTEXT NULL")
+    database.execute("UPDATE customers SET first_name = %s WHERE id = 1", (value,))
+    with connection_to(database.settings) as connection:
+        row = connection.get_pro_users_recent_engagement()[0]
+    assert Payloads("db").user(row)["dataFields"].get("first_name") == sent
+
+
+@pytest.mark.database
+@pytest.mark.parametrize(
+    ("column_type", "stored", "sent"),
+    [
+        ("DECIMAL(10,2)", "12.5", "12.50"),
+        ("BIGINT UNSIGNED", "18446744073709551615", "18446744073709551615"),
+        ("DATE", "2026-01-13", "2026-01-13"),
+        ("DATETIME(6)", "2026-01-13 14:30:45.123456", "2026-01-13 14:30:45.123456"),
+        ("TIME", "26:03:04", "1 day, 2:03:04"),
+        ("VARBINARY(20)", "Zoë", "Zoë"),
+        ("BOOLEAN", "1", "1"),
+        ("DOUBLE", "0.1", "0.1"),
+        ("JSON", '{"a": 1}', '{"a": 1}'),
+        ("SET('a','b','c')", "c,a", "a,c"),
+        ("ENUM('a','b')", "b", "b"),
+    ],
+)
+def test_a_column_of_any_type_reaches_iterable_as_text(database, column_type, stored, sent):
+    database.execute(f"ALTER TABLE customers DROP first_name, ADD first_name {column_type} NULL")
+    database.execute("UPDATE customers SET first_name = %s WHERE id = 1", (stored,))
+    with connection_to(database.settings) as connection:
+        row = connection.get_pro_users_recent_engagement()[0]
+    assert Payloads("db").user(row)["dataFields"]["first_name"] == sent
+
+
+@pytest.mark.database
+def test_the_instant_of_an_event_does_not_depend_on_the_sessions_zone(database):
+    instants, clocks = [], []
+    for zone, hours in [("+00:00", 0), ("+05:00", 5), ("-03:00", -3)]:
+        with connection_to(database.settings, time_zone=zone) as connection:
+            row = connection.get_pro_users_recent_engagement()[0]
+        event = Payloads("db", timezone(timedelta(hours=hours))).event(row)
+        instants.append(event["createdAt"])
+        clocks.append(event["dataFields"]["timestamp"])
+    assert len(set(instants)) == 1
+    assert len(set(clocks)) == 3
+
+
+@pytest.mark.database
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"password": "wrong-password"}, "check DB_USER and DB_PASSWORD"),
+        ({"user": "nobody_here"}, "check DB_USER and DB_PASSWORD"),
+        ({"database": "no_such_database"}, "DB_NAME"),
+    ],
+)
+def test_a_login_that_fails_says_what_to_check(database, changes, told):
+    error = error_of(connection_to(database.settings, **changes))
+    assert error.startswith("cannot connect: ")
+    assert told in error
+    assert "wrong-password" not in error
+
+
+@pytest.mark.database
+@pytest.mark.parametrize(
+    ("sql", "told"),
+    [
+        ("SELECT * FROM no_such_table", "a table is missing"),
+        ("SELECT no_such_column FROM customers", "a column is missing"),
+        ("SELEC 1", "check the query's syntax"),
+        ("SELECT 1 AS a, 2 AS a", "the query returns a twice"),
+    ],
+)
+def test_a_query_that_fails_says_what_to_check(database, sql, told):
+    assert told in error_of(connection_to(database.settings), sql)
+
+
+@pytest.mark.database
+def test_a_query_without_the_jobs_columns_is_refused_before_anything_is_sent(database):
+    missing = pytest.raises(DatabaseError, match=r"must return browser, .*page_view_id")
+    with connection_to(database.settings) as connection, missing:
+        connection.get_pro_users_recent_engagement("SELECT 1 AS customer_id")
+
+
+@pytest.mark.database
+def test_the_server_ends_a_query_that_runs_too_long(database):
+    if "seekdb" in database.version:
+        pytest.skip("this server does not enforce max_execution_time")
+    views = ", ".join(f"page_views AS v{number}" for number in range(8))
+    error = error_of(
+        connection_to(database.settings, query_timeout_s=1), f"SELECT SUM(v1.id) FROM {views}"
+    )
+    assert "ran longer than DB_QUERY_TIMEOUT_SECONDS" in error
+
+
+@pytest.mark.database
+def test_without_the_certificate_authority_asked_for_nothing_is_read(database, tmp_path):
+    if database.settings["DB_HOST"].startswith("/"):
+        pytest.skip("TLS is for TCP")
+    trustme.CA().cert_pem.write_to_path(tmp_path / "ca.pem")
+    error = error_of(connection_to(database.settings, ssl_ca=tmp_path / "ca.pem"))
+    assert error.startswith("cannot connect: ")
+    assert "TLS" in error
+
+
+@pytest.mark.parametrize(
+    ("host", "told"),
+    [
+        ("127.0.0.1", "check DB_HOST and DB_PORT"),
+        ("no.such.host.invalid", "check DB_HOST"),
+        ("/tmp/no-such.sock", "no server listens on that socket"),
+    ],
+)
+def test_a_server_that_is_not_there(host, told):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        settings = {"host": host, "port": unused.getsockname()[1]}
+        assert told in error_of(
+            DatabaseConnection(user="u", password="p", database="d", **settings)
+        )
+
+
+def test_a_server_that_never_greets_does_not_hang_the_job(monkeypatch):
+    monkeypatch.setattr(db_connection, "CONNECT_TIMEOUT_S", 1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        error = error_of(
+            DatabaseConnection(host="127.0.0.1", port=port, user="u", password="p", database="d")
+        )
+    assert error.startswith("cannot connect: ")
+
+
+def test_a_query_needs_a_connection():
+    connection = DatabaseConnection(host="h", user="u", password="p", database="d")
+    with pytest.raises(DatabaseError, match="not connected"):
+        connection.execute_query("SELECT 1")
+    connection.disconnect()
+
+
+def test_a_query_is_found_by_its_comment(tmp_path):
+    path = tmp_path / "queries.sql"
+    path.write_text("USE x;\n-- Query 1: a\nSELECT 1;\n-- Query 2: b\n-- as Query 1\nSELECT 2;\n\n")
+    assert load_query(1, path) == "SELECT 1"
+    assert load_query(2, path) == "-- as Query 1\nSELECT 2"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "-- Query two: b\nSELECT 2;", 2 * "-- Query 2: b\nSELECT 2;\n"]
+)
+def test_a_query_that_is_not_there_once_is_an_error(tmp_path, text):
+    path = tmp_path / "queries.sql"
+    path.write_text(text)
+    with pytest.raises(DatabaseError, match=r"must have one line '-- Query 2: \.\.\.'"):
+        load_query(2, path)
+
+
+def test_a_missing_query_file_is_named(tmp_path):
+    with pytest.raises(DatabaseError, match=r"nowhere\.sql cannot be read"):
+        load_query(2, tmp_path / "nowhere.sql")

@@ -1,0 +1,121 @@
+"""What the documents promise of the house, held against the house."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from dotenv import dotenv_values
+
+import main
+from settings import HERE, VARIABLES, Settings
+
+README = (HERE / "README.md").read_text(encoding="utf-8")
+MODULES = {path.stem for path in HERE.glob("*.py")}
+SHARED_WORDS = {"logger_config", "outcomes"}
+# Who may import whom: rows go from top to bottom and never back.
+MAY_IMPORT = {
+    "main": MODULES | {"sandbox"},
+    "settings": set(),
+    "db_connection": {"logger_config"},
+    "payloads": {"outcomes"},
+    "iterable_client": {"payloads", *SHARED_WORDS},
+    "delivery": SHARED_WORDS,
+    "outcomes": set(),
+    "results": {"outcomes"},
+    "logger_config": set(),
+}
+
+
+def imports(path):
+    """Return the top-level names that a file imports, wherever in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add((node.module or "").partition(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_modules_import_only_what_stands_below_them(module):
+    assert imports(HERE / f"{module}.py") & (MODULES | {"sandbox", "tests"}) <= MAY_IMPORT[module]
+
+
+@pytest.mark.parametrize("path", list((HERE / "sandbox").glob("*.py")), ids=lambda path: path.stem)
+def test_the_sandbox_knows_nothing_of_the_job(path):
+    assert not imports(path) & (MODULES | {"tests"})
+
+
+@pytest.mark.parametrize(
+    ("library", "module"),
+    [
+        ("mysql", "db_connection"),
+        ("requests", "iterable_client"),
+        ("dotenv", "settings"),
+        ("pydantic", "settings"),
+    ],
+)
+def test_each_library_has_one_room(library, module):
+    assert [name for name in MODULES if library in imports(HERE / f"{name}.py")] == [module]
+
+
+def test_only_settings_and_main_read_the_environment():
+    readers = [n for n in MODULES if "os.environ" in (HERE / f"{n}.py").read_text(encoding="utf-8")]
+    assert sorted(readers) == ["main", "settings"]
+
+
+def test_only_main_prints_and_nobody_but_main_exits():
+    for module in MODULES - {"main"}:
+        assert "sys.exit" not in (HERE / f"{module}.py").read_text(encoding="utf-8")
+
+
+def test_env_example_has_every_variable_with_its_default(tmp_path):
+    text = (HERE / ".env.example").read_text(encoding="utf-8")
+    everything = tmp_path / "env"
+    everything.write_text(re.sub(r"^# ([A-Z_]+=)", r"\1", text, flags=re.MULTILINE))
+    given = dotenv_values(everything)
+    assert set(given) == set(VARIABLES)
+    for name, value in given.items():
+        default = Settings.model_fields[name.lower()].get_default()
+        if value and not Settings.model_fields[name.lower()].is_required():
+            shown = default.relative_to(HERE) if isinstance(default, Path) else default
+            assert str(shown) == value, name
+
+
+def test_env_example_explains_every_variable():
+    text = (HERE / ".env.example").read_text(encoding="utf-8")
+    for group in text.split("\n\n")[1:]:
+        assert group.startswith("# "), group
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+def test_the_readme_names_every_variable(name):
+    assert f"`{name}`" in README
+
+
+def test_the_readme_shows_the_help_as_it_is():
+    done = subprocess.run(
+        [sys.executable, HERE / "main.py", "--help"],
+        env={**os.environ, "COLUMNS": "100", "NO_COLOR": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() in README
+
+
+@pytest.mark.parametrize("status", main.ExitStatus)
+def test_the_readme_names_every_exit_status(status):
+    assert f"\n  {status:<4} {main.MEANINGS[status]}\n" in README
+
+
+def test_the_readme_gives_every_dependency_its_reason():
+    for file in ("requirements.txt", "requirements-demo.txt", "requirements-dev.txt"):
+        text = (HERE / file).read_text(encoding="utf-8")
+        for name in re.findall(r"^([\w-]+)==", text, flags=re.MULTILINE):
+            assert re.search(rf"^\| `{name}` \| \w+", README, flags=re.MULTILINE), name

@@ -1,0 +1,329 @@
+"""The client against the local Iterable: what it sends, how it judges answers, when it repeats."""
+
+import json
+import socket
+import threading
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+
+from iterable_client import IterableClient, backoff_s, retry_after_s
+from outcomes import CallStatus, RowStatus
+from payloads import Payloads
+from sandbox.faults import Fault
+from tests.rows import make_row
+
+DELIVERED, REFUSED = CallStatus.DELIVERED, CallStatus.REFUSED
+UNAVAILABLE, UNKNOWN, NOT_SENT = CallStatus.UNAVAILABLE, CallStatus.UNKNOWN, CallStatus.NOT_SENT
+
+BAD_KEY = '{"msg":"Invalid API key","code":"BadApiKey","params":{"ip":"1.2.3.4","endpoint":"x"}}'
+BAD_KEY_SUCCESS = '{"msg":"","code":"Success","params":{"endpoint":"/api/users/update"}}'
+BAD_JWT = '{"msg":"","code":"InvalidJwtPayload","params":{"endpoint":"/api/events/track"}}'
+HTML = "<html><head><title>Action not found</title></head></html>"
+
+
+@pytest.fixture
+def client(iterable):
+    return client_for(iterable)
+
+
+def client_for(iterable, **options):
+    options = {"max_attempts": 3, "time_scale": 0.001, "timeout_s": 5.0} | options
+    return IterableClient(
+        "test-key", iterable.url, payloads=Payloads("iterable_challenge"), **options
+    )
+
+
+def update(client):
+    return client.update_user("user1@example.com", {"first_name": "Sarah"})
+
+
+def envelope(code, msg="", params=None):
+    return json.dumps({"msg": msg, "code": code, "params": params})
+
+
+def test_a_row_is_sent_as_two_requests_in_order_exactly_as_specified(client, iterable):
+    outcome = client.process_user_record(make_row())
+    assert outcome.status is RowStatus.SUCCESSFUL
+    first, second = iterable.requests
+    assert (first.method, first.path) == ("POST", "/api/users/update")
+    assert (second.method, second.path) == ("POST", "/api/events/track")
+    for request in (first, second):
+        assert request.headers["content-type"] == "application/json"
+        assert "api-key" in request.headers
+    assert json.loads(first.body) == client.payloads.user(make_row())
+    assert json.loads(second.body) == client.payloads.event(make_row())
+    assert outcome.event_id == json.loads(second.body)["id"]
+
+
+def test_the_key_goes_into_the_header_api_key(iterable):
+    iterable.change(api_key="test-key")
+    assert update(client_for(iterable)).status is DELIVERED
+    iterable.change(api_key="another-key")
+    outcome = update(client_for(iterable))
+    assert (outcome.status, outcome.http_status, outcome.key_refused) == (REFUSED, 401, True)
+
+
+def test_an_event_keeps_what_it_is_given(client, iterable):
+    outcome = client.track_event(
+        "a@example.com", "signup", {"n": 1}, event_id="e-1", created_at=1768314645
+    )
+    assert outcome.status is DELIVERED
+    event = iterable.events["e-1"]
+    assert (event.event_name, event.created_at, event.data_fields) == (
+        "signup",
+        1768314645,
+        {"n": 1},
+    )
+
+
+def test_no_event_is_sent_for_a_user_that_was_refused(client, iterable):
+    iterable.forget("user1@example.com")
+    outcome = client.process_user_record(make_row())
+    assert outcome.status is RowStatus.TOTAL_FAILURE
+    assert (outcome.users_update.http_status, outcome.events_track.status) == (409, NOT_SENT)
+    assert outcome.events_track.attempts == 0
+    assert len(iterable.requests) == 1
+
+
+def test_a_delivered_user_with_a_refused_event_is_a_partial_failure(client, iterable):
+    iterable.disallow("page_view")
+    outcome = client.process_user_record(make_row())
+    assert outcome.status is RowStatus.PARTIAL_FAILURE
+    # Iterable says 200 and "Success" here; only the message tells.
+    assert (outcome.events_track.status, outcome.events_track.http_status) == (REFUSED, 200)
+    assert outcome.events_track.code == "Success"
+
+
+def test_a_row_that_cannot_be_sent_reaches_nobody(client, iterable):
+    outcome = client.process_user_record(make_row(email=None))
+    assert outcome.status is RowStatus.TOTAL_FAILURE
+    assert outcome.users_update.message == "email is empty"
+    assert iterable.requests == []
+
+
+# Each row of the API's error table: the answer, how it is judged, and how often it is asked.
+@pytest.mark.parametrize(
+    ("http_status", "body", "status", "requests"),
+    [
+        pytest.param(401, BAD_KEY, REFUSED, 1, id="bad key"),
+        pytest.param(401, BAD_KEY_SUCCESS, REFUSED, 1, id="bad key, code Success"),
+        pytest.param(
+            401,
+            envelope("BadApiKey", "Disabled API key or insufficient privileges"),
+            REFUSED,
+            1,
+            id="key disabled",
+        ),
+        pytest.param(401, BAD_JWT, REFUSED, 1, id="JWT missing"),
+        pytest.param(
+            400, envelope("BadJsonBody", "[/api/users/update] Invalid JSON body"), REFUSED, 1
+        ),
+        pytest.param(400, envelope("InvalidEmailAddressError"), REFUSED, 1),
+        pytest.param(400, envelope("InvalidUserIdError"), REFUSED, 1),
+        pytest.param(400, envelope("RequestFieldsTypesMismatched"), REFUSED, 1),
+        pytest.param(409, envelope("ForgottenUserError"), REFUSED, 1),
+        pytest.param(409, envelope("EmailAlreadyExists"), REFUSED, 1),
+        pytest.param(400, envelope("UnknownUserIdError"), REFUSED, 1),
+        pytest.param(400, envelope("UniqueFieldsLimitExceeded"), REFUSED, 1),
+        pytest.param(413, envelope("BatchTooLarge"), REFUSED, 1, id="too large, JSON"),
+        pytest.param(413, HTML, REFUSED, 1, id="too large, HTML"),
+        pytest.param(500, envelope("GenericError"), UNAVAILABLE, 3, id="server error"),
+        pytest.param(502, HTML, UNAVAILABLE, 3, id="gateway, HTML"),
+        pytest.param(503, "", UNAVAILABLE, 3, id="gateway, empty"),
+        pytest.param(504, HTML, UNAVAILABLE, 3, id="gateway, slow"),
+        pytest.param(404, HTML, REFUSED, 1, id="unknown path"),
+        pytest.param(
+            400,
+            '{"error":"bad","message":"x","code":"error.catalogs.badRequest","data":{}}',
+            REFUSED,
+            1,
+            id="another envelope",
+        ),
+        pytest.param(400, envelope("Success"), REFUSED, 1, id="400 that says Success"),
+        pytest.param(307, "", REFUSED, 1, id="redirect"),
+        pytest.param(200, HTML, UNKNOWN, 3, id="200, HTML"),
+        pytest.param(200, "", UNKNOWN, 3, id="200, empty"),
+        pytest.param(200, '"Success"', UNKNOWN, 3, id="200, JSON but no object"),
+        pytest.param(200, '{"successCount":1}', UNKNOWN, 3, id="200, no code"),
+        pytest.param(200, envelope("BadParams"), REFUSED, 1, id="200, a refusal"),
+        pytest.param(200, envelope("GenericError"), UNAVAILABLE, 3, id="200, a passing fault"),
+        pytest.param(
+            200,
+            envelope("Success", "Event name is disallowed from tracking"),
+            REFUSED,
+            1,
+            id="200, event disallowed",
+        ),
+        pytest.param(202, envelope("Success"), DELIVERED, 1, id="any 2xx that says Success"),
+    ],
+)
+def test_answers_are_judged_by_status_then_by_code(
+    client, iterable, http_status, body, status, requests
+):
+    iterable.set_faults(Fault("answer", status=http_status, body=body))
+    outcome = update(client)
+    assert (outcome.status, outcome.http_status) == (status, http_status)
+    assert outcome.attempts == len(iterable.requests) == requests
+    assert outcome.key_refused == (http_status == 401)
+
+
+def test_what_may_be_logged_tells_client_and_server_errors_apart(client, iterable):
+    iterable.set_faults(
+        Fault("answer", status=400, body=envelope("BadParams", "x@y.z is bad"), times=1),
+        Fault("server_error"),
+    )
+    outcome = update(client)
+    assert str(outcome) == "refused (client error 400 BadParams)"
+    assert outcome.message == "x@y.z is bad"
+    assert str(update(client)) == "unavailable (server error 500 GenericError)"
+
+
+def test_a_code_that_is_no_word_stays_out_of_the_log(client, iterable):
+    iterable.set_faults(Fault("answer", status=400, body=envelope("user x@y.z")))
+    assert str(update(client)) == "refused (client error 400 ?)"
+
+
+def test_a_long_message_is_cut(client, iterable):
+    iterable.set_faults(Fault("answer", status=400, body=envelope("BadParams", "x" * 9999)))
+    assert len(update(client).message) == 200
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("server_error", times=2),
+        Fault("gateway", status=504, times=2),
+        Fault("reset_before", times=2),
+        Fault("reset_after", times=2),
+        Fault("truncated", times=2),
+        Fault("garbage", times=2),
+        Fault("not_success", times=2),
+    ],
+    ids=lambda fault: fault.kind,
+)
+def test_a_passing_fault_is_outlived_and_the_event_is_held_once(client, iterable, fault):
+    iterable.set_faults(fault)
+    outcome = client.process_user_record(make_row())
+    assert outcome.status is RowStatus.SUCCESSFUL
+    assert outcome.users_update.attempts == 3
+    assert len(iterable.users) == len(iterable.events) == 1
+
+
+def test_an_event_that_landed_unseen_is_sent_again_under_its_id(client, iterable):
+    iterable.set_faults(Fault("reset_after", endpoint="events/track", times=1))
+    assert client.process_user_record(make_row()).events_track.attempts == 2
+    (event,) = iterable.events.values()
+    assert event.received == 2
+
+
+def test_a_rate_limit_uses_up_no_attempt(client, iterable):
+    iterable.set_faults(Fault("rate_limited", times=7))
+    outcome = update(client)
+    assert (outcome.status, outcome.attempts) == (DELIVERED, 8)
+    assert client.rate_limited_seconds > 0
+
+
+def test_a_rate_limit_without_end_ends_the_call(iterable):
+    iterable.set_faults(Fault("rate_limited", retry_after=60))
+    outcome = update(client_for(iterable, time_scale=1e-6))
+    # 60 s each, until 300 s are over.
+    assert (outcome.status, outcome.http_status, outcome.attempts) == (UNAVAILABLE, 429, 6)
+
+
+def test_the_servers_retry_after_is_obeyed(iterable):
+    waits = []
+
+    def wait(seconds):
+        waits.append(seconds)
+        return False
+
+    iterable.set_faults(
+        Fault("rate_limited", retry_after=7, times=1), Fault("server_error", times=1)
+    )
+    update(client_for(iterable, wait=wait, time_scale=1.0))
+    assert waits[0] == 7
+    assert 0 <= waits[1] <= 2
+
+
+def test_no_answer_is_unknown_not_failed(iterable):
+    iterable.set_faults(Fault("hang"))
+    outcome = update(client_for(iterable, timeout_s=0.05, max_attempts=2))
+    assert (outcome.status, outcome.attempts, outcome.http_status) == (UNKNOWN, 2, None)
+
+
+def test_an_unanswered_request_stays_unknown_when_only_errors_follow(client, iterable):
+    iterable.set_faults(Fault("reset_after", times=1), Fault("server_error"))
+    outcome = update(client)
+    assert (outcome.status, outcome.http_status) == (UNKNOWN, 500)
+
+
+def test_a_server_that_is_not_there_is_unavailable():
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        outcome = update(IterableClient("key", url, max_attempts=2, time_scale=0.001))
+    assert (outcome.status, outcome.attempts) == (UNAVAILABLE, 2)
+
+
+def test_a_name_that_does_not_resolve_is_unavailable():
+    outcome = update(IterableClient("key", "http://no.such.host.invalid", max_attempts=1))
+    assert outcome.status is UNAVAILABLE
+
+
+def test_a_certificate_nobody_signed_is_refused_before_the_key_is_sent(tls_server):
+    outcome = update(IterableClient("key", tls_server.url, max_attempts=1))
+    assert (outcome.status, outcome.message) == (UNAVAILABLE, "SSLError")
+    assert tls_server.received == []
+
+
+def test_a_redirect_does_not_carry_the_key_away(client, iterable):
+    iterable.set_faults(Fault("redirect", location=f"{iterable.url}/api/users/update", times=1))
+    outcome = update(client)
+    assert (outcome.status, len(iterable.requests)) == (REFUSED, 1)
+    assert "ITERABLE_API_BASE_URL" in outcome.message
+
+
+def test_proxies_and_netrc_of_the_environment_are_not_used(iterable, monkeypatch, tmp_path):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login a password b\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert update(client_for(iterable)).status is DELIVERED
+    assert "authorization" not in iterable.requests[0].headers
+
+
+def test_a_stop_ends_the_waiting_and_the_call_is_told_as_it_stands(iterable):
+    iterable.set_faults(Fault("server_error"))
+    stop = threading.Event()
+    stop.set()
+    outcome = update(client_for(iterable, wait=stop.wait, time_scale=1000.0, max_attempts=5))
+    assert (outcome.status, outcome.attempts) == (UNAVAILABLE, 1)
+
+
+def test_backoff_doubles_with_full_jitter_up_to_32_seconds():
+    for attempt, longest in [(1, 1), (2, 2), (3, 4), (6, 32), (7, 32), (5000, 32)]:
+        waits = [backoff_s(attempt) for _ in range(300)]
+        assert 0 <= min(waits) < longest / 4
+        assert longest * 3 / 4 < max(waits) <= longest
+    assert backoff_s(1, retry_after=9.0) == 9.0
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        (None, None),
+        ("soon", None),
+        ("", None),
+        ("7", 7.0),
+        ("0", 0.1),
+        ("-5", 0.1),
+        ("86400", 60.0),
+        ("nan", 60.0),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0.1),
+        (format_datetime(datetime.now(UTC) + timedelta(days=1)), 60.0),
+    ],
+)
+def test_retry_after_is_read_and_capped(header, seconds):
+    assert retry_after_s(header) == seconds

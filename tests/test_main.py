@@ -1,0 +1,392 @@
+"""The program as its user runs it: a process of its own, a real database, the local Iterable."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from datetime import UTC
+from pathlib import Path
+
+import pytest
+
+import iterable_client
+import main
+from payloads import Payloads
+from sandbox.faults import Fault
+
+HERE = Path(main.__file__).parent
+API_KEY = "0123456789abcdef0123456789abcdef"
+USERS = ["sarah.johnson@email.com", "olivia.brown@email.com", "mia.harris@email.com"]
+# A bare environment, as cron's.
+BARE = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
+
+
+class Job:
+    """Runs main.py in its own process and shows what it left behind."""
+
+    def __init__(self, environ, folder, program=HERE / "main.py"):
+        self.environ = environ
+        self.folder = folder
+        self.program = program
+
+    def start(self, *args, **environ):
+        return subprocess.Popen(
+            [sys.executable, self.program, *args],
+            cwd=self.folder,
+            env=BARE | self.environ | environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+        )
+
+    def __call__(self, *args, **environ):
+        process = self.start(*args, **environ)
+        out, err = process.communicate(timeout=50)
+        return subprocess.CompletedProcess(args, process.returncode, out, err)
+
+    @property
+    def results(self):
+        (path,) = self.folder.glob("results/integration_results_*.json")
+        document = json.loads(path.read_text())
+        rows = document["results"]
+        counts = document["summary"]
+        outcomes = (
+            "successful",
+            "partial_failures",
+            "total_failures",
+            "unchanged",
+            "not_attempted",
+        )
+        assert counts["total"] == len(rows) == sum(counts[name] for name in outcomes)
+        return document
+
+    @property
+    def log(self):
+        return (self.folder / "logs" / "job.log").read_text()
+
+
+@pytest.fixture
+def job(database, iterable, tmp_path):
+    iterable.change(api_key=API_KEY)
+    environ = {
+        **database.settings,
+        "ITERABLE_API_KEY": API_KEY,
+        "ITERABLE_API_BASE_URL": iterable.url,
+        "LOG_LEVEL": "INFO",
+        "LOG_FILE": str(tmp_path / "logs" / "job.log"),
+        "RESULTS_DIR": str(tmp_path / "results"),
+    }
+    return Job(environ, tmp_path)
+
+
+def copy_program(folder):
+    """Copy the job, without its tests, sandbox and settings."""
+    folder.mkdir()
+    for path in [*HERE.glob("*.py"), *HERE.glob("*.sql")]:
+        shutil.copy(path, folder)
+    return folder / "main.py"
+
+
+def add_pro_users(database, count):
+    database.execute(
+        "INSERT INTO customers (id, email, first_name, plan_type) VALUES "
+        + ", ".join(f"({n}, 'user{n}@example.com', 'U{n}', 'pro')" for n in range(100, 100 + count))
+    )
+    database.execute(
+        "INSERT INTO page_views (user_id, page, event_time) "
+        "SELECT id, 'pricing', NOW() - INTERVAL 4 DAY FROM customers WHERE id >= 100"
+    )
+
+
+@pytest.mark.database
+def test_the_three_users_are_delivered_exactly_as_specified(job, database, iterable):
+    done = job()
+    assert (done.returncode, done.stderr) == (0, "")
+    payloads, expected = Payloads(database.name, UTC), []
+    columns = "customer_id email first_name plan_type page_view_id page event_time browser location"
+    for values in database.run_file("phase2_queries.sql")[2]:
+        row = dict(zip(columns.split(), values, strict=True))
+        expected.append(("/api/users/update", payloads.user(row)))
+        expected.append(("/api/events/track", payloads.event(row)))
+    assert [(r.path, json.loads(r.body)) for r in iterable.requests] == expected
+    assert [user["email"] for _, user in expected[::2]] == USERS
+    assert all(event.user_existed for event in iterable.events.values())
+
+
+@pytest.mark.database
+def test_the_console_tells_the_run_step_by_step(job):
+    lines = job().stdout.splitlines()
+    expected = [
+        "Starting Iterable Integration - Phase 3",
+        "[STEP 1] Loading environment variables...",
+        "[STEP 2]",
+        "[STEP 3]",
+        "Found 3 pro user(s) with recent engagement",
+        "[STEP 4]",
+        "[STEP 5]",
+        "Processing record 1/3",
+        "✓ Successfully processed user: sarah.johnson@email.com",
+        "Processing record 2/3",
+        "✓ Successfully processed user: olivia.brown@email.com",
+        "Processing record 3/3",
+        "✓ Successfully processed user: mia.harris@email.com",
+        "[STEP 6]",
+        "Results saved to ",
+        "=" * 60,
+        "INTEGRATION SUMMARY",
+        "=" * 60,
+        "Total users processed: 3",
+        "✓ Successful (both API calls): 3",
+        "⚠ Partial failures (one call failed): 0",
+        "✗ Total failures (both calls failed): 0",
+    ]
+    assert len(lines) == len(expected)
+    assert all(map(str.startswith, lines, expected)), lines
+
+
+@pytest.mark.database
+def test_a_console_without_unicode_does_not_stop_the_job(job):
+    done = job(PYTHONIOENCODING="ascii")
+    assert done.returncode == 0
+    assert r"\u2713 Successful (both API calls): 3" in done.stdout
+
+
+@pytest.mark.database
+def test_the_results_file_says_what_happened_to_each_row(job):
+    job()
+    document = job.results
+    assert [row["email"] for row in document["results"]] == USERS
+    assert document["summary"]["requests"] == 6
+    run = document["run"]
+    assert (run["exit_status"], run["complete"], run["error"]) == (0, True, None)
+    assert re.fullmatch(r"[0-9a-f]{64}", run["query_sha256"])
+
+
+@pytest.mark.database
+def test_running_again_makes_no_second_event(job, iterable):
+    assert [job().returncode, job().returncode] == [0, 0]
+    assert [event.received for event in iterable.events.values()] == [2, 2, 2]
+
+
+@pytest.mark.database
+def test_the_query_in_the_file_is_the_one_that_runs(job, tmp_path, iterable):
+    job.program = copy_program(tmp_path / "copy")
+    queries = tmp_path / "copy" / "phase2_queries.sql"
+    end = "ORDER BY event_time DESC, page_view_id DESC"
+    assert queries.read_text().count(end) == 1
+    queries.write_text(queries.read_text().replace(end, f"{end}\nLIMIT 1"))
+    assert "Found 1 pro user(s)" in job().stdout
+    assert list(iterable.users) == USERS[:1]
+
+
+@pytest.mark.database
+def test_settings_come_from_a_named_file(job, tmp_path):
+    env_file = tmp_path / "job.env"
+    env_file.write_text("".join(f"{name}={value}\n" for name, value in job.environ.items()))
+    job.environ = {}
+    assert job("--env-file", str(env_file)).returncode == 0
+    assert job.results["summary"]["successful"] == 3
+
+
+def test_without_settings_one_message_says_what_is_missing_and_how_to_try(tmp_path):
+    done = Job({}, tmp_path, copy_program(tmp_path / "copy"))()
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    for name in ("DB_HOST", "DB_USER", "DB_PASSWORD", "DB_NAME", "ITERABLE_API_KEY"):
+        assert f"{name} is missing" in line
+    assert "--demo" in line
+
+
+@pytest.mark.database
+def test_one_users_failure_does_not_stop_the_others(job, iterable):
+    iterable.forget(USERS[0])
+    iterable.set_faults(
+        Fault("answer", email=USERS[1], endpoint="events/track", status=400, body="{}")
+    )
+    done = job()
+    assert done.returncode == 1
+    assert [row["outcome"] for row in job.results["results"]] == [
+        "total_failure",
+        "partial_failure",
+        "successful",
+    ]
+    assert "✗ Total failure for user: sarah.johnson@email.com (customer 1)" in done.stderr
+    assert "⚠ Partial failure for user: olivia.brown@email.com (customer 5)" in done.stderr
+    assert "⚠ Partial failures (one call failed): 1" in done.stdout
+
+
+@pytest.mark.database
+def test_a_refused_key_stops_the_run_at_once(job, iterable):
+    done = job(ITERABLE_API_KEY="wrong-key-0123")
+    assert done.returncode == 4
+    assert len(iterable.requests) == 1
+    assert [row["outcome"] for row in job.results["results"]] == [
+        "total_failure",
+        "not_attempted",
+        "not_attempted",
+    ]
+    assert job.results["run"]["complete"] is False
+    assert "Check ITERABLE_API_KEY" in done.stderr
+    assert "Not attempted: 2 of 3 users" in done.stderr
+
+
+@pytest.mark.database
+def test_nobody_to_deliver_is_no_failure(job, database, iterable):
+    database.execute("UPDATE customers SET plan_type = 'free'")
+    done = job()
+    assert done.returncode == 0
+    assert "Found 0 pro user(s)" in done.stdout
+    assert job.results["summary"]["total"] == len(iterable.requests) == 0
+
+
+@pytest.mark.database
+def test_above_fifty_rows_the_records_go_to_the_log_file_only(job, database):
+    add_pro_users(database, 48)
+    done = job()
+    assert done.returncode == 0
+    assert "record" not in done.stdout
+    assert "Total users processed: 51" in done.stdout
+    assert job.log.count("✓ Successfully processed user") == 51
+
+
+@pytest.mark.database
+def test_a_database_that_fails_ends_the_run_before_anything_is_sent(job, iterable):
+    done = job(DB_PASSWORD="wrong-password")
+    assert done.returncode == 3
+    assert "Nothing was sent. cannot connect: check DB_USER and DB_PASSWORD" in done.stderr
+    assert iterable.requests == []
+    run = job.results["run"]
+    assert (run["exit_status"], run["complete"]) == (3, False)
+    assert "check DB_USER" in run["error"]
+
+
+@pytest.mark.database
+def test_secrets_and_api_messages_are_in_no_log_and_no_result(job, iterable):
+    iterable.set_faults(
+        Fault("answer", status=400, body='{"code":"BadParams","msg":"offending: Sarah"}', times=1),
+        Fault("server_error", times=1),
+    )
+    done = job()
+    everything = done.stdout + done.stderr + job.log
+    assert "offending" not in everything
+    everything += json.dumps(job.results)
+    assert API_KEY not in everything
+    assert job.environ["DB_PASSWORD"] not in everything
+
+
+@pytest.mark.database
+def test_what_a_run_writes_is_its_owners_alone(job):
+    job()
+    written = [path for path in job.folder.rglob("*") if path.is_file()]
+    assert len(written) == 2
+    assert {path.stat().st_mode & 0o777 for path in written} == {0o600}
+
+
+@pytest.mark.database
+@pytest.mark.parametrize(
+    ("name", "told"), [("RESULTS_DIR", "RESULTS_DIR"), ("LOG_FILE", "LOG_FILE")]
+)
+def test_a_place_that_cannot_be_written_is_found_before_the_first_request(
+    job, iterable, tmp_path, name, told
+):
+    (tmp_path / "file").touch()
+    done = job(**{name: str(tmp_path / "file" / "below")})
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert iterable.requests == []
+
+
+@pytest.mark.database
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"]
+)
+def test_a_signal_lets_the_row_in_flight_finish(job, iterable, number, status):
+    iterable.change(latency_ms=300)
+    process = job.start()
+    for line in process.stdout:
+        if "Processing record 1/3" in line:
+            process.send_signal(number)
+            break
+    process.communicate(timeout=20)
+    assert process.returncode == status
+    assert [row["outcome"] for row in job.results["results"]] == [
+        "successful",
+        "not_attempted",
+        "not_attempted",
+    ]
+    assert len(iterable.events) == 1
+
+
+@pytest.mark.database
+def test_a_signal_during_the_read_ends_the_run_with_nothing_sent(job, tmp_path, iterable, database):
+    if "seekdb" in database.version:
+        pytest.skip("this server keeps a socket busy")
+    job.program = copy_program(tmp_path / "copy")
+    (tmp_path / "copy" / "phase2_queries.sql").write_text("-- Query 2: slow\nSELECT SLEEP(30);\n")
+    process = job.start()
+    for line in process.stdout:
+        if "[STEP 3]" in line:
+            process.send_signal(signal.SIGINT)
+            break
+    process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert (job.results["summary"]["total"], iterable.requests) == (0, [])
+
+
+@pytest.mark.database
+def test_a_bug_keeps_its_traceback_and_the_results_so_far(job, monkeypatch, capsys):
+    def broken(self, row):
+        if row["email"] == USERS[1]:
+            raise ZeroDivisionError
+        return process_user_record(self, row)
+
+    process_user_record = iterable_client.IterableClient.process_user_record
+    monkeypatch.setattr(iterable_client.IterableClient, "process_user_record", broken)
+    for name, value in job.environ.items():
+        monkeypatch.setenv(name, value)
+    umask = os.umask(0o077)
+    try:
+        assert main.main(["--env-file", os.devnull]) == 70
+    finally:
+        os.umask(umask)
+    assert "ZeroDivisionError" in job.log
+    assert [row["outcome"] for row in job.results["results"]] == [
+        "successful",
+        "total_failure",
+        "not_attempted",
+    ]
+    assert job.results["results"][1]["users_update"]["status"] == "unknown"
+
+
+def test_the_demo_needs_nothing_and_leaves_only_its_results(tmp_path, monkeypatch):
+    program = copy_program(tmp_path / "copy")
+    shutil.copytree(HERE / "sandbox", tmp_path / "copy" / "sandbox")
+    (tmp_path / "temp").mkdir()
+    done = Job({"TMPDIR": str(tmp_path / "temp")}, tmp_path, program)("--demo")
+    if "no database server" in done.stderr:
+        pytest.skip("no database server on this machine")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [email in done.stdout for email in USERS] == [True] * 3
+    assert ".env.example" in done.stdout.splitlines()[-1]
+    (results,) = (tmp_path / "copy").glob("*.json")
+    assert json.loads(results.read_text())["summary"]["successful"] == 3
+    assert list((tmp_path / "temp").iterdir()) == []
+    assert not list((tmp_path / "copy").glob("*.log"))
+
+
+@pytest.mark.parametrize(
+    ("args", "status", "shown"),
+    [
+        (["--version"], 0, main.__version__),
+        (["--help"], 0, "--env-file PATH"),
+        (["--no-such-flag"], 2, "unrecognized arguments"),
+    ],
+)
+def test_the_command_line(tmp_path, args, status, shown):
+    done = Job({}, tmp_path)(*args)
+    assert done.returncode == status
+    assert shown in done.stdout + done.stderr

@@ -1,0 +1,126 @@
+"""The results file: whole or absent, private, and its sums."""
+
+import json
+import stat
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+
+from outcomes import NOT_SENT, CallOutcome, CallStatus, RowOutcome
+from results import ResultsWriter, Run
+
+STARTED = datetime(2026, 1, 13, 14, 30, 45, tzinfo=UTC)
+OK = CallOutcome(CallStatus.DELIVERED, 200, "Success", 1)
+BAD = CallOutcome(CallStatus.REFUSED, 400, "BadParams", 1, "no such field")
+DOWN = CallOutcome(CallStatus.UNAVAILABLE, 503, None, 5)
+
+OUTCOMES = [
+    RowOutcome(1, "a@example.com", OK, OK, "id-1"),
+    RowOutcome(2, "b@example.com", OK, DOWN, "id-2"),
+    RowOutcome(3, "c@example.com", BAD, NOT_SENT, "id-3"),
+    RowOutcome(4, "d@example.com", NOT_SENT, NOT_SENT, attempted=False),
+]
+
+
+def write(folder, outcomes=(), **run):
+    with ResultsWriter(folder, STARTED) as results:
+        for outcome in outcomes:
+            results.add(outcome)
+        record = Run(version="1.0.0", rows_read=len(outcomes), **run)
+        results.finish(record, 1, complete=True)
+    return json.loads(results.path.read_text())
+
+
+def test_the_summary_adds_up_and_counts_what_was_sent(tmp_path):
+    assert write(tmp_path, OUTCOMES, rate_limited_seconds=1.23456)["summary"] == {
+        "total": 4,
+        "successful": 1,
+        "partial_failures": 1,
+        "total_failures": 1,
+        "unchanged": 0,
+        "not_attempted": 1,
+        "users_update": {"delivered": 2, "refused": 1, "not_sent": 1},
+        "events_track": {"delivered": 1, "unavailable": 1, "not_sent": 2},
+        "requests": 9,
+        "retries": 4,
+        "rate_limited_seconds": 1.235,
+    }
+
+
+def test_each_row_is_one_line_with_its_two_calls(tmp_path):
+    document = write(tmp_path, OUTCOMES)
+    assert [row["outcome"] for row in document["results"]] == [
+        "successful",
+        "partial_failure",
+        "total_failure",
+        "not_attempted",
+    ]
+    assert document["results"][1]["events_track"] == {
+        "status": "unavailable",
+        "http_status": 503,
+        "code": None,
+        "attempts": 5,
+        "message": "",
+        "event_id": "id-2",
+    }
+    lines = next(tmp_path.glob("*.json")).read_text().splitlines()
+    assert sum(line.startswith('{"customer_id"') for line in lines) == len(OUTCOMES)
+
+
+def test_the_run_is_described(tmp_path):
+    document = write(tmp_path, [], error="something")
+    assert document["schema_version"] == 1
+    run = document["run"]
+    assert set(run) == {
+        *("id", "started_at", "finished_at", "duration_seconds", "complete", "exit_status"),
+        *("error", "mode", "dry_run", "changed_only", "limit", "version", "query_sha256"),
+    }
+    assert (run["exit_status"], run["complete"], run["error"]) == (1, True, "something")
+    assert datetime.fromisoformat(run["started_at"]) <= datetime.fromisoformat(run["finished_at"])
+
+
+def test_the_file_is_there_only_when_it_is_whole_and_only_for_its_owner(tmp_path):
+    with ResultsWriter(tmp_path, STARTED) as results:
+        results.add(OUTCOMES[0])
+        assert not results.path.exists()
+        results.finish(Run(version="1", rows_read=1), 0, complete=True)
+    assert results.path.name == "integration_results_20260113_143045.json"
+    assert stat.S_IMODE(results.path.stat().st_mode) == 0o600
+    assert list(tmp_path.iterdir()) == [results.path]
+
+
+def test_an_abandoned_run_leaves_nothing(tmp_path):
+    with ResultsWriter(tmp_path, STARTED) as results:
+        results.add(OUTCOMES[0])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_runs_of_one_second_do_not_share_a_file(tmp_path):
+    first = write(tmp_path)
+    with ResultsWriter(tmp_path, STARTED) as running:
+        third = write(tmp_path)
+        running.finish(Run(version="1"), 0, complete=True)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    stem = "integration_results_20260113_143045"
+    assert names == [f"{stem}.json", f"{stem}_2.json", f"{stem}_3.json"]
+    assert first["run"]["id"] != third["run"]["id"]
+
+
+def test_the_sum_is_checked_against_the_rows_read(tmp_path):
+    with ResultsWriter(tmp_path, STARTED) as results:
+        results.add(OUTCOMES[0])
+        assert results.adds_up_to(1)
+        assert not results.adds_up_to(2)
+
+
+def test_odd_keys_and_emails_do_not_stop_the_file(tmp_path):
+    odd = RowOutcome(Decimal("1.5"), "\ud800👩\n", OK, OK)  # type: ignore[arg-type] # as a view may give
+    (row,) = write(tmp_path, [odd])["results"]
+    assert (row["customer_id"], row["email"]) == ("1.5", "\ud800👩\n")
+
+
+def test_a_folder_that_cannot_be_written_is_found_at_once(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        ResultsWriter(tmp_path / "file", STARTED)
