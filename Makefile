@@ -1,0 +1,35 @@
+# `make demo` and `make test` are all a newcomer needs; both install what they use into .venv.
+PYTHON ?= python3
+VENV ?= .venv
+TESTS ?= tests
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test check format
+
+demo: $(VENV)/.demo ## the job against a private database and a local Iterable
+	$(PY) main.py --demo
+
+test: $(VENV)/.dev ## all tests, on a real database server
+	$(PY) -m pytest $(TESTS)
+
+check: $(VENV)/.dev ## lint, types, tests
+	$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
+	$(MAKE) test
+
+format: $(VENV)/.dev ## rewrite the sources in the house style
+	$(PY) -m ruff check --fix . && $(PY) -m ruff format .
+
+$(PY):
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; try make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+# The demo's own server is downloaded only where none is installed.
+$(VENV)/.demo: requirements.txt requirements-demo.txt | $(PY)
+	$(PIP) -r requirements.txt
+	command -v mariadbd || command -v mysqld || $(PIP) -r requirements-demo.txt
+	@touch $@
+
+$(VENV)/.dev: requirements.txt requirements-demo.txt requirements-dev.txt | $(PY)
+	$(PIP) -r requirements-dev.txt
+	@touch $@
