@@ -134,9 +134,12 @@ def test_of_two_views_at_the_same_instant_the_higher_id_is_delivered(database):
 
 
 def test_users_at_the_same_instant_come_in_the_order_of_their_views(database):
-    database.execute(NEW_VIEW, (1,))  # view 41
-    database.execute("UPDATE page_views SET event_time = NOW() WHERE id IN (6, 12, 41)")
-    assert delivered(database) == [SARAH, MIA, OLIVIA]
+    database.execute("UPDATE customers SET plan_type = 'pro'")
+    for user in (7, 3, 11, 1, 15, 5, 9, 13, 2, 8, 4, 12, 6, 14, 10):
+        database.execute(NEW_VIEW, (user,))
+    database.execute("UPDATE page_views SET event_time = NOW() WHERE id > 40")
+    rows = database.execute(query(database, 2))
+    assert [row[4] for row in rows] == list(range(55, 40, -1))
 
 
 @pytest.mark.parametrize("time_zone", ["+00:00", "-12:00", "+13:00"])
