@@ -11,7 +11,7 @@ demo: $(VENV)/.demo ## the job against a private database and a local Iterable
 	$(PY) main.py --demo
 
 test: $(VENV)/.dev ## all tests, on a real database server
-	$(PY) -m pytest $(TESTS)
+	$(PY) -m pytest -n auto $(TESTS)
 
 check: $(VENV)/.dev ## lint, types, tests
 	$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy

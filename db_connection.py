@@ -1,6 +1,7 @@
 """Rows out of MySQL or MariaDB, read-only and bounded in time."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -8,6 +9,7 @@ import mysql.connector
 from mysql.connector.abstracts import MySQLConnectionAbstract, MySQLCursorAbstract
 
 from logger_config import get_logger
+from row_spool import RowSpool
 
 logger = get_logger(__name__)
 
@@ -138,18 +140,30 @@ class DatabaseConnection:
 
     def execute_query(self, sql: str) -> list[dict[str, Any]]:
         """Return the rows of one SELECT, each a dict from column name to the connector's value."""
-        return self._fetch(sql)[1]
+        columns, batches = self._run(sql)
+        return [dict(zip(columns, row, strict=True)) for batch in batches for row in batch]
 
-    def get_pro_users_recent_engagement(self, query: str | None = None) -> list[dict[str, Any]]:
+    def get_pro_users_recent_engagement(
+        self, query: str | None = None, folder: Path | None = None
+    ) -> RowSpool:
         """Return the rows of Query 2, of *query* when it was read from the file before.
 
-        Each has the columns of ``JOB_COLUMNS``: the customer, and the customer's latest view of
-        the pricing or settings page.
+        Each is a dict with the columns of ``JOB_COLUMNS``: the customer, and the customer's latest
+        view of the pricing or settings page. They are kept on disk, in *folder*.
+
+        Raises OSError when they do not fit there.
         """
-        columns, rows = self._fetch(query or load_query(JOB_QUERY))
+        columns, batches = self._run(query or load_query(JOB_QUERY))
         if missing := JOB_COLUMNS - set(columns):
             raise DatabaseError(f"Query {JOB_QUERY} must return {', '.join(sorted(missing))}")
-        return rows
+        spool = RowSpool(columns, folder)
+        try:
+            for batch in batches:
+                spool.extend(batch)
+        except BaseException:
+            spool.close()
+            raise
+        return spool
 
     def _prepare_session(self, cursor: MySQLCursorAbstract) -> str:
         cursor.execute("SET SESSION TRANSACTION READ ONLY")
@@ -165,25 +179,34 @@ class DatabaseConnection:
         row: Any = cursor.fetchone()
         return str(row[0])
 
-    def _fetch(self, sql: str) -> tuple[list[str], list[dict[str, Any]]]:
+    def _run(self, sql: str) -> tuple[list[str], Iterator[list[Any]]]:
+        """Run *sql*; return its columns, and its rows as the server sends them."""
         if self._connection is None:
             raise DatabaseError("not connected; call connect() first")
-        rows: list[Any] = []
         try:
-            cursor = self._connection.cursor(dictionary=True)
+            # Not buffered: the connector would hold all rows in memory.
+            cursor = self._connection.cursor()
             cursor.execute(sql)
-            columns = [column[0] for column in cursor.description or ()]
-            # A dict keeps only the last of two columns with one name.
-            if doubled := {name for name in columns if columns.count(name) > 1}:
-                raise DatabaseError(f"the query returns {', '.join(sorted(doubled))} twice")
+        except mysql.connector.Error as error:
+            raise self._failed(error) from None
+        columns = [column[0] for column in cursor.description or ()]
+        # A dict keeps only the last of two columns with one name.
+        if doubled := {name for name in columns if columns.count(name) > 1}:
+            raise DatabaseError(f"the query returns {', '.join(sorted(doubled))} twice")
+        return columns, self._batches(cursor)
+
+    def _batches(self, cursor: MySQLCursorAbstract) -> Iterator[list[Any]]:
+        try:
             while batch := cursor.fetchmany(FETCH_ROWS):
-                rows += batch
+                yield batch
             cursor.close()
         except mysql.connector.Error as error:
-            # After a failed read only closing is safe: anything else may block once more.
-            self.disconnect()
-            raise _explain("the query failed", error) from None
-        return columns, rows
+            raise self._failed(error) from None
+
+    def _failed(self, error: mysql.connector.Error) -> DatabaseError:
+        # After a failed read only closing is safe: anything else may block once more.
+        self.disconnect()
+        return _explain("the query failed", error)
 
 
 def load_query(number: int, path: Path = QUERIES_FILE) -> str:

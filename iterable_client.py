@@ -1,28 +1,40 @@
-"""One call to Iterable, sent safely: retried where that can help, judged by what was answered."""
+"""One call to Iterable, sent safely: paced, retried where that can help, judged by the answer."""
 
+import json
 import random
 import re
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import requests
-from urllib3.exceptions import MaxRetryError, NewConnectionError
+from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
+from urllib3 import BaseHTTPResponse
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool
+from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError
 
 from logger_config import get_logger
 from outcomes import NOT_SENT, CallOutcome, CallStatus, Row, RowOutcome
+from pacing import Budget
 from payloads import Payloads, RowError
 
 logger = get_logger(__name__)
 
 UPDATE_USER = "users/update"
 TRACK_EVENT = "events/track"
+UPDATE_USERS = "users/bulkUpdate"
+TRACK_EVENTS = "events/trackBulk"
+# Requests a second that Iterable allows a project, whoever sends them.
+# Source: the endpoints' descriptions, https://api.iterable.com/api/docs
+LIMITS_PER_S = {UPDATE_USER: 500, TRACK_EVENT: 2000, UPDATE_USERS: 5, TRACK_EVENTS: 10}
 
 CONNECT_TIMEOUT_S = 10.0
 MAX_BACKOFF_DOUBLINGS = 5
-MIN_RETRY_AFTER_S = 0.1
 MAX_RETRY_AFTER_S = 60.0
 # A 429 uses up no attempt, so something else must end a call that meets nothing but 429.
 RATE_LIMIT_PATIENCE_S = 300.0
@@ -34,15 +46,23 @@ PASSING_CODES = frozenset({"GenericError", "RateLimitExceeded"})
 DISALLOWED = "is disallowed from tracking"
 
 
+class Answer(NamedTuple):
+    """The outcome of a call, and the JSON object that Iterable answered last ({} for none)."""
+
+    outcome: CallOutcome
+    document: dict[str, Any]
+
+
 class IterableClient:
-    """Calls ``users/update`` and ``events/track`` of one Iterable project.
+    """Calls the write endpoints of one Iterable project; may be shared by many threads.
 
     *timeout_s* bounds connecting and each wait for bytes of the answer. *max_attempts* is the
-    number of tries of one call; an answer 429 uses up none. *wait* sleeps for the seconds it is
-    given and returns True when the run is to stop; *time_scale* multiplies every such wait.
-    Not to be shared between threads, because requests promises no such thing of a Session.
+    number of tries of one call; an answer 429 uses up none. *rate_share* is the share of Iterable's
+    limits to use. *connections* are kept open. *wait* sleeps for the seconds it is given and
+    returns True when the run is to stop; *time_scale* multiplies every such wait.
 
-    Calls return outcomes and raise nothing for what the network or Iterable do.
+    ``requests`` and ``retries`` count what was sent. Calls return outcomes and raise nothing for
+    what the network or Iterable do.
     """
 
     def __init__(  # noqa: PLR0913 - keyword-only, each with its default
@@ -53,24 +73,37 @@ class IterableClient:
         payloads: Payloads | None = None,
         timeout_s: float = 30.0,
         max_attempts: int = 5,
+        rate_share: float = 0.9,
+        connections: int = 10,
         wait: Callable[[float], bool] | None = None,
         time_scale: float = 1.0,
     ) -> None:
         self.payloads = payloads or Payloads(database="")
-        self.rate_limited_seconds = 0.0
+        self.requests = 0
+        self.retries = 0
+        self._key_refused = False
+        self._counting = threading.Lock()
         self._base_url = base_url.rstrip("/")
+        self._headers: CaseInsensitiveDict[str | bytes] = CaseInsensitiveDict(
+            {"Api-Key": api_key, "Content-Type": "application/json", "User-Agent": "iterable-sync"}
+        )
         self._timeouts_s = (min(CONNECT_TIMEOUT_S, timeout_s), timeout_s)
         self._max_attempts = max_attempts
         self._wait = wait or _sleep
         self._time_scale = time_scale
-        self._session = requests.Session()
-        # No proxy and no .netrc from the environment: the key goes to the base URL's host alone.
-        self._session.trust_env = False
-        self._session.headers.update({"Api-Key": api_key})
+        self._budgets = {
+            path: Budget(limit * rate_share, wait=wait) for path, limit in LIMITS_PER_S.items()
+        }
+        self._transport = _Transport(pool_connections=1, pool_maxsize=connections)
 
     def close(self) -> None:
-        """Close the connections. The client may be used again afterwards."""
-        self._session.close()
+        """Close the connections."""
+        self._transport.close()
+
+    @property
+    def rate_limited_seconds(self) -> float:
+        """Seconds in which answers 429 held the most affected endpoint below its budget."""
+        return max(budget.throttled_seconds for budget in self._budgets.values())
 
     def process_user_record(self, row: Row) -> RowOutcome:
         """Deliver one row of Query 2: its user, then its event if the user was accepted."""
@@ -79,18 +112,25 @@ class IterableClient:
         except RowError as error:
             refused = CallOutcome(CallStatus.REFUSED, message=str(error))
             return RowOutcome(row["customer_id"], row["email"], refused, NOT_SENT)
-        update = self._call(UPDATE_USER, user)
+        update = self._call(UPDATE_USER, encode(user)).outcome
         track = NOT_SENT
         if update.status is CallStatus.DELIVERED:
-            track = self._call(TRACK_EVENT, event)
-        return RowOutcome(row["customer_id"], user["email"], update, track, event["id"])
+            track = self._call(TRACK_EVENT, encode(event)).outcome
+        return RowOutcome(
+            row["customer_id"],
+            user["email"],
+            update,
+            track,
+            event["id"],
+            attempted=update.status is not CallStatus.NOT_SENT,
+        )
 
     def update_user(self, email: str, data_fields: dict[str, Any]) -> CallOutcome:
         """Create or merge one user's profile. Repeating the call is harmless.
 
         Source: POST /api/users/update, https://api.iterable.com/api/docs
         """
-        return self._call(UPDATE_USER, {"email": email, "dataFields": data_fields})
+        return self._call(UPDATE_USER, encode({"email": email, "dataFields": data_fields})).outcome
 
     def track_event(
         self,
@@ -114,92 +154,189 @@ class IterableClient:
             "createdAt": created_at,
             "dataFields": data_fields,
         }
-        return self._call(TRACK_EVENT, body)
+        return self._call(TRACK_EVENT, encode(body)).outcome
 
-    def _call(self, path: str, body: dict[str, Any]) -> CallOutcome:
+    def update_users(self, users: Sequence[bytes]) -> Answer:
+        """Create or merge many profiles, each an encoded body of users/update.
+
+        ``delivered`` says that Iterable took the batch, not that it took each user: the answer's
+        ``failCount`` and ``failedUpdates`` tell.
+
+        Source: POST /api/users/bulkUpdate, https://api.iterable.com/api/docs
+        """
+        return self._call(UPDATE_USERS, bulk_body("users", users))
+
+    def track_events(self, events: Sequence[bytes]) -> Answer:
+        """Record many events, each an encoded body of events/track; else like update_users().
+
+        Source: POST /api/events/trackBulk, https://api.iterable.com/api/docs
+        """
+        return self._call(TRACK_EVENTS, bulk_body("events", events))
+
+    def _call(self, path: str, body: bytes) -> Answer:
         """Send *body* until the answer is final, the tries are used up or the run stops."""
+        answer = Answer(NOT_SENT, {})
         sent = failed = 0
-        throttled_s = 0.0
         may_have_landed = False
+        patient_until_s = time.monotonic() + RATE_LIMIT_PATIENCE_S * self._time_scale
         while True:
-            answer, retry_after_s = self._send(path, body)
+            latest, limited = self._send(path, body)
+            if latest.outcome is NOT_SENT:
+                break
+            answer, outcome = latest, latest.outcome
             sent += 1
-            may_have_landed |= answer.status is CallStatus.UNKNOWN
-            limited = answer.http_status == 429
             failed += not limited
-            if (
-                answer.status in {CallStatus.DELIVERED, CallStatus.REFUSED}
-                or failed >= self._max_attempts
-                or throttled_s >= RATE_LIMIT_PATIENCE_S
-            ):
+            may_have_landed |= outcome.status is CallStatus.UNKNOWN
+            if outcome.status in {CallStatus.DELIVERED, CallStatus.REFUSED}:
                 break
-            wait_s = backoff_s(sent, retry_after_s)
-            logger.warning("%s: %s; request %d, next in %.1f s", path, answer, sent, wait_s)
-            stopping = self._wait(wait_s * self._time_scale)
-            if limited:
-                throttled_s += wait_s
-                self.rate_limited_seconds += wait_s * self._time_scale
-            if stopping:
+            if failed >= self._max_attempts or (limited and time.monotonic() > patient_until_s):
                 break
-        return _settled(answer, sent, may_have_landed=may_have_landed)
+            # After a 429 the budget makes all calls wait, this one among them.
+            wait_s = 0.0 if limited else backoff_s(failed)
+            note = "%s: %s; request %d, next in %.1f s"
+            logger.warning(note, path, outcome, sent, wait_s, extra={"file_only": True})
+            if self._wait(wait_s * self._time_scale):
+                break
+        with self._counting:
+            self.requests += sent
+            self.retries += max(0, sent - 1)
+        settled = _settled(answer.outcome, sent, may_have_landed=may_have_landed)
+        return answer._replace(outcome=settled)
 
-    def _send(self, path: str, body: dict[str, Any]) -> tuple[CallOutcome, float | None]:
-        """Send one request; return its outcome and the ``Retry-After`` of the answer in seconds."""
+    def _send(self, path: str, body: bytes) -> tuple[Answer, bool]:
+        """Send one request; return its answer, and whether that was a 429."""
+        request = requests.PreparedRequest()
+        request.method, request.url = "POST", f"{self._base_url}/api/{path}"
+        request.headers = self._headers.copy()
+        request.headers["Content-Length"] = str(len(body))
+        request.body = body
+        budget = self._budgets[path]
+        departure = budget.acquire()
+        if self._key_refused:
+            return Answer(NOT_SENT, {}), False
         try:
-            response = self._session.post(
-                f"{self._base_url}/api/{path}",
-                json=body,
-                timeout=self._timeouts_s,
-                # A custom header such as Api-Key would follow a redirect to another host.
-                allow_redirects=False,
-            )
-        except (
-            requests.ConnectionError,
-            requests.Timeout,
-            requests.exceptions.ChunkedEncodingError,
-            requests.exceptions.ContentDecodingError,
-        ) as error:
+            _LEAVING.departure = departure
+            response = self._transport.send(request, timeout=self._timeouts_s)
+        except (requests.RequestException, HTTPError) as error:
             status = CallStatus.UNAVAILABLE if _never_left(error) else CallStatus.UNKNOWN
-            return CallOutcome(status, message=type(error).__name__), None
-        return self._handle_response(response), retry_after_s(response.headers.get("Retry-After"))
+            return Answer(CallOutcome(status, message=type(error).__name__), {}), False
+        if response.status_code != 429:
+            budget.accepted()
+            return self._handle_response(response), False
+        pause_s = retry_after_s(response.headers.get("Retry-After"))
+        budget.refused(departure, pause_s and pause_s * self._time_scale)
+        return self._handle_response(response), True
 
-    def _handle_response(self, response: requests.Response) -> CallOutcome:
-        """Judge an answer: by its HTTP status first, then by its ``code``.
+    def _handle_response(self, response: requests.Response) -> Answer:
+        """Judge an answer: by its HTTP status first, then by its body.
 
-        Status first, because Iterable has been seen to send code "Success" with a 401; the code
+        Status first, because Iterable has been seen to send code "Success" with a 401; the body
         too, because a 2xx can carry a refusal.
         """
         http_status = response.status_code
-        answer = _json_object(response)
-        code = _code(answer)
-        message = str(answer.get("msg") or "")[:MAX_MESSAGE]
+        document = _json_object(response.content)
+        code = _code(document)
+        message = str(document.get("msg") or "")[:MAX_MESSAGE]
         if 200 <= http_status < 300:
-            status = _judge_success(code, message)
+            status = _judge_success(document, code, message)
         elif http_status == 429 or http_status >= 500:
             status = CallStatus.UNAVAILABLE
         else:
             status = CallStatus.REFUSED
+            # Calls that wait for their moment need not leave any more.
+            self._key_refused |= http_status == 401
         if status is CallStatus.DELIVERED:
             message = ""  # only a failure has something to say
         elif 300 <= http_status < 400:
             message = "redirected, not followed; check ITERABLE_API_BASE_URL"
-        return CallOutcome(status, http_status, code, message=message)
+        return Answer(CallOutcome(status, http_status, code, message=message), document)
 
 
-def backoff_s(attempt: int, retry_after: float | None = None) -> float:
-    """Return how many seconds to wait after request number *attempt* (1 is the first).
+# The departure of the request that this thread is sending.
+_LEAVING = threading.local()
 
-    The server's own ``Retry-After`` wins. Otherwise anything from 0 to 1 s, 0 to 2 s, 0 to 4 s ...
-    up to 0 to 32 s: "full jitter", so that many clients do not return at the same instant.
+
+class _Connection(HTTPConnection):
+    """Notes when a request is on the wire, which is when it counts."""
+
+    def request(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as urllib3 has it
+        super().request(*args, **kwargs)
+        _LEAVING.departure.at_s = time.monotonic()
+
+
+class _TLSConnection(_Connection, HTTPSConnection):
+    """The same for https."""
+
+
+class _Transport(HTTPAdapter):
+    """requests' own transport, for one host, without what each call would pay for nothing.
+
+    A Session would merge settings, look for proxies and cookies, and build a full Response each
+    time. Here proxies, ``.netrc`` and redirects are not even looked at, so the key can go nowhere
+    but to the base URL's host; the certificate is verified as ever.
     """
-    if retry_after is not None:
-        return retry_after
+
+    _pool: HTTPConnectionPool | None = None
+    _opening = threading.Lock()
+
+    def get_connection_with_tls_context(
+        self,
+        request: requests.PreparedRequest,
+        verify: Any,  # noqa: ANN401 - as requests has it
+        proxies: Any = None,  # noqa: ANN401
+        cert: Any = None,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
+        """Return the one pool; requests would look it up by host and TLS settings."""
+        with self._opening:
+            if self._pool is None:
+                pool = super().get_connection_with_tls_context(request, verify, proxies, cert)
+                super().cert_verify(pool, request.url or "", verify, cert)
+                pool.ConnectionCls = _TLSConnection if pool.scheme == "https" else _Connection
+                self._pool = pool
+        return self._pool
+
+    def cert_verify(self, *_: object) -> None:
+        """Do nothing: the pool was told to verify when it was made."""
+
+    def build_response(
+        self,
+        req: requests.PreparedRequest,  # noqa: ARG002 - as requests has it
+        resp: BaseHTTPResponse,
+    ) -> Any:  # noqa: ANN401
+        """Return status, headers and content; requests would add cookies, history and more."""
+        return _Response(resp.status, resp.headers, resp.data)
+
+
+class _Response(NamedTuple):
+    """What of a requests.Response is used here."""
+
+    status_code: int
+    headers: Any
+    content: bytes
+
+
+def encode(body: dict[str, Any]) -> bytes:
+    """Return *body* as JSON in ASCII."""
+    return json.dumps(body).encode("ascii")
+
+
+def bulk_body(name: str, bodies: Sequence[bytes]) -> bytes:
+    """Return the body of a bulk request, *name* being "users" or "events"."""
+    return b'{"%b":[%b]}' % (name.encode("ascii"), b",".join(bodies))
+
+
+def backoff_s(attempt: int) -> float:
+    """Return how many seconds to wait after failed attempt number *attempt* (1 is the first).
+
+    Anything from 0 to 1 s, 0 to 2 s, 0 to 4 s ... up to 0 to 32 s: "full jitter", so that many
+    clients do not return at the same instant.
+    """
     longest = 2.0 ** min(attempt - 1, MAX_BACKOFF_DOUBLINGS)
     return random.uniform(0, longest)  # noqa: S311 - no secret
 
 
 def retry_after_s(header: str | None) -> float | None:
-    """Return a ``Retry-After`` header, seconds or an HTTP date, as 0.1 to 60 seconds.
+    """Return a ``Retry-After`` header, seconds or an HTTP date, as 0 to 60 seconds.
 
     Return None when there is none that can be read.
     """
@@ -213,7 +350,7 @@ def retry_after_s(header: str | None) -> float | None:
         except (ValueError, TypeError):  # TypeError: a date without a zone
             return None
     # In this order "nan" becomes the upper limit.
-    return max(MIN_RETRY_AFTER_S, min(MAX_RETRY_AFTER_S, seconds))
+    return max(0.0, min(MAX_RETRY_AFTER_S, seconds))
 
 
 def _sleep(seconds: float) -> bool:
@@ -232,22 +369,24 @@ def _settled(answer: CallOutcome, sent: int, *, may_have_landed: bool) -> CallOu
     return CallOutcome(status, answer.http_status, answer.code, sent, answer.message)
 
 
-def _judge_success(code: str | None, message: str) -> CallStatus:
+def _judge_success(document: dict[str, Any], code: str | None, message: str) -> CallStatus:
     """Judge a 2xx by its body."""
     if code == "Success":
         return CallStatus.REFUSED if DISALLOWED in message else CallStatus.DELIVERED
     if code is None:
-        # Not Iterable's envelope: a proxy's page, or an answer cut short. It may have landed.
-        return CallStatus.UNKNOWN
+        # The bulk endpoints answer with counts instead. Anything else is not Iterable's: a proxy's
+        # page, or an answer cut short. The request may have landed.
+        counted = isinstance(document.get("failCount"), int)
+        return CallStatus.DELIVERED if counted else CallStatus.UNKNOWN
     return CallStatus.UNAVAILABLE if code in PASSING_CODES else CallStatus.REFUSED
 
 
-def _json_object(response: requests.Response) -> dict[str, Any]:
+def _json_object(content: bytes) -> dict[str, Any]:
     try:
-        answer = response.json()
+        document = json.loads(content)
     except ValueError:
         return {}
-    return answer if isinstance(answer, dict) else {}
+    return document if isinstance(document, dict) else {}
 
 
 def _code(answer: dict[str, Any]) -> str | None:
@@ -258,7 +397,7 @@ def _code(answer: dict[str, Any]) -> str | None:
     return code if isinstance(code, str) and re.fullmatch(r"[\w.]{1,64}", code) else "?"
 
 
-def _never_left(error: requests.RequestException) -> bool:
+def _never_left(error: Exception) -> bool:
     """Whether the request certainly did not reach the server."""
     if isinstance(error, requests.ConnectTimeout | requests.exceptions.SSLError):
         return True

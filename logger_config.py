@@ -11,6 +11,7 @@ from pathlib import Path
 ROOT = "iterable_sync"
 MAX_BYTES = 10 * 1024 * 1024
 OLD_FILES = 5
+LINES_BETWEEN_LOOKS = 100
 
 # What could end a line or steer a terminal, and what cannot be written as UTF-8, is shown as an
 # escape: no value can forge a log line or lose one.
@@ -32,6 +33,16 @@ class OneLineFormatter(logging.Formatter):
         """Return the line of *record* with control characters escaped."""
         record.message = record.message.translate(_CONTROLS)
         return super().formatMessage(record)
+
+
+class _RotatingFile(logging.handlers.RotatingFileHandler):
+    """Looks only now and then whether to rotate: the look costs more than the line."""
+
+    _lines = 0
+
+    def shouldRollover(self, record: logging.LogRecord) -> bool:  # noqa: N802 - logging's name
+        self._lines += 1
+        return bool(self._lines % LINES_BETWEEN_LOOKS == 1 and super().shouldRollover(record))
 
 
 class _ConsoleFormatter(OneLineFormatter):
@@ -86,8 +97,6 @@ def _console_handlers(level: str) -> list[logging.Handler]:
 
 def _file_handler(path: Path) -> logging.Handler:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.handlers.RotatingFileHandler(
-        path, maxBytes=MAX_BYTES, backupCount=OLD_FILES, encoding="utf-8"
-    )
+    handler = _RotatingFile(path, maxBytes=MAX_BYTES, backupCount=OLD_FILES, encoding="utf-8")
     handler.setFormatter(OneLineFormatter("%(asctime)s %(levelname)-8s %(name)s: %(message)s"))
     return handler

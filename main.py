@@ -5,23 +5,26 @@ are imported inside the functions that need them, so that --help and --version a
 """
 
 import argparse
-import itertools
+import gc
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from delivery import Stop, StopReason, deliver
+from delivery import Stop, StopReason, deliver, parcels_of
 from logger_config import get_logger, setup_logger
-from outcomes import Row, RowOutcome, RowStatus
+from outcomes import RowOutcome, RowStatus
 from payloads import Payloads
 from results import ResultsWriter, Run
 
 if TYPE_CHECKING:
+    from iterable_client import IterableClient
+    from row_spool import RowSpool
     from settings import Settings
 
 __version__ = "1.0.0"
@@ -51,10 +54,10 @@ MEANINGS = {
     ExitStatus.NOT_ALL_DELIVERED: "the run finished; some rows were not delivered",
     ExitStatus.USAGE: "usage or settings; nothing was sent",
     ExitStatus.DATABASE: "database: no connection, query failed, columns missing; nothing was sent",
-    ExitStatus.STOPPED: "stopped early: Iterable refused the API key",
+    ExitStatus.STOPPED: "stopped early: Iterable refused the API key, or every row",
     ExitStatus.BUG: "a bug: see the traceback in the log",
-    ExitStatus.SIGINT: "interrupted (Ctrl-C); the row in flight was finished",
-    ExitStatus.SIGTERM: "terminated; the row in flight was finished",
+    ExitStatus.SIGINT: "interrupted (Ctrl-C); rows in flight were finished",
+    ExitStatus.SIGTERM: "terminated; rows in flight were finished",
 }
 
 
@@ -65,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
     os.umask(0o077)
     setup_logger()
     try:
-        return run_demo() if args.demo else run_job(args.env_file)
+        return run_demo(args) if args.demo else run_job(args)
     except KeyboardInterrupt:
         logger.error("Interrupted before anything was sent")
         return ExitStatus.SIGINT
@@ -94,18 +97,23 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         action="store_true",
         help="run the job against a private database and a local Iterable; needs no settings",
     )
+    parser.add_argument(
+        "--bulk",
+        action="store_true",
+        help="send up to 1000 rows in one request; 5000 users a second instead of 500",
+    )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     return parser.parse_args(argv)
 
 
-def run_job(env_file: Path | None) -> ExitStatus:
+def run_job(args: argparse.Namespace) -> ExitStatus:
     """Run the job with the operator's settings."""
     from settings import DEFAULT_ENV_FILE
 
-    return start(env_file or DEFAULT_ENV_FILE, os.environ)
+    return start(args.env_file or DEFAULT_ENV_FILE, os.environ, args)
 
 
-def run_demo() -> ExitStatus:
+def run_demo(args: argparse.Namespace) -> ExitStatus:
     """Run the job against the sandbox, which is gone afterwards."""
     from sandbox.database import NoServerError
     from sandbox.demo import demo_environment
@@ -113,7 +121,7 @@ def run_demo() -> ExitStatus:
     logger.info("Demo: starting a private database and a local Iterable...")
     try:
         with demo_environment() as environ:
-            status = start(None, environ)
+            status = start(None, environ, args)
     except NoServerError as error:
         logger.error("%s", error)
         return ExitStatus.USAGE
@@ -125,7 +133,9 @@ def run_demo() -> ExitStatus:
     return status
 
 
-def start(env_file: Path | None, environ: Mapping[str, str]) -> ExitStatus:
+def start(
+    env_file: Path | None, environ: Mapping[str, str], args: argparse.Namespace
+) -> ExitStatus:
     """Load the settings, open the log file and run the integration."""
     from settings import SettingsError, load_environment_variables
 
@@ -140,17 +150,17 @@ def start(env_file: Path | None, environ: Mapping[str, str]) -> ExitStatus:
     except OSError as error:
         logger.error("LOG_FILE %s cannot be written: %s", error.filename, error.strerror)
         return ExitStatus.USAGE
-    return run_integration(settings)
+    return run_integration(settings, bulk=args.bulk)
 
 
-def run_integration(settings: "Settings") -> ExitStatus:
+def run_integration(settings: "Settings", *, bulk: bool = False) -> ExitStatus:
     """Read the rows, deliver each, save the results; return the exit status.
 
     Whatever happens on the way, the results file is written and says so.
     """
     from db_connection import DatabaseError
 
-    run, stop = Run(version=__version__), Stop()
+    run, stop = Run(version=__version__, bulk=bulk), Stop()
     try:
         results = ResultsWriter(settings.results_dir, run.started_at)
     except OSError as error:
@@ -159,7 +169,8 @@ def run_integration(settings: "Settings") -> ExitStatus:
     logger.debug("run %s, version %s, Python %s", run.id, __version__, sys.version.split()[0])
     with results, signals_stop(stop):
         try:
-            deliver_rows(read_rows(settings, run), settings, stop, results, run)
+            with closing(read_rows(settings, run)) as rows:
+                deliver_rows(rows, settings, stop, results, run)
             status = exit_status(results, stop)
         except DatabaseError as error:
             run.error = str(error)
@@ -172,11 +183,11 @@ def run_integration(settings: "Settings") -> ExitStatus:
             run.error = f"bug: {type(error).__name__}"
             logger.exception("A bug in this program:")
             status = ExitStatus.BUG
-        return save(results, run, status)
+        return save(results, run, status, stop)
 
 
-def read_rows(settings: "Settings", run: Run) -> list[Row]:
-    """Return all rows of Query 2. The connection is closed before anything is sent."""
+def read_rows(settings: "Settings", run: Run) -> "RowSpool":
+    """Copy all rows of Query 2 to disk. The connection is closed before anything is sent."""
     from db_connection import JOB_QUERY, DatabaseConnection, load_query
 
     logger.info("[STEP 2] Connecting to the database...")
@@ -193,47 +204,78 @@ def read_rows(settings: "Settings", run: Run) -> list[Row]:
         query_timeout_s=settings.db_query_timeout_seconds,
     ) as database:
         logger.info("[STEP 3] Reading pro users with recent engagement...")
-        rows: list[Row] = [*database.get_pro_users_recent_engagement(query)]
+        rows = database.get_pro_users_recent_engagement(query, settings.results_dir)
     run.rows_read = len(rows)
     logger.info("Found %d pro user(s) with recent engagement", len(rows))
     return rows
 
 
 def deliver_rows(
-    rows: list[Row], settings: "Settings", stop: Stop, results: ResultsWriter, run: Run
+    rows: "RowSpool", settings: "Settings", stop: Stop, results: ResultsWriter, run: Run
 ) -> None:
     """Send every row and record its outcome as it arrives."""
+    logger.info("[STEP 4] Preparing the Iterable client...")
+    client = iterable_client(settings, stop)
+    logger.info("[STEP 5] Sending users and events to Iterable...")
+    stop.finish_rows_first = True
+    # What is loaded by now stays; looking through it for garbage would stop all threads at once.
+    gc.freeze()
+    began_s = time.monotonic()
+    try:
+        for number, outcome in enumerate(outcomes_of(rows, client, settings, stop, run), 1):
+            results.add(outcome)
+            log_outcome(outcome, number, len(rows))
+    finally:
+        run.sending_seconds = time.monotonic() - began_s
+        run.requests, run.retries = client.requests, client.retries
+        run.rate_limited_seconds = client.rate_limited_seconds
+        client.close()
+
+
+def iterable_client(settings: "Settings", stop: Stop) -> "IterableClient":
+    """Return the client that the settings ask for."""
     from iterable_client import IterableClient
 
-    logger.info("[STEP 4] Preparing the Iterable client...")
-    client = IterableClient(
+    return IterableClient(
         settings.iterable_api_key.get_secret_value(),
         settings.iterable_api_base_url,
         payloads=Payloads(settings.db_name, settings.utc_offset),
         timeout_s=settings.iterable_timeout_seconds,
         max_attempts=settings.iterable_max_attempts,
+        rate_share=settings.iterable_rate_share,
+        connections=settings.iterable_workers,
         wait=stop.wait,
     )
-    logger.info("[STEP 5] Sending users and events to Iterable...")
-    file_only = {"file_only": len(rows) > ROWS_ON_CONSOLE}
-    numbers = itertools.count(1)
-
-    def process(row: Row) -> RowOutcome:
-        logger.info("Processing record %d/%d", next(numbers), len(rows), extra=file_only)
-        return client.process_user_record(row)
-
-    stop.finish_row_first = True
-    try:
-        for outcome in deliver(rows, process, stop):
-            results.add(outcome)
-            log_outcome(outcome, file_only)
-    finally:
-        run.rate_limited_seconds = client.rate_limited_seconds
-        client.close()
 
 
-def log_outcome(outcome: RowOutcome, extra: dict[str, bool]) -> None:
-    """Log the line of one record."""
+def outcomes_of(
+    rows: "RowSpool", client: "IterableClient", settings: "Settings", stop: Stop, run: Run
+) -> Iterator[RowOutcome]:
+    """Deliver *rows* one by one or in batches; yield their outcomes as they come."""
+    if not run.bulk:
+        return deliver(
+            parcels_of(rows, 1),
+            lambda parcel: [client.process_user_record(row) for row in parcel],
+            stop,
+            workers=settings.iterable_workers,
+        )
+    from bulk_delivery import WORKERS, BulkDelivery
+
+    return deliver(
+        parcels_of(rows, settings.bulk_batch_size),
+        BulkDelivery(client, stop).process,
+        stop,
+        workers=WORKERS,
+        # If every row is refused, the first batch tells, before others are under way.
+        head_start_s=None,
+    )
+
+
+def log_outcome(outcome: RowOutcome, number: int, total: int) -> None:
+    """Log what became of one record: on the console if there are few, else in the file."""
+    extra = {"file_only": total > ROWS_ON_CONSOLE}
+    if total <= ROWS_ON_CONSOLE:
+        logger.info("Processing record %d/%d", number, total)
     update, track = outcome.users_update, outcome.events_track
     match outcome.status:
         case RowStatus.SUCCESSFUL:
@@ -251,7 +293,7 @@ def log_outcome(outcome: RowOutcome, extra: dict[str, bool]) -> None:
 def exit_status(results: ResultsWriter, stop: Stop) -> ExitStatus:
     """Return the status that tells the truth about a run without a bug."""
     match stop.reason:
-        case StopReason.KEY_REFUSED:
+        case StopReason.KEY_REFUSED | StopReason.EVERY_ROW_REFUSED:
             return ExitStatus.STOPPED
         case StopReason.SIGINT:
             return ExitStatus.SIGINT
@@ -262,7 +304,7 @@ def exit_status(results: ResultsWriter, stop: Stop) -> ExitStatus:
             return ExitStatus.OK if all_delivered else ExitStatus.NOT_ALL_DELIVERED
 
 
-def save(results: ResultsWriter, run: Run, status: ExitStatus) -> ExitStatus:
+def save(results: ResultsWriter, run: Run, status: ExitStatus, stop: Stop) -> ExitStatus:
     """Write the results file, log the summary and return the final status."""
     logger.info("[STEP 6] Saving results...")
     if not results.adds_up_to(run.rows_read) and status != ExitStatus.BUG:
@@ -277,11 +319,12 @@ def save(results: ResultsWriter, run: Run, status: ExitStatus) -> ExitStatus:
         status = ExitStatus.BUG
     else:
         logger.info("Results saved to %s", results.path)
-    log_summary(results, run, status)
+    log_summary(results, run)
+    log_advice(status, stop)
     return status
 
 
-def log_summary(results: ResultsWriter, run: Run, status: ExitStatus) -> None:
+def log_summary(results: ResultsWriter, run: Run) -> None:
     """Log how many rows ended how, and what to do if something is wrong."""
     count = results.counts
     logger.info(RULE)
@@ -293,11 +336,24 @@ def log_summary(results: ResultsWriter, run: Run, status: ExitStatus) -> None:
     logger.info("✗ Total failures (both calls failed): %d", count[RowStatus.TOTAL_FAILURE])
     if not_attempted := count[RowStatus.NOT_ATTEMPTED]:
         logger.warning("Not attempted: %d of %d users", not_attempted, run.rows_read)
-    if status == ExitStatus.STOPPED:
+    logger.info(
+        "%d requests in %.1f s, %d of them repeated, %.1f s held back by rate limits",
+        run.requests,
+        run.sending_seconds,
+        run.retries,
+        run.rate_limited_seconds,
+    )
+
+
+def log_advice(status: ExitStatus, stop: Stop) -> None:
+    """Log what to do if something is wrong."""
+    if stop.reason is StopReason.KEY_REFUSED:
         logger.error(
             "Iterable refused the API key. Check ITERABLE_API_KEY, and that "
             "ITERABLE_API_BASE_URL is the data centre of that key's project"
         )
+    elif stop.reason is StopReason.EVERY_ROW_REFUSED:
+        logger.error("%s", stop.detail)
     elif status == ExitStatus.NOT_ALL_DELIVERED:
         logger.warning("Some rows were not delivered; the results file says why for each")
 
@@ -314,7 +370,7 @@ def signals_stop(stop: Stop) -> Iterator[None]:
         for each in reasons:
             signal.signal(each, signal.SIG_DFL)
         stop.request(reasons[signal.Signals(number)])
-        if not stop.finish_row_first:
+        if not stop.finish_rows_first:
             raise KeyboardInterrupt
 
     before = {number: signal.signal(number, on_signal) for number in reasons}

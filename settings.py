@@ -108,8 +108,12 @@ class Settings(BaseModel):
 
     iterable_api_key: Annotated[SecretStr, AfterValidator(_header_safe)]
     iterable_api_base_url: Annotated[str, AfterValidator(_api_base_url)]
+    iterable_workers: Annotated[int, Field(ge=1, le=2000)] = 330
+    iterable_rate_share: Annotated[float, Field(gt=0, le=1)] = 0.9
     iterable_timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 30
     iterable_max_attempts: Annotated[int, Field(ge=1, le=20)] = 5
+
+    bulk_batch_size: Annotated[int, Field(ge=1, le=10_000)] = 1000
 
     log_level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)

@@ -142,13 +142,13 @@ def pytest_report_header() -> str:
     return f"database: a private {first}"
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Fetch a server when one will be needed: here, because a test has a time limit."""
-    if "MYSQL_TEST_URL" in os.environ or session.config.option.collectonly:
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Fetch a server where there is none: here, once, because a test has a time limit."""
+    one_of_several = hasattr(session.config, "workerinput")
+    if one_of_several or "MYSQL_TEST_URL" in os.environ or session.config.option.collectonly:
         return
     first = next(local_servers(), None)
-    missing = first is None or first.name == "seekdb"
-    if missing and any("database_server" in getattr(i, "fixturenames", ()) for i in session.items):
+    if first is None or first.name == "seekdb":
         subprocess.run([ROOT / "tests" / "fetch_server.sh", "mariadb", FETCHED_FOLDER], check=False)
 
 

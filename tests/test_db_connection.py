@@ -1,6 +1,7 @@
 """Reading from a real server: what comes out, what is refused, what each failure is told."""
 
 import socket
+from contextlib import closing
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -22,6 +23,11 @@ def connection_to(settings, **changes):
     return DatabaseConnection(**options | changes)
 
 
+def job_rows(connection):
+    with closing(connection.get_pro_users_recent_engagement()) as spool:
+        return list(spool)
+
+
 def error_of(connection, sql="SELECT 1"):
     with pytest.raises(DatabaseError) as caught, connection as open_connection:
         open_connection.execute_query(sql)
@@ -31,7 +37,7 @@ def error_of(connection, sql="SELECT 1"):
 @pytest.mark.database
 def test_query_2_gives_the_three_customers_as_dicts(database):
     with connection_to(database.settings) as connection:
-        rows = connection.get_pro_users_recent_engagement()
+        rows = job_rows(connection)
     assert [row["email"] for row in rows] == [
         "sarah.johnson@email.com",
         "olivia.brown@email.com",
@@ -67,7 +73,7 @@ def test_text_survives_the_way_from_the_table_to_the_payload(database, value, se
     database.execute("ALTER TABLE customers MODIFY first_name MEDIUMTEXT NULL")
     database.execute("UPDATE customers SET first_name = %s WHERE id = 1", (value,))
     with connection_to(database.settings) as connection:
-        row = connection.get_pro_users_recent_engagement()[0]
+        row = job_rows(connection)[0]
     assert Payloads("db").user(row)["dataFields"].get("first_name") == sent
 
 
@@ -92,7 +98,7 @@ def test_a_column_of_any_type_reaches_iterable_as_text(database, column_type, st
     database.execute(f"ALTER TABLE customers DROP first_name, ADD first_name {column_type} NULL")
     database.execute("UPDATE customers SET first_name = %s WHERE id = 1", (stored,))
     with connection_to(database.settings) as connection:
-        row = connection.get_pro_users_recent_engagement()[0]
+        row = job_rows(connection)[0]
     assert Payloads("db").user(row)["dataFields"]["first_name"] == sent
 
 
@@ -101,7 +107,7 @@ def test_the_instant_of_an_event_does_not_depend_on_the_sessions_zone(database):
     instants, clocks = [], []
     for zone, hours in [("+00:00", 0), ("+05:00", 5), ("-03:00", -3)]:
         with connection_to(database.settings, time_zone=zone) as connection:
-            row = connection.get_pro_users_recent_engagement()[0]
+            row = job_rows(connection)[0]
         event = Payloads("db", timezone(timedelta(hours=hours))).event(row)
         instants.append(event["createdAt"])
         clocks.append(event["dataFields"]["timestamp"])

@@ -61,6 +61,7 @@ def test_setting_up_again_does_not_double_lines(tmp_path, capsys):
 def test_the_file_rotates(tmp_path, monkeypatch):
     assert logger_config.MAX_BYTES == 10 * 1024 * 1024
     monkeypatch.setattr(logger_config, "MAX_BYTES", 1000)
+    monkeypatch.setattr(logger_config, "LINES_BETWEEN_LOOKS", 2)
     setup_logger("ERROR", tmp_path / "job.log")
     for number in range(200):
         get_logger("main").info("line %d", number)

@@ -33,7 +33,9 @@ def write(folder, outcomes=(), **run):
 
 
 def test_the_summary_adds_up_and_counts_what_was_sent(tmp_path):
-    assert write(tmp_path, OUTCOMES, rate_limited_seconds=1.23456)["summary"] == {
+    assert write(tmp_path, OUTCOMES, rate_limited_seconds=1.23456, requests=9, retries=4)[
+        "summary"
+    ] == {
         "total": 4,
         "successful": 1,
         "partial_failures": 1,
@@ -74,6 +76,7 @@ def test_the_run_is_described(tmp_path):
     run = document["run"]
     assert set(run) == {
         *("id", "started_at", "finished_at", "duration_seconds", "complete", "exit_status"),
+        "sending_seconds",
         *("error", "mode", "dry_run", "changed_only", "limit", "version", "query_sha256"),
     }
     assert (run["exit_status"], run["complete"], run["error"]) == (1, True, "something")
