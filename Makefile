@@ -5,7 +5,7 @@ TESTS ?= tests
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check format
+.PHONY: demo test check bench format
 
 demo: $(VENV)/.demo ## the job against a private database and a local Iterable
 	$(PY) main.py --demo
@@ -16,6 +16,9 @@ test: $(VENV)/.dev ## all tests, on a real database server
 check: $(VENV)/.dev ## lint, types, tests
 	$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
 	$(MAKE) test
+
+bench: $(VENV)/.bench ## the figures of benchmarks/RESULTS.md, measured again
+	$(PY) -m benchmarks.run
 
 format: $(VENV)/.dev ## rewrite the sources in the house style
 	$(PY) -m ruff check --fix . && $(PY) -m ruff format .
@@ -32,4 +35,8 @@ $(VENV)/.demo: requirements.txt requirements-demo.txt | $(PY)
 
 $(VENV)/.dev: requirements.txt requirements-demo.txt requirements-dev.txt | $(PY)
 	$(PIP) -r requirements-dev.txt
+	@touch $@
+
+$(VENV)/.bench: requirements.txt requirements-demo.txt requirements-bench.txt | $(VENV)/.demo
+	$(PIP) -r requirements-bench.txt
 	@touch $@

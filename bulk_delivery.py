@@ -83,9 +83,10 @@ def without_namesakes(items: list[Item]) -> Iterator[list[Item]]:
     apart.
     """
     while items:
-        group = {item.key: item for item in reversed(items)}
-        items = [item for item in items if group[item.key] is not item]
-        yield list(reversed(group.values()))
+        group: dict[str, Item] = {}
+        others = [item for item in items if group.setdefault(item.key, item) is not item]
+        yield list(group.values())
+        items = others
 
 
 def within_bytes(

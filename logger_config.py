@@ -1,5 +1,6 @@
 """Where log lines go: a short console for people, a full rotating file for the record."""
 
+import functools
 import io
 import logging
 import logging.handlers
@@ -25,14 +26,19 @@ _CONTROLS[ord("\n")] = "\\n"
 class OneLineFormatter(logging.Formatter):
     """Formats every message as one line, with UTC times; a traceback follows on its own lines."""
 
-    converter = staticmethod(time.gmtime)
-    default_time_format = "%Y-%m-%dT%H:%M:%S"
-    default_msec_format = "%s.%03dZ"
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002, N802
+        """Return the time of *record* as 2026-01-13T14:30:45.123Z."""
+        return f"{_utc_second(int(record.created))}.{int(record.msecs):03}Z"
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """Return the line of *record* with control characters escaped."""
         record.message = record.message.translate(_CONTROLS)
         return super().formatMessage(record)
+
+
+@functools.lru_cache(maxsize=2)
+def _utc_second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
 class _RotatingFile(logging.handlers.RotatingFileHandler):

@@ -20,7 +20,7 @@ CATCH_UP_S = 0.02
 # A 429 lowers the rate to this share of what was accepted in the last second ...
 GIVE_WAY = 0.95
 # ... but not below this share of the budget, which the rate wins back every second.
-RECOVERY = 0.02
+RECOVERY = 0.01
 
 
 @dataclass(slots=True, eq=False)

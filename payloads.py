@@ -5,6 +5,7 @@ good. So a type belongs to a column, never to a value: every data field here is 
 column's type in MySQL, except ``recent_page_view``, which is always a boolean.
 """
 
+import functools
 import json
 import uuid
 from collections.abc import Callable
@@ -72,8 +73,8 @@ class Payloads:
         view = as_text("page_view_id", row["page_view_id"])
         if view is None:
             raise RowError("page_view_id is NULL")
-        name = json.dumps([self.database, EVENT_TABLE, view, EVENT_NAME])
-        return str(uuid.uuid5(EVENT_NAMESPACE, name))
+        before, after = _event_name_around(self.database)
+        return str(uuid.uuid5(EVENT_NAMESPACE, f"{before}{json.dumps(view)}{after}"))
 
 
 def as_text(column: str, value: object) -> str | None:
@@ -83,8 +84,8 @@ def as_text(column: str, value: object) -> str | None:
         RowError: the value is no text, such as bytes that are not UTF-8.
 
     """
-    if value is None:
-        return None
+    if value is None or (type(value) is str and value.isascii()):
+        return value
     convert = _TO_TEXT.get(type(value))
     if convert is None:
         raise RowError(f"{column} has a type that cannot be sent: {type(value).__name__}")
@@ -110,6 +111,13 @@ _TO_TEXT: dict[type, Callable[[Any], str]] = {
     timedelta: str,
     set: lambda value: ",".join(sorted(value)),
 }
+
+
+@functools.cache
+def _event_name_around(database: str) -> tuple[str, str]:
+    """Return what stands before and after the view's id in the JSON list that names an event."""
+    before, after = json.dumps([database, EVENT_TABLE, 0, EVENT_NAME]).rsplit("0", 1)
+    return before, after
 
 
 def _present(row: Row, *columns: str) -> dict[str, str]:

@@ -143,14 +143,18 @@ def _utc_text(moment: datetime) -> str:
     return f"{moment:%Y-%m-%dT%H:%M:%S}Z"
 
 
+# Made once: json.dumps() with an option makes an encoder at every call.
+_json = json.JSONEncoder(default=str).encode
+
+
 def _row_json(outcome: RowOutcome) -> str:
     """Return the line of one row. Put together by hand, as there may be a million of them."""
     return (
-        f'{{"customer_id": {json.dumps(outcome.customer_id, default=str)}, '
-        f'"email": {json.dumps(outcome.email, default=str)}, "outcome": "{outcome.status}", '
+        f'{{"customer_id": {_json(outcome.customer_id)}, '
+        f'"email": {_json(outcome.email)}, "outcome": "{outcome.status}", '
         f'"users_update": {{{_call_json(outcome.users_update)}}}, '
         f'"events_track": {{{_call_json(outcome.events_track)}, '
-        f'"event_id": {json.dumps(outcome.event_id)}}}}}'
+        f'"event_id": {_json(outcome.event_id)}}}}}'
     )
 
 

@@ -1,0 +1,1 @@
+"""How fast the job is, measured on the real program: ``make bench``."""
