@@ -9,8 +9,8 @@ again. That is harmless: a profile is merged, and an event keeps its id.
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from iterable_client import Answer
 from logger_config import get_logger
@@ -27,8 +27,7 @@ MAX_REQUESTS = 200
 _NOT_THE_ROW = frozenset({"conflictEmails", "conflictUserIds"})
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """One row, encoded. ``key`` is its email as Iterable writes it in its lists."""
 
     row: Row

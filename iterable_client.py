@@ -18,12 +18,12 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError
 
-from logger_config import get_logger
+from logger_config import get_file_logger
 from outcomes import NOT_SENT, CallOutcome, CallStatus, Row, RowOutcome
 from pacing import Budget
 from payloads import Payloads, RowError
 
-logger = get_logger(__name__)
+logger = get_file_logger()
 
 UPDATE_USER = "users/update"
 TRACK_EVENT = "events/track"
@@ -194,7 +194,7 @@ class IterableClient:
             # After a 429 the budget makes all calls wait, this one among them.
             wait_s = 0.0 if limited else backoff_s(failed)
             note = "%s: %s; request %d, next in %.1f s"
-            logger.warning(note, path, outcome, sent, wait_s, extra={"file_only": True})
+            logger.warning(note, path, outcome, sent, wait_s)
             if self._wait(wait_s * self._time_scale):
                 break
         with self._counting:

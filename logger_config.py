@@ -10,6 +10,8 @@ from pathlib import Path
 
 # Our loggers hang below this one, so that the libraries' debug lines stay out.
 ROOT = "iterable_sync"
+# What is logged here goes to the file alone: the lines of single records, when there are many.
+FILE_ONLY = "iterable_sync.records"
 MAX_BYTES = 10 * 1024 * 1024
 OLD_FILES = 5
 LINES_BETWEEN_LOOKS = 100
@@ -61,29 +63,38 @@ def setup_logger(console_level: str = "INFO", log_file: Path | None = None) -> l
     """Send log lines to the console and, when given, to *log_file*; return the top logger.
 
     The console shows *console_level* and above, warnings on standard error. The file gets DEBUG
-    and above, and rotates at 10 MB. Calling again replaces what an earlier call set up. A record
-    with ``extra={"file_only": True}`` is kept from the console.
+    and above, and rotates at 10 MB. Calling again replaces what an earlier call set up. What goes
+    to ``get_file_logger()`` is kept from the console.
 
     Raises:
         OSError: *log_file* cannot be written.
 
     """
-    logger = logging.getLogger(ROOT)
-    for old in logger.handlers[:]:
-        logger.removeHandler(old)
-        old.close()
-    logger.setLevel(logging.DEBUG)
-    logger.propagate = False
+    top, records = logging.getLogger(ROOT), logging.getLogger(FILE_ONLY)
+    for logger in (top, records):
+        for old in logger.handlers[:]:
+            logger.removeHandler(old)
+            old.close()
+        logger.setLevel(logging.DEBUG)
+        logger.propagate = False
     for handler in _console_handlers(console_level):
-        logger.addHandler(handler)
+        top.addHandler(handler)
+    records.addHandler(logging.NullHandler())
     if log_file is not None:
-        logger.addHandler(_file_handler(log_file))
-    return logger
+        file_handler = _file_handler(log_file)
+        top.addHandler(file_handler)
+        records.addHandler(file_handler)
+    return top
 
 
 def get_logger(name: str) -> logging.Logger:
     """Return the logger of the module called *name*."""
     return logging.getLogger(f"{ROOT}.{'main' if name == '__main__' else name}")
+
+
+def get_file_logger() -> logging.Logger:
+    """Return the logger whose lines go to the log file alone."""
+    return logging.getLogger(FILE_ONLY)
 
 
 def _console_handlers(level: str) -> list[logging.Handler]:
@@ -97,7 +108,6 @@ def _console_handlers(level: str) -> list[logging.Handler]:
             handler.stream.reconfigure(errors="backslashreplace")
         handler.setLevel(level)
         handler.setFormatter(_ConsoleFormatter("%(message)s"))
-        handler.addFilter(lambda record: not getattr(record, "file_only", False))
     return [out, err]
 
 

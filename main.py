@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from delivery import Stop, StopReason, deliver, parcels_of
-from logger_config import get_logger, setup_logger
+from logger_config import get_file_logger, get_logger, setup_logger
 from outcomes import RowOutcome, RowStatus
 from payloads import Payloads
 from results import ResultsWriter, Run
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __version__ = "1.0.0"
 
-logger = get_logger(__name__)
+logger, file_logger = get_logger(__name__), get_file_logger()
 
 # Above this many rows the line of each record goes to the log file only.
 ROWS_ON_CONSOLE = 50
@@ -273,21 +273,22 @@ def outcomes_of(
 
 def log_outcome(outcome: RowOutcome, number: int, total: int) -> None:
     """Log what became of one record: on the console if there are few, else in the file."""
-    extra = {"file_only": total > ROWS_ON_CONSOLE}
-    if total <= ROWS_ON_CONSOLE:
-        logger.info("Processing record %d/%d", number, total)
+    few = total <= ROWS_ON_CONSOLE
+    log = logger if few else file_logger
+    if few:
+        log.info("Processing record %d/%d", number, total)
     update, track = outcome.users_update, outcome.events_track
     match outcome.status:
         case RowStatus.SUCCESSFUL:
-            logger.info("✓ Successfully processed user: %s", outcome.email, extra=extra)
+            log.info("✓ Successfully processed user: %s", outcome.email)
         case RowStatus.PARTIAL_FAILURE:
             text = "⚠ Partial failure for user: %s (customer %s): events/track %s"
-            logger.warning(text, outcome.email, outcome.customer_id, track, extra=extra)
+            log.warning(text, outcome.email, outcome.customer_id, track)
         case RowStatus.TOTAL_FAILURE:
             text = "✗ Total failure for user: %s (customer %s): users/update %s"
-            logger.error(text, outcome.email, outcome.customer_id, update, extra=extra)
+            log.error(text, outcome.email, outcome.customer_id, update)
         case RowStatus.NOT_ATTEMPTED:
-            logger.debug("Not attempted: customer %s", outcome.customer_id, extra=extra)
+            log.debug("Not attempted: customer %s", outcome.customer_id)
 
 
 def exit_status(results: ResultsWriter, stop: Stop) -> ExitStatus:

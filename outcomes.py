@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 Row = Mapping[str, Any]
 
@@ -60,8 +60,7 @@ class CallOutcome:
 NOT_SENT = CallOutcome(CallStatus.NOT_SENT)
 
 
-@dataclass(frozen=True, slots=True)
-class RowOutcome:
+class RowOutcome(NamedTuple):
     """What happened to one row of Query 2; one object of ``results`` in the results file."""
 
     customer_id: int | str | None

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 WINDOW_S = 1.0
 # On its way to where it is counted a request loses a few milliseconds more, or fewer, than the one
 # before it. A budget's worth of requests therefore takes this much longer than a second.
-JITTER_S = 0.013
+JITTER_S = 0.017
 # How much of the time lost by a thread that woke up late may be made up for.
 CATCH_UP_S = 0.02
 # A 429 lowers the rate to this share of what was accepted in the last second ...

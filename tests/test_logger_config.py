@@ -21,12 +21,12 @@ def test_the_console_has_info_the_file_has_everything(tmp_path, capsys):
     logger.debug("detail")
     logger.info("step")
     logger.warning("odd")
-    logger.info("record", extra={"file_only": True})
+    logger_config.get_file_logger().info("record")
     console = capsys.readouterr()
     assert console.out == "step\n"
     assert console.err == "WARNING: odd\n"
     lines = (tmp_path / "logs" / "job.log").read_text().splitlines()
-    pattern = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (\w+) +iterable_sync.db_connection: (\w+)"
+    pattern = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (\w+) +iterable_sync.\w+: (\w+)"
     assert [re.findall(pattern, line) for line in lines] == [
         [("DEBUG", "detail")],
         [("INFO", "step")],
