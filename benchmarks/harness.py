@@ -122,8 +122,12 @@ def run_job(
             env={**os.environ, **variables},
             stdout=subprocess.DEVNULL,
         ) as process:
-            os.sched_setaffinity(process.pid, CORES[:-1] or CORES)
-            _, status, usage = os.wait4(process.pid, 0)
+            try:
+                os.sched_setaffinity(process.pid, CORES[:-1] or CORES)
+                _, status, usage = os.wait4(process.pid, 0)
+            except BaseException:
+                process.kill()
+                raise
             process.returncode = os.waitstatus_to_exitcode(status)
         wall_s = time.perf_counter() - began
         (path,) = Path(folder).glob("*.json")

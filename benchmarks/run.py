@@ -9,6 +9,7 @@ this file. Exit status 1 when a line misses what it must reach. Linux.
 import argparse
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -280,6 +281,8 @@ def main() -> int:
     parser.add_argument("--mysql", metavar="PATH", help="a mysqld, to time Query 2 on it too")
     parser.add_argument("--server", metavar="PATH", help="the database; default: the first found")
     args = parser.parse_args()
+    # So that the database, the stand-in and the job are ended too.
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     began = time.perf_counter()
     sys.stdout.write(HEAD + "\n")
     with PrivateDatabase(args.server) as database:

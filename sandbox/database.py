@@ -237,7 +237,8 @@ class PrivateDatabase:
         self._socket = folder / "s.sock"
         self._command = [str(self.server), "--no-defaults", f"--datadir={folder / 'data'}"]
         more = MARIADB_OPTIONS if self.kind == "mariadb" else MYSQL_OPTIONS
-        self._command += [*OPTIONS.split(), *more.split()]
+        # A MariaDB that starts deletes what others keep in a shared folder for temporary files.
+        self._command += [*OPTIONS.split(), *more.split(), f"--tmpdir={folder}"]
         if os.geteuid() == 0:
             self._command.append("--user=root")  # or it refuses
         script = folder / "init.sql"

@@ -119,6 +119,13 @@ def test_data_survive_kill_and_restart_under_the_same_settings(private):
         assert run_script(connection, "SELECT COUNT(*) FROM customers") == [[(15,)]]
 
 
+def test_a_server_that_starts_leaves_the_temporary_tables_of_others_alone(server, temp_folder):
+    others = temp_folder / "#sql-temptable-1-2-3.MAI"
+    others.touch()
+    with PrivateDatabase(server):
+        assert others.exists()
+
+
 def test_a_second_server_runs_beside_the_first_and_leaves_nothing_behind(
     private, server, temp_folder
 ):
