@@ -13,11 +13,8 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from iterable_client import Answer
-from logger_config import get_logger
 from outcomes import CallOutcome, CallStatus, Row
 from payloads import EVENT_NAME
-
-logger = get_logger(__name__)
 
 # Single rows refused for one reason, and none taken: then all will be.
 SAMPLES = 4

@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "pacing": set(),
     "iterable_client": {"pacing", "payloads", *SHARED_WORDS},
     "delivery": {"outcomes"},
-    "bulk_search": {"iterable_client", "payloads", *SHARED_WORDS},
+    "bulk_search": {"iterable_client", "outcomes", "payloads"},
     "bulk_delivery": {"bulk_search", "delivery", "iterable_client", "outcomes", "payloads"},
     "outcomes": set(),
     "results": {"outcomes"},
