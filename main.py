@@ -239,7 +239,7 @@ def iterable_client(settings: "Settings", stop: Stop) -> "IterableClient":
     return IterableClient(
         settings.iterable_api_key.get_secret_value(),
         settings.iterable_api_base_url,
-        payloads=Payloads(settings.db_name, settings.utc_offset),
+        payloads=Payloads(settings.db_name, settings.time_zone),
         timeout_s=settings.iterable_timeout_seconds,
         max_attempts=settings.iterable_max_attempts,
         rate_share=settings.iterable_rate_share,
