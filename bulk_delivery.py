@@ -7,10 +7,10 @@ may apply them to one user in another order than they were sent.
 from collections.abc import Callable, Iterator, Sequence
 
 from bulk_search import Item, Search
-from delivery import Parcel, Stop, StopReason
-from iterable_client import Answer, IterableClient, bulk_body, encode
-from outcomes import NOT_SENT, CallOutcome, CallStatus, Row, RowOutcome
-from payloads import RowError
+from delivery import Parcel
+from iterable_client import Answer, IterableClient, bulk_body
+from outcomes import HELD, NOT_SENT, UNCHANGED, CallOutcome, RowOutcome, outcome_of
+from stopping import Stop, StopReason
 
 # The most that a bulk request may hold, as sent. Iterable says "4 MB"; this is the smaller reading.
 MAX_BYTES = 4_000_000
@@ -27,36 +27,29 @@ class BulkDelivery:
         # Which of the two endpoints have taken a row in this run.
         self._taken: set[str] = set()
 
-    def process(self, rows: Parcel) -> list[RowOutcome]:
-        """Deliver *rows* and return the outcome of each."""
-        items, outcomes = [], []
-        for row in rows:
-            try:
-                items.append(self._encode(row))
-            except RowError as error:
-                refused = CallOutcome(CallStatus.REFUSED, message=str(error))
-                outcomes.append(RowOutcome(row["customer_id"], row["email"], refused, NOT_SENT))
-        for group in without_namesakes(items):
-            outcomes += self._deliver(group)
-        return outcomes
-
-    def _encode(self, row: Row) -> Item:
-        user, event = self._client.payloads.user(row), self._client.payloads.event(row)
-        return Item(row, user["email"].lower(), encode(user), encode(event), event["id"])
+    def process(self, tasks: Parcel) -> list[RowOutcome]:
+        """Deliver *tasks* and return the outcome of each."""
+        items = [Item(task.email.lower(), task) for task in tasks]
+        return [out for group in without_namesakes(items) for out in self._deliver(group)]
 
     def _deliver(self, items: list[Item]) -> Iterator[RowOutcome]:
-        updates = self._settle("users", items, lambda item: item.user, self._client.update_users)
-        accepted = [i for i in items if updates[i.key].status is CallStatus.DELIVERED]
-        tracks = self._settle("events", accepted, lambda i: i.event, self._client.track_events)
-        for item in items:
-            update = updates[item.key]
-            yield RowOutcome(
-                item.row["customer_id"],
-                item.row["email"],
-                update,
-                tracks.get(item.key, NOT_SENT),
-                item.event_id,
-                attempted=update is not NOT_SENT,
+        send = [item for item in items if item.task.send_user]
+        updates = self._settle(
+            "users", send, lambda item: item.task.user, self._client.update_users
+        )
+        send = [
+            item
+            for item in items
+            if item.task.send_event and updates.get(item.key, UNCHANGED).status in HELD
+        ]
+        tracks = self._settle(
+            "events", send, lambda item: item.task.event, self._client.track_events
+        )
+        for key, task in items:
+            yield outcome_of(
+                task,
+                updates.get(key, UNCHANGED),
+                tracks.get(key, NOT_SENT if task.send_event else UNCHANGED),
             )
 
     def _settle(
@@ -67,10 +60,9 @@ class BulkDelivery:
         send: Callable[[Sequence[bytes]], Answer],
     ) -> dict[str, CallOutcome]:
         """Return the outcome of each item's call, by key; NOT_SENT once the run is to stop."""
-        search = Search(name, body, send, self._taken)
+        search = Search(name, body, send, self._taken, self._stop)
         for group in within_bytes(name, items, body):
-            if not search.all_refused:
-                search.settle(group)
+            search.settle(group)
         if search.all_refused:
             self._stop.request(StopReason.EVERY_ROW_REFUSED, search.all_refused)
         return {item.key: search.outcomes.get(item.key, NOT_SENT) for item in items}

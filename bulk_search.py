@@ -13,8 +13,9 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from iterable_client import Answer
-from outcomes import CallOutcome, CallStatus, Row
+from outcomes import CallOutcome, CallStatus, Task
 from payloads import EVENT_NAME
+from stopping import Stop
 
 # Single rows refused for one reason, and none taken: then all will be.
 SAMPLES = 4
@@ -25,20 +26,18 @@ _NOT_THE_ROW = frozenset({"conflictEmails", "conflictUserIds"})
 
 
 class Item(NamedTuple):
-    """One row, encoded. ``key`` is its email as Iterable writes it in its lists."""
+    """A task, and its email as Iterable writes it in its lists."""
 
-    row: Row
     key: str
-    user: bytes
-    event: bytes
-    event_id: str
+    task: Task
 
 
 class Search:
     """Settles the outcome of every item of the groups it is given.
 
     *name* is "users" or "events", *body* gives an item's part of a request, *send* sends a bulk
-    request. *taken* holds the names that have had any row taken, in the whole run.
+    request. *taken* holds the names that have had any row taken, in the whole run; *stop* tells
+    whether the run is to end.
 
     ``outcomes`` has what was settled, by key. ``all_refused`` is empty, or says why no row can
     succeed; what is not settled then was not taken.
@@ -50,6 +49,7 @@ class Search:
         body: Callable[[Item], bytes],
         send: Callable[[Sequence[bytes]], Answer],
         taken: set[str],
+        stop: Stop,
     ) -> None:
         self.outcomes: dict[str, CallOutcome] = {}
         self.all_refused = ""
@@ -57,13 +57,14 @@ class Search:
         self._body = body
         self._send_bodies = send
         self._taken = taken
+        self._stop = stop
         self._requests = 0
 
     def settle(self, items: list[Item]) -> None:
-        """Send *items*, and parts of them again, until each has its outcome."""
+        """Send *items*, and parts of them again, until each has its outcome or the run ends."""
         self._requests = 0
         groups = [items]
-        while groups and not self.all_refused:
+        while groups and not (self.all_refused or self._stop.reason):
             group = groups.pop()
             groups += self._judge(group, self._send(group))
 
@@ -81,6 +82,8 @@ class Search:
         if len(group) > 1 and refused_as_a_whole(answer):
             return self._find_poison(group, answer)
         self._note(group, outcome)
+        if len(group) > 1 and failed_inside(answer):
+            return self._isolate(group)
         return []
 
     def _note(self, group: list[Item], outcome: CallOutcome) -> None:
@@ -145,6 +148,40 @@ class Search:
         keys = {item.key for item in likely}
         return likely, [item for item in suspects if item.key not in keys]
 
+    def _isolate(self, group: list[Item]) -> list[list[Item]]:
+        """Return the parts of a *group*, which Iterable fails at, that are to be sent again.
+
+        A row can make it fail at every try. The half without it is taken; if both halves fail, and
+        a single row of each too, then it is Iterable that is down.
+        """
+        if self._requests >= MAX_REQUESTS:
+            return []
+        again, failed = [], []
+        for half in halves(group):
+            if self._stop.reason:
+                break
+            answer = self._send(half)
+            if failed_inside(answer):
+                self._note(half, answer.outcome)
+                failed.append(half)
+            else:
+                again += self._judge(half, answer)
+        larger = [half for half in failed if len(half) > 1]
+        if len(failed) == 2 and not any(self._takes_one_of(half) for half in larger):
+            return again
+        return again + [part for half in larger for part in self._isolate(half)]
+
+    def _takes_one_of(self, group: list[Item]) -> bool:
+        """Whether Iterable takes, or properly refuses, a row from the middle of *group*."""
+        if self._stop.reason:
+            return False
+        sample = group[len(group) // 2 :][:1]
+        answer = self._send(sample)
+        if failed_inside(answer):
+            return False
+        self._judge(sample, answer)
+        return True
+
     def _after_samples(self, rest: list[Item], refusal: Answer) -> list[Item]:
         """Return what of *rest* is to be sent again: nothing, if samples say that all is refused.
 
@@ -177,6 +214,11 @@ def refused_as_a_whole(answer: Answer) -> bool:
     outcome = answer.outcome
     passing = outcome.key_refused or outcome.http_status == 413
     return outcome.status is CallStatus.REFUSED and not passing
+
+
+def failed_inside(answer: Answer) -> bool:
+    """Whether Iterable itself failed at every try, which one row of the batch can cause."""
+    return (answer.outcome.http_status or 0) >= 500
 
 
 def failure_lists(document: dict[str, Any]) -> dict[str, set[str]]:

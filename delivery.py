@@ -2,54 +2,37 @@
 
 import itertools
 import queue
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
-from enum import Enum, auto
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import TypeVar
 
-from outcomes import NOT_SENT, CallOutcome, CallStatus, Row, RowOutcome
+from outcomes import (
+    NOT_SENT,
+    CallOutcome,
+    CallStatus,
+    Row,
+    RowOutcome,
+    Task,
+    outcome_of,
+)
+from planning import Plan
+from stopping import Outage, Stop, StopReason
 
-# Rows that are delivered together: one in per-user mode, a batch in bulk mode.
-Parcel = Sequence[Row]
+# Tasks that are delivered together: one in per-user mode, a batch in bulk mode.
+Parcel = Sequence[Task]
 
 # The first request goes ahead alone for so long: Iterable refuses a key within milliseconds, and
 # then nothing else need leave.
 HEAD_START_S = 0.05
+# Beyond the threads a few parcels wait, so that a thread that is done finds its next at once.
 READY = 8
-
-_UNKNOWN = CallOutcome(CallStatus.UNKNOWN, message="this program failed while sending")
-
-
-class StopReason(Enum):
-    """Why a run ends before its last row."""
-
-    KEY_REFUSED = auto()
-    EVERY_ROW_REFUSED = auto()
-    SIGINT = auto()
-    SIGTERM = auto()
-
-
-class Stop:
-    """A run's request to stop. The first reason given is kept; *detail* is for the operator."""
-
-    def __init__(self) -> None:
-        self.reason: StopReason | None = None
-        self.detail = ""
-        # True once rows are being sent: from then on a stop lets those in flight finish.
-        self.finish_rows_first = False
-        self._event = threading.Event()
-
-    def request(self, reason: StopReason, detail: str = "") -> None:
-        """Ask the run to stop after the rows in flight."""
-        if self.reason is None:
-            self.detail = detail
-            self.reason = reason
-        self._event.set()
-
-    def wait(self, seconds: float) -> bool:
-        """Sleep for *seconds*, less if the run is to stop; return whether it is to stop."""
-        return self._event.wait(seconds)
+# Rows that are planned together, if a parcel is not larger.
+PLANNED_AT_ONCE = 100
+# What is in flight when a run is to stop gets so long to finish.
+GRACE_S = 10.0
+LOOK_S = 0.2
+_BUG = CallOutcome(CallStatus.UNKNOWN, message="this program failed while sending")
+_LEFT = CallOutcome(CallStatus.UNKNOWN, message="no answer when the run had to end")
 
 
 def not_attempted(row: Row) -> RowOutcome:
@@ -57,71 +40,144 @@ def not_attempted(row: Row) -> RowOutcome:
     return RowOutcome(row["customer_id"], row["email"], NOT_SENT, NOT_SENT, attempted=False)
 
 
-def parcels_of(rows: Iterable[Row], size: int) -> Iterator[Parcel]:
-    """Yield *rows* in lists of *size*, the last one shorter."""
-    remaining = iter(rows)
-    while parcel := list(itertools.islice(remaining, size)):
-        yield parcel
+T = TypeVar("T")
 
 
-def deliver(
-    parcels: Iterable[Parcel],
+def batches_of(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield *items* in lists of *size*, the last one shorter."""
+    remaining = iter(items)
+    while batch := list(itertools.islice(remaining, size)):
+        yield batch
+
+
+def deliver(  # noqa: PLR0913 - keyword-only
+    rows: Iterable[Row],
+    *,
+    plan: Callable[[list[Row]], Plan],
     process: Callable[[Parcel], list[RowOutcome]],
     stop: Stop,
-    *,
     workers: int,
+    parcel_size: int = 1,
     head_start_s: float | None = HEAD_START_S,
-) -> Iterator[RowOutcome]:
-    """Yield one outcome for each row of *parcels*, as they come.
+    grace_s: float = GRACE_S,
+) -> Iterator[list[RowOutcome]]:
+    """Yield one outcome for each of *rows*, in lists, as they come.
 
-    *process* delivers one parcel, in one of *workers* threads. The first parcel goes alone for
-    *head_start_s* seconds, until it is done if that is None. After *stop*, a refused API key or an
-    exception out of *process* the remaining rows are ``not_attempted``; the exception is raised at
-    the end, when every row has its outcome.
+    *plan* says what is to be sent of some rows; *process* sends one parcel of *parcel_size* tasks,
+    in one of *workers* threads. The first parcel goes alone for *head_start_s* seconds, until it is
+    done if that is None. After *stop*, a refused API key, an outage or an exception the remaining
+    rows are ``not_attempted``, and what is in flight *grace_s* seconds later is ``unknown``. The
+    exception, out of *process*, is raised at the end, when every row has its outcome.
     """
-    bugs: list[Exception] = []
+    crew = _Crew(process, stop, workers, head_start_s, grace_s)
+    outage = Outage(stop)
+    try:
+        for batch in batches_of(rows, max(parcel_size, PLANNED_AT_ONCE)):
+            if stop.reason or crew.bugs:
+                yield [not_attempted(row) for row in batch]
+                continue
+            settled, tasks = plan(batch)
+            if settled:
+                yield settled
+            for parcel in batches_of(tasks, parcel_size):
+                for outcomes in crew.send(parcel):
+                    outage.look_at(outcomes)
+                    yield outcomes
+        for outcomes in crew.finish():
+            outage.look_at(outcomes)
+            yield outcomes
+    finally:
+        crew.dismiss()
+    if crew.bugs:
+        raise crew.bugs[0]
 
-    def attempt(parcel: Parcel) -> list[RowOutcome]:
-        if stop.reason or bugs:
-            return [not_attempted(row) for row in parcel]
+
+class _Crew:
+    """Threads that send parcels. For every parcel handed over, outcomes come back."""
+
+    def __init__(
+        self,
+        process: Callable[[Parcel], list[RowOutcome]],
+        stop: Stop,
+        workers: int,
+        head_start_s: float | None,
+        grace_s: float,
+    ) -> None:
+        self.bugs: list[Exception] = []
+        self._process = process
+        self._stop = stop
+        self._most = workers + READY
+        self._head_start_s = head_start_s
+        self._grace_s = grace_s
+        self._first = True
+        self._pool = ThreadPoolExecutor(workers, "delivery")
+        self._under_way: dict[Future[list[RowOutcome]], Parcel] = {}
+        self._finished: queue.SimpleQueue[Future[list[RowOutcome]]] = queue.SimpleQueue()
+
+    def send(self, parcel: Parcel) -> Iterator[list[RowOutcome]]:
+        """Hand *parcel* over; yield outcomes until there is room for another."""
+        if self._stop.reason or self.bugs:
+            yield _untouched(parcel)
+            return
+        future = self._pool.submit(self._attempt, parcel)
+        self._under_way[future] = parcel
+        future.add_done_callback(self._finished.put)
+        if self._first:
+            self._first = False
+            wait([future], timeout=self._head_start_s)
+        while len(self._under_way) >= self._most:
+            yield self._next()
+
+    def finish(self) -> Iterator[list[RowOutcome]]:
+        """Yield the outcomes of all that is under way."""
+        while self._under_way:
+            yield self._next()
+
+    def dismiss(self) -> None:
+        """Let the threads go. What has not begun does not begin."""
+        overdue = self._stop.overdue(self._grace_s)
+        self._pool.shutdown(wait=not overdue, cancel_futures=True)
+
+    def _attempt(self, parcel: Parcel) -> list[RowOutcome]:
+        """Send one parcel; in a thread."""
+        if self._stop.reason or self.bugs:
+            return _untouched(parcel)
         try:
-            outcomes = process(parcel)
-        except Exception as error:  # noqa: BLE001 - raised again below, when all rows are told
-            bugs.append(error)
-            return [RowOutcome(r["customer_id"], r["email"], _UNKNOWN, NOT_SENT) for r in parcel]
+            outcomes = self._process(parcel)
+        except Exception as error:  # noqa: BLE001 - raised again by deliver(), when all rows are told
+            self.bugs.append(error)
+            return [outcome_of(task, _BUG, NOT_SENT) for task in parcel]
         if any(outcome.key_refused for outcome in outcomes):
-            stop.request(StopReason.KEY_REFUSED)
+            self._stop.request(StopReason.KEY_REFUSED)
         return outcomes
 
-    for outcomes in _in_parallel(attempt, parcels, workers, head_start_s):
-        yield from outcomes
-    if bugs:
-        raise bugs[0]
+    def _next(self) -> list[RowOutcome]:
+        """Return the outcomes of what has finished; wait for some, but not beyond the grace."""
+        futures: list[Future[list[RowOutcome]]] = []
+        while not futures:
+            overdue = self._stop.overdue(self._grace_s)
+            try:
+                futures.append(self._finished.get(block=not overdue, timeout=LOOK_S))
+            except queue.Empty:
+                if overdue:
+                    return self._abandon()
+        while not self._finished.empty():
+            futures.append(self._finished.get())
+        for future in futures:
+            del self._under_way[future]
+        return [outcome for future in futures for outcome in future.result()]
+
+    def _abandon(self) -> list[RowOutcome]:
+        """Return the outcomes of what has not finished, which nobody waits for any more."""
+        outcomes = []
+        for future, parcel in self._under_way.items():
+            if future.cancel():
+                outcomes += _untouched(parcel)
+            else:
+                outcomes += [outcome_of(task, _LEFT, NOT_SENT) for task in parcel]
+        self._under_way.clear()
+        return outcomes
 
 
-def _in_parallel(
-    attempt: Callable[[Parcel], list[RowOutcome]],
-    parcels: Iterable[Parcel],
-    workers: int,
-    head_start_s: float | None,
-) -> Iterator[list[RowOutcome]]:
-    """Yield what *attempt* returns for each parcel, in the order in which they finish."""
-    finished: queue.SimpleQueue[Future[list[RowOutcome]]] = queue.SimpleQueue()
-    under_way = 0
-    first = True
-    pool = ThreadPoolExecutor(workers, "delivery")
-    try:
-        for parcel in parcels:
-            pool.submit(attempt, parcel).add_done_callback(finished.put)
-            under_way += 1
-            with suppress(queue.Empty):
-                # Beyond the threads a few wait, so that one that is done finds its next at once.
-                if first or under_way >= workers + READY:
-                    yield finished.get(timeout=head_start_s if first else None).result()
-                    under_way -= 1
-            first = False
-        for _ in range(under_way):
-            yield finished.get().result()
-    finally:
-        # After an exception in whoever takes the outcomes, what has not begun does not begin.
-        pool.shutdown(cancel_futures=True)
+def _untouched(parcel: Parcel) -> list[RowOutcome]:
+    return [outcome_of(task, NOT_SENT, NOT_SENT) for task in parcel]

@@ -11,17 +11,26 @@ from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
 import requests
-from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
-from urllib3 import BaseHTTPResponse
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError
 
 from logger_config import get_file_logger
-from outcomes import NOT_SENT, CallOutcome, CallStatus, Row, RowOutcome
+from outcomes import (
+    HELD,
+    NOT_SENT,
+    UNCHANGED,
+    CallOutcome,
+    CallStatus,
+    Row,
+    RowOutcome,
+    Task,
+    outcome_of,
+    refused_row,
+)
 from pacing import Budget
-from payloads import Payloads, RowError
+from payloads import Payloads, RowError, encode
+from tally import Tally
+from transport import Response, Transport
 
 logger = get_file_logger()
 
@@ -56,13 +65,13 @@ class Answer(NamedTuple):
 class IterableClient:
     """Calls the write endpoints of one Iterable project; may be shared by many threads.
 
-    *timeout_s* bounds connecting and each wait for bytes of the answer. *max_attempts* is the
+    *timeout_s* bounds the answer to one request, and connecting. *max_attempts* is the
     number of tries of one call; an answer 429 uses up none. *rate_share* is the share of Iterable's
     limits to use. *connections* are kept open. *wait* sleeps for the seconds it is given and
     returns True when the run is to stop; *time_scale* multiplies every such wait.
 
-    ``requests`` and ``retries`` count what was sent. Calls return outcomes and raise nothing for
-    what the network or Iterable do.
+    ``tally`` counts the requests and ``retries`` those among them that repeated another. Calls
+    return outcomes and raise nothing for what the network or Iterable do.
     """
 
     def __init__(  # noqa: PLR0913 - keyword-only, each with its default
@@ -79,9 +88,9 @@ class IterableClient:
         time_scale: float = 1.0,
     ) -> None:
         self.payloads = payloads or Payloads(database="")
-        self.requests = 0
+        self.tally = Tally()
         self.retries = 0
-        self._key_refused = False
+        self._key_refused = self._closed = False
         self._counting = threading.Lock()
         self._base_url = base_url.rstrip("/")
         self._headers: CaseInsensitiveDict[str | bytes] = CaseInsensitiveDict(
@@ -94,10 +103,11 @@ class IterableClient:
         self._budgets = {
             path: Budget(limit * rate_share, wait=wait) for path, limit in LIMITS_PER_S.items()
         }
-        self._transport = _Transport(pool_connections=1, pool_maxsize=connections)
+        self._transport = Transport(pool_connections=1, pool_maxsize=connections)
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections; from now on nothing is sent."""
+        self._closed = True
         self._transport.close()
 
     @property
@@ -108,22 +118,17 @@ class IterableClient:
     def process_user_record(self, row: Row) -> RowOutcome:
         """Deliver one row of Query 2: its user, then its event if the user was accepted."""
         try:
-            user, event = self.payloads.user(row), self.payloads.event(row)
+            return self.process_task(self.payloads.task(row))
         except RowError as error:
-            refused = CallOutcome(CallStatus.REFUSED, message=str(error))
-            return RowOutcome(row["customer_id"], row["email"], refused, NOT_SENT)
-        update = self._call(UPDATE_USER, encode(user)).outcome
-        track = NOT_SENT
-        if update.status is CallStatus.DELIVERED:
-            track = self._call(TRACK_EVENT, encode(event)).outcome
-        return RowOutcome(
-            row["customer_id"],
-            user["email"],
-            update,
-            track,
-            event["id"],
-            attempted=update.status is not CallStatus.NOT_SENT,
-        )
+            return refused_row(row, str(error))
+
+    def process_task(self, task: Task) -> RowOutcome:
+        """Make the calls of *task* that are to be made."""
+        update = self._call(UPDATE_USER, task.user).outcome if task.send_user else UNCHANGED
+        track = NOT_SENT if task.send_event else UNCHANGED
+        if task.send_event and update.status in HELD:
+            track = self._call(TRACK_EVENT, task.event).outcome
+        return outcome_of(task, update, track)
 
     def update_user(self, email: str, data_fields: dict[str, Any]) -> CallOutcome:
         """Create or merge one user's profile. Repeating the call is harmless.
@@ -198,28 +203,24 @@ class IterableClient:
             if self._wait(wait_s * self._time_scale):
                 break
         with self._counting:
-            self.requests += sent
             self.retries += max(0, sent - 1)
         settled = _settled(answer.outcome, sent, may_have_landed=may_have_landed)
         return answer._replace(outcome=settled)
 
     def _send(self, path: str, body: bytes) -> tuple[Answer, bool]:
         """Send one request; return its answer, and whether that was a 429."""
-        request = requests.PreparedRequest()
-        request.method, request.url = "POST", f"{self._base_url}/api/{path}"
-        request.headers = self._headers.copy()
-        request.headers["Content-Length"] = str(len(body))
-        request.body = body
         budget = self._budgets[path]
         departure = budget.acquire()
-        if self._key_refused:
+        if self._key_refused or self._closed:
             return Answer(NOT_SENT, {}), False
+        url, began_s = f"{self._base_url}/api/{path}", time.perf_counter()
         try:
-            _LEAVING.departure = departure
-            response = self._transport.send(request, timeout=self._timeouts_s)
+            response = self._transport.post(url, self._headers, body, self._timeouts_s, departure)
         except (requests.RequestException, HTTPError) as error:
+            self.tally.add(path, None, time.perf_counter() - began_s)
             status = CallStatus.UNAVAILABLE if _never_left(error) else CallStatus.UNKNOWN
             return Answer(CallOutcome(status, message=type(error).__name__), {}), False
+        self.tally.add(path, response.status_code, time.perf_counter() - began_s)
         if response.status_code != 429:
             budget.accepted()
             return self._handle_response(response), False
@@ -227,7 +228,7 @@ class IterableClient:
         budget.refused(departure, pause_s and pause_s * self._time_scale)
         return self._handle_response(response), True
 
-    def _handle_response(self, response: requests.Response) -> Answer:
+    def _handle_response(self, response: Response) -> Answer:
         """Judge an answer: by its HTTP status first, then by its body.
 
         Status first, because Iterable has been seen to send code "Success" with a 401; the body
@@ -250,74 +251,6 @@ class IterableClient:
         elif 300 <= http_status < 400:
             message = "redirected, not followed; check ITERABLE_API_BASE_URL"
         return Answer(CallOutcome(status, http_status, code, message=message), document)
-
-
-# The departure of the request that this thread is sending.
-_LEAVING = threading.local()
-
-
-class _Connection(HTTPConnection):
-    """Notes when a request is on the wire, which is when it counts."""
-
-    def request(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as urllib3 has it
-        super().request(*args, **kwargs)
-        _LEAVING.departure.at_s = time.monotonic()
-
-
-class _TLSConnection(_Connection, HTTPSConnection):
-    """The same for https."""
-
-
-class _Transport(HTTPAdapter):
-    """requests' own transport, for one host, without what each call would pay for nothing.
-
-    A Session would merge settings, look for proxies and cookies, and build a full Response each
-    time. Here proxies, ``.netrc`` and redirects are not even looked at, so the key can go nowhere
-    but to the base URL's host; the certificate is verified as ever.
-    """
-
-    _pool: HTTPConnectionPool | None = None
-    _opening = threading.Lock()
-
-    def get_connection_with_tls_context(
-        self,
-        request: requests.PreparedRequest,
-        verify: Any,  # noqa: ANN401 - as requests has it
-        proxies: Any = None,  # noqa: ANN401
-        cert: Any = None,  # noqa: ANN401
-    ) -> Any:  # noqa: ANN401
-        """Return the one pool; requests would look it up by host and TLS settings."""
-        with self._opening:
-            if self._pool is None:
-                pool = super().get_connection_with_tls_context(request, verify, proxies, cert)
-                super().cert_verify(pool, request.url or "", verify, cert)
-                pool.ConnectionCls = _TLSConnection if pool.scheme == "https" else _Connection
-                self._pool = pool
-        return self._pool
-
-    def cert_verify(self, *_: object) -> None:
-        """Do nothing: the pool was told to verify when it was made."""
-
-    def build_response(
-        self,
-        req: requests.PreparedRequest,  # noqa: ARG002 - as requests has it
-        resp: BaseHTTPResponse,
-    ) -> Any:  # noqa: ANN401
-        """Return status, headers and content; requests would add cookies, history and more."""
-        return _Response(resp.status, resp.headers, resp.data)
-
-
-class _Response(NamedTuple):
-    """What of a requests.Response is used here."""
-
-    status_code: int
-    headers: Any
-    content: bytes
-
-
-def encode(body: dict[str, Any]) -> bytes:
-    """Return *body* as JSON in ASCII."""
-    return json.dumps(body).encode("ascii")
 
 
 def bulk_body(name: str, bodies: Sequence[bytes]) -> bytes:

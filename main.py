@@ -6,21 +6,29 @@ are imported inside the functions that need them, so that --help and --version a
 
 import argparse
 import gc
+import itertools
+import logging
+import math
 import os
-import signal
 import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from delivery import Stop, StopReason, deliver, parcels_of
-from logger_config import get_file_logger, get_logger, setup_logger
-from outcomes import RowOutcome, RowStatus
+from delivery import deliver
+from delivery_ledger import DeliveryLedger, LedgerBusyError, LedgerError
+from logger_config import get_logger, setup_logger
+from outcomes import Row, RowOutcome, RowStatus
 from payloads import Payloads
+from planning import Plan
+from recording import Recorder
 from results import ResultsWriter, Run
+from run_log import RowLog, advice, log_summary, show_payloads
+from stopping import Stop, StopReason, deadline_stops, signals_stop
 
 if TYPE_CHECKING:
     from iterable_client import IterableClient
@@ -29,11 +37,7 @@ if TYPE_CHECKING:
 
 __version__ = "1.0.0"
 
-logger, file_logger = get_logger(__name__), get_file_logger()
-
-# Above this many rows the line of each record goes to the log file only.
-ROWS_ON_CONSOLE = 50
-RULE = "=" * 60
+logger = get_logger(__name__)
 
 
 class ExitStatus(IntEnum):
@@ -45,6 +49,7 @@ class ExitStatus(IntEnum):
     DATABASE = 3
     STOPPED = 4
     BUG = 70
+    BUSY = 75
     SIGINT = 130
     SIGTERM = 143
 
@@ -52,13 +57,22 @@ class ExitStatus(IntEnum):
 MEANINGS = {
     ExitStatus.OK: "every row delivered, or nothing to deliver",
     ExitStatus.NOT_ALL_DELIVERED: "the run finished; some rows were not delivered",
-    ExitStatus.USAGE: "usage or settings; nothing was sent",
-    ExitStatus.DATABASE: "database: no connection, query failed, columns missing; nothing was sent",
-    ExitStatus.STOPPED: "stopped early: Iterable refused the API key, or every row",
+    ExitStatus.USAGE: "usage, settings or no room on the disk; nothing was sent",
+    ExitStatus.DATABASE: "database: no connection, query failed, row count; nothing was sent",
+    ExitStatus.STOPPED: "stopped early: all refused, Iterable down, time over, disk full",
     ExitStatus.BUG: "a bug: see the traceback in the log",
+    ExitStatus.BUSY: "another run is under way; nothing was done",
     ExitStatus.SIGINT: "interrupted (Ctrl-C); rows in flight were finished",
     ExitStatus.SIGTERM: "terminated; rows in flight were finished",
 }
+
+
+class NothingSentError(Exception):
+    """The run ends before anything was sent; ``status`` says why in a word, the text in full."""
+
+    def __init__(self, status: ExitStatus, text: str) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -102,8 +116,28 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         action="store_true",
         help="send up to 1000 rows in one request; 5000 users a second instead of 500",
     )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="write the results file with every payload; send nothing",
+    )
+    parser.add_argument(
+        "--limit", type=_row_count, metavar="N", help="take the first N rows of the query only"
+    )
+    parser.add_argument(
+        "--changed-only",
+        action="store_true",
+        help="skip what Iterable already holds from earlier runs",
+    )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     return parser.parse_args(argv)
+
+
+def _row_count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
 
 
 def run_job(args: argparse.Namespace) -> ExitStatus:
@@ -136,46 +170,67 @@ def run_demo(args: argparse.Namespace) -> ExitStatus:
 def start(
     env_file: Path | None, environ: Mapping[str, str], args: argparse.Namespace
 ) -> ExitStatus:
-    """Load the settings, open the log file and run the integration."""
-    from settings import SettingsError, load_environment_variables
+    """Load the settings, keep other runs out, open the log file and run the integration."""
+    from settings import SettingsError, exposed_files, load_environment_variables
 
+    run = Run(
+        version=__version__,
+        bulk=args.bulk,
+        dry_run=args.dry_run,
+        changed_only=args.changed_only,
+        limit=args.limit,
+    )
     logger.info("Starting Iterable Integration - Phase 3")
     logger.info("[STEP 1] Loading environment variables...")
     try:
         settings = load_environment_variables(env_file, environ)
-        setup_logger(settings.log_level, settings.log_file)
-    except SettingsError as error:
-        logger.error("%s", error)
-        return ExitStatus.USAGE
+        # Before the log file: another run's files are not to be touched.
+        with open_ledger(settings) as ledger:
+            setup_logger(settings.log_level, settings.log_file)
+            for path in exposed_files(env_file, settings):
+                logger.warning("%s holds secrets and others may read it: chmod 600 it", path)
+            return run_integration(settings, run, ledger)
     except OSError as error:
         logger.error("LOG_FILE %s cannot be written: %s", error.filename, error.strerror)
         return ExitStatus.USAGE
-    return run_integration(settings, bulk=args.bulk)
+    except LedgerBusyError:
+        logger.error("Another run is under way: it holds %s", settings.state_file)
+        return ExitStatus.BUSY
+    except (SettingsError, LedgerError) as error:
+        logger.error("%s", error)
+        return ExitStatus.USAGE
 
 
-def run_integration(settings: "Settings", *, bulk: bool = False) -> ExitStatus:
+@contextmanager
+def open_ledger(settings: "Settings") -> Iterator[DeliveryLedger]:
+    """Hold the ledger, and with it the lock, for as long as the run lasts."""
+    key = settings.iterable_api_key.get_secret_value()
+    with DeliveryLedger(settings.state_file, settings.iterable_api_base_url, key) as ledger:
+        yield ledger
+
+
+def run_integration(settings: "Settings", run: Run, ledger: DeliveryLedger) -> ExitStatus:
     """Read the rows, deliver each, save the results; return the exit status.
 
     Whatever happens on the way, the results file is written and says so.
     """
-    from db_connection import DatabaseError
-
-    run, stop = Run(version=__version__, bulk=bulk), Stop()
+    stop = Stop()
     try:
         results = ResultsWriter(settings.results_dir, run.started_at)
     except OSError as error:
         logger.error("RESULTS_DIR %s cannot be written: %s", settings.results_dir, error.strerror)
         return ExitStatus.USAGE
     logger.debug("run %s, version %s, Python %s", run.id, __version__, sys.version.split()[0])
-    with results, signals_stop(stop):
+    with results, signals_stop(stop), deadline_stops(stop, settings.max_runtime_seconds):
         try:
-            with closing(read_rows(settings, run)) as rows:
-                deliver_rows(rows, settings, stop, results, run)
+            with closing(read_rows(settings, run, stop)) as rows:
+                make_room(run.rows_read, settings, results, ledger)
+                deliver_rows(rows, settings, stop, Recorder(run, stop, ledger, results))
             status = exit_status(results, stop)
-        except DatabaseError as error:
+        except NothingSentError as error:
             run.error = str(error)
             logger.error("Nothing was sent. %s", error)
-            status = ExitStatus.DATABASE
+            status = error.status if stop.reason is None else exit_status(results, stop)
         except KeyboardInterrupt:
             logger.error("Interrupted before anything was sent")
             status = exit_status(results, stop)
@@ -183,53 +238,94 @@ def run_integration(settings: "Settings", *, bulk: bool = False) -> ExitStatus:
             run.error = f"bug: {type(error).__name__}"
             logger.exception("A bug in this program:")
             status = ExitStatus.BUG
-        return save(results, run, status, stop)
+        return save(settings, results, run, status, stop)
 
 
-def read_rows(settings: "Settings", run: Run) -> "RowSpool":
+def read_rows(settings: "Settings", run: Run, stop: Stop) -> "RowSpool":
     """Copy all rows of Query 2 to disk. The connection is closed before anything is sent."""
-    from db_connection import JOB_QUERY, DatabaseConnection, load_query
+    from db_connection import JOB_QUERY, DatabaseConnection, DatabaseError, load_query
 
     logger.info("[STEP 2] Connecting to the database...")
-    query = load_query(JOB_QUERY)
-    run.set_query(query)
-    with DatabaseConnection(
-        host=settings.db_host,
-        port=settings.db_port,
-        user=settings.db_user,
-        password=settings.db_password.get_secret_value(),
-        database=settings.db_name,
-        ssl_ca=settings.db_ssl_ca,
-        time_zone=settings.db_time_zone,
-        query_timeout_s=settings.db_query_timeout_seconds,
-    ) as database:
-        logger.info("[STEP 3] Reading pro users with recent engagement...")
-        rows = database.get_pro_users_recent_engagement(query, settings.results_dir)
-    run.rows_read = len(rows)
+    limit_s = settings.db_query_timeout_seconds
+    if settings.max_runtime_seconds:
+        limit_s = min(limit_s, math.ceil(settings.max_runtime_seconds))
+    try:
+        query = load_query(JOB_QUERY)
+        run.set_query(query)
+        with DatabaseConnection(
+            host=settings.db_host,
+            port=settings.db_port,
+            user=settings.db_user,
+            password=settings.db_password.get_secret_value(),
+            database=settings.db_name,
+            ssl_ca=settings.db_ssl_ca,
+            time_zone=settings.db_time_zone,
+            query_timeout_s=limit_s,
+        ) as database:
+            logger.info("[STEP 3] Reading pro users with recent engagement...")
+            rows = database.get_pro_users_recent_engagement(query, settings.results_dir)
+        rows.flush()
+    except DatabaseError as error:
+        raise NothingSentError(ExitStatus.DATABASE, str(error)) from None
+    except OSError as error:
+        text = f"The rows cannot be kept in RESULTS_DIR {settings.results_dir}: {error.strerror}"
+        raise NothingSentError(ExitStatus.USAGE, text) from None
     logger.info("Found %d pro user(s) with recent engagement", len(rows))
+    check_count(len(rows), settings, stop)
+    run.rows_read = len(rows) if run.limit is None else min(run.limit, len(rows))
     return rows
 
 
-def deliver_rows(
-    rows: "RowSpool", settings: "Settings", stop: Stop, results: ResultsWriter, run: Run
+def check_count(rows: int, settings: "Settings", stop: Stop) -> None:
+    """Stop the run if Query 2 found fewer or more rows than the operator thinks possible."""
+    if rows < settings.min_rows:
+        stop.request(
+            StopReason.ROW_COUNT,
+            f"Query 2 found {rows} rows and MIN_ROWS is {settings.min_rows}; nothing was sent",
+        )
+    elif settings.max_rows is not None and rows > settings.max_rows:
+        stop.request(
+            StopReason.ROW_COUNT,
+            f"Query 2 found {rows} rows and MAX_ROWS is {settings.max_rows}; nothing was sent",
+        )
+
+
+def make_room(
+    rows: int, settings: "Settings", results: ResultsWriter, ledger: DeliveryLedger
 ) -> None:
+    """Make sure of the disk space for all outcomes before the first request leaves."""
+    try:
+        results.reserve(rows)
+        ledger.check_room(rows)
+    except OSError as error:
+        text = f"RESULTS_DIR {settings.results_dir} has no room for {rows} rows: {error.strerror}"
+        raise NothingSentError(ExitStatus.USAGE, text) from None
+    except LedgerError as error:
+        raise NothingSentError(ExitStatus.USAGE, str(error)) from None
+
+
+def deliver_rows(rows: "RowSpool", settings: "Settings", stop: Stop, recorder: Recorder) -> None:
     """Send every row and record its outcome as it arrives."""
     logger.info("[STEP 4] Preparing the Iterable client...")
-    client = iterable_client(settings, stop)
+    client, run = iterable_client(settings, stop), recorder.run
     logger.info("[STEP 5] Sending users and events to Iterable...")
     stop.finish_rows_first = True
     # What is loaded by now stays; looking through it for garbage would stop all threads at once.
     gc.freeze()
-    began_s = time.monotonic()
+    log, shown, began_s = RowLog(run.rows_read, bulk=run.bulk), 0, time.monotonic()
     try:
-        for number, outcome in enumerate(outcomes_of(rows, client, settings, stop, run), 1):
-            results.add(outcome)
-            log_outcome(outcome, number, len(rows))
+        first_rows = itertools.islice(rows, run.limit)
+        plan = recorder.planner(client.payloads)
+        for outcomes in outcomes_of(first_rows, plan, client, settings, stop, run):
+            recorder.add(outcomes)
+            log.add(outcomes)
+            if run.dry_run:
+                shown = show_payloads(outcomes, shown)
     finally:
         run.sending_seconds = time.monotonic() - began_s
-        run.requests, run.retries = client.requests, client.retries
-        run.rate_limited_seconds = client.rate_limited_seconds
         client.close()
+        run.endpoints, run.retries = client.tally.to_json(), client.retries
+        run.rate_limited_seconds = client.rate_limited_seconds
 
 
 def iterable_client(settings: "Settings", stop: Stop) -> "IterableClient":
@@ -248,139 +344,90 @@ def iterable_client(settings: "Settings", stop: Stop) -> "IterableClient":
     )
 
 
-def outcomes_of(
-    rows: "RowSpool", client: "IterableClient", settings: "Settings", stop: Stop, run: Run
-) -> Iterator[RowOutcome]:
+def outcomes_of(  # noqa: PLR0913, PLR0917 - what the two modes need
+    rows: Iterator[Row],
+    plan: Callable[[Sequence[Row]], Plan],
+    client: "IterableClient",
+    settings: "Settings",
+    stop: Stop,
+    run: Run,
+) -> Iterator[list[RowOutcome]]:
     """Deliver *rows* one by one or in batches; yield their outcomes as they come."""
     if not run.bulk:
         return deliver(
-            parcels_of(rows, 1),
-            lambda parcel: [client.process_user_record(row) for row in parcel],
-            stop,
+            rows,
+            plan=plan,
+            process=lambda parcel: [client.process_task(task) for task in parcel],
+            stop=stop,
             workers=settings.iterable_workers,
         )
     from bulk_delivery import WORKERS, BulkDelivery
 
     return deliver(
-        parcels_of(rows, settings.bulk_batch_size),
-        BulkDelivery(client, stop).process,
-        stop,
+        rows,
+        plan=plan,
+        process=BulkDelivery(client, stop).process,
+        stop=stop,
         workers=WORKERS,
+        parcel_size=settings.bulk_batch_size,
         # If every row is refused, the first batch tells, before others are under way.
         head_start_s=None,
     )
 
 
-def log_outcome(outcome: RowOutcome, number: int, total: int) -> None:
-    """Log what became of one record: on the console if there are few, else in the file."""
-    few = total <= ROWS_ON_CONSOLE
-    log = logger if few else file_logger
-    if few:
-        log.info("Processing record %d/%d", number, total)
-    update, track = outcome.users_update, outcome.events_track
-    match outcome.status:
-        case RowStatus.SUCCESSFUL:
-            log.info("✓ Successfully processed user: %s", outcome.email)
-        case RowStatus.PARTIAL_FAILURE:
-            text = "⚠ Partial failure for user: %s (customer %s): events/track %s"
-            log.warning(text, outcome.email, outcome.customer_id, track)
-        case RowStatus.TOTAL_FAILURE:
-            text = "✗ Total failure for user: %s (customer %s): users/update %s"
-            log.error(text, outcome.email, outcome.customer_id, update)
-        case RowStatus.NOT_ATTEMPTED:
-            log.debug("Not attempted: customer %s", outcome.customer_id)
-
-
 def exit_status(results: ResultsWriter, stop: Stop) -> ExitStatus:
     """Return the status that tells the truth about a run without a bug."""
     match stop.reason:
-        case StopReason.KEY_REFUSED | StopReason.EVERY_ROW_REFUSED:
-            return ExitStatus.STOPPED
+        case None:
+            good = (RowStatus.SUCCESSFUL, RowStatus.UNCHANGED, RowStatus.PLANNED)
+            all_good = results.counts.total() == sum(results.counts[status] for status in good)
+            return ExitStatus.OK if all_good else ExitStatus.NOT_ALL_DELIVERED
+        case StopReason.ROW_COUNT:
+            return ExitStatus.DATABASE
         case StopReason.SIGINT:
             return ExitStatus.SIGINT
         case StopReason.SIGTERM:
             return ExitStatus.SIGTERM
-        case None:
-            all_delivered = results.counts.total() == results.counts[RowStatus.SUCCESSFUL]
-            return ExitStatus.OK if all_delivered else ExitStatus.NOT_ALL_DELIVERED
+        case _:
+            return ExitStatus.STOPPED
 
 
-def save(results: ResultsWriter, run: Run, status: ExitStatus, stop: Stop) -> ExitStatus:
+def save(
+    settings: "Settings", results: ResultsWriter, run: Run, status: ExitStatus, stop: Stop
+) -> ExitStatus:
     """Write the results file, log the summary and return the final status."""
     logger.info("[STEP 6] Saving results...")
     if not results.adds_up_to(run.rows_read) and status != ExitStatus.BUG:
         run.error = f"bug: {results.counts.total()} outcomes for {run.rows_read} rows"
         logger.error("A bug in this program: %s", run.error)
         status = ExitStatus.BUG
+    run.error = run.error or advice(stop, settings.iterable_api_base_url) or None
     complete = status in {ExitStatus.OK, ExitStatus.NOT_ALL_DELIVERED}
     try:
         results.finish(run, status, complete=complete)
     except OSError as error:
-        logger.error("The results could not be written to %s: %s", results.path, error.strerror)
-        status = ExitStatus.BUG
+        logger.error(
+            "The results could not be written to %s: %s. What was delivered is in %s",
+            results.path,
+            error.strerror,
+            settings.state_file,
+        )
+        status = ExitStatus.STOPPED
     else:
         logger.info("Results saved to %s", results.path)
     log_summary(results, run)
-    log_advice(status, stop)
+    if stop.reason:
+        logger.error("%s", advice(stop, settings.iterable_api_base_url))
+    elif status == ExitStatus.NOT_ALL_DELIVERED:
+        logger.warning("Some rows were not delivered; the results file says why for each")
     return status
 
 
-def log_summary(results: ResultsWriter, run: Run) -> None:
-    """Log how many rows ended how, and what to do if something is wrong."""
-    count = results.counts
-    logger.info(RULE)
-    logger.info("INTEGRATION SUMMARY")
-    logger.info(RULE)
-    logger.info("Total users processed: %d", run.rows_read - count[RowStatus.NOT_ATTEMPTED])
-    logger.info("✓ Successful (both API calls): %d", count[RowStatus.SUCCESSFUL])
-    logger.info("⚠ Partial failures (one call failed): %d", count[RowStatus.PARTIAL_FAILURE])
-    logger.info("✗ Total failures (both calls failed): %d", count[RowStatus.TOTAL_FAILURE])
-    if not_attempted := count[RowStatus.NOT_ATTEMPTED]:
-        logger.warning("Not attempted: %d of %d users", not_attempted, run.rows_read)
-    logger.info(
-        "%d requests in %.1f s, %d of them repeated, %.1f s held back by rate limits",
-        run.requests,
-        run.sending_seconds,
-        run.retries,
-        run.rate_limited_seconds,
-    )
-
-
-def log_advice(status: ExitStatus, stop: Stop) -> None:
-    """Log what to do if something is wrong."""
-    if stop.reason is StopReason.KEY_REFUSED:
-        logger.error(
-            "Iterable refused the API key. Check ITERABLE_API_KEY, and that "
-            "ITERABLE_API_BASE_URL is the data centre of that key's project"
-        )
-    elif stop.reason is StopReason.EVERY_ROW_REFUSED:
-        logger.error("%s", stop.detail)
-    elif status == ExitStatus.NOT_ALL_DELIVERED:
-        logger.warning("Some rows were not delivered; the results file says why for each")
-
-
-@contextmanager
-def signals_stop(stop: Stop) -> Iterator[None]:
-    """Turn the first SIGINT or SIGTERM into a request to stop; a second one ends at once.
-
-    While nothing is being sent the signal interrupts, because a query may take minutes.
-    """
-    reasons = {signal.SIGINT: StopReason.SIGINT, signal.SIGTERM: StopReason.SIGTERM}
-
-    def on_signal(number: int, _frame: object) -> None:
-        for each in reasons:
-            signal.signal(each, signal.SIG_DFL)
-        stop.request(reasons[signal.Signals(number)])
-        if not stop.finish_rows_first:
-            raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, on_signal) for number in reasons}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_code = main()
+    if threading.active_count() > 1:
+        # Requests that nobody waits for any more, after a stop. They must not hold up the end.
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(exit_code)
+    sys.exit(exit_code)

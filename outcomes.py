@@ -15,7 +15,15 @@ class CallStatus(StrEnum):
     REFUSED = "refused"  # fix the row
     UNAVAILABLE = "unavailable"  # run again
     UNKNOWN = "unknown"  # it was sent, no answer came: it may have landed; run again
+    UNCHANGED = "unchanged"  # nothing: Iterable holds it from an earlier run
     NOT_SENT = "not_sent"  # nothing left this machine
+    PLANNED = "planned"  # a dry run: it would have been sent
+
+
+# The call's content is at Iterable.
+HELD = frozenset({CallStatus.DELIVERED, CallStatus.UNCHANGED})
+# No request was sent for the call.
+HELD_BACK = frozenset({CallStatus.UNCHANGED, CallStatus.NOT_SENT})
 
 
 class RowStatus(StrEnum):
@@ -24,7 +32,9 @@ class RowStatus(StrEnum):
     SUCCESSFUL = "successful"
     PARTIAL_FAILURE = "partial_failure"  # the user was updated, the event was not delivered
     TOTAL_FAILURE = "total_failure"  # the user was not updated, so no event was sent
+    UNCHANGED = "unchanged"  # Iterable held both already
     NOT_ATTEMPTED = "not_attempted"  # the run stopped before this row
+    PLANNED = "planned"  # a dry run: the row would have been sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,30 +68,78 @@ class CallOutcome:
 
 
 NOT_SENT = CallOutcome(CallStatus.NOT_SENT)
+UNCHANGED = CallOutcome(CallStatus.UNCHANGED)
+PLANNED = CallOutcome(CallStatus.PLANNED)
+
+
+class Task(NamedTuple):
+    """A row that can be sent: its two request bodies, encoded, and which of them are to be sent.
+
+    ``customer`` is ``customer_id`` as text. The hashes tell whether a body has changed.
+    """
+
+    customer_id: int | str
+    customer: str
+    email: str
+    event_id: str
+    user: bytes
+    event: bytes
+    user_hash: bytes
+    event_hash: bytes
+    send_user: bool = True
+    send_event: bool = True
 
 
 class RowOutcome(NamedTuple):
-    """What happened to one row of Query 2; one object of ``results`` in the results file."""
+    """What happened to one row of Query 2; one object of ``results`` in the results file.
+
+    ``task`` is None for a row that could not be made ready, or was not.
+    """
 
     customer_id: int | str | None
     email: str | None
     users_update: CallOutcome
     events_track: CallOutcome
-    event_id: str | None = None
+    task: Task | None = None
     attempted: bool = True
 
     @property
     def status(self) -> RowStatus:
         """The row's status, which follows from its two calls."""
+        update, track = self.users_update.status, self.events_track.status
         if not self.attempted:
             return RowStatus.NOT_ATTEMPTED
-        if self.users_update.status is not CallStatus.DELIVERED:
+        if CallStatus.PLANNED in {update, track}:
+            return RowStatus.PLANNED
+        if update not in HELD:
             return RowStatus.TOTAL_FAILURE
-        if self.events_track.status is not CallStatus.DELIVERED:
+        if track not in HELD:
             return RowStatus.PARTIAL_FAILURE
+        if update is track is CallStatus.UNCHANGED:
+            return RowStatus.UNCHANGED
         return RowStatus.SUCCESSFUL
+
+    @property
+    def event_id(self) -> str | None:
+        """The id of the row's event, the same at every run."""
+        return self.task.event_id if self.task else None
 
     @property
     def key_refused(self) -> bool:
         """Whether Iterable refused the API key for either call."""
         return self.users_update.key_refused or self.events_track.key_refused
+
+
+def outcome_of(task: Task, users_update: CallOutcome, events_track: CallOutcome) -> RowOutcome:
+    """Return the outcome of a task's two calls; with nothing sent it was not attempted."""
+    statuses = {users_update.status, events_track.status}
+    attempted = CallStatus.NOT_SENT not in statuses or bool(statuses - HELD_BACK)
+    return RowOutcome(
+        task.customer_id, task.email, users_update, events_track, task, attempted=attempted
+    )
+
+
+def refused_row(row: Row, reason: str) -> RowOutcome:
+    """Return the outcome of a row that cannot be sent as it is."""
+    refusal = CallOutcome(CallStatus.REFUSED, message=reason)
+    return RowOutcome(row["customer_id"], row["email"], refusal, NOT_SENT)

@@ -6,6 +6,7 @@ column's type in MySQL, except ``recent_page_view``, which is always a boolean.
 """
 
 import functools
+import hashlib
 import json
 import uuid
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from decimal import Decimal
 from typing import Any
 
-from outcomes import Row
+from outcomes import Row, Task
 
 EVENT_NAME = "page_view"
 EVENT_TABLE = "page_views"
@@ -64,6 +65,24 @@ class Payloads:
             "dataFields": {**fields, "candidate": "yes"},
         }
 
+    def task(self, row: Row) -> Task:
+        """Return both bodies of *row*, encoded, with what names them later.
+
+        Raises RowError.
+        """
+        user, event = self.user(row), self.event(row)
+        user_body, event_body = encode(user), encode(event)
+        return Task(
+            customer_id=row["customer_id"],
+            customer=str(row["customer_id"]),
+            email=user["email"],
+            event_id=event["id"],
+            user=user_body,
+            event=event_body,
+            user_hash=_hash(user_body),
+            event_hash=_hash(event_body),
+        )
+
     def event_id(self, row: Row) -> str:
         """Return the same id for the same page view at every run.
 
@@ -75,6 +94,15 @@ class Payloads:
             raise RowError("page_view_id is NULL")
         before, after = _event_name_around(self.database)
         return str(uuid.uuid5(EVENT_NAMESPACE, f"{before}{json.dumps(view)}{after}"))
+
+
+def encode(body: dict[str, Any]) -> bytes:
+    """Return *body* as JSON in ASCII."""
+    return json.dumps(body).encode("ascii")
+
+
+def _hash(body: bytes) -> bytes:
+    return hashlib.blake2b(body, digest_size=16).digest()
 
 
 def as_text(column: str, value: object) -> str | None:

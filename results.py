@@ -1,5 +1,6 @@
 """The results file: one line of JSON for each row, streamed to disk, and a summary that adds up."""
 
+import fcntl
 import functools
 import hashlib
 import itertools
@@ -8,6 +9,8 @@ import os
 import time
 import uuid
 from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,8 +25,13 @@ _COUNTERS = {
     RowStatus.SUCCESSFUL: "successful",
     RowStatus.PARTIAL_FAILURE: "partial_failures",
     RowStatus.TOTAL_FAILURE: "total_failures",
+    RowStatus.UNCHANGED: "unchanged",
     RowStatus.NOT_ATTEMPTED: "not_attempted",
+    RowStatus.PLANNED: "planned",
 }
+# The space that one row may take in the file; most take half of it.
+BYTES_PER_ROW = 700
+STALE_S = 60.0
 
 
 @dataclass
@@ -38,9 +46,12 @@ class Run:
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     query_sha256: str | None = None
     bulk: bool = False
+    dry_run: bool = False
+    changed_only: bool = False
+    limit: int | None = None
     rows_read: int = 0
     sending_seconds: float = 0.0
-    requests: int = 0
+    endpoints: dict[str, Any] = field(default_factory=dict)
     retries: int = 0
     rate_limited_seconds: float = 0.0
     error: str | None = None
@@ -49,6 +60,11 @@ class Run:
     def set_query(self, query: str) -> None:
         """Remember which query was run, by its hash."""
         self.query_sha256 = hashlib.sha256(query.encode()).hexdigest()
+
+    @property
+    def requests(self) -> int:
+        """How many requests were sent."""
+        return sum(endpoint["requests"] for endpoint in self.endpoints.values())
 
     def to_json(self, exit_status: int, *, complete: bool) -> dict[str, Any]:
         """Return the fields as of now, when the run is over."""
@@ -62,9 +78,9 @@ class Run:
             "error": self.error,
             "sending_seconds": round(self.sending_seconds, 3),
             "mode": "bulk" if self.bulk else "per-user",
-            "dry_run": False,
-            "changed_only": False,
-            "limit": None,
+            "dry_run": self.dry_run,
+            "changed_only": self.changed_only,
+            "limit": self.limit,
             "version": self.version,
             "query_sha256": self.query_sha256,
         }
@@ -84,12 +100,15 @@ class ResultsWriter:
 
     def __init__(self, folder: Path, started_at: datetime) -> None:
         self.counts: Counter[RowStatus] = Counter()
+        self._failure: OSError | None = None
         self._calls: dict[str, Counter[str]] = {
             "users_update": Counter(),
             "events_track": Counter(),
         }
-        self.path, self._partial = _claim_name(folder, started_at)
-        self._file = self._partial.open("w", encoding="ascii")
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_stale(folder)
+        self.path, self._partial, descriptor = _claim_name(folder, started_at)
+        self._file = open(descriptor, "w", encoding="ascii")  # noqa: SIM115, PTH123 - closed by __exit__
         self._file.write(f'{{\n"schema_version": {SCHEMA_VERSION},\n"results": [')
 
     def __enter__(self) -> Self:
@@ -97,16 +116,35 @@ class ResultsWriter:
 
     def __exit__(self, *_: object) -> None:
         """Remove the partial file of a run that did not finish its results."""
-        self._file.close()
+        with suppress(OSError):
+            self._file.close()
         self._partial.unlink(missing_ok=True)
 
-    def add(self, outcome: RowOutcome) -> None:
-        """Append one row's outcome and count it."""
-        comma = "," if self.counts else ""
-        self._file.write(f"{comma}\n{_row_json(outcome)}")
-        self.counts[outcome.status] += 1
-        self._calls["users_update"][outcome.users_update.status] += 1
-        self._calls["events_track"][outcome.events_track.status] += 1
+    def reserve(self, rows: int) -> None:
+        """Take the disk space that *rows* outcomes need, so that it cannot run out later.
+
+        Raises OSError when it is not there.
+        """
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(self._file.fileno(), 0, (rows + 100) * BYTES_PER_ROW)
+
+    def add(self, outcomes: Sequence[RowOutcome]) -> None:
+        """Count some rows' outcomes and append them.
+
+        Raises OSError when the disk is full; from then on they are only counted.
+        """
+        first = not self.counts
+        for outcome in outcomes:
+            self.counts[outcome.status] += 1
+            self._calls["users_update"][outcome.users_update.status] += 1
+            self._calls["events_track"][outcome.events_track.status] += 1
+        if outcomes and self._failure is None:
+            lines = ",\n".join(map(_row_json, outcomes))
+            try:
+                self._file.write(f"{'' if first else ','}\n{lines}")
+            except OSError as error:
+                self._failure = error
+                raise
 
     def adds_up_to(self, rows_read: int) -> bool:
         """Whether there is exactly one outcome for each row that was read."""
@@ -118,22 +156,25 @@ class ResultsWriter:
         *complete* says that every row was attempted.
 
         Raises:
-            OSError: the disk is full, or the folder is no longer writable.
+            OSError: the disk is or was full, or the folder is no longer writable.
 
         """
+        if self._failure:
+            raise self._failure
         summary = {
             "total": run.rows_read,
             **{name: self.counts[status] for status, name in _COUNTERS.items()},
-            "unchanged": 0,
             **self._calls,
             "requests": run.requests,
             "retries": run.retries,
             "rate_limited_seconds": round(run.rate_limited_seconds, 3),
+            "endpoints": run.endpoints,
         }
         self._file.write(f'\n],\n"summary": {json.dumps(summary, indent=2)},\n')
         run_json = run.to_json(exit_status, complete=complete)
         self._file.write(f'"run": {json.dumps(run_json, indent=2)}\n}}\n')
         self._file.flush()
+        self._file.truncate()
         os.fsync(self._file.fileno())
         self._partial.replace(self.path)
         _sync_folder(self.path.parent)
@@ -149,12 +190,16 @@ _json = json.JSONEncoder(default=str).encode
 
 def _row_json(outcome: RowOutcome) -> str:
     """Return the line of one row. Put together by hand, as there may be a million of them."""
+    user = event = ""
+    if outcome.task and outcome.status is RowStatus.PLANNED:
+        user = f', "payload": {outcome.task.user.decode()}'
+        event = f', "payload": {outcome.task.event.decode()}'
     return (
         f'{{"customer_id": {_json(outcome.customer_id)}, '
         f'"email": {_json(outcome.email)}, "outcome": "{outcome.status}", '
-        f'"users_update": {{{_call_json(outcome.users_update)}}}, '
+        f'"users_update": {{{_call_json(outcome.users_update)}{user}}}, '
         f'"events_track": {{{_call_json(outcome.events_track)}, '
-        f'"event_id": {_json(outcome.event_id)}}}}}'
+        f'"event_id": {_json(outcome.event_id)}{event}}}}}'
     )
 
 
@@ -165,23 +210,34 @@ def _call_json(outcome: CallOutcome) -> str:
     return json.dumps(asdict(outcome))[1:-1]
 
 
-def _claim_name(folder: Path, started_at: datetime) -> tuple[Path, Path]:
-    """Return a final and a partial path that no other run has, and create the partial file.
+def remove_stale(folder: Path) -> None:
+    """Remove the partial files of runs that were killed. That of a living run is locked."""
+    for partial in folder.glob(".integration_results_*.partial"):
+        # Between the making and the locking of a file lies a moment; hence the age.
+        with suppress(OSError), partial.open("rb") as file:
+            if time.time() - partial.stat().st_mtime > STALE_S:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                partial.unlink()
+
+
+def _claim_name(folder: Path, started_at: datetime) -> tuple[Path, Path, int]:
+    """Return a final and a partial path that no other run has, and the open partial file.
 
     Two runs in one second differ by a suffix. Creating the partial file is what claims the name:
     it fails while another run holds it, and afterwards that run's final file is there to be seen.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     for number in itertools.count(1):
         suffix = "" if number == 1 else f"_{number}"
         path = folder / f"integration_results_{started_at:%Y%m%d_%H%M%S}{suffix}.json"
         partial = path.with_name(f".{path.stem}.partial")
         try:
-            os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            descriptor = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         except FileExistsError:
             continue
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not path.exists():
-            return path, partial
+            return path, partial, descriptor
+        os.close(descriptor)
         partial.unlink()
     raise AssertionError("unreachable")
 

@@ -3,6 +3,7 @@
 import pickle
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,10 @@ class RowSpool:
         pickle.dump(rows, self._file, pickle.HIGHEST_PROTOCOL)
         self._length += len(rows)
 
+    def flush(self) -> None:
+        """Write what is still in memory, so that a full disk is noticed now and not later."""
+        self._file.flush()
+
     def __len__(self) -> int:
         return self._length
 
@@ -45,4 +50,6 @@ class RowSpool:
 
     def close(self) -> None:
         """Give the disk space back."""
-        self._file.close()
+        # What a full disk did not take is not missed.
+        with suppress(OSError):
+            self._file.close()

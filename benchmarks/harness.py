@@ -114,6 +114,7 @@ def run_job(
             "ITERABLE_RATE_SHARE": "1.0",
             "LOG_FILE": f"{folder}/job.log",
             "RESULTS_DIR": folder,
+            "STATE_FILE": f"{folder}/state.sqlite3",
             **environ,
         }
         began = time.perf_counter()

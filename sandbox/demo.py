@@ -34,4 +34,5 @@ def demo_environment() -> Iterator[dict[str, str]]:
             "ITERABLE_API_BASE_URL": iterable.url,
             "LOG_LEVEL": "INFO",
             "LOG_FILE": str(Path(folder, "integration.log")),
+            "STATE_FILE": str(Path(folder, "state.sqlite3")),
         }

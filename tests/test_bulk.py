@@ -7,12 +7,13 @@ import pytest
 import bulk_delivery
 import bulk_search
 from bulk_delivery import BulkDelivery
-from delivery import Stop, StopReason, deliver, parcels_of
+from delivery import deliver
 from iterable_client import IterableClient
 from outcomes import CallStatus, RowStatus
 from payloads import Payloads
 from sandbox.faults import Fault
-from tests.rows import make_row
+from stopping import Stop, StopReason
+from tests.rows import make_row, plan_all
 
 BULK = {"/api/users/bulkUpdate", "/api/events/trackBulk"}
 
@@ -33,15 +34,16 @@ class Bulk:
         )
 
     def __call__(self, rows, size=1000):
-        outcomes = list(
-            deliver(
-                parcels_of(rows, size),
-                BulkDelivery(self.client, self.stop).process,
-                self.stop,
-                workers=4,
-                head_start_s=None,
-            )
+        lists = deliver(
+            rows,
+            plan=plan_all,
+            process=BulkDelivery(self.client, self.stop).process,
+            stop=self.stop,
+            workers=4,
+            parcel_size=size,
+            head_start_s=None,
         )
+        outcomes = [outcome for outcomes in lists for outcome in outcomes]
         assert len(outcomes) == len(rows)
         assert {request.path for request in self.iterable.requests} <= BULK
         return {outcome.customer_id: outcome for outcome in outcomes}
@@ -289,7 +291,22 @@ def test_a_batch_without_an_answer_is_reported_as_it_is(bulk, iterable, fault, s
     iterable.set_faults(fault)
     outcomes = bulk(rows_of(20))
     assert {outcome.users_update.status for outcome in outcomes.values()} == {status}
-    assert len(iterable.requests) == 2
+    # The batch, and when it is Iterable that fails also its halves and a row of each: all twice.
+    assert len(iterable.requests) == (10 if status is CallStatus.UNAVAILABLE else 2)
+
+
+@pytest.mark.parametrize("endpoint", ["users/bulkUpdate", "events/trackBulk"])
+@pytest.mark.parametrize("bad", [{7}, {0, 99}, {3, 50, 51, 52}])
+def test_a_row_that_iterable_fails_at_is_unavailable_by_itself(bulk, iterable, endpoint, bad):
+    iterable.set_faults(
+        *(Fault("server_error", email=f"user{n}@example.com", endpoint=endpoint) for n in bad)
+    )
+    outcomes = bulk(rows_of(100))
+    failed = {n for n, outcome in outcomes.items() if outcome.status is not RowStatus.SUCCESSFUL}
+    assert failed == bad
+    call = "users_update" if endpoint.startswith("users") else "events_track"
+    assert {getattr(outcomes[n], call).status for n in bad} == {CallStatus.UNAVAILABLE}
+    assert len(iterable.events) == 100 - len(bad)
 
 
 def test_passing_faults_are_outlived(bulk, iterable):

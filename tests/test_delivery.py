@@ -5,30 +5,34 @@ import threading
 import pytest
 
 import delivery
-from delivery import Stop, StopReason, deliver, parcels_of
-from outcomes import NOT_SENT, CallOutcome, CallStatus, RowOutcome, RowStatus
-from tests.rows import make_row
+from delivery import batches_of, deliver
+from outcomes import NOT_SENT, CallOutcome, CallStatus, RowOutcome, RowStatus, outcome_of
+from stopping import OUTAGE_ROWS, Stop, StopReason
+from tests.rows import make_row, plan_all
 
 OK = CallOutcome(CallStatus.DELIVERED, 200, "Success", 1)
 BAD = CallOutcome(CallStatus.REFUSED, 400, "BadParams", 1)
+DOWN = CallOutcome(CallStatus.UNAVAILABLE, 503, None, 5)
 KEY_REFUSED = CallOutcome(CallStatus.REFUSED, 401, "BadApiKey", 1)
 ROWS = [make_row(number) for number in range(1, 5)]
 
 
-def deliver_rows(rows, process, stop, *, workers=1, size=1):
+def deliver_rows(rows, process, stop, *, workers=1, **options):
     """Deliver one after another, so that the outcomes come in the rows' order."""
-    return deliver(parcels_of(rows, size), process, stop, workers=workers, head_start_s=None)
+    options = {"head_start_s": None, "plan": plan_all, **options}
+    lists = deliver(rows, process=process, stop=stop, workers=workers, **options)
+    return (outcome for outcomes in lists for outcome in outcomes)
 
 
 def sender(second_row):
     def process(parcel):
-        return [outcome_of(row) for row in parcel]
+        return [outcome(task) for task in parcel]
 
-    def outcome_of(row):
-        update = second_row if row["customer_id"] == 2 else OK
+    def outcome(task):
+        update = second_row if task.customer_id == 2 else OK
         if isinstance(update, Exception):
             raise update
-        return RowOutcome(row["customer_id"], row["email"], update, OK)
+        return outcome_of(task, update, OK)
 
     return process
 
@@ -49,7 +53,7 @@ def test_one_rows_failure_does_not_stop_the_others():
 
 def test_a_refused_key_stops_the_run_and_the_rest_is_not_attempted():
     stop = Stop()
-    outcomes = list(deliver_rows(ROWS, sender(KEY_REFUSED), stop))
+    outcomes = sorted(deliver_rows(ROWS, sender(KEY_REFUSED), stop))
     assert stop.reason is StopReason.KEY_REFUSED
     assert statuses(outcomes) == [
         RowStatus.SUCCESSFUL,
@@ -69,7 +73,7 @@ def test_a_stop_lets_no_new_row_begin():
         stop.request(StopReason.SIGINT)
         return sender(OK)(parcel)
 
-    outcomes = list(deliver_rows(ROWS, process, stop))
+    outcomes = sorted(deliver_rows(ROWS, process, stop))
     assert statuses(outcomes) == [RowStatus.SUCCESSFUL] + 3 * [RowStatus.NOT_ATTEMPTED]
     assert stop.reason is StopReason.SIGTERM
     assert stop.wait(60)
@@ -82,8 +86,7 @@ def test_as_many_rows_are_in_flight_as_there_are_workers():
         together.wait()
         return sender(OK)(parcel)
 
-    parcels = parcels_of(ROWS, 1)
-    outcomes = deliver(parcels, process, Stop(), workers=4, head_start_s=0.001)
+    outcomes = deliver_rows(ROWS, process, Stop(), workers=4, head_start_s=0.001)
     assert statuses(outcomes) == 4 * [RowStatus.SUCCESSFUL]
 
 
@@ -96,8 +99,9 @@ def test_rows_are_taken_only_as_fast_as_they_are_delivered():
             taken += 1
             yield make_row(number)
 
-    for number, _ in enumerate(deliver_rows(rows(), sender(OK), Stop(), workers=3), 1):
-        assert taken - number <= 3 + delivery.READY
+    most = 3 + delivery.READY + delivery.PLANNED_AT_ONCE
+    for number, _ in enumerate(deliver_rows(rows(), sender(OK), Stop(), workers=3)):
+        assert taken - number <= most
 
 
 def test_when_nobody_takes_the_outcomes_any_more_nothing_new_begins():
@@ -114,8 +118,73 @@ def test_when_nobody_takes_the_outcomes_any_more_nothing_new_begins():
 
 
 def test_rows_come_in_parcels():
-    assert [len(parcel) for parcel in parcels_of(ROWS, 3)] == [3, 1]
-    assert list(parcels_of([], 3)) == []
+    sizes = []
+
+    def process(parcel):
+        sizes.append(len(parcel))
+        return sender(OK)(parcel)
+
+    assert len(list(deliver_rows(ROWS, process, Stop(), parcel_size=3))) == 4
+    assert sizes == [3, 1]
+    assert list(batches_of([], 3)) == []
+
+
+def test_rows_that_need_not_be_sent_are_settled_without_a_thread():
+    def process(parcel):
+        pytest.fail("nothing to send")
+
+    rows = [make_row(1, email=None)]
+    (outcome,) = deliver_rows(rows, process, Stop())
+    assert outcome.status is RowStatus.TOTAL_FAILURE
+
+
+def test_what_is_in_flight_when_the_grace_is_over_is_unknown_and_the_rest_is_not_attempted():
+    stop, release = Stop(), threading.Event()
+
+    def process(parcel):
+        stop.request(StopReason.SIGTERM)
+        release.wait(30)
+        return sender(OK)(parcel)
+
+    try:
+        rows = [make_row(number) for number in range(1, 201)]
+        outcomes = list(
+            deliver_rows(rows, process, stop, workers=2, head_start_s=0.01, grace_s=0.05)
+        )
+    finally:
+        release.set()
+    assert len(outcomes) == len({outcome.customer_id for outcome in outcomes}) == 200
+    unknown = [o for o in outcomes if o.users_update.status is CallStatus.UNKNOWN]
+    assert 1 <= len(unknown) <= 2
+    assert all(o.status is RowStatus.NOT_ATTEMPTED for o in outcomes if o not in unknown)
+
+
+def test_iterable_being_down_stops_the_run():
+    stop = Stop()
+    rows = [make_row(number) for number in range(3 * OUTAGE_ROWS)]
+
+    def process(parcel):
+        return [outcome_of(task, DOWN, NOT_SENT) for task in parcel]
+
+    outcomes = statuses(deliver_rows(rows, process, stop))
+    assert stop.reason is StopReason.OUTAGE
+    assert f"last {OUTAGE_ROWS} rows" in stop.detail
+    failed = outcomes.count(RowStatus.TOTAL_FAILURE)
+    assert OUTAGE_ROWS <= failed <= OUTAGE_ROWS + delivery.READY + 1
+    assert outcomes.count(RowStatus.NOT_ATTEMPTED) == len(rows) - failed
+
+
+def test_an_answer_now_and_then_is_no_outage():
+    stop = Stop()
+
+    def process(parcel):
+        (task,) = parcel
+        answered = task.customer_id % (OUTAGE_ROWS - 1) == 0
+        return [outcome_of(task, BAD if answered else DOWN, NOT_SENT)]
+
+    rows = [make_row(number) for number in range(3 * OUTAGE_ROWS)]
+    assert len(list(deliver_rows(rows, process, stop))) == len(rows)
+    assert stop.reason is None
 
 
 def test_a_bug_is_raised_only_after_every_row_has_its_outcome():
@@ -123,6 +192,7 @@ def test_a_bug_is_raised_only_after_every_row_has_its_outcome():
     delivery = deliver_rows(ROWS, sender(ZeroDivisionError()), Stop())
     with pytest.raises(ZeroDivisionError):
         outcomes.extend(delivery)
+    outcomes.sort()
     assert statuses(outcomes) == [
         RowStatus.SUCCESSFUL,
         RowStatus.TOTAL_FAILURE,

@@ -1,39 +1,46 @@
 """The results file: whole or absent, private, and its sums."""
 
 import json
+import os
 import stat
+import time
 from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
 
-from outcomes import NOT_SENT, CallOutcome, CallStatus, RowOutcome
-from results import ResultsWriter, Run
+from outcomes import NOT_SENT, PLANNED, UNCHANGED, CallOutcome, CallStatus, RowOutcome
+from results import STALE_S, ResultsWriter, Run
+from tests.rows import make_task
 
 STARTED = datetime(2026, 1, 13, 14, 30, 45, tzinfo=UTC)
 OK = CallOutcome(CallStatus.DELIVERED, 200, "Success", 1)
 BAD = CallOutcome(CallStatus.REFUSED, 400, "BadParams", 1, "no such field")
 DOWN = CallOutcome(CallStatus.UNAVAILABLE, 503, None, 5)
 
+TASKS = [make_task(number) for number in range(5)]
+
 OUTCOMES = [
-    RowOutcome(1, "a@example.com", OK, OK, "id-1"),
-    RowOutcome(2, "b@example.com", OK, DOWN, "id-2"),
-    RowOutcome(3, "c@example.com", BAD, NOT_SENT, "id-3"),
+    RowOutcome(1, "a@example.com", OK, OK, TASKS[1]),
+    RowOutcome(2, "b@example.com", OK, DOWN, TASKS[2]),
+    RowOutcome(3, "c@example.com", BAD, NOT_SENT, TASKS[3]),
     RowOutcome(4, "d@example.com", NOT_SENT, NOT_SENT, attempted=False),
 ]
+ENDPOINTS = {"users/update": {"requests": 5}, "events/track": {"requests": 4}}
 
 
 def write(folder, outcomes=(), **run):
     with ResultsWriter(folder, STARTED) as results:
+        results.reserve(len(outcomes))
         for outcome in outcomes:
-            results.add(outcome)
+            results.add([outcome])
         record = Run(version="1.0.0", rows_read=len(outcomes), **run)
         results.finish(record, 1, complete=True)
     return json.loads(results.path.read_text())
 
 
 def test_the_summary_adds_up_and_counts_what_was_sent(tmp_path):
-    assert write(tmp_path, OUTCOMES, rate_limited_seconds=1.23456, requests=9, retries=4)[
+    assert write(tmp_path, OUTCOMES, rate_limited_seconds=1.23456, endpoints=ENDPOINTS, retries=4)[
         "summary"
     ] == {
         "total": 4,
@@ -42,11 +49,13 @@ def test_the_summary_adds_up_and_counts_what_was_sent(tmp_path):
         "total_failures": 1,
         "unchanged": 0,
         "not_attempted": 1,
+        "planned": 0,
         "users_update": {"delivered": 2, "refused": 1, "not_sent": 1},
         "events_track": {"delivered": 1, "unavailable": 1, "not_sent": 2},
         "requests": 9,
         "retries": 4,
         "rate_limited_seconds": 1.235,
+        "endpoints": ENDPOINTS,
     }
 
 
@@ -64,7 +73,7 @@ def test_each_row_is_one_line_with_its_two_calls(tmp_path):
         "code": None,
         "attempts": 5,
         "message": "",
-        "event_id": "id-2",
+        "event_id": TASKS[2].event_id,
     }
     lines = next(tmp_path.glob("*.json")).read_text().splitlines()
     assert sum(line.startswith('{"customer_id"') for line in lines) == len(OUTCOMES)
@@ -85,7 +94,7 @@ def test_the_run_is_described(tmp_path):
 
 def test_the_file_is_there_only_when_it_is_whole_and_only_for_its_owner(tmp_path):
     with ResultsWriter(tmp_path, STARTED) as results:
-        results.add(OUTCOMES[0])
+        results.add(OUTCOMES[:1])
         assert not results.path.exists()
         results.finish(Run(version="1", rows_read=1), 0, complete=True)
     assert results.path.name == "integration_results_20260113_143045.json"
@@ -95,7 +104,7 @@ def test_the_file_is_there_only_when_it_is_whole_and_only_for_its_owner(tmp_path
 
 def test_an_abandoned_run_leaves_nothing(tmp_path):
     with ResultsWriter(tmp_path, STARTED) as results:
-        results.add(OUTCOMES[0])
+        results.add(OUTCOMES[:1])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -112,7 +121,7 @@ def test_runs_of_one_second_do_not_share_a_file(tmp_path):
 
 def test_the_sum_is_checked_against_the_rows_read(tmp_path):
     with ResultsWriter(tmp_path, STARTED) as results:
-        results.add(OUTCOMES[0])
+        results.add(OUTCOMES[:1])
         assert results.adds_up_to(1)
         assert not results.adds_up_to(2)
 
@@ -127,3 +136,43 @@ def test_a_folder_that_cannot_be_written_is_found_at_once(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
         ResultsWriter(tmp_path / "file", STARTED)
+
+
+def test_a_dry_run_shows_the_bodies_of_the_calls_it_would_make(tmp_path):
+    (row,) = write(tmp_path, [RowOutcome(1, "a@example.com", PLANNED, UNCHANGED, TASKS[1])])[
+        "results"
+    ]
+    assert row["outcome"] == "planned"
+    assert row["users_update"]["payload"] == json.loads(TASKS[1].user)
+    assert row["events_track"]["status"] == "unchanged"
+
+
+def test_the_partial_file_of_a_killed_run_is_removed_and_that_of_a_living_run_is_not(tmp_path):
+    dead = tmp_path / ".integration_results_20260101_000000.partial"
+    dead.touch()
+    with ResultsWriter(tmp_path, STARTED) as living:
+        alive = next(path for path in tmp_path.glob(".*.partial") if path != dead)
+        long_ago = time.time() - 2 * STALE_S
+        os.utime(dead, (long_ago, long_ago))
+        os.utime(alive, (long_ago, long_ago))
+        write(tmp_path)
+        assert alive.exists()
+        assert not dead.exists()
+        living.finish(Run(version="1"), 0, complete=True)
+
+
+def test_a_disk_that_fills_up_costs_the_file_but_not_the_counts(tmp_path):
+    with ResultsWriter(tmp_path, STARTED) as results:
+        os.dup2(os.open("/dev/full", os.O_WRONLY), results._file.fileno())
+        with pytest.raises(OSError, match="space"):
+            results.add(OUTCOMES * 1000)
+        results.add(OUTCOMES)
+        assert results.counts.total() == 1001 * len(OUTCOMES)
+        with pytest.raises(OSError, match="space"):
+            results.finish(Run(version="1"), 0, complete=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_too_little_space_is_found_before_anything_is_sent(tmp_path):
+    with ResultsWriter(tmp_path, STARTED) as results, pytest.raises(OSError, match=r"large|space"):
+        results.reserve(10**15)

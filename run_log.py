@@ -1,0 +1,138 @@
+"""What a run says while it goes on and when it is over."""
+
+import sys
+from collections.abc import Sequence
+
+from logger_config import get_file_logger, get_logger
+from outcomes import CallStatus, RowOutcome, RowStatus
+from results import ResultsWriter, Run
+from stopping import Stop, StopReason
+
+logger, file_logger = get_logger(__name__), get_file_logger()
+
+# Above this many rows the lines of single records go to the log file only.
+ROWS_ON_CONSOLE = 50
+PAYLOADS_SHOWN = 3
+RULE = "=" * 60
+_SUCCESSES = frozenset({RowStatus.SUCCESSFUL, RowStatus.UNCHANGED, RowStatus.PLANNED})
+
+DATA_CENTRES = {"api.iterable.com": "US", "api.eu.iterable.com": "EU"}
+
+
+class RowLog:
+    """Logs what becomes of the *total* rows of a run."""
+
+    def __init__(self, total: int, *, bulk: bool = False) -> None:
+        self._total = total
+        self._done = 0
+        self._few = total <= ROWS_ON_CONSOLE
+        self._log = logger if self._few else file_logger
+        # A batch of a thousand gets one line for all that went well.
+        self._each = self._few or not bulk
+
+    def add(self, outcomes: Sequence[RowOutcome]) -> None:
+        """Log what became of some more rows."""
+        successes = 0
+        for outcome in outcomes:
+            self._done += 1
+            if self._few:
+                logger.info("Processing record %d/%d", self._done, self._total)
+            if self._each or outcome.status not in _SUCCESSES:
+                self._line(outcome)
+            else:
+                successes += 1
+        if successes:
+            text = "✓ Successfully processed %d users; record %d of %d"
+            file_logger.info(text, successes, self._done, self._total)
+
+    def _line(self, outcome: RowOutcome) -> None:
+        log, update, track = self._log, outcome.users_update, outcome.events_track
+        match outcome.status:
+            case RowStatus.SUCCESSFUL:
+                log.info("✓ Successfully processed user: %s", outcome.email)
+            case RowStatus.UNCHANGED:
+                log.info("✓ Unchanged since an earlier run: %s", outcome.email)
+            case RowStatus.PLANNED:
+                log.info("✓ Would be sent: %s", outcome.email)
+            case RowStatus.PARTIAL_FAILURE:
+                text = "⚠ Partial failure for user: %s (customer %s): events/track %s"
+                log.warning(text, outcome.email, outcome.customer_id, track)
+            case RowStatus.TOTAL_FAILURE:
+                text = "✗ Total failure for user: %s (customer %s): users/update %s"
+                log.error(text, outcome.email, outcome.customer_id, update)
+            case RowStatus.NOT_ATTEMPTED:
+                file_logger.debug("Not attempted: customer %s", outcome.customer_id)
+
+
+def show_payloads(outcomes: Sequence[RowOutcome], shown: int) -> int:
+    """Print the bodies of planned rows until *shown* is enough; return how many are shown then.
+
+    They hold customers' data, so they are printed and not logged.
+    """
+    for outcome in outcomes:
+        if outcome.task is None or outcome.status is not RowStatus.PLANNED:
+            continue
+        if shown == PAYLOADS_SHOWN:
+            break
+        for path, call, body in (
+            ("users/update", outcome.users_update, outcome.task.user),
+            ("events/track", outcome.events_track, outcome.task.event),
+        ):
+            if call.status is CallStatus.PLANNED:
+                sys.stdout.write(f"  POST /api/{path} {body.decode()}\n")
+        shown += 1
+    return shown
+
+
+def log_summary(results: ResultsWriter, run: Run) -> None:
+    """Log how many rows ended how."""
+    count = results.counts
+    logger.info(RULE)
+    logger.info("INTEGRATION SUMMARY")
+    logger.info(RULE)
+    logger.info("Total users processed: %d", run.rows_read - count[RowStatus.NOT_ATTEMPTED])
+    logger.info("✓ Successful (both API calls): %d", count[RowStatus.SUCCESSFUL])
+    logger.info("⚠ Partial failures (one call failed): %d", count[RowStatus.PARTIAL_FAILURE])
+    logger.info("✗ Total failures (both calls failed): %d", count[RowStatus.TOTAL_FAILURE])
+    if run.changed_only:
+        logger.info("Unchanged since an earlier run: %d", count[RowStatus.UNCHANGED])
+    if run.dry_run:
+        logger.info("Would be sent: %d. This was a dry run", count[RowStatus.PLANNED])
+    if not_attempted := count[RowStatus.NOT_ATTEMPTED]:
+        logger.warning("Not attempted: %d of %d users", not_attempted, run.rows_read)
+    logger.info(
+        "%d requests in %.1f s, %d of them repeated, %.1f s held back by rate limits",
+        run.requests,
+        run.sending_seconds,
+        run.retries,
+        run.rate_limited_seconds,
+    )
+
+
+def advice(stop: Stop, base_url: str) -> str:
+    """Return why the run stopped early and what to do about it."""
+    match stop.reason:
+        case StopReason.KEY_REFUSED:
+            return f"Iterable refused the API key. {_about_the_key(base_url)}"
+        case StopReason.OUTAGE:
+            return f"Iterable seems to be down: {stop.detail}. {RUN_AGAIN}"
+        case StopReason.DEADLINE:
+            return f"MAX_RUNTIME_SECONDS is over. {RUN_AGAIN}"
+        case StopReason.SIGINT | StopReason.SIGTERM:
+            return f"Stopped by a signal. {RUN_AGAIN}"
+        case _:
+            return stop.detail
+
+
+RUN_AGAIN = "Run again with --changed-only to send the rest"
+
+
+def _about_the_key(base_url: str) -> str:
+    here = base_url.removeprefix("https://")
+    if here in DATA_CENTRES:
+        (other,) = DATA_CENTRES.keys() - {here}
+        return (
+            f"Check ITERABLE_API_KEY. ITERABLE_API_BASE_URL is the {DATA_CENTRES[here]} data "
+            f"centre; a key of the {DATA_CENTRES[other]} one needs https://{other}"
+        )
+    return "Check ITERABLE_API_KEY, and that ITERABLE_API_BASE_URL is that project's data centre"
