@@ -1,11 +1,13 @@
 """The metrics file, read back with Prometheus's own parser."""
 
 import os
+import re
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from metrics import write_metrics
+from settings import HERE
 
 DOCUMENT = {
     "run": {"finished_at": "2026-01-13T14:30:45Z", "duration_seconds": 12.5, "id": "c0ffee"},
@@ -142,3 +144,10 @@ def test_a_place_that_cannot_be_written_is_told_and_left_clean(tmp_path):
     with pytest.raises(IsADirectoryError):
         write_metrics(tmp_path / "folder.prom", DOCUMENT, 0)
     assert list(tmp_path.iterdir()) == [tmp_path / "folder.prom"]
+
+
+def test_the_operators_guide_lists_every_metric(path):
+    write_metrics(path, DOCUMENT, 0)
+    written = {family.name for family in text_string_to_metric_families(path.read_text())}
+    guide = (HERE / "deploy" / "README.md").read_text(encoding="utf-8")
+    assert written == set(re.findall(r"^\| `(iterable_sync_\w+)`", guide, flags=re.MULTILINE))
