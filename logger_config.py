@@ -7,6 +7,7 @@ import logging.handlers
 import sys
 import time
 from pathlib import Path
+from typing import TextIO
 
 # Our loggers hang below this one, so that the libraries' debug lines stay out.
 ROOT = "iterable_sync"
@@ -47,10 +48,39 @@ class _RotatingFile(logging.handlers.RotatingFileHandler):
     """Looks only now and then whether to rotate: the look costs more than the line."""
 
     _lines = 0
+    _failed = False
 
     def shouldRollover(self, record: logging.LogRecord) -> bool:  # noqa: N802 - logging's name
         self._lines += 1
         return bool(self._lines % LINES_BETWEEN_LOOKS == 1 and super().shouldRollover(record))
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802 - logging's name
+        """Say once that the log has gaps; logging would print each lost line, values and all."""
+        if not self._failed:
+            self._failed = True
+            error = sys.exc_info()[1]
+            reason = getattr(error, "strerror", None) or type(error).__name__
+            get_logger(__name__).error("LOG_FILE is missing lines: %s", reason)
+
+
+class _Console(logging.StreamHandler[TextIO]):
+    """A console that nobody reads any more must not end the run, nor get a traceback a line."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        pass
+
+
+class _LastProblem(logging.Handler):
+    """Keeps the last warning or error."""
+
+    text = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.text = self.format(record)
+
+
+_last_problem = _LastProblem(logging.WARNING)
+_last_problem.setFormatter(OneLineFormatter("%(message)s"))
 
 
 class _ConsoleFormatter(OneLineFormatter):
@@ -59,12 +89,14 @@ class _ConsoleFormatter(OneLineFormatter):
         return line if record.levelno <= logging.INFO else f"{record.levelname}: {line}"
 
 
-def setup_logger(console_level: str = "INFO", log_file: Path | None = None) -> logging.Logger:
+def setup_logger(
+    console_level: str = "INFO", log_file: Path | None = None, *, quiet: bool = False
+) -> logging.Logger:
     """Send log lines to the console and, when given, to *log_file*; return the top logger.
 
-    The console shows *console_level* and above, warnings on standard error. The file gets DEBUG
-    and above, and rotates at 10 MB. Calling again replaces what an earlier call set up. What goes
-    to ``get_file_logger()`` is kept from the console.
+    The console shows *console_level* and above, warnings on standard error; nothing at all when
+    *quiet*. The file gets DEBUG and above, and rotates at 10 MB. Calling again replaces what an
+    earlier call set up. What goes to ``get_file_logger()`` is kept from the console.
 
     Raises:
         OSError: *log_file* cannot be written.
@@ -77,8 +109,10 @@ def setup_logger(console_level: str = "INFO", log_file: Path | None = None) -> l
             old.close()
         logger.setLevel(logging.DEBUG)
         logger.propagate = False
-    for handler in _console_handlers(console_level):
-        top.addHandler(handler)
+    top.addHandler(_last_problem)
+    if not quiet:
+        for handler in _console_handlers(console_level):
+            top.addHandler(handler)
     records.addHandler(logging.NullHandler())
     if log_file is not None:
         file_handler = _file_handler(log_file)
@@ -92,15 +126,20 @@ def get_logger(name: str) -> logging.Logger:
     return logging.getLogger(f"{ROOT}.{'main' if name == '__main__' else name}")
 
 
+def last_problem() -> str:
+    """Return the last warning or error that was logged, on one line; "" if there was none."""
+    return _last_problem.text
+
+
 def get_file_logger() -> logging.Logger:
     """Return the logger whose lines go to the log file alone."""
     return logging.getLogger(FILE_ONLY)
 
 
 def _console_handlers(level: str) -> list[logging.Handler]:
-    out = logging.StreamHandler(sys.stdout)
+    out = _Console(sys.stdout)
     out.addFilter(lambda record: record.levelno <= logging.INFO)
-    err = logging.StreamHandler(sys.stderr)
+    err = _Console(sys.stderr)
     err.addFilter(lambda record: record.levelno > logging.INFO)
     for handler in (out, err):
         if isinstance(handler.stream, io.TextIOWrapper):

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from delivery import deliver
 from delivery_ledger import DeliveryLedger, LedgerBusyError, LedgerError
-from logger_config import get_logger, setup_logger
+from logger_config import get_logger, last_problem, setup_logger
 from outcomes import Row, RowOutcome, RowStatus
 from payloads import Payloads
 from planning import Plan
@@ -80,15 +80,18 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     # Results and logs hold customers' data: readable by their owner alone.
     os.umask(0o077)
-    setup_logger()
+    setup_logger(quiet=args.quiet)
     try:
-        return run_demo(args) if args.demo else run_job(args)
+        status = run_demo(args) if args.demo else run_job(args)
     except KeyboardInterrupt:
         logger.error("Interrupted before anything was sent")
-        return ExitStatus.SIGINT
+        status = ExitStatus.SIGINT
     except Exception:
         logger.exception("A bug in this program:")
-        return ExitStatus.BUG
+        status = ExitStatus.BUG
+    if args.quiet and status != ExitStatus.OK:
+        sys.stderr.write(f"main.py: exit status {status}, {MEANINGS[status]}. {last_problem()}\n")
+    return status
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -128,6 +131,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         "--changed-only",
         action="store_true",
         help="skip what Iterable already holds from earlier runs",
+    )
+    parser.add_argument(
+        "--quiet", action="store_true", help="print nothing, but one line if the run fails"
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     return parser.parse_args(argv)
@@ -186,7 +192,7 @@ def start(
         settings = load_environment_variables(env_file, environ)
         # Before the log file: another run's files are not to be touched.
         with open_ledger(settings) as ledger:
-            setup_logger(settings.log_level, settings.log_file)
+            setup_logger(settings.log_level, settings.log_file, quiet=args.quiet)
             for path in exposed_files(env_file, settings):
                 logger.warning("%s holds secrets and others may read it: chmod 600 it", path)
             return run_integration(settings, run, ledger)

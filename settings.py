@@ -230,10 +230,15 @@ def load_environment_variables(
 def exposed_files(env_file: Path | None, settings: Settings) -> list[Path]:
     """Return which of *env_file* and the files of secrets others than their owner may read."""
     files = (env_file, settings.db_password_file, settings.iterable_api_key_file)
+    # systemd guards its credentials by an access list, which the mode shows as the group's.
+    guarded = os.environ.get("CREDENTIALS_DIRECTORY")
     return [
         path
         for path in files
-        if path and path.is_file() and path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH)
+        if path
+        and path.is_file()
+        and not (guarded and path.is_relative_to(guarded))
+        and path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH)
     ]
 
 
