@@ -1,7 +1,7 @@
 """Copy the pro users with recent engagement out of MySQL and deliver each of them to Iterable.
 
-The job in six steps, its command line and its exit status. The modules that load a large library
-are imported inside the functions that need them, so that --help and --version answer at once.
+The job in six steps. The modules that load a large library are imported inside the functions that
+need them, so that --help and --version answer at once.
 """
 
 import argparse
@@ -15,10 +15,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from command_line import MEANINGS, VERSION, ExitStatus, parse_args
 from delivery import deliver
 from delivery_ledger import DeliveryLedger, LedgerBusyError, LedgerError
 from logger_config import get_logger, last_problem, setup_logger
@@ -27,7 +27,7 @@ from payloads import Payloads
 from planning import Plan
 from recording import Recorder
 from results import ResultsWriter, Run
-from run_log import RowLog, advice, log_summary, show_payloads
+from run_log import RowLog, advice, log_summary, show_payloads, summary_lines
 from stopping import Stop, StopReason, deadline_stops, signals_stop
 
 if TYPE_CHECKING:
@@ -35,36 +35,7 @@ if TYPE_CHECKING:
     from row_spool import RowSpool
     from settings import Settings
 
-__version__ = "1.0.0"
-
 logger = get_logger(__name__)
-
-
-class ExitStatus(IntEnum):
-    """What a caller such as cron learns from the run. The numbers stay as they are."""
-
-    OK = 0
-    NOT_ALL_DELIVERED = 1
-    USAGE = 2
-    DATABASE = 3
-    STOPPED = 4
-    BUG = 70
-    BUSY = 75
-    SIGINT = 130
-    SIGTERM = 143
-
-
-MEANINGS = {
-    ExitStatus.OK: "every row delivered, or nothing to deliver",
-    ExitStatus.NOT_ALL_DELIVERED: "the run finished; some rows were not delivered",
-    ExitStatus.USAGE: "usage, settings or no room on the disk; nothing was sent",
-    ExitStatus.DATABASE: "database: no connection, query failed, row count; nothing was sent",
-    ExitStatus.STOPPED: "stopped early: all refused, Iterable down, time over, disk full",
-    ExitStatus.BUG: "a bug: see the traceback in the log",
-    ExitStatus.BUSY: "another run is under way; nothing was done",
-    ExitStatus.SIGINT: "interrupted (Ctrl-C); rows in flight were finished",
-    ExitStatus.SIGTERM: "terminated; rows in flight were finished",
-}
 
 
 class NothingSentError(Exception):
@@ -92,58 +63,6 @@ def main(argv: list[str] | None = None) -> int:
     if args.quiet and status != ExitStatus.OK:
         sys.stderr.write(f"main.py: exit status {status}, {MEANINGS[status]}. {last_problem()}\n")
     return status
-
-
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    """Read the command line; exits with status 2 when it is wrong."""
-    statuses = "\n".join(f"  {status:<4} {meaning}" for status, meaning in MEANINGS.items())
-    parser = argparse.ArgumentParser(
-        prog="main.py",
-        description=(__doc__ or "").splitlines()[0],
-        epilog=f"exit status:\n{statuses}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--env-file",
-        type=Path,
-        metavar="PATH",
-        help="read the settings from PATH instead of .env beside main.py",
-    )
-    parser.add_argument(
-        "--demo",
-        action="store_true",
-        help="run the job against a private database and a local Iterable; needs no settings",
-    )
-    parser.add_argument(
-        "--bulk",
-        action="store_true",
-        help="send up to 1000 rows in one request; 5000 users a second instead of 500",
-    )
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="write the results file with every payload; send nothing",
-    )
-    parser.add_argument(
-        "--limit", type=_row_count, metavar="N", help="take the first N rows of the query only"
-    )
-    parser.add_argument(
-        "--changed-only",
-        action="store_true",
-        help="skip what Iterable already holds from earlier runs",
-    )
-    parser.add_argument(
-        "--quiet", action="store_true", help="print nothing, but one line if the run fails"
-    )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    return parser.parse_args(argv)
-
-
-def _row_count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
 
 
 def run_job(args: argparse.Namespace) -> ExitStatus:
@@ -180,7 +99,7 @@ def start(
     from settings import SettingsError, exposed_files, load_environment_variables
 
     run = Run(
-        version=__version__,
+        version=VERSION,
         bulk=args.bulk,
         dry_run=args.dry_run,
         changed_only=args.changed_only,
@@ -216,7 +135,22 @@ def open_ledger(settings: "Settings") -> Iterator[DeliveryLedger]:
 
 
 def run_integration(settings: "Settings", run: Run, ledger: DeliveryLedger) -> ExitStatus:
-    """Read the rows, deliver each, save the results; return the exit status.
+    """Do the job and tell the monitors; return the exit status."""
+    from heartbeat import Heartbeat
+
+    url = settings.heartbeat_url.get_secret_value() if settings.heartbeat_url else ""
+    heartbeat = Heartbeat("" if run.dry_run else url, run.id)
+    heartbeat.start()
+    status = integrate(settings, run, ledger)
+    if settings.metrics_file and not run.dry_run:
+        export_metrics(settings.metrics_file, run, status)
+    summary = "\n".join(summary_lines(run))
+    heartbeat.finish(status, f"exit status {status}: {MEANINGS[status]}\n{summary}")
+    return status
+
+
+def integrate(settings: "Settings", run: Run, ledger: DeliveryLedger) -> ExitStatus:
+    """Read the rows, deliver each and save the results.
 
     Whatever happens on the way, the results file is written and says so.
     """
@@ -226,11 +160,13 @@ def run_integration(settings: "Settings", run: Run, ledger: DeliveryLedger) -> E
     except OSError as error:
         logger.error("RESULTS_DIR %s cannot be written: %s", settings.results_dir, error.strerror)
         return ExitStatus.USAGE
-    logger.debug("run %s, version %s, Python %s", run.id, __version__, sys.version.split()[0])
+    logger.debug("run %s, version %s, Python %s", run.id, VERSION, sys.version.split()[0])
     with results, signals_stop(stop), deadline_stops(stop, settings.max_runtime_seconds):
         try:
             with closing(read_rows(settings, run, stop)) as rows:
-                make_room(run.rows_read, settings, results, ledger)
+                wanted = len(rows) if run.limit is None else min(run.limit, len(rows))
+                make_room(wanted, settings, results, ledger)
+                run.rows_read = wanted
                 deliver_rows(rows, settings, stop, Recorder(run, stop, ledger, results))
             status = exit_status(results, stop)
         except NothingSentError as error:
@@ -245,6 +181,17 @@ def run_integration(settings: "Settings", run: Run, ledger: DeliveryLedger) -> E
             logger.exception("A bug in this program:")
             status = ExitStatus.BUG
         return save(settings, results, run, status, stop)
+
+
+def export_metrics(path: Path, run: Run, status: ExitStatus) -> None:
+    """Write the metrics; a failure is told and changes nothing."""
+    from metrics import write_metrics
+
+    document = {"run": run.to_json(status), "summary": run.summary}
+    try:
+        write_metrics(path, document, status)
+    except OSError as error:
+        logger.warning("METRICS_FILE %s cannot be written: %s", path, error.strerror)
 
 
 def read_rows(settings: "Settings", run: Run, stop: Stop) -> "RowSpool":
@@ -278,7 +225,6 @@ def read_rows(settings: "Settings", run: Run, stop: Stop) -> "RowSpool":
         raise NothingSentError(ExitStatus.USAGE, text) from None
     logger.info("Found %d pro user(s) with recent engagement", len(rows))
     check_count(len(rows), settings, stop)
-    run.rows_read = len(rows) if run.limit is None else min(run.limit, len(rows))
     return rows
 
 
@@ -407,23 +353,20 @@ def save(
         run.error = f"bug: {results.counts.total()} outcomes for {run.rows_read} rows"
         logger.error("A bug in this program: %s", run.error)
         status = ExitStatus.BUG
-    run.error = run.error or advice(stop, settings.iterable_api_base_url) or None
-    complete = status in {ExitStatus.OK, ExitStatus.NOT_ALL_DELIVERED}
+    why = advice(stop, settings.iterable_api_base_url)
+    run.error = run.error or why or None
+    run.complete = status in {ExitStatus.OK, ExitStatus.NOT_ALL_DELIVERED}
     try:
-        results.finish(run, status, complete=complete)
+        results.finish(run, status)
     except OSError as error:
-        logger.error(
-            "The results could not be written to %s: %s. What was delivered is in %s",
-            results.path,
-            error.strerror,
-            settings.state_file,
-        )
+        text = "The results could not be written to %s: %s. STATE_FILE knows what was delivered"
+        logger.error(text, results.path, error.strerror)
         status = ExitStatus.STOPPED
     else:
         logger.info("Results saved to %s", results.path)
-    log_summary(results, run)
-    if stop.reason:
-        logger.error("%s", advice(stop, settings.iterable_api_base_url))
+    log_summary(run)
+    if why:
+        logger.error("%s", why)
     elif status == ExitStatus.NOT_ALL_DELIVERED:
         logger.warning("Some rows were not delivered; the results file says why for each")
     return status

@@ -31,7 +31,7 @@ _COUNTERS = {
 }
 # The space that one row may take in the file; most take half of it.
 BYTES_PER_ROW = 700
-STALE_S = 60.0
+STALE_S = 5.0
 
 
 @dataclass
@@ -55,6 +55,11 @@ class Run:
     retries: int = 0
     rate_limited_seconds: float = 0.0
     error: str | None = None
+    # Whether every row was attempted.
+    complete: bool = False
+    summary: dict[str, Any] = field(default_factory=dict)
+    finished_at: datetime | None = None
+    duration_seconds: float = 0.0
     _started_s: float = field(default_factory=time.monotonic)
 
     def set_query(self, query: str) -> None:
@@ -66,14 +71,20 @@ class Run:
         """How many requests were sent."""
         return sum(endpoint["requests"] for endpoint in self.endpoints.values())
 
-    def to_json(self, exit_status: int, *, complete: bool) -> dict[str, Any]:
-        """Return the fields as of now, when the run is over."""
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Note what the run came to, and that it is over now."""
+        self.summary = summary
+        self.finished_at = datetime.now(UTC)
+        self.duration_seconds = time.monotonic() - self._started_s
+
+    def to_json(self, exit_status: int) -> dict[str, Any]:
+        """Return the fields of a run that has finished."""
         return {
             "id": self.id,
             "started_at": _utc_text(self.started_at),
-            "finished_at": _utc_text(datetime.now(UTC)),
-            "duration_seconds": round(time.monotonic() - self._started_s, 3),
-            "complete": complete,
+            "finished_at": _utc_text(self.finished_at or self.started_at),
+            "duration_seconds": round(self.duration_seconds, 3),
+            "complete": self.complete,
             "exit_status": int(exit_status),
             "error": self.error,
             "sending_seconds": round(self.sending_seconds, 3),
@@ -150,18 +161,27 @@ class ResultsWriter:
         """Whether there is exactly one outcome for each row that was read."""
         return self.counts.total() == rows_read
 
-    def finish(self, run: Run, exit_status: int, *, complete: bool) -> None:
-        """Append summary and *run*, and give the file its name.
-
-        *complete* says that every row was attempted.
+    def finish(self, run: Run, exit_status: int) -> None:
+        """Finish *run*, append its summary and itself, and give the file its name.
 
         Raises:
             OSError: the disk is or was full, or the folder is no longer writable.
 
         """
+        summary = self._summary(run)
+        run.finish(summary)
         if self._failure:
             raise self._failure
-        summary = {
+        self._file.write(f'\n],\n"summary": {json.dumps(summary, indent=2)},\n')
+        self._file.write(f'"run": {json.dumps(run.to_json(exit_status), indent=2)}\n}}\n')
+        self._file.flush()
+        self._file.truncate()
+        os.fsync(self._file.fileno())
+        self._partial.replace(self.path)
+        _sync_folder(self.path.parent)
+
+    def _summary(self, run: Run) -> dict[str, Any]:
+        return {
             "total": run.rows_read,
             **{name: self.counts[status] for status, name in _COUNTERS.items()},
             **self._calls,
@@ -170,14 +190,6 @@ class ResultsWriter:
             "rate_limited_seconds": round(run.rate_limited_seconds, 3),
             "endpoints": run.endpoints,
         }
-        self._file.write(f'\n],\n"summary": {json.dumps(summary, indent=2)},\n')
-        run_json = run.to_json(exit_status, complete=complete)
-        self._file.write(f'"run": {json.dumps(run_json, indent=2)}\n}}\n')
-        self._file.flush()
-        self._file.truncate()
-        os.fsync(self._file.fileno())
-        self._partial.replace(self.path)
-        _sync_folder(self.path.parent)
 
 
 def _utc_text(moment: datetime) -> str:

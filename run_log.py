@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from logger_config import get_file_logger, get_logger
 from outcomes import CallStatus, RowOutcome, RowStatus
-from results import ResultsWriter, Run
+from results import Run
 from stopping import Stop, StopReason
 
 logger, file_logger = get_logger(__name__), get_file_logger()
@@ -84,29 +84,37 @@ def show_payloads(outcomes: Sequence[RowOutcome], shown: int) -> int:
     return shown
 
 
-def log_summary(results: ResultsWriter, run: Run) -> None:
-    """Log how many rows ended how."""
-    count = results.counts
+def log_summary(run: Run) -> None:
+    """Log how many rows of a finished run ended how."""
     logger.info(RULE)
     logger.info("INTEGRATION SUMMARY")
     logger.info(RULE)
-    logger.info("Total users processed: %d", run.rows_read - count[RowStatus.NOT_ATTEMPTED])
-    logger.info("✓ Successful (both API calls): %d", count[RowStatus.SUCCESSFUL])
-    logger.info("⚠ Partial failures (one call failed): %d", count[RowStatus.PARTIAL_FAILURE])
-    logger.info("✗ Total failures (both calls failed): %d", count[RowStatus.TOTAL_FAILURE])
-    if run.changed_only:
-        logger.info("Unchanged since an earlier run: %d", count[RowStatus.UNCHANGED])
-    if run.dry_run:
-        logger.info("Would be sent: %d. This was a dry run", count[RowStatus.PLANNED])
-    if not_attempted := count[RowStatus.NOT_ATTEMPTED]:
+    for line in summary_lines(run):
+        logger.info("%s", line)
+    if not_attempted := run.summary["not_attempted"]:
         logger.warning("Not attempted: %d of %d users", not_attempted, run.rows_read)
-    logger.info(
-        "%d requests in %.1f s, %d of them repeated, %.1f s held back by rate limits",
-        run.requests,
-        run.sending_seconds,
-        run.retries,
-        run.rate_limited_seconds,
+
+
+def summary_lines(run: Run) -> list[str]:
+    """Return how many rows of a finished run ended how; none for a run that never began."""
+    count = run.summary
+    if not count:
+        return []
+    lines = [
+        f"Total users processed: {count['total'] - count['not_attempted']}",
+        f"✓ Successful (both API calls): {count['successful']}",
+        f"⚠ Partial failures (one call failed): {count['partial_failures']}",
+        f"✗ Total failures (both calls failed): {count['total_failures']}",
+    ]
+    if run.changed_only:
+        lines.append(f"Unchanged since an earlier run: {count['unchanged']}")
+    if run.dry_run:
+        lines.append(f"Would be sent: {count['planned']}. This was a dry run")
+    lines.append(
+        f"{run.requests} requests in {run.sending_seconds:.1f} s, {run.retries} of them repeated, "
+        f"{run.rate_limited_seconds:.1f} s held back by rate limits"
     )
+    return lines
 
 
 def advice(stop: Stop, base_url: str) -> str:

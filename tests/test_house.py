@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from dotenv import dotenv_values
 
-import main
+import command_line
 from settings import HERE, VARIABLES, Settings
 
 README = (HERE / "README.md").read_text(encoding="utf-8")
@@ -19,6 +19,7 @@ SHARED_WORDS = {"logger_config", "outcomes"}
 # Who may import whom: rows go from top to bottom and never back.
 MAY_IMPORT = {
     "main": MODULES | {"sandbox"},
+    "command_line": set(),
     "settings": set(),
     "db_connection": {"row_spool", "logger_config"},
     "row_spool": {"outcomes"},
@@ -128,9 +129,9 @@ def test_the_readme_shows_the_help_as_it_is():
     assert done.stdout.strip() in README
 
 
-@pytest.mark.parametrize("status", main.ExitStatus)
+@pytest.mark.parametrize("status", command_line.ExitStatus)
 def test_the_readme_names_every_exit_status(status):
-    assert f"\n  {status:<4} {main.MEANINGS[status]}\n" in README
+    assert f"\n  {status:<4} {command_line.MEANINGS[status]}\n" in README
 
 
 def test_the_readme_gives_every_dependency_its_reason():

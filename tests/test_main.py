@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import command_line
 import iterable_client
 import main
 from payloads import Payloads
@@ -33,11 +34,12 @@ class Job:
         self.folder = folder
         self.program = program
 
-    def start(self, *args, **environ):
+    def start(self, *args, before=None, **environ):
         return subprocess.Popen(
             [sys.executable, self.program, *args],
             cwd=self.folder,
             env=BARE | self.environ | environ,
+            preexec_fn=before,  # noqa: PLW1509 - no other thread is about to fork
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -380,7 +382,7 @@ def test_the_demo_needs_nothing_and_leaves_only_its_results(tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("args", "status", "shown"),
     [
-        (["--version"], 0, main.__version__),
+        (["--version"], 0, command_line.VERSION),
         (["--help"], 0, "--env-file PATH"),
         (["--no-such-flag"], 2, "unrecognized arguments"),
     ],

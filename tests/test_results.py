@@ -34,8 +34,8 @@ def write(folder, outcomes=(), **run):
         results.reserve(len(outcomes))
         for outcome in outcomes:
             results.add([outcome])
-        record = Run(version="1.0.0", rows_read=len(outcomes), **run)
-        results.finish(record, 1, complete=True)
+        record = Run(version="1.0.0", rows_read=len(outcomes), complete=True, **run)
+        results.finish(record, 1)
     return json.loads(results.path.read_text())
 
 
@@ -96,7 +96,7 @@ def test_the_file_is_there_only_when_it_is_whole_and_only_for_its_owner(tmp_path
     with ResultsWriter(tmp_path, STARTED) as results:
         results.add(OUTCOMES[:1])
         assert not results.path.exists()
-        results.finish(Run(version="1", rows_read=1), 0, complete=True)
+        results.finish(Run(version="1", rows_read=1), 0)
     assert results.path.name == "integration_results_20260113_143045.json"
     assert stat.S_IMODE(results.path.stat().st_mode) == 0o600
     assert list(tmp_path.iterdir()) == [results.path]
@@ -112,7 +112,7 @@ def test_runs_of_one_second_do_not_share_a_file(tmp_path):
     first = write(tmp_path)
     with ResultsWriter(tmp_path, STARTED) as running:
         third = write(tmp_path)
-        running.finish(Run(version="1"), 0, complete=True)
+        running.finish(Run(version="1"), 0)
     names = sorted(path.name for path in tmp_path.iterdir())
     stem = "integration_results_20260113_143045"
     assert names == [f"{stem}.json", f"{stem}_2.json", f"{stem}_3.json"]
@@ -158,7 +158,7 @@ def test_the_partial_file_of_a_killed_run_is_removed_and_that_of_a_living_run_is
         write(tmp_path)
         assert alive.exists()
         assert not dead.exists()
-        living.finish(Run(version="1"), 0, complete=True)
+        living.finish(Run(version="1"), 0)
 
 
 def test_a_disk_that_fills_up_costs_the_file_but_not_the_counts(tmp_path):
@@ -169,7 +169,7 @@ def test_a_disk_that_fills_up_costs_the_file_but_not_the_counts(tmp_path):
         results.add(OUTCOMES)
         assert results.counts.total() == 1001 * len(OUTCOMES)
         with pytest.raises(OSError, match="space"):
-            results.finish(Run(version="1"), 0, complete=True)
+            results.finish(Run(version="1"), 0)
     assert list(tmp_path.iterdir()) == []
 
 

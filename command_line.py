@@ -1,0 +1,89 @@
+"""The command line: what may be asked for, and what the exit status answers."""
+
+import argparse
+from enum import IntEnum
+from pathlib import Path
+
+VERSION = "1.0.0"
+DESCRIPTION = (
+    "Copy the pro users with recent engagement out of MySQL and deliver each of them to Iterable."
+)
+
+
+class ExitStatus(IntEnum):
+    """What a caller such as cron learns from the run. The numbers stay as they are."""
+
+    OK = 0
+    NOT_ALL_DELIVERED = 1
+    USAGE = 2
+    DATABASE = 3
+    STOPPED = 4
+    BUG = 70
+    BUSY = 75
+    SIGINT = 130
+    SIGTERM = 143
+
+
+MEANINGS = {
+    ExitStatus.OK: "every row delivered, or nothing to deliver",
+    ExitStatus.NOT_ALL_DELIVERED: "the run finished; some rows were not delivered",
+    ExitStatus.USAGE: "usage, settings or no room on the disk; nothing was sent",
+    ExitStatus.DATABASE: "database: no connection, query failed, row count; nothing was sent",
+    ExitStatus.STOPPED: "stopped early: all refused, Iterable down, time over, disk full",
+    ExitStatus.BUG: "a bug: see the traceback in the log",
+    ExitStatus.BUSY: "another run is under way; nothing was done",
+    ExitStatus.SIGINT: "interrupted (Ctrl-C); rows in flight were finished",
+    ExitStatus.SIGTERM: "terminated; rows in flight were finished",
+}
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line; exits with status 2 when it is wrong."""
+    statuses = "\n".join(f"  {status:<4} {meaning}" for status, meaning in MEANINGS.items())
+    parser = argparse.ArgumentParser(
+        prog="main.py",
+        description=DESCRIPTION,
+        epilog=f"exit status:\n{statuses}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--env-file",
+        type=Path,
+        metavar="PATH",
+        help="read the settings from PATH instead of .env beside main.py",
+    )
+    parser.add_argument(
+        "--demo",
+        action="store_true",
+        help="run the job against a private database and a local Iterable; needs no settings",
+    )
+    parser.add_argument(
+        "--bulk",
+        action="store_true",
+        help="send up to 1000 rows in one request; 5000 users a second instead of 500",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="write the results file with every payload; send nothing",
+    )
+    parser.add_argument(
+        "--limit", type=_row_count, metavar="N", help="take the first N rows of the query only"
+    )
+    parser.add_argument(
+        "--changed-only",
+        action="store_true",
+        help="skip what Iterable already holds from earlier runs",
+    )
+    parser.add_argument(
+        "--quiet", action="store_true", help="print nothing, but one line if the run fails"
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
+    return parser.parse_args(argv)
+
+
+def _row_count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number

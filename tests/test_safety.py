@@ -1,0 +1,301 @@
+"""Whatever happens on the way: every row accounted for, and another run finishes the work."""
+
+import resource
+import signal
+import sqlite3
+import time
+
+import pytest
+
+from sandbox.faults import Fault
+from tests.test_main import Job, add_pro_users, copy_program
+from tests.test_main import job as job  # noqa: PLC0414 - a fixture
+
+pytestmark = pytest.mark.database
+
+
+def outcomes(job):
+    return sorted(row["outcome"] for row in job.results["results"])
+
+
+def forget_results(job):
+    for path in job.folder.glob("results/*"):
+        path.unlink()
+
+
+def is_sending(job):
+    return "STEP 5" in (job.log if (job.folder / "logs" / "job.log").exists() else "")
+
+
+def wait_until(condition, seconds=20):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("mode", [[], ["--bulk"]], ids=["per-user", "bulk"])
+def test_changed_only_sends_call_by_call_what_iterable_does_not_hold(job, iterable, database, mode):
+    assert job(*mode).returncode == 0
+    forget_results(job)
+    database.execute("UPDATE customers SET first_name = 'Sally' WHERE id = 1")
+    database.execute(
+        "INSERT INTO page_views (user_id, page, event_time) VALUES (5, 'pricing', NOW())"
+    )
+    before = len(iterable.requests)
+    done = job("--changed-only", *mode)
+    assert done.returncode == 0
+    calls = {
+        row["customer_id"]: (row["users_update"]["status"], row["events_track"]["status"])
+        for row in job.results["results"]
+    }
+    assert calls.pop(1) == ("delivered", "unchanged")
+    assert calls.pop(5) == ("unchanged", "delivered")
+    assert set(calls.values()) == {("unchanged", "unchanged")}
+    assert job.results["summary"]["unchanged"] == 1
+    assert len(iterable.requests) - before == 2
+    assert "Unchanged since an earlier run: 1" in done.stdout
+
+
+def test_changed_only_sends_the_event_that_did_not_arrive_and_not_its_user(job, iterable):
+    iterable.set_faults(Fault("answer", endpoint="events/track", status=400, body="{}", times=1))
+    assert job().returncode == 1
+    forget_results(job)
+    before = len(iterable.requests)
+    assert job("--changed-only").returncode == 0
+    assert [r.path for r in list(iterable.requests)[before:]] == ["/api/events/track"]
+    assert len(iterable.events) == 3
+
+
+def test_another_key_is_another_destination(job, iterable):
+    job()
+    iterable.change(api_key="another-key")
+    done = job("--changed-only", ITERABLE_API_KEY="another-key")
+    assert "Unchanged since an earlier run: 0" in done.stdout
+    assert "Successful (both API calls): 3" in done.stdout
+
+
+def test_a_second_run_ends_at_once_and_touches_no_file_of_the_first(job, iterable):
+    iterable.set_faults(Fault("hang", times=1))
+    first = job.start()
+    wait_until(lambda: is_sending(job))
+    time.sleep(0.2)
+    files = {path: path.stat().st_mtime_ns for path in job.folder.rglob("*")}
+    began_s = time.monotonic()
+    second = job()
+    seconds = time.monotonic() - began_s
+    assert second.returncode == 75
+    assert "Another run is under way" in second.stderr
+    assert {path: path.stat().st_mtime_ns for path in job.folder.rglob("*")} == files
+    assert seconds < 5  # a process start on a busy machine; the wait itself is none
+    first.kill()
+    first.communicate()
+    assert job().returncode == 0
+
+
+def test_a_killed_run_leaves_no_lock_no_half_file_and_its_work_is_not_done_twice(
+    job, iterable, database
+):
+    add_pro_users(database, 200)
+    iterable.change(latency_ms=20)
+    first = job.start(ITERABLE_WORKERS="4")
+    wait_until(lambda: len(iterable.events) > 40)
+    first.kill()
+    first.communicate()
+    assert not list(job.folder.glob("results/integration_results_*.json"))
+    held = len(iterable.events)
+    assert job("--changed-only").returncode == 0
+    assert len(iterable.events) == 203
+    assert all(event.user_existed for event in iterable.events.values())
+    again = sum(event.received > 1 for event in iterable.events.values())
+    assert again <= 4 + 8
+    assert job.results["summary"]["unchanged"] >= held - 4 - 8
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"]
+)
+def test_a_second_signal_ends_at_once(job, iterable, number, status):
+    iterable.set_faults(Fault("hang"))
+    process = job.start()
+    wait_until(lambda: is_sending(job))
+    time.sleep(0.2)
+    process.send_signal(number)
+    time.sleep(0.2)
+    assert process.poll() is None
+    process.send_signal(number)
+    process.communicate(timeout=5)
+    assert process.returncode == -number
+    assert not list(job.folder.glob("results/integration_results_*.json"))
+
+
+def test_iterable_being_down_stops_early_and_another_run_does_the_rest(job, iterable, database):
+    add_pro_users(database, 500)
+    iterable.set_faults(Fault("gateway", status=503))
+    done = job(ITERABLE_MAX_ATTEMPTS="1", ITERABLE_WORKERS="20")
+    assert done.returncode == 4
+    assert "Iterable seems to be down" in done.stderr
+    assert "--changed-only" in done.stderr
+    summary = job.results["summary"]
+    assert 100 <= summary["total_failures"] < 200
+    assert summary["total_failures"] + summary["not_attempted"] == 503
+    assert job.results["run"]["complete"] is False
+    forget_results(job)
+    iterable.set_faults()
+    assert job("--changed-only").returncode == 0
+    assert len(iterable.events) == 503
+
+
+def test_the_deadline_stops_the_run(job, iterable, database):
+    add_pro_users(database, 100)
+    iterable.change(latency_ms=100)
+    done = job(MAX_RUNTIME_SECONDS="0.9", ITERABLE_WORKERS="2")
+    assert done.returncode == 4
+    assert "MAX_RUNTIME_SECONDS is over" in done.stderr
+    summary = job.results["summary"]
+    assert summary["successful"] + summary["not_attempted"] == 103
+    assert summary["not_attempted"] > 50
+
+
+@pytest.mark.parametrize("limits", [{"MIN_ROWS": "4"}, {"MAX_ROWS": "2"}], ids=["min", "max"])
+def test_a_row_count_that_cannot_be_right_sends_nothing(job, iterable, limits):
+    done = job(**limits)
+    assert done.returncode == 3
+    (name,) = limits
+    assert f"Query 2 found 3 rows and {name} is" in done.stderr
+    assert outcomes(job) == ["not_attempted"] * 3
+    assert not iterable.requests
+    assert name in job.results["run"]["error"]
+
+
+def test_limit_takes_the_first_rows_only(job, iterable):
+    assert job("--limit", "2").returncode == 0
+    assert len(iterable.users) == job.results["summary"]["total"] == 2
+    assert job.results["run"]["limit"] == 2
+
+
+def test_a_dry_run_shows_every_payload_and_sends_nothing(job, iterable, database):
+    add_pro_users(database, 10)
+    done = job("--dry-run")
+    assert done.returncode == 0
+    assert not iterable.requests
+    assert outcomes(job) == ["planned"] * 13
+    row = job.results["results"][0]
+    assert row["users_update"]["payload"]["email"] == row["email"]
+    assert row["events_track"]["payload"]["id"] == row["events_track"]["event_id"]
+    assert done.stdout.count("POST /api/users/update") == 3
+    assert "POST" not in job.log
+    assert "--changed-only" not in job("--changed-only").stderr
+    assert len(iterable.events) == 13
+
+
+def test_a_results_folder_that_fills_up_before_the_run_sends_nothing(job, iterable, database):
+    add_pro_users(database, 3000)
+    small = (1_500_000, 1_500_000)
+    process = job.start(before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, small))
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 2, err
+    assert "RESULTS_DIR" in err
+    assert "Traceback" not in err
+    assert not iterable.requests
+
+
+def test_a_results_folder_that_goes_away_is_told_and_the_ledger_has_what_was_sent(
+    job, iterable, database
+):
+    add_pro_users(database, 60)
+    iterable.change(latency_ms=30)
+    process = job.start(ITERABLE_WORKERS="2")
+    wait_until(lambda: len(iterable.events) > 5)
+    forget_results(job)
+    (job.folder / "results").rmdir()
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 4
+    assert "The results could not be written" in err
+    assert "STATE_FILE knows" in err
+    done = job("--changed-only")
+    assert done.returncode == 0
+    assert "Unchanged since an earlier run: 63" in done.stdout
+
+
+def test_a_damaged_ledger_is_told_and_left_as_it_is(job, iterable):
+    state = job.folder / "state" / "sync_state.sqlite3"
+    state.parent.mkdir()
+    state.write_text("not a ledger, but long enough to look at " * 30)
+    before = state.read_bytes()
+    done = job()
+    assert done.returncode == 2
+    assert "STATE_FILE" in done.stderr
+    assert "Move it away" in done.stderr
+    assert state.read_bytes() == before
+    assert not iterable.requests
+
+
+def test_a_ledger_that_another_program_reads_is_waited_out_by_nobody(job):
+    job()
+    with sqlite3.connect(job.environ["STATE_FILE"]) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert job().returncode == 75
+    other.close()
+
+
+def test_quiet_prints_nothing_when_all_is_well_and_one_line_when_not(job, iterable):
+    done = job("--quiet")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert "Successful (both API calls): 3" in job.log
+    iterable.set_faults(Fault("answer", endpoint="events/track", status=400, body="{}", times=1))
+    done = job("--quiet")
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("main.py: exit status 1, the run finished; some rows were not delivered")
+
+
+def test_quiet_also_covers_settings_that_cannot_be_used(tmp_path):
+    done = Job({}, tmp_path, copy_program(tmp_path / "copy"))("--quiet")
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert "DB_HOST is missing" in line
+
+
+def test_an_env_file_that_others_may_read_is_warned_about(job, tmp_path):
+    env_file = tmp_path / "job.env"
+    env_file.write_text("".join(f"{name}={value}\n" for name, value in job.environ.items()))
+    env_file.chmod(0o644)
+    job.environ = {}
+    done = job("--env-file", str(env_file))
+    assert done.returncode == 0
+    assert f"{env_file} holds secrets and others may read it" in done.stderr
+
+
+def test_a_log_that_fails_half_way_is_told_once_and_the_run_goes_on(job):
+    done = job(LOG_FILE="/dev/full")
+    assert done.returncode == 0
+    assert done.stderr.count("LOG_FILE is missing lines") == 1
+    assert "Traceback" not in done.stderr
+    assert "Successful (both API calls): 3" in done.stdout
+
+
+def test_the_monitors_are_told(job, tmp_path):
+    metrics = tmp_path / "metrics" / "iterable.prom"
+    metrics.parent.mkdir()
+    assert job(METRICS_FILE=str(metrics)).returncode == 0
+    assert "iterable_sync_" in metrics.read_text()
+
+
+def test_a_monitor_that_cannot_be_reached_changes_nothing(job):
+    url = "http://127.0.0.1:9/secret-check"
+    done = job(HEARTBEAT_URL=url, METRICS_FILE="/dev/null/iterable.prom")
+    assert done.returncode == 0
+    assert "HEARTBEAT_URL" in done.stderr
+    assert "METRICS_FILE" in done.stderr
+    assert "secret-check" not in done.stderr + job.log
+
+
+def test_percentiles_and_answers_are_recorded_by_endpoint(job, iterable):
+    iterable.set_faults(Fault("server_error", times=1))
+    job()
+    endpoints = job.results["summary"]["endpoints"]
+    assert endpoints["users/update"]["answers"] == {"200": 3, "500": 1}
+    assert endpoints["events/track"]["requests"] == 3
+    latency = endpoints["events/track"]["latency_seconds"]
+    assert 0 <= latency["p50"] <= latency["p95"] <= latency["max"] < 10
