@@ -1,8 +1,13 @@
 """Reading from a real server: what comes out, what is refused, what each failure is told."""
 
+import contextlib
+import math
 import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
+from zoneinfo import ZoneInfo
 
 import pytest
 import trustme
@@ -10,6 +15,43 @@ import trustme
 import db_connection
 from db_connection import JOB_COLUMNS, DatabaseConnection, DatabaseError, load_query
 from payloads import Payloads
+from sandbox.database import PrivateDatabase
+from tests.rows import make_row
+
+# Some 8 MB, sent as it is found: much more than the sockets on the way hold.
+LONG_ANSWER = "SELECT v1.id AS n, REPEAT('x', 100) AS x FROM {0} v1, {0} v2, {0} v3"
+
+
+class Wire:
+    """Stands between the job and the server. It passes ``left`` bytes of answers, then nothing."""
+
+    def __init__(self, options):
+        self.left = math.inf
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._server = socket.socket(socket.AF_UNIX if "unix_socket" in options else socket.AF_INET)
+        self._server.connect(options.get("unix_socket") or (options["host"], options["port"]))
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self):
+        with contextlib.suppress(OSError):
+            client, _ = self._listener.accept()
+            threading.Thread(target=self._ask, args=[client], daemon=True).start()
+            while self.left > 0 and (data := self._server.recv(4096)):
+                if self.left > 0:
+                    client.sendall(data)
+                    self.left -= len(data)
+
+    def _ask(self, client):
+        with contextlib.suppress(OSError), client:
+            while data := client.recv(4096):
+                self._server.sendall(data)
+
+    def close(self):
+        with contextlib.suppress(OSError):
+            self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+        self._listener.close()
 
 
 def connection_to(settings, **changes):
@@ -139,6 +181,7 @@ def test_a_login_that_fails_says_what_to_check(database, changes, told):
         ("SELECT no_such_column FROM customers", "a column is missing"),
         ("SELEC 1", "check the query's syntax"),
         ("SELECT 1 AS a, 2 AS a", "the query returns a twice"),
+        ("SELECT 1; SELECT 2", "check the query's syntax"),
     ],
 )
 def test_a_query_that_fails_says_what_to_check(database, sql, told):
@@ -161,6 +204,85 @@ def test_the_server_ends_a_query_that_runs_too_long(database):
         connection_to(database.settings, query_timeout_s=1), f"SELECT SUM(v1.id) FROM {views}"
     )
     assert "ran longer than DB_QUERY_TIMEOUT_SECONDS" in error
+
+
+@pytest.mark.database
+def test_a_server_that_stalls_is_given_up(database, monkeypatch):
+    monkeypatch.setattr(db_connection, "READ_MARGIN_S", 0)
+
+    def error_after(passing):
+        with closing(Wire(database.server.connection_options())) as wire:
+            through = {"host": "127.0.0.1", "port": wire.port, "query_timeout_s": 1}
+            with connection_to(database.settings, **through) as connection:
+                wire.left = passing
+                with pytest.raises(DatabaseError) as caught:
+                    connection.execute_query(LONG_ANSWER.format("page_views"))
+        return str(caught.value)
+
+    # Before the query, before its answer, in the middle of the answer.
+    with ThreadPoolExecutor() as pool:
+        for error in pool.map(error_after, [0, 1, 100_000]):
+            assert error.startswith("the query failed: the server did not answer in time")
+
+
+@pytest.mark.database
+def test_a_server_that_dies_in_the_middle_of_its_answer_is_told(database_server):
+    if database_server.kind != "mariadb" or not database_server.server:
+        pytest.skip("needs a server of our own that starts quickly")
+    many = LONG_ANSWER.format("information_schema.collations")
+    with contextlib.ExitStack() as stack:
+        private = stack.enter_context(PrivateDatabase(database_server.server))
+        there = connection_to(private.settings, database="information_schema")
+        _, batches = stack.enter_context(there)._run(many)
+        next(batches)
+        private.kill()
+        with pytest.raises(DatabaseError, match=r"the query failed: .*closed the connection"):
+            list(batches)
+
+
+@pytest.mark.database
+def test_a_zone_that_the_server_does_not_know_says_what_to_do(database):
+    error = error_of(connection_to(database.settings, time_zone="No/Such_Zone"))
+    assert "the server does not know DB_TIME_ZONE; load its time zone tables" in error
+
+
+def teach_berlin(server):
+    """Give a server of our own the clock changes of Berlin in 2026."""
+    spring, autumn = (
+        int(datetime(2026, m, d, 1, tzinfo=UTC).timestamp()) for m, d in [(3, 29), (10, 25)]
+    )
+    with closing(server) as connection, connection.cursor() as cursor:
+        for table, rows in (
+            ("", "(9, 'N')"),
+            ("_name", "('Europe/Berlin', 9)"),
+            ("_transition", f"(9, 0, 1), (9, {spring}, 2), (9, {autumn}, 1)"),
+            ("_transition_type", "(9, 1, 3600, 0, 'CET'), (9, 2, 7200, 1, 'CEST')"),
+        ):
+            cursor.execute(f"INSERT INTO mysql.time_zone{table} VALUES {rows}")
+
+
+@pytest.mark.database
+@pytest.mark.parametrize(
+    ("stored", "read"),
+    [
+        ("2026-01-13 12:00:00", "2026-01-13 12:00:00"),
+        ("2026-07-13 12:00:00", "2026-07-13 12:00:00"),
+        ("2026-10-25 00:30:00", "2026-10-25 00:30:00"),
+        ("2026-10-25 01:30:00", "2026-10-25 00:30:00"),
+    ],
+    ids=["winter", "summer", "the first 02:30", "the second 02:30, told as the first"],
+)
+def test_a_timestamp_in_a_named_zone(database, stored, read):
+    [(known,)] = database.execute("SELECT CONVERT_TZ(NOW(), '+00:00', 'Europe/Berlin')")
+    if known is None:
+        if not database.server.server or database.server.kind == "seekdb":
+            pytest.skip("the server has no time zone tables")
+        teach_berlin(database.connect())
+    database.execute("UPDATE page_views SET event_time = %s WHERE id = 1", (stored,))
+    with connection_to(database.settings, time_zone="Europe/Berlin") as connection:
+        [row] = connection.execute_query("SELECT event_time FROM page_views WHERE id = 1")
+    event = Payloads("db", ZoneInfo("Europe/Berlin")).event(make_row(**row))
+    assert datetime.fromtimestamp(event["createdAt"], UTC) == datetime.fromisoformat(f"{read}Z")
 
 
 @pytest.mark.database
@@ -215,6 +337,43 @@ def test_a_query_is_found_by_its_comment(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("text", "sql"),
+    [
+        ("SELECT 1 -- ends; here\n;\n-- over\n", "SELECT 1 -- ends; here"),
+        ("SELECT ';', `;`, \";\", 'it''s; \\'; /* ' */' # ;\n;;", None),
+        ("/* ; */ (SELECT 1) UNION SELECT 2", None),
+        ("with x as (select 1) select * from x;", None),
+    ],
+)
+def test_a_semicolon_in_text_or_in_a_comment_ends_no_query(tmp_path, text, sql):
+    path = tmp_path / "queries.sql"
+    path.write_text(f"-- Query 2: b\n{text}", encoding="utf-8-sig")
+    assert load_query(2, path) == (sql or text.rstrip(";").strip())
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "is empty"),
+        ("-- SELECT 1;\n/* SELECT 2; */ ;", "is empty"),
+        ("SELECT 1; SELECT 2;", "must be one statement"),
+        ("SELECT 1;\n-- and\nDELETE FROM customers;", "must be one statement"),
+        ("SELECT '\\\\'; DROP TABLE customers -- '", "must be one statement"),
+        ("DELETE FROM customers;", "must begin with SELECT or WITH"),
+        ("/*! DELETE */ SELECT 1", "must begin with SELECT or WITH"),
+        ("SELECTED", "must begin with SELECT or WITH"),
+        ("SELECT 1 INTO\nOUTFILE '/tmp/x'", "must return its rows, not write them"),
+        ("SELECT 1 /*!50000 INTO DUMPFILE '/tmp/x' */", "must return its rows, not write them"),
+    ],
+)
+def test_a_query_that_does_not_only_read_is_refused_by_name(tmp_path, text, told):
+    path = tmp_path / "phase2_queries.sql"
+    path.write_text(f"-- Query 2: b\n{text}\n-- Query 3: c\nSELECT 3;")
+    with pytest.raises(DatabaseError, match=rf"^Query 2 in phase2_queries.sql {told}"):
+        load_query(2, path)
+
+
+@pytest.mark.parametrize(
     "text", ["", "-- Query two: b\nSELECT 2;", 2 * "-- Query 2: b\nSELECT 2;\n"]
 )
 def test_a_query_that_is_not_there_once_is_an_error(tmp_path, text):
@@ -224,6 +383,10 @@ def test_a_query_that_is_not_there_once_is_an_error(tmp_path, text):
         load_query(2, path)
 
 
-def test_a_missing_query_file_is_named(tmp_path):
-    with pytest.raises(DatabaseError, match=r"nowhere\.sql cannot be read"):
+def test_a_query_file_that_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(DatabaseError, match=r"nowhere\.sql cannot be read: No such file"):
         load_query(2, tmp_path / "nowhere.sql")
+    path = tmp_path / "queries.sql"
+    path.write_bytes(b"-- Query 2: caf\xe9\nSELECT 2;")
+    with pytest.raises(DatabaseError, match=r"queries\.sql is not UTF-8"):
+        load_query(2, path)
