@@ -127,13 +127,16 @@ def test_text_survives_the_way_from_the_table_to_the_payload(database, value, se
         ("BIGINT UNSIGNED", "18446744073709551615", "18446744073709551615"),
         ("DATE", "2026-01-13", "2026-01-13"),
         ("DATETIME(6)", "2026-01-13 14:30:45.123456", "2026-01-13 14:30:45.123456"),
-        ("TIME", "26:03:04", "1 day, 2:03:04"),
+        ("TIME", "26:03:04", "26:03:04"),
         ("VARBINARY(20)", "Zoë", "Zoë"),
         ("BOOLEAN", "1", "1"),
         ("DOUBLE", "0.1", "0.1"),
         ("JSON", '{"a": 1}', '{"a": 1}'),
         ("SET('a','b','c')", "c,a", "a,c"),
         ("ENUM('a','b')", "b", "b"),
+        ("YEAR", "2026", "2026"),
+        ("BIT(8)", 5, "5"),
+        ("BLOB", "Zoë", "Zoë"),
     ],
 )
 def test_a_column_of_any_type_reaches_iterable_as_text(database, column_type, stored, sent):
