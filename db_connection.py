@@ -1,6 +1,7 @@
 """Rows out of MySQL or MariaDB, read-only and bounded in time."""
 
 import re
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -53,14 +54,18 @@ _LOST = (
 # What the operator can change, by the error's number. Numbers, because the connector's classes
 # differ between its two implementations.
 _HINTS = {
+    1040: "the server has no connection left; run again later, or raise its max_connections",
     1044: "this user has no rights on the database; grant SELECT or check DB_NAME",
     1045: "check DB_USER and DB_PASSWORD",
     1049: "check DB_NAME, or create the database with database_setup.sql",
     1054: "a column is missing; compare the tables with database_setup.sql",
     1064: "check the query's syntax in phase2_queries.sql",
+    1130: "the server admits nobody from this machine; create DB_USER for its address",
     1142: "this user needs SELECT on the tables",
     1146: "a table is missing; create it with database_setup.sql or check DB_NAME",
     1298: "the server does not know DB_TIME_ZONE; load its time zone tables, or use an offset",
+    1317: "somebody ended the query on the server; run again",
+    1698: "this user logs in without a password, by another way; create one of the job's own",
     1792: "the job's session is read-only; phase2_queries.sql may only SELECT",
     1969: "the query ran longer than DB_QUERY_TIMEOUT_SECONDS; check its index",
     2002: "check DB_HOST; no server listens on that socket",
@@ -145,6 +150,13 @@ class DatabaseConnection:
         except mysql.connector.Error as error:
             self.disconnect()
             raise _explain("cannot connect", error) from None
+        # What the connector trips over when it is no MySQL server that answers.
+        except (LookupError, TypeError, ValueError, struct.error) as error:
+            self.disconnect()
+            raise DatabaseError(
+                "cannot connect: check DB_HOST and DB_PORT; what answers there is no MySQL server "
+                f"({type(error).__name__})"
+            ) from None
         logger.debug("server %s, through %s", version, type(connection).__name__)
 
     def disconnect(self) -> None:
