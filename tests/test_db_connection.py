@@ -9,13 +9,15 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
+import mysql.connector
 import pytest
 import trustme
 
 import db_connection
 from db_connection import JOB_COLUMNS, DatabaseConnection, DatabaseError, load_query
 from payloads import Payloads
-from sandbox.database import PrivateDatabase
+from sandbox.database import PrivateDatabase, run_script
+from tests.conftest import local_servers
 from tests.rows import make_row
 
 # Some 8 MB, sent as it is found: much more than the sockets on the way hold.
@@ -236,17 +238,23 @@ def test_a_server_that_stalls_is_given_up(database, monkeypatch):
             assert error.startswith("the query failed: the server did not answer in time")
 
 
+@pytest.fixture
+def spare_server():
+    """Start a server for one test alone, which may change its tables or end it."""
+    path = next((each for each in local_servers() if each.name == "mariadbd"), None)
+    if path is None:
+        pytest.skip("needs a server that starts quickly")
+    with PrivateDatabase(path) as private:
+        private.settings["DB_NAME"] = "mysql"
+        yield private
+
+
 @pytest.mark.database
-def test_a_server_that_dies_in_the_middle_of_its_answer_is_told(database_server):
-    if database_server.kind != "mariadb" or not database_server.server:
-        pytest.skip("needs a server of our own that starts quickly")
-    many = LONG_ANSWER.format("information_schema.collations")
-    with contextlib.ExitStack() as stack:
-        private = stack.enter_context(PrivateDatabase(database_server.server))
-        there = connection_to(private.settings, database="information_schema")
-        _, batches = stack.enter_context(there)._run(many)
+def test_a_server_that_dies_in_the_middle_of_its_answer_is_told(spare_server):
+    with connection_to(spare_server.settings) as connection:
+        _, batches = connection._run(LONG_ANSWER.format("information_schema.collations"))
         next(batches)
-        private.kill()
+        spare_server.kill()
         with pytest.raises(DatabaseError, match=r"the query failed: .*closed the connection"):
             list(batches)
 
@@ -257,43 +265,36 @@ def test_a_zone_that_the_server_does_not_know_says_what_to_do(database):
     assert "the server does not know DB_TIME_ZONE; load its time zone tables" in error
 
 
-def teach_berlin(server):
-    """Give a server of our own the clock changes of Berlin in 2026."""
-    spring, autumn = (
-        int(datetime(2026, m, d, 1, tzinfo=UTC).timestamp()) for m, d in [(3, 29), (10, 25)]
-    )
-    with closing(server) as connection, connection.cursor() as cursor:
-        for table, rows in (
-            ("", "(9, 'N')"),
-            ("_name", "('Europe/Berlin', 9)"),
-            ("_transition", f"(9, 0, 1), (9, {spring}, 2), (9, {autumn}, 1)"),
-            ("_transition_type", "(9, 1, 3600, 0, 'CET'), (9, 2, 7200, 1, 'CEST')"),
-        ):
-            cursor.execute(f"INSERT INTO mysql.time_zone{table} VALUES {rows}")
-
-
 @pytest.mark.database
-@pytest.mark.parametrize(
-    ("stored", "read"),
-    [
-        ("2026-01-13 12:00:00", "2026-01-13 12:00:00"),
-        ("2026-07-13 12:00:00", "2026-07-13 12:00:00"),
-        ("2026-10-25 00:30:00", "2026-10-25 00:30:00"),
-        ("2026-10-25 01:30:00", "2026-10-25 00:30:00"),
-    ],
-    ids=["winter", "summer", "the first 02:30", "the second 02:30, told as the first"],
-)
-def test_a_timestamp_in_a_named_zone(database, stored, read):
-    [(known,)] = database.execute("SELECT CONVERT_TZ(NOW(), '+00:00', 'Europe/Berlin')")
-    if known is None:
-        if not database.server.server or database.server.kind == "seekdb":
-            pytest.skip("the server has no time zone tables")
-        teach_berlin(database.connect())
-    database.execute("UPDATE page_views SET event_time = %s WHERE id = 1", (stored,))
-    with connection_to(database.settings, time_zone="Europe/Berlin") as connection:
-        [row] = connection.execute_query("SELECT event_time FROM page_views WHERE id = 1")
-    event = Payloads("db", ZoneInfo("Europe/Berlin")).event(make_row(**row))
-    assert datetime.fromtimestamp(event["createdAt"], UTC) == datetime.fromisoformat(f"{read}Z")
+def test_a_timestamp_in_a_named_zone(spare_server):
+    spring, autumn = (
+        int(datetime(2026, *d, 1, tzinfo=UTC).timestamp()) for d in [(3, 29), (10, 25)]
+    )
+    stored = {
+        "2026-01-13 12:00:00": "2026-01-13 12:00:00",
+        "2026-07-13 12:00:00": "2026-07-13 12:00:00",
+        "2026-10-25 00:30:00": "2026-10-25 00:30:00",
+        "2026-10-25 01:30:00": "2026-10-25 00:30:00",  # the second 02:30 of that night
+    }
+    values = ", ".join(f"('{moment}')" for moment in stored)
+    with mysql.connector.connect(**spare_server.connection_options("mysql")) as connection:
+        run_script(
+            connection,
+            f"""
+            INSERT INTO time_zone VALUES (9, 'N');
+            INSERT INTO time_zone_name VALUES ('Europe/Berlin', 9);
+            INSERT INTO time_zone_transition VALUES (9, 0, 1), (9, {spring}, 2), (9, {autumn}, 1);
+            INSERT INTO time_zone_transition_type VALUES (9, 1, 3600, 0, 'CET');
+            INSERT INTO time_zone_transition_type VALUES (9, 2, 7200, 1, 'CEST');
+            CREATE TABLE moments (event_time TIMESTAMP);
+            INSERT INTO moments VALUES {values};
+            """,
+        )
+    with connection_to(spare_server.settings, time_zone="Europe/Berlin") as session:
+        rows = session.execute_query("SELECT event_time FROM moments")
+    payloads = Payloads("db", ZoneInfo("Europe/Berlin"))
+    sent = [payloads.event(make_row(**row))["createdAt"] for row in rows]
+    assert sent == [datetime.fromisoformat(f"{each}Z").timestamp() for each in stored.values()]
 
 
 @pytest.mark.database
