@@ -1,12 +1,15 @@
 """Rows out of MySQL or MariaDB, read-only and bounded in time."""
 
 import re
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
 import mysql.connector
+from mysql.connector import errors
 from mysql.connector.abstracts import MySQLConnectionAbstract, MySQLCursorAbstract
+from mysql.connector.constants import ClientFlag
 
 from logger_config import get_logger
 from row_spool import RowSpool
@@ -37,22 +40,39 @@ MAX_MESSAGE = 200
 
 UNKNOWN_SYSTEM_VARIABLE = 1193
 
+# What in an SQL text is no SQL. A comment that begins with /*! or /*M! is run, so it is not here.
+_QUOTED_OR_COMMENT = re.compile(
+    r"""'(?:[^'\\]|\\.)*' | "(?:[^"\\]|\\.)*" | `[^`]*`
+    | --(?=\s|$)[^\n]* | \#[^\n]* | /\*(?!M?!).*?\*/""",
+    re.DOTALL | re.VERBOSE,
+)
+
+_LOST = (
+    "the server did not answer in time, or closed the connection; check DB_HOST, DB_PORT and the "
+    "server's own log"
+)
 # What the operator can change, by the error's number. Numbers, because the connector's classes
 # differ between its two implementations.
 _HINTS = {
+    1040: "the server has no connection left; run again later, or raise its max_connections",
     1044: "this user has no rights on the database; grant SELECT or check DB_NAME",
     1045: "check DB_USER and DB_PASSWORD",
     1049: "check DB_NAME, or create the database with database_setup.sql",
     1054: "a column is missing; compare the tables with database_setup.sql",
     1064: "check the query's syntax in phase2_queries.sql",
+    1130: "the server admits nobody from this machine; create DB_USER for its address",
     1142: "this user needs SELECT on the tables",
     1146: "a table is missing; create it with database_setup.sql or check DB_NAME",
+    1298: "the server does not know DB_TIME_ZONE; load its time zone tables, or use an offset",
+    1317: "somebody ended the query on the server; run again",
+    1698: "this user logs in without a password, by another way; create one of the job's own",
     1792: "the job's session is read-only; phase2_queries.sql may only SELECT",
     1969: "the query ran longer than DB_QUERY_TIMEOUT_SECONDS; check its index",
     2002: "check DB_HOST; no server listens on that socket",
     2003: "check DB_HOST and DB_PORT, and that the server is running",
     2005: "check DB_HOST; the name cannot be resolved",
-    2013: "the server closed the connection; check DB_HOST, DB_PORT and the server's own log",
+    2006: _LOST,
+    2013: _LOST,
     2026: "TLS failed; check DB_SSL_CA and that the server's certificate names DB_HOST",
     2055: "the connection was lost, or TLS failed; check DB_SSL_CA and the server's own log",
     3024: "the query ran longer than DB_QUERY_TIMEOUT_SECONDS; check its index",
@@ -68,8 +88,9 @@ class DatabaseConnection:
 
     *host* is a name, an address or, when it begins with ``/``, the path of a Unix socket.
     *ssl_ca* is a CA file: when given, the server must prove its certificate and its name.
-    *time_zone* is the session's offset from UTC, such as ``+00:00``. *query_timeout_s* is the
-    server's limit for one statement, whole seconds.
+    *time_zone* is the session's: an offset from UTC such as ``+00:00``, or a name that the server
+    knows. *query_timeout_s* is the server's limit for one statement, whole seconds; a server that
+    says nothing for longer than that is given up.
 
     Every method raises DatabaseError, and nothing else, for what the server or the network do.
     """
@@ -94,6 +115,8 @@ class DatabaseConnection:
             "charset": "utf8mb4",
             "collation": "utf8mb4_general_ci",
             "autocommit": True,
+            # Not a second statement in one call, whatever it is made of.
+            "client_flags": [-ClientFlag.MULTI_STATEMENTS],
             "connection_timeout": CONNECT_TIMEOUT_S,
             "read_timeout": query_timeout_s + READ_MARGIN_S,
             **({"unix_socket": host} if host.startswith("/") else {"host": host, "port": port}),
@@ -127,6 +150,13 @@ class DatabaseConnection:
         except mysql.connector.Error as error:
             self.disconnect()
             raise _explain("cannot connect", error) from None
+        # What the connector trips over when it is no MySQL server that answers.
+        except (LookupError, TypeError, ValueError, struct.error) as error:
+            self.disconnect()
+            raise DatabaseError(
+                "cannot connect: check DB_HOST and DB_PORT; what answers there is no MySQL server "
+                f"({type(error).__name__})"
+            ) from None
         logger.debug("server %s, through %s", version, type(connection).__name__)
 
     def disconnect(self) -> None:
@@ -212,16 +242,18 @@ class DatabaseConnection:
 def load_query(number: int, path: Path = QUERIES_FILE) -> str:
     """Return the statement below the comment ``-- Query <number>: ...`` of an SQL file.
 
-    It ends before the next such comment, or with the file.
+    It ends with its semicolon, before the next such comment, or with the file.
 
     Raises:
-        DatabaseError: the file cannot be read or has no such query.
+        DatabaseError: the file cannot be read, has no such query, or not one that only reads.
 
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatabaseError(f"{path.name} cannot be read: {error}") from None
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DatabaseError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise DatabaseError(f"{path} is not UTF-8; save it as UTF-8") from None
     _, *parts = re.split(r"^-- Query (\d+):.*$", text, flags=re.MULTILINE)
     found = [sql for name, sql in zip(parts[::2], parts[1::2], strict=True) if name == str(number)]
     if len(found) != 1:
@@ -229,18 +261,39 @@ def load_query(number: int, path: Path = QUERIES_FILE) -> str:
             f"{path.name} must have one line '-- Query {number}: ...' above the job's query, "
             f"not {len(found)}"
         )
-    return found[0].strip().removesuffix(";")
+    try:
+        return _single_select(found[0])
+    except ValueError as error:
+        raise DatabaseError(f"Query {number} in {path.name} {error}") from None
+
+
+def _single_select(sql: str) -> str:
+    """Return the one statement of *sql* without its semicolon; ValueError if it does not only read.
+
+    The session is read-only all the same. This is for a clear word before anything is run.
+    """
+    # Of the same length, so that what is found in it is found at the same place in *sql*.
+    bare = _QUOTED_OR_COMMENT.sub(lambda match: " " * len(match[0]), sql)
+    end = bare.find(";") if ";" in bare else len(bare)
+    if not bare[:end].strip():
+        raise ValueError("is empty")
+    if bare[end:].strip("; \t\n"):
+        raise ValueError("must be one statement; there is more after its semicolon")
+    if not re.match(r"[\s(]*(SELECT|WITH)\b", bare, re.IGNORECASE):
+        raise ValueError("must begin with SELECT or WITH")
+    if re.search(r"\bINTO\s+(OUTFILE|DUMPFILE)\b", bare, re.IGNORECASE):
+        raise ValueError("must return its rows, not write them to a file with INTO")
+    return sql[:end].strip()
 
 
 def _explain(what: str, error: mysql.connector.Error) -> DatabaseError:
     """Say what failed, what to change and what the server said."""
     number = error.errno
     hint = _HINTS.get(number, "see the server's message")
-    # The connector uses MySQL's number 3024 for its own timeouts too.
-    if isinstance(
-        error,
-        mysql.connector.errors.ConnectionTimeoutError | mysql.connector.errors.ReadTimeoutError,
-    ):
-        hint = "the server did not answer in time; check DB_HOST, DB_PORT and the server's load"
+    # The connector uses MySQL's number 3024 for its own timeouts too, and -1 if a connection has
+    # gone dead unused.
+    timeouts = errors.ConnectionTimeoutError | errors.ReadTimeoutError
+    if isinstance(error, timeouts) or (isinstance(error, errors.OperationalError) and number == -1):
+        hint = _LOST
     said = " ".join(str(error.msg or "").split())[:MAX_MESSAGE]
     return DatabaseError(f"{what}: {hint} (MySQL error {number}: {said})")

@@ -8,6 +8,7 @@ column's type in MySQL, except ``recent_page_view``, which is always a boolean.
 import functools
 import hashlib
 import json
+import math
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,10 @@ EVENT_TABLE = "page_views"
 # Chosen once. Another value would give every event another id, and so send it a second time.
 EVENT_NAMESPACE = uuid.UUID("5b0c3c1e-6d5e-4c7d-9a53-1f2f3f0f8f61")
 
+# 2100-01-01 in unix seconds. Iterable would file an event under any moment, even one that only
+# stands for "never", such as 9999-12-31.
+END_OF_TIME = 4_102_444_800
+
 
 class RowError(ValueError):
     """The row cannot be sent as it is; the message names the column, not the value."""
@@ -32,7 +37,9 @@ class Payloads:
     """Builds request bodies for rows of one database.
 
     ``database`` is part of each event's identity. ``time_zone`` is the zone in which the database
-    session reports ``event_time``.
+    session reports ``event_time``. Where its clocks are set back, a time that comes twice is taken
+    for the first of the two; where they are set forward, a time that is missing is read with the
+    offset that held before.
     """
 
     database: str
@@ -54,14 +61,14 @@ class Payloads:
 
         Raises RowError. Source: POST /api/events/track, https://api.iterable.com/api/docs
         """
-        when = _moment(row)
+        when = _clock(row)
         fields = _present(row, "page", "browser", "location")
         fields["timestamp"] = when.isoformat(sep=" ")
         return {
             "email": _email(row),
             "eventName": EVENT_NAME,
             "id": self.event_id(row),
-            "createdAt": int(when.replace(tzinfo=self.time_zone).timestamp()),
+            "createdAt": self._unix_seconds(when),
             "dataFields": {**fields, "candidate": "yes"},
         }
 
@@ -95,6 +102,13 @@ class Payloads:
         before, after = _event_name_around(self.database)
         return str(uuid.uuid5(EVENT_NAMESPACE, f"{before}{json.dumps(view)}{after}"))
 
+    def _unix_seconds(self, when: datetime) -> int:
+        # A datetime's fold is 0 unless told otherwise, and that is the rule of the class docstring.
+        seconds = int(when.replace(tzinfo=self.time_zone).timestamp())
+        if not 0 < seconds < END_OF_TIME:
+            raise RowError("event_time is not within 1970 to 2099")
+        return seconds
+
 
 def encode(body: dict[str, Any]) -> bytes:
     """Return *body* as JSON in ASCII."""
@@ -109,7 +123,7 @@ def as_text(column: str, value: object) -> str | None:
     """Return a MySQL value as text, or None for NULL.
 
     Raises:
-        RowError: the value is no text, such as bytes that are not UTF-8.
+        RowError: the value has no text, such as bytes that are not UTF-8.
 
     """
     if value is None or (type(value) is str and value.isascii()):
@@ -122,7 +136,23 @@ def as_text(column: str, value: object) -> str | None:
         text.encode()
     except UnicodeError:
         raise RowError(f"{column} is not valid UTF-8 text") from None
+    except ValueError as error:
+        raise RowError(f"{column} {error}") from None
     return text
+
+
+def _number_text(value: float | Decimal) -> str:
+    if not math.isfinite(value):
+        raise ValueError("is not a finite number")
+    return repr(value) if isinstance(value, float) else format(value, "f")
+
+
+def _time_text(value: timedelta) -> str:
+    """Return a TIME as MySQL writes it, such as ``-26:03:04`` or ``00:00:01.500000``."""
+    seconds, micros = divmod(abs(value) // timedelta(microseconds=1), 1_000_000)
+    sign = "-" if value < timedelta() else ""
+    text = f"{sign}{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+    return f"{text}.{micros:06}" if micros else text
 
 
 # By exact type: a datetime is a date and a bool is an int, yet each reads differently.
@@ -130,13 +160,13 @@ _TO_TEXT: dict[type, Callable[[Any], str]] = {
     str: str,
     int: str,
     bool: lambda value: str(int(value)),
-    float: repr,
-    Decimal: lambda value: format(value, "f"),
+    float: _number_text,
+    Decimal: _number_text,
     bytes: bytes.decode,
     bytearray: bytearray.decode,
     date: date.isoformat,
     datetime: lambda value: value.isoformat(sep=" "),
-    timedelta: str,
+    timedelta: _time_text,
     set: lambda value: ",".join(sorted(value)),
 }
 
@@ -158,10 +188,13 @@ def _email(row: Row) -> str:
     email = (as_text("email", row["email"]) or "").strip()
     if not email:
         raise RowError("email is empty")
+    # No address has these, but a careless copy of one does. All else is for Iterable to judge.
+    if " " in email or not email.isprintable():
+        raise RowError("email has a blank or an invisible character inside")
     return email
 
 
-def _moment(row: Row) -> datetime:
+def _clock(row: Row) -> datetime:
     """Return ``event_time`` to the whole second, without a zone."""
     value = row["event_time"]
     if isinstance(value, datetime):

@@ -22,7 +22,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    FilePath,
     SecretStr,
     ValidationError,
     ValidationInfo,
@@ -50,8 +49,19 @@ class SettingsError(Exception):
         super().__init__("; ".join(self.problems) + (f". {hint}" if hint else ""))
 
 
-def _beside_main(path: object) -> object:
-    return HERE / Path(path).expanduser() if isinstance(path, str | Path) else path
+def _beside_main(path: str) -> Path:
+    try:
+        return HERE / Path(path).expanduser()
+    except RuntimeError:
+        raise ValueError("begins with ~ and a user who has no home here") from None
+
+
+def _readable(path: Path) -> Path:
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise ValueError(f"names a file that cannot be read: {error.strerror}") from None
+    return path
 
 
 def _upper(text: object) -> object:
@@ -150,7 +160,7 @@ class Settings(BaseModel):
     db_password: Annotated[SecretStr, BeforeValidator(_unstripped)]
     db_password_file: FolderOrFile | None = None
     db_name: Text
-    db_ssl_ca: Annotated[FilePath | None, BeforeValidator(_beside_main)] = None
+    db_ssl_ca: Annotated[FolderOrFile, AfterValidator(_readable)] | None = None
     db_time_zone: Annotated[str, AfterValidator(_time_zone)] = "+00:00"
     db_query_timeout_seconds: Annotated[int, Field(ge=1, le=86400)] = 300
 
@@ -219,8 +229,9 @@ def load_environment_variables(
     try:
         settings = Settings.model_validate(_without_blanks(values))
     except ValidationError as error:
-        details = [detail for detail in error.errors() if detail["loc"][0] not in unread]
-        problems += [_sentence(detail, values) for detail in details]
+        for detail in error.errors():
+            if str(detail["loc"][0]).removesuffix("_FILE") not in unread:
+                problems.append(_sentence(detail, values))
     if problems:
         no_file = env_file is not None and not env_file.exists()
         raise SettingsError(problems, _first_steps(env_file) if no_file else "")
@@ -258,7 +269,7 @@ def _read_secret_files(values: dict[str, str], environ: Mapping[str, str]) -> di
             del values[other]
         elif other in given:
             try:
-                values[name] = _secret_in(HERE / Path(values[other].strip()).expanduser())
+                values[name] = _secret_in(_beside_main(values[other].strip()))
             except ValueError as error:
                 problems[name] = f"{other} {error}"
     return problems
@@ -327,7 +338,7 @@ def _sentence(detail: ErrorDetails, values: Mapping[str, str]) -> str:
     if detail["type"] == "missing":
         return f"{name} is {'empty' if name in values else 'missing'}"
     text = detail["msg"].removeprefix("Value error, ")
-    return f"{name} {text.replace('Input should', 'must').replace('Path does', 'does')}"
+    return f"{name} {text.replace('Input should', 'must')}"
 
 
 def _suggestion(name: str) -> str:

@@ -1,15 +1,59 @@
 """Reading from a real server: what comes out, what is refused, what each failure is told."""
 
+import contextlib
+import math
 import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
+from zoneinfo import ZoneInfo
 
+import mysql.connector
 import pytest
 import trustme
 
 import db_connection
 from db_connection import JOB_COLUMNS, DatabaseConnection, DatabaseError, load_query
 from payloads import Payloads
+from sandbox.database import PrivateDatabase, run_script
+from tests.conftest import local_servers
+from tests.rows import make_row
+
+# Some 8 MB, sent as it is found: much more than the sockets on the way hold.
+LONG_ANSWER = "SELECT v1.id AS n, REPEAT('x', 100) AS x FROM {0} v1, {0} v2, {0} v3"
+
+
+class Wire:
+    """Stands between the job and the server. It passes ``left`` bytes of answers, then nothing."""
+
+    def __init__(self, options):
+        self.left = math.inf
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._server = socket.socket(socket.AF_UNIX if "unix_socket" in options else socket.AF_INET)
+        self._server.connect(options.get("unix_socket") or (options["host"], options["port"]))
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self):
+        with contextlib.suppress(OSError):
+            client, _ = self._listener.accept()
+            threading.Thread(target=self._ask, args=[client], daemon=True).start()
+            while self.left > 0 and (data := self._server.recv(4096)):
+                if self.left > 0:
+                    client.sendall(data)
+                    self.left -= len(data)
+
+    def _ask(self, client):
+        with contextlib.suppress(OSError), client:
+            while data := client.recv(4096):
+                self._server.sendall(data)
+
+    def close(self):
+        with contextlib.suppress(OSError):
+            self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+        self._listener.close()
 
 
 def connection_to(settings, **changes):
@@ -85,17 +129,21 @@ def test_text_survives_the_way_from_the_table_to_the_payload(database, value, se
         ("BIGINT UNSIGNED", "18446744073709551615", "18446744073709551615"),
         ("DATE", "2026-01-13", "2026-01-13"),
         ("DATETIME(6)", "2026-01-13 14:30:45.123456", "2026-01-13 14:30:45.123456"),
-        ("TIME", "26:03:04", "1 day, 2:03:04"),
+        ("TIME", "26:03:04", "26:03:04"),
         ("VARBINARY(20)", "Zoë", "Zoë"),
         ("BOOLEAN", "1", "1"),
         ("DOUBLE", "0.1", "0.1"),
         ("JSON", '{"a": 1}', '{"a": 1}'),
         ("SET('a','b','c')", "c,a", "a,c"),
         ("ENUM('a','b')", "b", "b"),
+        ("YEAR", "2026", "2026"),
+        ("BIT(8)", 5, "5"),
+        ("BLOB", "Zoë", "Zoë"),
     ],
 )
 def test_a_column_of_any_type_reaches_iterable_as_text(database, column_type, stored, sent):
-    database.execute(f"ALTER TABLE customers DROP first_name, ADD first_name {column_type} NULL")
+    database.execute("ALTER TABLE customers DROP first_name")
+    database.execute(f"ALTER TABLE customers ADD first_name {column_type} NULL")
     database.execute("UPDATE customers SET first_name = %s WHERE id = 1", (stored,))
     with connection_to(database.settings) as connection:
         row = job_rows(connection)[0]
@@ -146,6 +194,14 @@ def test_a_query_that_fails_says_what_to_check(database, sql, told):
 
 
 @pytest.mark.database
+def test_the_server_takes_one_statement_at_a_time(database):
+    if database.server.kind == "seekdb":
+        pytest.skip("this server takes several all the same")
+    error = error_of(connection_to(database.settings), "SELECT 1; DELETE FROM customers")
+    assert "check the query's syntax" in error
+
+
+@pytest.mark.database
 def test_a_query_without_the_jobs_columns_is_refused_before_anything_is_sent(database):
     missing = pytest.raises(DatabaseError, match=r"must return browser, .*page_view_id")
     with connection_to(database.settings) as connection, missing:
@@ -161,6 +217,84 @@ def test_the_server_ends_a_query_that_runs_too_long(database):
         connection_to(database.settings, query_timeout_s=1), f"SELECT SUM(v1.id) FROM {views}"
     )
     assert "ran longer than DB_QUERY_TIMEOUT_SECONDS" in error
+
+
+@pytest.mark.database
+def test_a_server_that_stalls_is_given_up(database, monkeypatch):
+    monkeypatch.setattr(db_connection, "READ_MARGIN_S", 0)
+
+    def error_after(passing):
+        with closing(Wire(database.server.connection_options())) as wire:
+            through = {"host": "127.0.0.1", "port": wire.port, "query_timeout_s": 1}
+            with connection_to(database.settings, **through) as connection:
+                wire.left = passing
+                with pytest.raises(DatabaseError) as caught:
+                    connection.execute_query(LONG_ANSWER.format("page_views"))
+        return str(caught.value)
+
+    # Before the query, before its answer, in the middle of the answer.
+    with ThreadPoolExecutor() as pool:
+        for error in pool.map(error_after, [0, 1, 100_000]):
+            assert error.startswith("the query failed: the server did not answer in time")
+
+
+@pytest.fixture
+def spare_server():
+    """Start a server for one test alone, which may change its tables or end it."""
+    path = next((each for each in local_servers() if each.name == "mariadbd"), None)
+    if path is None:
+        pytest.skip("needs a server that starts quickly")
+    with PrivateDatabase(path) as private:
+        private.settings["DB_NAME"] = "mysql"
+        yield private
+
+
+@pytest.mark.database
+def test_a_server_that_dies_in_the_middle_of_its_answer_is_told(spare_server):
+    with connection_to(spare_server.settings) as connection:
+        _, batches = connection._run(LONG_ANSWER.format("information_schema.collations"))
+        next(batches)
+        spare_server.kill()
+        with pytest.raises(DatabaseError, match=r"the query failed: .*closed the connection"):
+            list(batches)
+
+
+@pytest.mark.database
+def test_a_zone_that_the_server_does_not_know_says_what_to_do(database):
+    error = error_of(connection_to(database.settings, time_zone="No/Such_Zone"))
+    assert "the server does not know DB_TIME_ZONE; load its time zone tables" in error
+
+
+@pytest.mark.database
+def test_a_timestamp_in_a_named_zone(spare_server):
+    spring, autumn = (
+        int(datetime(2026, *d, 1, tzinfo=UTC).timestamp()) for d in [(3, 29), (10, 25)]
+    )
+    stored = {
+        "2026-01-13 12:00:00": "2026-01-13 12:00:00",
+        "2026-07-13 12:00:00": "2026-07-13 12:00:00",
+        "2026-10-25 00:30:00": "2026-10-25 00:30:00",
+        "2026-10-25 01:30:00": "2026-10-25 00:30:00",  # the second 02:30 of that night
+    }
+    values = ", ".join(f"('{moment}')" for moment in stored)
+    with mysql.connector.connect(**spare_server.connection_options("mysql")) as connection:
+        run_script(
+            connection,
+            f"""
+            INSERT INTO time_zone VALUES (9, 'N');
+            INSERT INTO time_zone_name VALUES ('Europe/Berlin', 9);
+            INSERT INTO time_zone_transition VALUES (9, 0, 1), (9, {spring}, 2), (9, {autumn}, 1);
+            INSERT INTO time_zone_transition_type VALUES (9, 1, 3600, 0, 'CET');
+            INSERT INTO time_zone_transition_type VALUES (9, 2, 7200, 1, 'CEST');
+            CREATE TABLE moments (event_time TIMESTAMP);
+            INSERT INTO moments VALUES {values};
+            """,
+        )
+    with connection_to(spare_server.settings, time_zone="Europe/Berlin") as session:
+        rows = session.execute_query("SELECT event_time FROM moments")
+    payloads = Payloads("db", ZoneInfo("Europe/Berlin"))
+    sent = [payloads.event(make_row(**row))["createdAt"] for row in rows]
+    assert sent == [datetime.fromisoformat(f"{each}Z").timestamp() for each in stored.values()]
 
 
 @pytest.mark.database
@@ -200,6 +334,28 @@ def test_a_server_that_never_greets_does_not_hang_the_job(monkeypatch):
     assert error.startswith("cannot connect: ")
 
 
+@pytest.mark.parametrize(
+    "greeting",
+    [b"HTTP/1.1 400 Bad Request\r\n\r\n", bytes(100), b"\x07\0\0\0\x0a8.0.30", b""],
+    ids=["HTTP", "zeros", "cut off", "nothing"],
+)
+def test_a_port_where_no_database_answers_is_told(greeting):
+    def serve():
+        client, _ = other.accept()
+        with client:
+            client.sendall(greeting)
+
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        threading.Thread(target=serve, daemon=True).start()
+        port = other.getsockname()[1]
+        error = error_of(
+            DatabaseConnection(host="127.0.0.1", port=port, user="u", password="p", database="d")
+        )
+    assert error.startswith("cannot connect: ")
+    assert "check DB_HOST" in error
+    assert "DB_PORT" in error
+
+
 def test_a_query_needs_a_connection():
     connection = DatabaseConnection(host="h", user="u", password="p", database="d")
     with pytest.raises(DatabaseError, match="not connected"):
@@ -215,6 +371,43 @@ def test_a_query_is_found_by_its_comment(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("text", "sql"),
+    [
+        ("SELECT 1 -- ends; here\n;\n-- over\n", "SELECT 1 -- ends; here"),
+        ("SELECT ';', `;`, \";\", 'it''s; \\'; /* ' */' # ;\n;;", None),
+        ("/* ; */ (SELECT 1) UNION SELECT 2", None),
+        ("with x as (select 1) select * from x;", None),
+    ],
+)
+def test_a_semicolon_in_text_or_in_a_comment_ends_no_query(tmp_path, text, sql):
+    path = tmp_path / "queries.sql"
+    path.write_text(f"-- Query 2: b\n{text}", encoding="utf-8-sig")
+    assert load_query(2, path) == (sql or text.rstrip(";").strip())
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "is empty"),
+        ("-- SELECT 1;\n/* SELECT 2; */ ;", "is empty"),
+        ("SELECT 1; SELECT 2;", "must be one statement"),
+        ("SELECT 1;\n-- and\nDELETE FROM customers;", "must be one statement"),
+        ("SELECT '\\\\'; DROP TABLE customers -- '", "must be one statement"),
+        ("DELETE FROM customers;", "must begin with SELECT or WITH"),
+        ("/*! DELETE */ SELECT 1", "must begin with SELECT or WITH"),
+        ("SELECTED", "must begin with SELECT or WITH"),
+        ("SELECT 1 INTO\nOUTFILE '/tmp/x'", "must return its rows, not write them"),
+        ("SELECT 1 /*!50000 INTO DUMPFILE '/tmp/x' */", "must return its rows, not write them"),
+    ],
+)
+def test_a_query_that_does_not_only_read_is_refused_by_name(tmp_path, text, told):
+    path = tmp_path / "phase2_queries.sql"
+    path.write_text(f"-- Query 2: b\n{text}\n-- Query 3: c\nSELECT 3;")
+    with pytest.raises(DatabaseError, match=rf"^Query 2 in phase2_queries.sql {told}"):
+        load_query(2, path)
+
+
+@pytest.mark.parametrize(
     "text", ["", "-- Query two: b\nSELECT 2;", 2 * "-- Query 2: b\nSELECT 2;\n"]
 )
 def test_a_query_that_is_not_there_once_is_an_error(tmp_path, text):
@@ -224,6 +417,10 @@ def test_a_query_that_is_not_there_once_is_an_error(tmp_path, text):
         load_query(2, path)
 
 
-def test_a_missing_query_file_is_named(tmp_path):
-    with pytest.raises(DatabaseError, match=r"nowhere\.sql cannot be read"):
+def test_a_query_file_that_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(DatabaseError, match=r"nowhere\.sql cannot be read: No such file"):
         load_query(2, tmp_path / "nowhere.sql")
+    path = tmp_path / "queries.sql"
+    path.write_bytes(b"-- Query 2: caf\xe9\nSELECT 2;")
+    with pytest.raises(DatabaseError, match=r"queries\.sql is not UTF-8"):
+        load_query(2, path)

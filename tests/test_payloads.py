@@ -1,10 +1,12 @@
 """What is sent for a row, to the last field."""
 
 import json
+import math
 import re
 import uuid
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -88,6 +90,10 @@ def test_whatever_a_column_holds_it_is_sent_as_text_or_left_out(columns):
         (datetime(2026, 1, 13, 0, 0), "2026-01-13 00:00:00"),  # noqa: DTZ001
         ("Zoë".encode(), "Zoë"),
         ({"b", "a"}, "a,b"),
+        (timedelta(hours=26, minutes=3, seconds=4), "26:03:04"),
+        (timedelta(seconds=-1), "-00:00:01"),
+        (timedelta(hours=-838, minutes=-59, seconds=-59), "-838:59:59"),
+        (timedelta(milliseconds=1500), "00:00:01.500000"),
     ],
 )
 def test_values_read_as_they_do_in_mysql(value, text):
@@ -99,7 +105,11 @@ def test_values_read_as_they_do_in_mysql(value, text):
     [
         ({"email": None}, "email"),
         ({"email": " \t"}, "email"),
+        ({"email": b"\xff@example.com"}, "email"),
         ({"first_name": b"\xff"}, "first_name"),
+        ({"first_name": math.nan}, "first_name"),
+        ({"first_name": -math.inf}, "first_name"),
+        ({"first_name": Decimal("NaN")}, "first_name"),
         ({"first_name": "\ud800"}, "first_name"),
         ({"plan_type": object()}, "plan_type"),
     ],
@@ -107,6 +117,20 @@ def test_values_read_as_they_do_in_mysql(value, text):
 def test_a_row_that_cannot_be_sent_names_the_column_and_not_the_value(changes, column):
     with pytest.raises(RowError, match=rf"^{column} [a-zA-Z0-9 :-]+$"):
         PAYLOADS.user(make_row(**changes))
+
+
+@pytest.mark.parametrize("inside", [" ", "\t", "\r\n", "\0", "\x7f", "\xa0", "\u200b", "\ufeff"])
+def test_an_email_with_something_invisible_inside_is_refused(inside):
+    for email in (f"user{inside}1@example.com", f"user1@example.com{inside}x"):
+        with pytest.raises(RowError, match=r"^email has a blank or an invisible character inside$"):
+            PAYLOADS.user(make_row(email=email))
+
+
+@pytest.mark.parametrize(
+    "email", ["no-at-sign", "a@b@c", f"{'x' * 300}@example.com", "Ü@exämple.de"]
+)
+def test_whether_an_address_is_one_is_left_to_iterable(email):
+    assert PAYLOADS.user(make_row(email=email))["email"] == email
 
 
 @pytest.mark.parametrize("value", [None, "yesterday", timedelta(1)])
@@ -119,7 +143,53 @@ def test_blanks_around_an_email_are_dropped():
     assert PAYLOADS.user(make_row(email=" a@b.example "))["email"] == "a@b.example"
 
 
-@given(st.datetimes(), st.integers(-13, 14))
+@pytest.mark.parametrize(
+    "when",
+    [
+        datetime.min,  # noqa: DTZ901
+        datetime(1969, 12, 31, 23, 59, 59),  # noqa: DTZ001
+        datetime(1970, 1, 1),  # noqa: DTZ001
+        date(2100, 1, 1),
+        datetime.max,  # noqa: DTZ901
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("zone", [UTC, ZoneInfo("UTC")], ids=repr)
+def test_a_moment_that_cannot_be_meant_is_refused(when, zone):
+    with pytest.raises(RowError, match=r"^event_time is not within 1970 to 2099$"):
+        Payloads("db", zone).event(make_row(event_time=when))
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "Pacific/Kiritimati", "America/St_Johns"])
+def test_the_ends_of_the_calendar_are_refused_in_every_zone(zone):
+    for when in (datetime.min, datetime.max):  # noqa: DTZ901
+        with pytest.raises(RowError, match="event_time"):
+            Payloads("db", ZoneInfo(zone)).event(make_row(event_time=when))
+
+
+@pytest.mark.parametrize(
+    ("clock", "moment"),
+    [
+        ("2026-07-13 12:00:00", "2026-07-13 10:00:00Z"),
+        ("2026-10-25 01:59:59", "2026-10-24 23:59:59Z"),
+        ("2026-10-25 02:30:00", "2026-10-25 00:30:00Z"),
+        ("2026-10-25 03:00:00", "2026-10-25 02:00:00Z"),
+        ("2026-03-29 02:30:00", "2026-03-29 01:30:00Z"),
+        ("2026-03-29 03:00:00", "2026-03-29 01:00:00Z"),
+    ],
+    ids=["summer", "before", "comes twice", "after", "is missing", "after the missing hour"],
+)
+def test_a_clock_that_is_set_has_one_rule(clock, moment):
+    row = make_row(event_time=datetime.fromisoformat(clock))
+    event = Payloads("db", ZoneInfo("Europe/Berlin")).event(row)
+    assert event["createdAt"] == datetime.fromisoformat(moment).timestamp()
+    assert event["dataFields"]["timestamp"] == clock
+
+
+@given(
+    st.datetimes(datetime(1970, 1, 2), datetime(2099, 12, 31)),  # noqa: DTZ001
+    st.integers(-13, 14),
+)
 def test_created_at_is_the_instant_in_the_sessions_zone_in_whole_seconds(when, hours):
     event = Payloads("db", timezone(timedelta(hours=hours))).event(make_row(event_time=when))
     expected = when.replace(microsecond=0, tzinfo=UTC).timestamp() - hours * 3600

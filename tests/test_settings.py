@@ -106,7 +106,10 @@ def test_all_problems_are_told_at_once_and_no_value_is_shown():
         ("DB_PORT", "0", "must be greater than or equal to 1"),
         ("DB_PORT", "65536", "must be less than or equal to 65535"),
         ("DB_PORT", "3306a", "must be a valid integer"),
-        ("DB_SSL_CA", "no-such-ca.pem", "does not point to a file"),
+        ("DB_SSL_CA", "no-such-ca.pem", "names a file that cannot be read: No such file"),
+        ("DB_SSL_CA", "tests", "names a file that cannot be read: Is a directory"),
+        ("DB_SSL_CA", "x" * 300, "names a file that cannot be read: File name too long"),
+        ("LOG_FILE", "~no-such-user/x", "begins with ~ and a user who has no home here"),
         ("DB_PASSWORD", "\udcff", "is not valid UTF-8"),
         ("DB_NAME", "\udcff", "must be a valid string"),
         (
@@ -273,6 +276,12 @@ def test_a_secret_can_be_read_from_a_file(tmp_path, name, end):
     # As .env.example leaves it: set to nothing is not set.
     loaded = load_environment_variables(None, GOOD | {name: "", f"{name}_FILE": str(secret)})
     assert getattr(loaded, name.lower()).get_secret_value() == "from-a-file"
+
+
+def test_a_secret_file_in_the_home_of_nobody_is_one_problem():
+    environ = without("DB_PASSWORD") | {"DB_PASSWORD_FILE": "~no-such-user/x"}
+    told = ["DB_PASSWORD_FILE begins with ~ and a user who has no home here"]
+    assert problems_of(environ).problems == told
 
 
 def test_blanks_in_a_password_file_belong_to_the_password(tmp_path):
