@@ -6,8 +6,12 @@ import logging
 import logging.handlers
 import sys
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TextIO
+from typing import ClassVar, TextIO
+
+ConsoleGuard = Callable[[], AbstractContextManager[None]]
 
 # Our loggers hang below this one, so that the libraries' debug lines stay out.
 ROOT = "iterable_sync"
@@ -65,6 +69,13 @@ class _RotatingFile(logging.handlers.RotatingFileHandler):
 
 class _Console(logging.StreamHandler[TextIO]):
     """A console that nobody reads any more must not end the run, nor get a traceback a line."""
+
+    # Steps aside for a line, where something else is being shown.
+    guard: ClassVar[ConsoleGuard] = nullcontext
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with _Console.guard():
+            super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         pass
@@ -124,6 +135,11 @@ def setup_logger(
 def get_logger(name: str) -> logging.Logger:
     """Return the logger of the module called *name*."""
     return logging.getLogger(f"{ROOT}.{'main' if name == '__main__' else name}")
+
+
+def guard_console(guard: ConsoleGuard | None) -> None:
+    """Write each line on the console inside *guard*'s context, until this is called with None."""
+    _Console.guard = guard or nullcontext
 
 
 def last_problem() -> str:

@@ -26,8 +26,8 @@ from outcomes import Row, RowOutcome, RowStatus
 from payloads import Payloads
 from planning import Plan
 from recording import Recorder
-from results import ResultsWriter, Run
-from run_log import RowLog, advice, log_summary, show_payloads, summary_lines
+from results import ResultsWriter, Run, remove_old
+from run_log import RowLog, advice, log_summary, summary_lines
 from stopping import Stop, StopReason, deadline_stops, signals_stop
 
 if TYPE_CHECKING:
@@ -104,6 +104,7 @@ def start(
         dry_run=args.dry_run,
         changed_only=args.changed_only,
         limit=args.limit,
+        quiet=args.quiet,
     )
     logger.info("Starting Iterable Integration - Phase 3")
     logger.info("[STEP 1] Loading environment variables...")
@@ -264,15 +265,14 @@ def deliver_rows(rows: "RowSpool", settings: "Settings", stop: Stop, recorder: R
     stop.finish_rows_first = True
     # What is loaded by now stays; looking through it for garbage would stop all threads at once.
     gc.freeze()
-    log, shown, began_s = RowLog(run.rows_read, bulk=run.bulk), 0, time.monotonic()
+    began_s = time.monotonic()
     try:
-        first_rows = itertools.islice(rows, run.limit)
-        plan = recorder.planner(client.payloads)
-        for outcomes in outcomes_of(first_rows, plan, client, settings, stop, run):
-            recorder.add(outcomes)
-            log.add(outcomes)
-            if run.dry_run:
-                shown = show_payloads(outcomes, shown)
+        with RowLog(run) as log:
+            first_rows = itertools.islice(rows, run.limit)
+            plan = recorder.planner(client.payloads)
+            for outcomes in outcomes_of(first_rows, plan, client, settings, stop, run):
+                recorder.add(outcomes)
+                log.add(outcomes)
     finally:
         run.sending_seconds = time.monotonic() - began_s
         client.close()
@@ -364,12 +364,21 @@ def save(
         status = ExitStatus.STOPPED
     else:
         logger.info("Results saved to %s", results.path)
+        remove_old_results(settings)
     log_summary(run)
     if why:
         logger.error("%s", why)
     elif status == ExitStatus.NOT_ALL_DELIVERED:
         logger.warning("Some rows were not delivered; the results file says why for each")
     return status
+
+
+def remove_old_results(settings: "Settings") -> None:
+    """Keep as many results files as the settings say; a failure is told and changes nothing."""
+    try:
+        remove_old(settings.results_dir, settings.results_keep)
+    except OSError as error:
+        logger.warning("RESULTS_KEEP: %s cannot be removed: %s", error.filename, error.strerror)
 
 
 if __name__ == "__main__":

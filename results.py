@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import time
 import uuid
 from collections import Counter
@@ -49,6 +50,7 @@ class Run:
     dry_run: bool = False
     changed_only: bool = False
     limit: int | None = None
+    quiet: bool = False
     rows_read: int = 0
     sending_seconds: float = 0.0
     endpoints: dict[str, Any] = field(default_factory=dict)
@@ -230,6 +232,22 @@ def remove_stale(folder: Path) -> None:
             if time.time() - partial.stat().st_mtime > STALE_S:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 partial.unlink()
+
+
+def remove_old(folder: Path, keep: int) -> None:
+    """Remove the oldest results files in *folder* beyond *keep*, and nothing else; 0 keeps all."""
+    found = [(match.groups(), path) for path in folder.iterdir() if (match := _named(path))]
+    # By time and then by number: "_10" comes after "_9".
+    found.sort(key=lambda each: (each[0][0], int(each[0][1] or 1)))
+    for _, path in found[:-keep] if keep else []:
+        path.unlink(missing_ok=True)
+
+
+def _named(path: Path) -> re.Match[str] | None:
+    """Match the name of a results file: its time, and its number within the second."""
+    if not path.is_file() or path.is_symlink():
+        return None
+    return re.fullmatch(r"integration_results_(\d{8}_\d{6})(?:_(\d+))?\.json", path.name)
 
 
 def _claim_name(folder: Path, started_at: datetime) -> tuple[Path, Path, int]:

@@ -2,9 +2,11 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 from logger_config import get_file_logger, get_logger
 from outcomes import CallStatus, RowOutcome, RowStatus
+from progress import Progress
 from results import Run
 from stopping import Stop, StopReason
 
@@ -19,16 +21,22 @@ _SUCCESSES = frozenset({RowStatus.SUCCESSFUL, RowStatus.UNCHANGED, RowStatus.PLA
 DATA_CENTRES = {"api.iterable.com": "US", "api.eu.iterable.com": "EU"}
 
 
-class RowLog:
-    """Logs what becomes of the *total* rows of a run."""
+class RowLog(AbstractContextManager["RowLog"]):
+    """Tells what becomes of the rows of *run*: all of them if they are few, else the failures."""
 
-    def __init__(self, total: int, *, bulk: bool = False) -> None:
-        self._total = total
-        self._done = 0
-        self._few = total <= ROWS_ON_CONSOLE
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._done = self._shown = 0
+        self._few = run.rows_read <= ROWS_ON_CONSOLE
         self._log = logger if self._few else file_logger
         # A batch of a thousand gets one line for all that went well.
-        self._each = self._few or not bulk
+        self._each = self._few or not run.bulk
+        bar = sys.stderr.isatty() and not run.quiet
+        self._progress = None if self._few else Progress(run.rows_read, bar=bar)
+
+    def __exit__(self, *_: object) -> None:
+        if self._progress:
+            self._progress.close()
 
     def add(self, outcomes: Sequence[RowOutcome]) -> None:
         """Log what became of some more rows."""
@@ -36,14 +44,18 @@ class RowLog:
         for outcome in outcomes:
             self._done += 1
             if self._few:
-                logger.info("Processing record %d/%d", self._done, self._total)
+                logger.info("Processing record %d/%d", self._done, self._run.rows_read)
             if self._each or outcome.status not in _SUCCESSES:
                 self._line(outcome)
             else:
                 successes += 1
         if successes:
             text = "✓ Successfully processed %d users; record %d of %d"
-            file_logger.info(text, successes, self._done, self._total)
+            file_logger.info(text, successes, self._done, self._run.rows_read)
+        if self._progress:
+            self._progress.add(outcomes)
+        if self._run.dry_run and not self._run.quiet:
+            self._shown = show_payloads(outcomes, self._shown)
 
     def _line(self, outcome: RowOutcome) -> None:
         log, update, track = self._log, outcome.users_update, outcome.events_track

@@ -10,7 +10,7 @@ from decimal import Decimal
 import pytest
 
 from outcomes import NOT_SENT, PLANNED, UNCHANGED, CallOutcome, CallStatus, RowOutcome
-from results import STALE_S, ResultsWriter, Run
+from results import STALE_S, ResultsWriter, Run, remove_old
 from tests.rows import make_task
 
 STARTED = datetime(2026, 1, 13, 14, 30, 45, tzinfo=UTC)
@@ -176,3 +176,20 @@ def test_a_disk_that_fills_up_costs_the_file_but_not_the_counts(tmp_path):
 def test_too_little_space_is_found_before_anything_is_sent(tmp_path):
     with ResultsWriter(tmp_path, STARTED) as results, pytest.raises(OSError, match=r"large|space"):
         results.reserve(10**15)
+
+
+def test_the_oldest_results_files_go_and_nothing_else(tmp_path):
+    stem = "integration_results_2026010"
+    names = [f"{stem}{day}_000000.json" for day in (1, 2)]
+    names += [f"{stem}3_000000{suffix}.json" for suffix in ("", "_2", "_9", "_10")]
+    others = ["integration_results_old.json", "x.json", f"{stem}1_000000.json.bak", "report.html"]
+    for name in [*names, *others]:
+        (tmp_path / name).touch()
+    (tmp_path / f"{stem}0_000000.json").symlink_to(tmp_path / "x.json")
+    remove_old(tmp_path, 0)
+    assert len(list(tmp_path.iterdir())) == len(names) + len(others) + 1
+    remove_old(tmp_path, 2)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {*names[-2:], *others, f"{stem}0_000000.json"}
+    remove_old(tmp_path, 5)
+    assert left == {path.name for path in tmp_path.iterdir()}
