@@ -67,9 +67,9 @@ class Ending:
 
 ENDINGS = {
     0: Ending("good", "delivered every row"),
-    1: Ending("warn", "finished, but some rows were not delivered", "The failed rows are below."),
-    2: Ending("bad", "stopped at its settings; nothing was sent", "Run main.py --check."),
-    3: Ending("bad", "failed at the database; nothing was sent", "Run main.py --check."),
+    1: Ending("warn", "finished", "Each of them is below, with its reason."),
+    2: Ending("bad", "stopped at its settings; nothing was sent", "Run python3 main.py --check."),
+    3: Ending("bad", "failed at the database; nothing was sent", "Run python3 main.py --check."),
     4: Ending("bad", "stopped early", "The end of the log file says why; mend it and run again."),
     70: Ending("bad", "met a bug in the program", "The log file has the traceback."),
     75: Ending("warn", "did not start: another run held the lock"),
@@ -125,7 +125,10 @@ Fact = tuple[str, str, str]  # name, value, detail
 
 @dataclass(frozen=True)
 class Measure:
-    """One property of the last run beside what is usual; *note* is set if it is unusual."""
+    """One property of the last run beside what is usual, if that is known.
+
+    *note* says what is unusual about it, if anything.
+    """
 
     name: str
     last: str
@@ -273,11 +276,13 @@ def _ending_words(run: RunRecord) -> str:
         what = "found nothing to deliver"
     elif run.exit_status == 0 and run.dry_run:
         what = f"was a dry run of {run.rows:,} rows; nothing was sent"
+    elif run.exit_status == 0 and run.counts["unchanged"]:
+        changed = run.counts["successful"]
+        what = f"delivered what had changed: {changed:,} of {run.rows:,} rows"
     elif run.exit_status == 0:
         what = f"delivered every row: {run.rows:,} of {run.rows:,}"
     elif run.undelivered:
-        what = f"{what.removesuffix(', but some rows were not delivered')}; "
-        what += f"{run.undelivered:,} of {run.rows:,} rows were not delivered"
+        what += f"; {run.undelivered:,} of {run.rows:,} rows were not delivered"
     return f"{what} (exit status {status})"
 
 
@@ -294,7 +299,7 @@ def _facts(last: RunRecord, judged: Sequence[RunRecord], now: datetime) -> list[
     streak = list(takewhile(lambda r: (r.exit_status == 0) == ended_well, reversed(judged)))
     facts.append(("Streak", _runs(len(streak)), "succeeded" if ended_well else "did not succeed"))
     if interval := usual_interval_s(judged):
-        facts.append(("Rhythm", f"every {duration(interval)}", "the median of the runs before"))
+        facts.append(("Rhythm", f"every {about(interval)}", "the median of the runs so far"))
     return facts
 
 
@@ -306,7 +311,7 @@ def _overdue(judged: Sequence[RunRecord], now: datetime) -> list[str]:
     limit = 2 * interval
     if (silence := (now - judged[-1].started_at).total_seconds()) > limit:
         return [
-            f"No run for {duration(silence)}; it usually runs every {duration(interval)}. "
+            f"No run for {duration(silence)}; it usually runs every {about(interval)}. "
             "Is cron, or what else starts it, at work?"
         ]
     successes = [run.started_at for run in judged if run.exit_status == 0]
@@ -330,7 +335,7 @@ def _measures(last: RunRecord, others: Sequence[RunRecord]) -> list[Measure]:
     finished = _ending(last).level == "good" or last.exit_status == 1
     measure = _Comparison(last, before)
     return [
-        measure.of("Rows", lambda r: r.rows, "{:,.0f}".format, low=True, high=True),
+        measure.of("Rows", lambda r: r.rows, "{:,.0f}".format, low=finished, high=True),
         measure.of("Duration", lambda r: r.duration_s, duration, high=long_enough),
         measure.of(
             "Rate",
@@ -359,13 +364,15 @@ class _Comparison:
     ) -> Measure:
         """Compare one property. *low* and *high* tell which way is worth a warning."""
         last = value_of(self._last)
-        text = "not known" if last is None else text_of(last)
+        text = "–" if last is None else text_of(last)
         values = [value for run in self._before if (value := value_of(run)) is not None]
         if len(values) < _USUAL_AT_LEAST:
-            return Measure(name, text, "too few runs to tell")
+            return Measure(name, text, "")
         usual = median(values)
         note = ""
-        if last is not None and low and last < usual / 2:
+        if last and high and not usual:
+            note = f"{name}: {text}, usually none"
+        elif last is not None and low and last < usual / 2:
             note = f"{name}: {text} is less than half of the usual {text_of(usual)}"
         elif last is not None and high and last > usual * 2:
             note = f"{name}: {text} is more than double the usual {text_of(usual)}"
@@ -421,7 +428,8 @@ def charts(runs: Sequence[RunRecord]) -> list[Chart]:
     bad = [
         (name, css, [r.counts[k] for r in runs]) for k, name, css in OUTCOMES if k in UNDELIVERED
     ]
-    every = [stacked_bars(axis, "outcomes", "Rows by outcome", groups)]
+    failed = [i for i, run in enumerate(runs) if _ending(run).level == "bad"]
+    every = [stacked_bars(axis, "outcomes", "Rows by outcome", groups, failed)]
     if any(run.undelivered for run in runs):
         every.append(stacked_bars(axis, "undelivered", "Rows not delivered", bad))
     unit, seconds = _time_unit([run.duration_s for run in runs])
@@ -431,7 +439,7 @@ def charts(runs: Sequence[RunRecord]) -> list[Chart]:
         lines(axis, "duration", "Duration", unit, durations),
         lines(axis, "rate", "Rate while sending", "rows/s", rates),
     ]
-    for name in sorted({name for run in runs for name in run.endpoints}):
+    for name in dict.fromkeys(name for run in runs for name in run.endpoints):
         percentiles = [
             (p, f"line{i}", [_latency_ms(run, name, p) for run in runs])
             for i, p in enumerate(("p50", "p95", "p99"), 1)
@@ -472,8 +480,16 @@ def duration(seconds: float) -> str:
     return f"{whole} s"
 
 
+def about(seconds: float) -> str:
+    """Return a duration in one unit: runs do not start on the second."""
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 1.9 * size:
+            return f"{round(seconds / size, 1):g} {unit}"
+    return f"{seconds:.0f} s"
+
+
 def _how_long_ago(moment: datetime, now: datetime) -> tuple[str, str]:
-    return f"{duration(max(0.0, (now - moment).total_seconds()))} ago", when(moment)
+    return f"{duration(max(0.0, (now - moment).total_seconds()))} ago", f"{moment:%Y-%m-%d %H:%M}"
 
 
 def _runs(count: int) -> str:

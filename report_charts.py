@@ -15,6 +15,8 @@ _MIN_SLOTS = 12
 _MAX_X_LABELS = 5
 # Points are marked one by one up to this many.
 _MAX_DOTS = 31
+# One failed row among a million must still be seen.
+_LEAST_SHARE = 0.015
 
 Value = float | int | None
 
@@ -68,6 +70,8 @@ class RunAxis:
     def __init__(self, times: Sequence[datetime]) -> None:
         self.times = times
         self.width = WIDTH / max(len(times), _MIN_SLOTS)
+        self._days = (times[-1] - times[0]).days
+        self._with_time = self._days < 2
         self._left = (WIDTH - self.width * len(times)) / 2
 
     def left(self, index: int) -> float:
@@ -79,9 +83,10 @@ class RunAxis:
         return self.left(index) + self.width / 2
 
     def ticks(self) -> list[Tick]:
-        """Return a few dates, or times of the day if all runs are of two days; none twice."""
-        count = len(self.times)
-        shown = min(count, _MAX_X_LABELS)
+        """Return a few dates, with times if all runs are of two days; none twice."""
+        count, label_width = len(self.times), 30 if self._with_time else 18
+        covered = (count - 1) * self.width / WIDTH * 100
+        shown = min(_MAX_X_LABELS, 1 + int(covered / label_width))
         indexes = [round(i * (count - 1) / max(1, shown - 1)) for i in range(shown)]
         ticks: dict[str, Tick] = {}
         for index in indexes:
@@ -90,10 +95,9 @@ class RunAxis:
         return list(ticks.values())
 
     def _label(self, moment: datetime) -> str:
-        days = (self.times[-1] - self.times[0]).days
-        if days < 2:
-            return f"{moment:%H:%M}"
-        return f"{moment:%b %Y}" if days > 300 else f"{moment.day} {moment:%b}"
+        if self._with_time:
+            return f"{moment.day} {moment:%b %H:%M}"
+        return f"{moment:%b %Y}" if self._days > 300 else f"{moment.day} {moment:%b}"
 
     def slots(self, texts: Sequence[str]) -> list[Slot]:
         """Return each run's column with what to say about it."""
@@ -104,9 +108,16 @@ class RunAxis:
 
 
 def stacked_bars(
-    axis: RunAxis, name: str, title: str, groups: Sequence[tuple[str, str, Sequence[int]]]
+    axis: RunAxis,
+    name: str,
+    title: str,
+    groups: Sequence[tuple[str, str, Sequence[int]]],
+    failed: Sequence[int] = (),
 ) -> Chart:
-    """Return one bar of rows for each run, made of *groups* of (name, CSS class, values)."""
+    """Return one bar of rows for each run, made of *groups* of (name, CSS class, values).
+
+    The runs with an index in *failed* get a mark: most of them have no rows, so no bar.
+    """
     groups = [group for group in groups if any(group[2])]
     columns = list(zip(*(values for _, _, values in groups), strict=True))
     totals = [sum(column) for column in columns] or [0] * len(axis.times)
@@ -117,9 +128,13 @@ def stacked_bars(
         path = []
         for i, value in enumerate(values):
             if value:
-                path.append(_bar(axis, i, below[i] / top, value / top))
-                below[i] += value
+                share = max(value / top, _LEAST_SHARE)
+                path.append(_bar(axis, i, below[i], share))
+                below[i] += share
         series.append(Series(label, css_class, "".join(path)))
+    if failed:
+        marks = "".join(f"M{axis.middle(i):.2f} {HEIGHT}h0" for i in failed)
+        series.append(Series("run failed", "bad", "", marks))
     texts = [
         ", ".join(f"{values[i]:,} {label}" for label, _, values in groups if values[i]) or "no rows"
         for i in range(len(totals))

@@ -209,7 +209,7 @@ def _run_record(path: Path, document: Mapping[str, Any]) -> RunRecord:
 def _endpoints(value: object) -> dict[str, Endpoint]:
     """Return what there is to know of each endpoint; older files say nothing."""
     endpoints = {}
-    for name, facts in sorted(_items(value)):
+    for name, facts in _items(value):
         latencies = {
             key: _number(seconds) for key, seconds in _items(_get(facts, "latency_seconds"))
         }
