@@ -4,6 +4,7 @@ The page is made from the results files alone and needs nothing else: no network
 holds customers' emails, so it is readable by its owner alone, like the results files.
 """
 
+import functools
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -67,7 +68,7 @@ class Ending:
 
 ENDINGS = {
     0: Ending("good", "delivered every row"),
-    1: Ending("warn", "finished", "Each of them is below, with its reason."),
+    1: Ending("warn", "finished", "The reasons are below."),
     2: Ending("bad", "stopped at its settings; nothing was sent", "Run python3 main.py --check."),
     3: Ending("bad", "failed at the database; nothing was sent", "Run python3 main.py --check."),
     4: Ending("bad", "stopped early", "The end of the log file says why; mend it and run again."),
@@ -379,8 +380,9 @@ class _Comparison:
         return Measure(name, text, text_of(usual), note)
 
 
-def render(history: History, now: datetime) -> str:
-    """Return the page. Jinja2 escapes every value."""
+@functools.cache
+def _environment() -> Environment:
+    """Return what fills the template in. Every value is escaped."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -391,20 +393,29 @@ def render(history: History, now: datetime) -> str:
     environment.globals.update(
         when=when, duration=duration, what_to_do=WHAT_TO_DO, ending=_ending, words=_ending_words
     )
+    return environment
+
+
+def render(history: History, now: datetime) -> str:
+    """Return the page as of *now*."""
     last = history.last
     errors = history.errors
-    return environment.get_template("report_template.html").render(
-        now=now,
-        health=judge(history, now),
-        history=history,
-        last=last,
-        strip=strip(history.runs),
-        charts=charts(history.runs),
-        outcomes=OUTCOMES,
-        errors=errors[:ERRORS_SHOWN],
-        more_errors=len(errors) - ERRORS_SHOWN,
-        more_failed_rows=sum(group.rows_in_last for group in errors) - len(history.failed_rows),
-        runs_shown=RUNS_SHOWN,
+    return (
+        _environment()
+        .get_template("report_template.html")
+        .render(
+            now=now,
+            health=judge(history, now),
+            history=history,
+            last=last,
+            strip=strip(history.runs),
+            charts=charts(history.runs),
+            outcomes=OUTCOMES,
+            errors=errors[:ERRORS_SHOWN],
+            more_errors=len(errors) - ERRORS_SHOWN,
+            more_failed_rows=sum(group.rows_in_last for group in errors) - len(history.failed_rows),
+            runs_shown=RUNS_SHOWN,
+        )
     )
 
 

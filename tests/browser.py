@@ -27,7 +27,7 @@ class Page:
 
     def __init__(self, reading: int, writing: int) -> None:
         self._answers = os.fdopen(reading, "rb")
-        self._orders = os.fdopen(writing, "wb")
+        self._orders = os.fdopen(writing, "wb", buffering=0)
         self._rest = b""
         self._number = 0
         self._session: str | None = None
@@ -49,7 +49,6 @@ class Page:
         if self._session:
             order["sessionId"] = self._session
         self._orders.write(json.dumps(order).encode() + b"\0")
-        self._orders.flush()
         while (answer := self._receive()).get("id") != self._number:
             pass
         assert "error" not in answer, answer
@@ -119,7 +118,7 @@ def browser(program: str) -> Iterator[Page]:
         )
         # The protocol's descriptors are 3 and 4; a shell puts them there.
         process = subprocess.Popen(
-            ["/bin/sh", "-c", f'exec "$0" "$@" 3<&{orders} 4>&{answers}', program, *options],
+            ["bash", "-c", f'exec "$0" "$@" 3<&{orders} 4>&{answers}', program, *options],
             pass_fds=(orders, answers),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
