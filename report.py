@@ -69,7 +69,7 @@ class Ending:
 ENDINGS = {
     0: Ending("good", "delivered every row"),
     1: Ending("warn", "finished", "The reasons are below."),
-    2: Ending("bad", "stopped at its settings; nothing was sent", "Run python3 main.py --check."),
+    2: Ending("bad", "stopped before it could send anything", "Run python3 main.py --check."),
     3: Ending("bad", "failed at the database; nothing was sent", "Run python3 main.py --check."),
     4: Ending("bad", "stopped early", "The end of the log file says why; mend it and run again."),
     70: Ending("bad", "met a bug in the program", "The log file has the traceback."),

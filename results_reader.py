@@ -209,7 +209,8 @@ def _run_record(path: Path, document: Mapping[str, Any]) -> RunRecord:
 def _endpoints(value: object) -> dict[str, Endpoint]:
     """Return what there is to know of each endpoint; older files say nothing."""
     endpoints = {}
-    for name, facts in _items(value):
+    # A row's user goes out before its event.
+    for name, facts in sorted(_items(value), key=lambda item: not item[0].startswith("users/")):
         latencies = {
             key: _number(seconds) for key, seconds in _items(_get(facts, "latency_seconds"))
         }

@@ -39,18 +39,17 @@ ENDPOINTS = {
 
 
 def delivered(count):
-    return [RowOutcome(i, f"user{i}@example.com", OK, OK, "id") for i in range(count)]
+    return [RowOutcome(i, f"user{i}@example.com", OK, OK) for i in range(count)]
 
 
 def refused(count, email="user@example.com"):
-    return [RowOutcome(i, email, BAD, NOT_SENT, "id") for i in range(count)]
+    return [RowOutcome(i, email, BAD, NOT_SENT) for i in range(count)]
 
 
 def save(folder, begun=LAST, rows=(), status=0, summary=None, **run):
     """Write a results file; *summary* and *run* replace fields that no writer would set so."""
     with ResultsWriter(folder, begun) as results:
-        for row in rows:
-            results.add(row)
+        results.add(rows)
         record = Run(version="1.0.0", started_at=begun, rows_read=len(rows))
         results.finish(record, status, complete=True)
     head, mark, tail = results.path.read_text().partition('\n],\n"summary": ')
@@ -173,7 +172,7 @@ def test_an_unknown_exit_status_is_not_taken_for_success(tmp_path, status):
 
 def test_errors_are_counted_by_code_with_a_few_customers_each(tmp_path):
     save(tmp_path, LAST - timedelta(days=1), refused(10, "old@example.com"), 1)
-    partial = [RowOutcome(50, "half@example.com", OK, DOWN, "id")]
+    partial = [RowOutcome(50, "half@example.com", OK, DOWN)]
     save(tmp_path, rows=[*refused(2, "new@example.com"), *partial], status=1)
     text = report_text(tmp_path)
     assert (
@@ -258,7 +257,7 @@ def test_a_damaged_row_is_named_and_its_run_still_counts(tmp_path):
 
 
 def test_a_file_in_another_layout_says_the_same(tmp_path):
-    rows = [*delivered(2), *refused(3), RowOutcome(9, "half@example.com", OK, DOWN, "id")]
+    rows = [*delivered(2), *refused(3), RowOutcome(9, "half@example.com", OK, DOWN)]
     path = save(tmp_path, rows=rows, status=1, summary={"endpoints": ENDPOINTS})
     run, failed = read_run(path), list(read_failed_rows(path))
     path.write_text(json.dumps(json.loads(path.read_text()), indent=4, sort_keys=True))
