@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise, takewhile
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -30,6 +30,7 @@ RUNS_SHOWN = 90
 FAILED_ROWS_SHOWN = 200
 EXAMPLES_SHOWN = 3
 ERRORS_SHOWN = 30
+_ENDPOINTS_SHOWN = 8  # there are four; a foreign file may have more
 # Kinds of errors kept in memory; a server that invents a code for every row must not fill it.
 _ERRORS_KEPT = 1000
 # What is usual is told from this many runs before the last one, if there are enough.
@@ -66,7 +67,7 @@ class Ending:
     advice: str = ""
 
 
-ENDINGS = {
+ENDINGS: dict[int | None, Ending] = {
     0: Ending("good", "delivered every row"),
     1: Ending("warn", "finished", "The reasons are below."),
     2: Ending("bad", "stopped before it could send anything", "Run python3 main.py --check."),
@@ -97,6 +98,18 @@ class ErrorGroup:
     runs: int = 0
     last_seen: datetime | None = None
     examples: list[FailedRow] = field(default_factory=list)
+    _run: RunRecord | None = None
+
+    def add(self, row: FailedRow, run: RunRecord, *, is_last: bool) -> None:
+        """Count a row of *run*. All rows of a run come together, those of the newest run first."""
+        if run is not self._run:
+            self._run = run
+            self.runs += 1
+            self.last_seen = self.last_seen or run.started_at
+        self.rows += 1
+        self.rows_in_last += is_last
+        if len(self.examples) < EXAMPLES_SHOWN:
+            self.examples.append(row)
 
 
 @dataclass
@@ -144,11 +157,11 @@ class Health:
     level: str
     headline: str
     sentence: str
-    error: str
-    advice: str
-    warnings: list[str]
-    facts: list[Fact]
-    measures: list[Measure]
+    error: str = ""
+    advice: str = ""
+    warnings: list[str] = field(default_factory=list)
+    facts: list[Fact] = field(default_factory=list)
+    measures: list[Measure] = field(default_factory=list)
 
 
 def write_report(folder: Path, target: Path | None = None, *, now: datetime | None = None) -> Path:
@@ -204,22 +217,13 @@ def read_history(folder: Path) -> History:
 def _read_errors(history: History) -> None:
     """Group the failed rows of all runs by error, and keep those of the last run."""
     groups: dict[tuple[Any, ...], ErrorGroup] = {}
+    last = history.last
     for run in reversed(history.runs):
-        seen = set()
         try:
             for row in _failed_rows(run):
-                group = _group_of(row, groups)
-                if id(group) not in seen:
-                    seen.add(id(group))
-                    group.runs += 1
-                    group.last_seen = group.last_seen or run.started_at
-                group.rows += 1
-                if len(group.examples) < EXAMPLES_SHOWN:
-                    group.examples.append(row)
-                if run is history.last:
-                    group.rows_in_last += 1
-                    if len(history.failed_rows) < FAILED_ROWS_SHOWN:
-                        history.failed_rows.append(row)
+                _group_of(row, groups).add(row, run, is_last=run is last)
+                if run is last and len(history.failed_rows) < FAILED_ROWS_SHOWN:
+                    history.failed_rows.append(row)
         except ResultsFileError as error:
             history.skipped.append((run.path.name, str(error)))
     history.errors = sorted(groups.values(), key=lambda g: (-g.rows_in_last, -g.rows, g.label))
@@ -243,7 +247,7 @@ def judge(history: History, now: datetime) -> Health:
     """Say whether the job is healthy at the time *now*, and what speaks against it."""
     last, judged = history.last, history.judged
     if last is None:
-        return Health("bad", "Unreadable", "None of the results files can be read.", *_NOTHING)
+        return Health("bad", "Unreadable", "None of the results files can be read.")
     measures = _measures(last, [run for run in judged if run is not last])
     facts = _facts(last, judged, now)
     sentence = f"The last run {_ending_words(last)}."
@@ -259,15 +263,8 @@ def judge(history: History, now: datetime) -> Health:
     return Health(level, headline, sentence, last.error, ending.advice, warnings, facts, measures)
 
 
-_NOTHING: tuple[str, str, list[str], list[Fact], list[Measure]] = ("", "", [], [], [])
-
-
 def _ending(run: RunRecord) -> Ending:
-    return (
-        _UNKNOWN_ENDING
-        if run.exit_status is None
-        else ENDINGS.get(run.exit_status, _UNKNOWN_ENDING)
-    )
+    return ENDINGS.get(run.exit_status, _UNKNOWN_ENDING)
 
 
 def _ending_words(run: RunRecord) -> str:
@@ -309,7 +306,8 @@ def _overdue(judged: Sequence[RunRecord], now: datetime) -> list[str]:
     interval = usual_interval_s(judged)
     if interval is None:
         return []
-    limit = 2 * interval
+    # A job of working days has a long gap every week.
+    limit = max(2 * interval, 1.25 * quantiles(_gaps_s(judged), n=10, method="inclusive")[-1])
     if (silence := (now - judged[-1].started_at).total_seconds()) > limit:
         return [
             f"No run for {duration(silence)}; it usually runs every {about(interval)}. "
@@ -321,12 +319,23 @@ def _overdue(judged: Sequence[RunRecord], now: datetime) -> list[str]:
 
 
 def usual_interval_s(runs: Sequence[RunRecord]) -> float | None:
-    """Return the median time between the starts of two runs, in seconds; None for a few runs."""
+    """Return the median time between the starts of two runs, in seconds.
+
+    None without a rhythm: after a few runs, or when somebody starts them by hand now and then.
+    """
+    gaps = _gaps_s(runs)
+    if len(gaps) < _USUAL_AT_LEAST:
+        return None
+    usual = median(gaps)
+    regular = sum(usual / 2 < gap < usual * 1.5 for gap in gaps)
+    return usual if regular > len(gaps) * 0.6 else None
+
+
+def _gaps_s(runs: Sequence[RunRecord]) -> list[float]:
     recent = runs[-_USUAL_RUNS - 1 :]
-    gaps = [
+    return [
         (after.started_at - before.started_at).total_seconds() for before, after in pairwise(recent)
     ]
-    return (median(gaps) or None) if len(gaps) >= _USUAL_AT_LEAST else None
 
 
 def _measures(last: RunRecord, others: Sequence[RunRecord]) -> list[Measure]:
@@ -390,9 +399,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(
-        when=when, duration=duration, what_to_do=WHAT_TO_DO, ending=_ending, words=_ending_words
-    )
+    environment.globals.update(when=when, duration=duration, what_to_do=WHAT_TO_DO, ending=_ending)
     return environment
 
 
@@ -400,22 +407,19 @@ def render(history: History, now: datetime) -> str:
     """Return the page as of *now*."""
     last = history.last
     errors = history.errors
-    return (
-        _environment()
-        .get_template("report_template.html")
-        .render(
-            now=now,
-            health=judge(history, now),
-            history=history,
-            last=last,
-            strip=strip(history.runs),
-            charts=charts(history.runs),
-            outcomes=OUTCOMES,
-            errors=errors[:ERRORS_SHOWN],
-            more_errors=len(errors) - ERRORS_SHOWN,
-            more_failed_rows=sum(group.rows_in_last for group in errors) - len(history.failed_rows),
-            runs_shown=RUNS_SHOWN,
-        )
+    template = _environment().get_template("report_template.html")
+    return template.render(
+        now=now,
+        health=judge(history, now),
+        history=history,
+        last=last,
+        strip=strip(history.runs),
+        charts=charts(history.runs),
+        outcomes=[each for each in OUTCOMES if any(run.counts[each[0]] for run in history.runs)],
+        errors=errors[:ERRORS_SHOWN],
+        more_errors=len(errors) - ERRORS_SHOWN,
+        more_failed_rows=sum(group.rows_in_last for group in errors) - len(history.failed_rows),
+        runs_shown=RUNS_SHOWN,
     )
 
 
@@ -450,7 +454,8 @@ def charts(runs: Sequence[RunRecord]) -> list[Chart]:
         lines(axis, "duration", "Duration", unit, durations),
         lines(axis, "rate", "Rate while sending", "rows/s", rates),
     ]
-    for name in dict.fromkeys(name for run in runs for name in run.endpoints):
+    endpoints = dict.fromkeys(name for run in runs for name in run.endpoints)
+    for name in list(endpoints)[:_ENDPOINTS_SHOWN]:
         percentiles = [
             (p, f"line{i}", [_latency_ms(run, name, p) for run in runs])
             for i, p in enumerate(("p50", "p95", "p99"), 1)

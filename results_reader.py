@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 SCHEMA_VERSION = 1
 WHOLE_FILE_BYTES = 8_000_000
@@ -91,8 +91,7 @@ class RunRecord:
         return sent / seconds if sent and seconds and not self.dry_run else None
 
 
-@dataclass(frozen=True, slots=True)
-class FailedRow:
+class FailedRow(NamedTuple):
     """A row of which a call failed, and that call: the first of the two that did not arrive."""
 
     customer_id: str
@@ -178,7 +177,9 @@ def _failed_lines(path: Path) -> Iterator[Any]:
 def _run_record(path: Path, document: Mapping[str, Any]) -> RunRecord:
     version = document.get("schema_version")
     if version != SCHEMA_VERSION:
-        raise ResultsFileError(f"has schema_version {version!r:.20}; this program reads 1")
+        raise ResultsFileError(
+            f"has schema_version {version!r:.20}; this program reads {SCHEMA_VERSION}"
+        )
     run, summary = _object(document, "run"), _object(document, "summary")
     counts = {outcome: _count(summary, name) for outcome, name in _COUNTERS.items()}
     rows = _count(summary, "total")

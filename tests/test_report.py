@@ -107,6 +107,24 @@ def test_a_job_that_no_longer_runs_is_not_healthy(tmp_path):
     assert "No run for 2 d 1 h; it usually runs every 24 h" in text
 
 
+def test_runs_by_hand_have_no_rhythm_to_miss(tmp_path):
+    for minutes in (0, 1, 7, 9, 55, 57):
+        save(tmp_path, LAST + timedelta(minutes=minutes), delivered(9))
+    text = report_text(tmp_path, LAST + timedelta(days=9))
+    assert "Healthy" in text
+    assert "Rhythm" not in text
+
+
+def test_a_job_of_working_days_is_not_missed_on_sunday(tmp_path):
+    friday = datetime(2026, 2, 27, 2, 15, tzinfo=UTC)
+    for days in range(25):
+        if (friday - timedelta(days=days)).weekday() < 5:
+            save(tmp_path, friday - timedelta(days=days), delivered(9))
+    assert "Rhythm every 24 h" in report_text(tmp_path, friday + timedelta(days=2.9))
+    assert "Healthy" in report_text(tmp_path, friday + timedelta(days=2.9))
+    assert "Failing" in report_text(tmp_path, friday + timedelta(days=4))
+
+
 @pytest.mark.parametrize(
     ("rows", "note"),
     [
@@ -412,6 +430,7 @@ def test_a_browser_shows_the_report_on_any_screen_and_runs_nothing_in_it(tmp_pat
     with browser(program) as page:
         for width, scheme in ((1200, "light"), (1200, "dark"), (360, "light"), (360, "dark")):
             page.open(report, width=width, scheme=scheme)
+            page.evaluate("document.querySelector('details').open = true")
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
             assert page.evaluate("typeof hacked") == "undefined"
             sizes = page.evaluate(
