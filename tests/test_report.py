@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import main
 import results_reader
+from command_line import ExitStatus
 from outcomes import NOT_SENT, CallOutcome, CallStatus, RowOutcome
 from report import ENDINGS, FAILED_ROWS_SHOWN, RUNS_SHOWN, ReportError, duration, write_report
 from report_charts import RunAxis, lines, stacked_bars
@@ -51,7 +51,7 @@ def save(folder, begun=LAST, rows=(), status=0, summary=None, **run):
     with ResultsWriter(folder, begun) as results:
         results.add(rows)
         record = Run(version="1.0.0", started_at=begun, rows_read=len(rows))
-        results.finish(record, status, complete=True)
+        results.finish(record, status)
     head, mark, tail = results.path.read_text().partition('\n],\n"summary": ')
     end = json.loads('{"summary": ' + tail)
     end["summary"].update(summary or {})
@@ -148,7 +148,9 @@ def test_a_slow_run_is_noticed(tmp_path):
     for days in range(1, 4):
         save(tmp_path, LAST - timedelta(days=days), delivered(9), duration_seconds=60)
     save(tmp_path, rows=delivered(9), duration_seconds=130)
-    assert "Duration: 2 min 10 s is more than double the usual 1 min" in report_text(tmp_path)
+    text = report_text(tmp_path)
+    assert "Duration: 2 min 10 s is more than double the usual 1 min" in text
+    assert "Rate: 0.069 rows/s is less than half of the usual 0.15 rows/s" in text
 
 
 def test_few_runs_are_not_called_usual(tmp_path):
@@ -174,7 +176,7 @@ def test_a_dry_run_of_an_older_file_has_planned_rows(tmp_path):
     assert read_run(path).counts["planned"] == 7
 
 
-@pytest.mark.parametrize("status", main.ExitStatus)
+@pytest.mark.parametrize("status", ExitStatus)
 def test_every_exit_status_is_explained(tmp_path, status):
     save(tmp_path, status=status)
     text = report_text(tmp_path)
@@ -431,7 +433,7 @@ def test_a_browser_shows_the_report_on_any_screen_and_runs_nothing_in_it(tmp_pat
         for width, scheme in ((1200, "light"), (1200, "dark"), (360, "light"), (360, "dark")):
             page.open(report, width=width, scheme=scheme)
             page.evaluate("document.querySelector('details').open = true")
-            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
             assert page.evaluate("typeof hacked") == "undefined"
             sizes = page.evaluate(
                 "[...document.querySelectorAll('svg')].map(each => each.getBoundingClientRect())"
