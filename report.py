@@ -108,7 +108,9 @@ class ErrorGroup:
             self.last_seen = self.last_seen or run.started_at
         self.rows += 1
         self.rows_in_last += is_last
-        if len(self.examples) < EXAMPLES_SHOWN:
+        if len(self.examples) < EXAMPLES_SHOWN and all(
+            row.customer_id != example.customer_id for example in self.examples
+        ):
             self.examples.append(row)
 
 

@@ -197,7 +197,7 @@ def test_errors_are_counted_by_code_with_a_few_customers_each(tmp_path):
     text = report_text(tmp_path)
     assert (
         "BadParams users/update, HTTP 400, refused: mend the row: Iterable will not take it as it "
-        "is 2 12 2 2026-03-01 0 new@example.com 1 new@example.com 0 old@example.com HTTP 503"
+        "is 2 12 2 2026-03-01 0 new@example.com 1 new@example.com 2 old@example.com HTTP 503"
     ) in text
     assert "HTTP 503 events/track, unavailable: run again" in text
     assert "50 half@example.com partial failure events/track unavailable 503" in text
