@@ -57,15 +57,21 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         action="store_true",
         help="run the job against a private database and a local Iterable; needs no settings",
     )
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="write the results file with every payload; send nothing",
+    )
+    instead.add_argument(
+        "--report",
+        action="store_true",
+        help="write report.html from the results files; send nothing",
+    )
     parser.add_argument(
         "--bulk",
         action="store_true",
         help="send up to 1000 rows in one request; 5000 users a second instead of 500",
-    )
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="write the results file with every payload; send nothing",
     )
     parser.add_argument(
         "--limit", type=_row_count, metavar="N", help="take the first N rows of the query only"
@@ -83,7 +89,6 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _row_count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError("must be a whole number, 1 or more")
+    return int(text)

@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     os.umask(0o077)
     setup_logger(quiet=args.quiet)
     try:
-        status = run_demo(args) if args.demo else run_job(args)
+        status = command_of(args)(args)
     except KeyboardInterrupt:
         logger.error("Interrupted before anything was sent")
         status = ExitStatus.SIGINT
@@ -63,6 +63,27 @@ def main(argv: list[str] | None = None) -> int:
     if args.quiet and status != ExitStatus.OK:
         sys.stderr.write(f"main.py: exit status {status}, {MEANINGS[status]}. {last_problem()}\n")
     return status
+
+
+def command_of(args: argparse.Namespace) -> Callable[[argparse.Namespace], ExitStatus]:
+    """Return what the command line asks for."""
+    if args.report:
+        return write_report_page
+    return run_demo if args.demo else run_job
+
+
+def write_report_page(args: argparse.Namespace) -> ExitStatus:
+    """Write report.html beside the results files."""
+    from report import ReportError, write_report
+    from settings import DEFAULT_ENV_FILE, SettingsError, load_results_dir
+
+    try:
+        path = write_report(load_results_dir(args.env_file or DEFAULT_ENV_FILE))
+    except (SettingsError, ReportError) as error:
+        logger.error("%s", error)
+        return ExitStatus.USAGE
+    logger.info("Report written to %s", path)
+    return ExitStatus.OK
 
 
 def run_job(args: argparse.Namespace) -> ExitStatus:

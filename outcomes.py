@@ -107,17 +107,18 @@ class RowOutcome(NamedTuple):
     def status(self) -> RowStatus:
         """The row's status, which follows from its two calls."""
         update, track = self.users_update.status, self.events_track.status
+        if update is track is CallStatus.DELIVERED:
+            return RowStatus.SUCCESSFUL  # most rows, so it comes first
         if not self.attempted:
             return RowStatus.NOT_ATTEMPTED
-        if CallStatus.PLANNED in {update, track}:
+        if update is CallStatus.PLANNED or track is CallStatus.PLANNED:
             return RowStatus.PLANNED
         if update not in HELD:
             return RowStatus.TOTAL_FAILURE
         if track not in HELD:
             return RowStatus.PARTIAL_FAILURE
-        if update is track is CallStatus.UNCHANGED:
-            return RowStatus.UNCHANGED
-        return RowStatus.SUCCESSFUL
+        both_unchanged = update is track is CallStatus.UNCHANGED
+        return RowStatus.UNCHANGED if both_unchanged else RowStatus.SUCCESSFUL
 
     @property
     def event_id(self) -> str | None:
@@ -132,8 +133,9 @@ class RowOutcome(NamedTuple):
 
 def outcome_of(task: Task, users_update: CallOutcome, events_track: CallOutcome) -> RowOutcome:
     """Return the outcome of a task's two calls; with nothing sent it was not attempted."""
-    statuses = {users_update.status, events_track.status}
-    attempted = CallStatus.NOT_SENT not in statuses or bool(statuses - HELD_BACK)
+    update, track = users_update.status, events_track.status
+    sent = update not in HELD_BACK or track not in HELD_BACK
+    attempted = sent or update is track is CallStatus.UNCHANGED
     return RowOutcome(
         task.customer_id, task.email, users_update, events_track, task, attempted=attempted
     )

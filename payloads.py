@@ -61,11 +61,14 @@ class Payloads:
 
         Raises RowError. Source: POST /api/events/track, https://api.iterable.com/api/docs
         """
+        return self._event(row, _email(row))
+
+    def _event(self, row: Row, email: str) -> dict[str, Any]:
         when = _clock(row)
         fields = _present(row, "page", "browser", "location")
         fields["timestamp"] = when.isoformat(sep=" ")
         return {
-            "email": _email(row),
+            "email": email,
             "eventName": EVENT_NAME,
             "id": self.event_id(row),
             "createdAt": self._unix_seconds(when),
@@ -77,7 +80,8 @@ class Payloads:
 
         Raises RowError.
         """
-        user, event = self.user(row), self.event(row)
+        user = self.user(row)
+        event = self._event(row, user["email"])
         user_body, event_body = encode(user), encode(event)
         return Task(
             customer_id=row["customer_id"],
@@ -180,8 +184,9 @@ def _event_name_around(database: str) -> tuple[str, str]:
 
 def _present(row: Row, *columns: str) -> dict[str, str]:
     """Return the columns that are not NULL: a null sent to Iterable deletes the field there."""
-    texts = {column: as_text(column, row[column]) for column in columns}
-    return {column: text for column, text in texts.items() if text is not None}
+    return {
+        column: text for column in columns if (text := as_text(column, row[column])) is not None
+    }
 
 
 def _email(row: Row) -> str:

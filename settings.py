@@ -238,6 +238,19 @@ def load_environment_variables(
     return settings
 
 
+def load_results_dir(
+    env_file: Path | None = DEFAULT_ENV_FILE, environ: Mapping[str, str] | None = None
+) -> Path:
+    """Return where the results files are, also when the other variables cannot be used.
+
+    Raises SettingsError when *env_file* cannot be read.
+    """
+    environ = os.environ if environ is None else environ
+    values = _read_env_file(env_file)[0] | dict(environ)
+    default: Path = Settings.model_fields["results_dir"].default
+    return HERE / Path(values.get("RESULTS_DIR", "").strip() or default).expanduser()
+
+
 def exposed_files(env_file: Path | None, settings: Settings) -> list[Path]:
     """Return which of *env_file* and the files of secrets others than their owner may read."""
     files = (env_file, settings.db_password_file, settings.iterable_api_key_file)

@@ -299,3 +299,28 @@ def test_percentiles_and_answers_are_recorded_by_endpoint(job, iterable):
     assert endpoints["events/track"]["requests"] == 3
     latency = endpoints["events/track"]["latency_seconds"]
     assert 0 <= latency["p50"] <= latency["p95"] <= latency["max"] < 10
+
+
+def test_the_report_is_written_from_the_results_without_any_other_setting(job):
+    job()
+    done = Job({}, job.folder)("--report", RESULTS_DIR=job.environ["RESULTS_DIR"])
+    assert (done.returncode, done.stderr) == (0, "")
+    page = job.folder / "results" / "report.html"
+    assert f"Report written to {page}" in done.stdout
+    assert "users/update" in page.read_text()
+
+
+def test_a_report_of_nothing_says_so(tmp_path):
+    done = Job({}, tmp_path)("--report", RESULTS_DIR=str(tmp_path))
+    assert done.returncode == 2
+    assert str(tmp_path) in done.stderr
+
+
+def test_old_results_files_go_when_the_settings_say_so(job):
+    for day in ("20250101", "20250102"):
+        (job.folder / "results").mkdir(exist_ok=True)
+        (job.folder / "results" / f"integration_results_{day}_000000.json").touch()
+    assert job(RESULTS_KEEP="2").returncode == 0
+    names = sorted(path.name for path in job.folder.glob("results/*"))
+    assert len(names) == 2
+    assert names[0] == "integration_results_20250102_000000.json"
