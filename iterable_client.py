@@ -213,14 +213,14 @@ class IterableClient:
         departure = budget.acquire()
         if self._key_refused or self._closed:
             return Answer(NOT_SENT, {}), False
+        self.tally.sent(path)
         url, began_s = f"{self._base_url}/api/{path}", time.perf_counter()
         try:
             response = self._transport.post(url, self._headers, body, self._timeouts_s, departure)
         except (requests.RequestException, HTTPError) as error:
-            self.tally.add(path, None, time.perf_counter() - began_s)
             status = CallStatus.UNAVAILABLE if _never_left(error) else CallStatus.UNKNOWN
             return Answer(CallOutcome(status, message=type(error).__name__), {}), False
-        self.tally.add(path, response.status_code, time.perf_counter() - began_s)
+        self.tally.answered(path, response.status_code, time.perf_counter() - began_s)
         if response.status_code != 429:
             budget.accepted()
             return self._handle_response(response), False

@@ -16,34 +16,37 @@ class Tally:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._requests: Counter[str] = Counter()
         self._answers: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._latencies_ms: defaultdict[str, Counter[int]] = defaultdict(Counter)
 
-    def add(self, endpoint: str, http_status: int | None, seconds: float) -> None:
-        """Count one request that was answered, or given up (None), after *seconds*."""
+    def sent(self, endpoint: str) -> None:
+        """Count one request, which may never be answered."""
         with self._lock:
-            if http_status is None:
-                self._answers[endpoint][NO_ANSWER] += 1
-            else:
-                self._answers[endpoint][str(http_status)] += 1
-                self._latencies_ms[endpoint][round(seconds * 1000)] += 1
+            self._requests[endpoint] += 1
 
-    def total(self) -> int:
-        """Return the number of requests."""
+    def answered(self, endpoint: str, http_status: int, seconds: float) -> None:
+        """Count one answer, which came after *seconds*."""
         with self._lock:
-            return sum(answers.total() for answers in self._answers.values())
+            self._answers[endpoint][str(http_status)] += 1
+            self._latencies_ms[endpoint][round(seconds * 1000)] += 1
 
     def to_json(self) -> dict[str, Any]:
         """Return requests, answers by HTTP status and quantiles of latency, by endpoint."""
         with self._lock:
             return {
                 endpoint: {
-                    "requests": answers.total(),
-                    "answers": dict(sorted(answers.items())),
+                    "requests": requests,
+                    "answers": self._by_status(endpoint),
                     "latency_seconds": _quantiles(self._latencies_ms[endpoint]),
                 }
-                for endpoint, answers in sorted(self._answers.items())
+                for endpoint, requests in sorted(self._requests.items())
             }
+
+    def _by_status(self, endpoint: str) -> dict[str, int]:
+        answers = self._answers[endpoint]
+        unanswered = self._requests[endpoint] - answers.total()
+        return dict(sorted(answers.items())) | ({NO_ANSWER: unanswered} if unanswered else {})
 
 
 def _quantiles(counts_ms: Counter[int]) -> dict[str, float]:
