@@ -134,6 +134,12 @@ def test_the_readme_shows_the_help_as_it_is():
     assert done.stdout.strip() in README
 
 
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_contributing_has_a_row_for_every_module(module):
+    text = (HERE / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert text.count(f"\n| `{module}.py` | ") == 1
+
+
 @pytest.mark.parametrize("status", command_line.ExitStatus)
 def test_the_readme_names_every_exit_status(status):
     assert f"\n  {status:<4} {command_line.MEANINGS[status]}\n" in README
