@@ -103,7 +103,7 @@ class IterableClient:
         self._budgets = {
             path: Budget(limit * rate_share, wait=wait) for path, limit in LIMITS_PER_S.items()
         }
-        self._transport = Transport(pool_connections=1, pool_maxsize=connections)
+        self._transport = Transport(connections)
 
     def close(self) -> None:
         """Close the connections; from now on nothing is sent."""
@@ -218,7 +218,8 @@ class IterableClient:
         try:
             response = self._transport.post(url, self._headers, body, self._timeouts_s, departure)
         except (requests.RequestException, HTTPError) as error:
-            status = CallStatus.UNAVAILABLE if _never_left(error) else CallStatus.UNKNOWN
+            left = self._transport.has_left() or not _never_left(error)
+            status = CallStatus.UNKNOWN if left else CallStatus.UNAVAILABLE
             return Answer(CallOutcome(status, message=type(error).__name__), {}), False
         self.tally.answered(path, response.status_code, time.perf_counter() - began_s)
         if response.status_code != 429:

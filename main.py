@@ -202,6 +202,8 @@ def integrate(settings: "Settings", run: Run, ledger: DeliveryLedger) -> ExitSta
             run.error = f"bug: {type(error).__name__}"
             logger.exception("A bug in this program:")
             status = ExitStatus.BUG
+        # From here on a first signal no longer interrupts: the results are being written.
+        stop.finish_rows_first = True
         return save(settings, results, run, status, stop)
 
 

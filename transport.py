@@ -1,7 +1,9 @@
 """requests' transport to one host, without what each of very many calls would pay for nothing."""
 
+import socket
 import threading
 import time
+from contextlib import suppress
 from typing import Any, NamedTuple, cast
 
 import requests
@@ -10,18 +12,55 @@ from requests.structures import CaseInsensitiveDict
 from urllib3 import BaseHTTPResponse
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool
-from urllib3.exceptions import ReadTimeoutError
 
 from pacing import Departure
 
-READ_BYTES = 65536
+LOOK_S = 0.5
+
+
+class _Overseer:
+    """Ends requests whose answer is overdue, however slowly it trickles in.
+
+    A socket's own timeout bounds each wait for some bytes, and not all of them together.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, tuple[float, socket.socket]] = {}
+        self._over = threading.Event()
+
+    def start(self) -> None:
+        """Begin to look, in a thread that does not hold up the end of the process."""
+        threading.Thread(target=self._look, name="overseer", daemon=True).start()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._over.set()
+
+    def expect(self, sock: socket.socket, until_s: float) -> None:
+        """Take note that this thread waits for an answer from *sock*."""
+        self._waiting[threading.get_ident()] = until_s, sock
+
+    def answered(self) -> None:
+        """Take note that this thread waits no more."""
+        self._waiting.pop(threading.get_ident(), None)
+
+    def _look(self) -> None:
+        while not self._over.wait(LOOK_S):
+            for until_s, sock in list(self._waiting.values()):
+                if time.monotonic() > until_s:
+                    # The waiting thread then reads the end of the answer. Not the TLS socket's own
+                    # shutdown(), which is not for use beside another thread.
+                    with suppress(OSError):
+                        socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 class _Sending(threading.local):
-    """The request that this thread is sending: its departure, and when it has to be over."""
+    """The request that this thread is sending."""
 
     departure = Departure(0.0)
     until_s = 0.0
+    left = False
+    overseer: _Overseer | None = None
 
 
 _SENDING = _Sending()
@@ -33,6 +72,9 @@ class _Connection(HTTPConnection):
     def request(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as urllib3 has it
         super().request(*args, **kwargs)
         _SENDING.departure.at_s = time.monotonic()
+        _SENDING.left = True
+        if self.sock is not None and _SENDING.overseer is not None:
+            _SENDING.overseer.expect(self.sock, _SENDING.until_s)
 
 
 class _TLSConnection(_Connection, HTTPSConnection):
@@ -55,8 +97,11 @@ class Transport(HTTPAdapter):
     but to the base URL's host; the certificate is verified as ever.
     """
 
-    _pool: HTTPConnectionPool | None = None
-    _opening = threading.Lock()
+    def __init__(self, connections: int) -> None:
+        super().__init__(pool_connections=1, pool_maxsize=connections)
+        self._pool: HTTPConnectionPool | None = None
+        self._opening = threading.Lock()
+        self._overseer = _Overseer()
 
     def post(
         self,
@@ -78,10 +123,23 @@ class Transport(HTTPAdapter):
         request.headers = headers.copy()
         request.headers["Content-Length"] = str(len(body))
         request.body = body
-        _SENDING.departure = departure
+        _SENDING.departure, _SENDING.left = departure, False
         _SENDING.until_s = time.monotonic() + sum(timeouts_s)
-        # As build_response() below makes it.
-        return cast("Response", self.send(request, timeout=timeouts_s))
+        _SENDING.overseer = self._overseer
+        try:
+            # As build_response() below makes it.
+            return cast("Response", self.send(request, timeout=timeouts_s))
+        finally:
+            self._overseer.answered()
+
+    def has_left(self) -> bool:
+        """Whether this thread's latest request was on the wire when it ended."""
+        return _SENDING.left
+
+    def close(self) -> None:
+        """Close the connections that are not in use."""
+        self._overseer.stop()
+        super().close()
 
     def get_connection_with_tls_context(
         self,
@@ -97,6 +155,7 @@ class Transport(HTTPAdapter):
                 super().cert_verify(pool, request.url or "", verify, cert)
                 pool.ConnectionCls = _TLSConnection if pool.scheme == "https" else _Connection
                 self._pool = pool
+                self._overseer.start()
         return self._pool
 
     def cert_verify(self, *_: object) -> None:
@@ -108,15 +167,4 @@ class Transport(HTTPAdapter):
         resp: BaseHTTPResponse,
     ) -> Any:  # noqa: ANN401
         """Return status, headers and content; requests would add cookies, history and more."""
-        return Response(resp.status, resp.headers, _content(resp, _SENDING.until_s))
-
-
-def _content(answer: BaseHTTPResponse, until_s: float) -> bytes:
-    """Return the whole body, unless it trickles in beyond *until_s*."""
-    parts = []
-    while part := answer.read1(READ_BYTES):
-        parts.append(part)
-        if time.monotonic() > until_s:
-            answer.close()
-            raise ReadTimeoutError(answer.connection, answer.url, "the answer took too long")  # type: ignore[arg-type]
-    return b"".join(parts)
+        return Response(resp.status, resp.headers, resp.data)

@@ -319,3 +319,11 @@ def test_backoff_doubles_with_full_jitter_up_to_32_seconds():
 )
 def test_retry_after_is_read_and_capped(header, seconds):
     assert retry_after_s(header) == seconds
+
+
+def test_an_answer_that_trickles_in_is_given_up(iterable):
+    iterable.set_faults(Fault("drip", seconds=20))
+    client = IterableClient("key", iterable.url, timeout_s=0.6, max_attempts=1)
+    began_s = time.monotonic()
+    assert client.update_user("a@example.com", {}).status is UNKNOWN
+    assert time.monotonic() - began_s < 5
