@@ -70,7 +70,7 @@ def deliver(  # noqa: PLR0913 - keyword-only
     exception, out of *process*, is raised at the end, when every row has its outcome.
     """
     crew = _Crew(process, stop, workers, head_start_s, grace_s)
-    outage = Outage(stop)
+    outage = Outage(stop, parcel_size)
     try:
         for batch in batches_of(rows, max(parcel_size, PLANNED_AT_ONCE)):
             if stop.reason or crew.bugs:

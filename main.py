@@ -133,19 +133,27 @@ def start(
         settings = load_environment_variables(env_file, environ)
         # Before the log file: another run's files are not to be touched.
         with open_ledger(settings) as ledger:
-            setup_logger(settings.log_level, settings.log_file, quiet=args.quiet)
+            open_log_file(settings, quiet=args.quiet)
             for path in exposed_files(env_file, settings):
                 logger.warning("%s holds secrets and others may read it: chmod 600 it", path)
             return run_integration(settings, run, ledger)
-    except OSError as error:
-        logger.error("LOG_FILE %s cannot be written: %s", error.filename, error.strerror)
-        return ExitStatus.USAGE
     except LedgerBusyError:
         logger.error("Another run is under way: it holds %s", settings.state_file)
         return ExitStatus.BUSY
     except (SettingsError, LedgerError) as error:
         logger.error("%s", error)
         return ExitStatus.USAGE
+
+
+def open_log_file(settings: "Settings", *, quiet: bool) -> None:
+    """Log to the file too, from here on."""
+    from settings import SettingsError
+
+    try:
+        setup_logger(settings.log_level, settings.log_file, quiet=quiet)
+    except OSError as error:
+        text = f"LOG_FILE {settings.log_file} cannot be written: {error.strerror}"
+        raise SettingsError([text]) from None
 
 
 @contextmanager

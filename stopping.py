@@ -9,9 +9,10 @@ from enum import Enum, auto
 
 from outcomes import CallStatus, RowOutcome
 
-# Iterable is down when this many rows in a row got no answer that settles them, or when none did
-# for this long.
+# Iterable is down when this many rows, and parcels, in a row got no answer that settles them, or
+# when none did for this long.
 OUTAGE_ROWS = 100
+OUTAGE_PARCELS = 3
 OUTAGE_S = 300.0
 
 _UNANSWERED = frozenset({CallStatus.UNAVAILABLE, CallStatus.UNKNOWN})
@@ -61,8 +62,9 @@ class Stop:
 class Outage:
     """Asks a run to stop when Iterable is down, so that the rest of the rows is not spent on it."""
 
-    def __init__(self, stop: Stop) -> None:
+    def __init__(self, stop: Stop, parcel_size: int) -> None:
         self._stop = stop
+        self._most = max(OUTAGE_ROWS, OUTAGE_PARCELS * parcel_size)
         self._rows = 0
         self._since_s = 0.0
 
@@ -79,7 +81,7 @@ class Outage:
                 self._since_s = time.monotonic()
             self._rows += 1
         seconds = time.monotonic() - self._since_s
-        if self._rows >= OUTAGE_ROWS or (self._rows and seconds > OUTAGE_S):
+        if self._rows >= self._most or (self._rows and seconds > OUTAGE_S):
             text = (
                 f"the last {self._rows} rows, in {seconds:.0f} s, got no answer that settles them"
             )
