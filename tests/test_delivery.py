@@ -174,18 +174,16 @@ def test_iterable_being_down_stops_the_run():
     assert outcomes.count(RowStatus.NOT_ATTEMPTED) == len(rows) - failed
 
 
-def test_two_batches_without_an_answer_are_no_outage_and_three_are():
-    rows = [make_row(number) for number in range(800)]
+@pytest.mark.parametrize(("down", "reason"), [(400, None), (600, StopReason.OUTAGE)])
+def test_two_batches_without_an_answer_are_no_outage_and_three_are(down, reason):
+    rows, stop = [make_row(number) for number in range(800)], Stop()
 
     def process(parcel):
-        return [
-            outcome_of(task, DOWN if parcel[0].customer_id < down else OK, OK) for task in parcel
-        ]
+        update = DOWN if parcel[0].customer_id < down else OK
+        return [outcome_of(task, update, OK) for task in parcel]
 
-    for down, reason in ((400, None), (600, StopReason.OUTAGE)):
-        stop = Stop()
-        assert len(list(deliver_rows(rows, process, stop, parcel_size=200))) == 800
-        assert stop.reason is reason
+    assert len(list(deliver_rows(rows, process, stop, parcel_size=200))) == 800
+    assert stop.reason is reason
 
 
 def test_an_answer_now_and_then_is_no_outage():
