@@ -61,7 +61,8 @@ def main(argv: list[str] | None = None) -> int:
         logger.exception("A bug in this program:")
         status = ExitStatus.BUG
     if args.quiet and status != ExitStatus.OK:
-        sys.stderr.write(f"main.py: exit status {status}, {MEANINGS[status]}. {last_problem()}\n")
+        why = last_problem() or MEANINGS[status]
+        sys.stderr.write(f"main.py: exit status {status}: {why}\n")
     return status
 
 
@@ -400,7 +401,7 @@ def save(
     if why:
         logger.error("%s", why)
     elif status == ExitStatus.NOT_ALL_DELIVERED:
-        logger.warning("Some rows were not delivered; the results file says why for each")
+        logger.warning("Some rows were not delivered; %s says why for each", results.path)
     return status
 
 
