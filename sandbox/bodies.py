@@ -12,7 +12,10 @@ USERS_UPDATE: Final = "users/update"
 EVENTS_TRACK: Final = "events/track"
 USERS_BULK_UPDATE: Final = "users/bulkUpdate"
 EVENTS_TRACK_BULK: Final = "events/trackBulk"
+USERS_GET_FIELDS: Final = "users/getFields"
 ENDPOINTS: Final = (USERS_UPDATE, EVENTS_TRACK, USERS_BULK_UPDATE, EVENTS_TRACK_BULK)
+# With the one that only reads.
+METHODS: Final = {**dict.fromkeys(ENDPOINTS, "POST"), USERS_GET_FIELDS: "GET"}
 
 Fields = dict[str, Any]  # a JSON object as parsed
 Types = dict[str, str]  # dotted field name -> string, date, long, double, boolean or object

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Final, Literal, get_args
 
-from sandbox.bodies import ENDPOINTS, Answer, envelope
+from sandbox.bodies import METHODS, Answer, envelope
 
 Kind = Literal[
     "rate_limited",  # 429
@@ -49,7 +49,7 @@ class Fault:
     kind: Kind
     _: KW_ONLY
     # Which requests it takes
-    endpoint: str | None = None  # None: all four
+    endpoint: str | None = None  # None: all
     email: str | None = None  # in any case; in bulk: any row with it
     skip: int = 0  # matching requests to let through first
     times: int | None = None  # turns, then the fault is over
@@ -73,8 +73,8 @@ class Fault:
             raise ValueError(f"unknown kind of fault: {self.kind}")
         if self.variant not in get_args(Unauthorized):
             raise ValueError(f"unknown variant of 401: {self.variant}")
-        if self.endpoint is not None and self.endpoint not in ENDPOINTS:
-            raise ValueError(f"unknown endpoint: {self.endpoint}; one of {', '.join(ENDPOINTS)}")
+        if self.endpoint is not None and self.endpoint not in METHODS:
+            raise ValueError(f"unknown endpoint: {self.endpoint}; one of {', '.join(METHODS)}")
 
     @property
     def manner(self) -> Manner:

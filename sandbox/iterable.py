@@ -1,4 +1,4 @@
-"""A local Iterable: the four write endpoints on a real socket, with faults on demand.
+"""A local Iterable on a real socket: four write endpoints, users/getFields, faults on demand.
 
 ``python3 -m sandbox.iterable --port 8080`` runs it alone; ``with IterableSandbox() as iterable:``
 runs it in a thread of a test or a demo.
@@ -6,7 +6,7 @@ runs it in a thread of a test or a demo.
 The standard library only, and an HTTP reader of its own instead of a web framework: a framework
 decides what goes over the wire, and half of the faults are bytes that no framework would send.
 
-Besides ``POST /api/...`` it answers whoever asks, in JSON:
+Besides ``/api/...`` it answers whoever asks, in JSON:
 
     GET  /sandbox/users, /sandbox/events, /sandbox/requests    ?offset=0&limit=1000
     GET  /sandbox/stats, /sandbox/settings
@@ -74,7 +74,7 @@ async def read_request(reader: asyncio.StreamReader) -> Request:
     return Request(method, path, query, headers, body)
 
 
-def head_of(answer: Answer, began: float) -> bytes:
+def head_of(answer: Answer, began: float, date: str) -> bytes:
     """Return status line and headers; Iterable's own JSON carries its ingress's headers."""
     lines = [
         f"HTTP/1.1 {answer.status} {_reason(answer.status)}",
@@ -82,6 +82,8 @@ def head_of(answer: Answer, began: float) -> bytes:
         f"Content-Length: {len(answer.body)}",
         "Connection: keep-alive",
     ]
+    if date:
+        lines.append(f"Date: {date}")
     if answer.content_type == "application/json":
         spent_ms = int((time.perf_counter() - began) * 1000)
         lines += ["Vary: Origin", f"Request-Time: {spent_ms}", "Server: iterable-ingress sandbox"]
@@ -143,14 +145,16 @@ class _Connection:
             await self._send(answer, began, body=answer.body[: len(answer.body) // 2])
             return False
         if fault is not None and manner == "drip":
-            await self._drip(head_of(answer, began) + answer.body, fault.seconds or _DRIP_S)
+            head = head_of(answer, began, self._stand_in.date())
+            await self._drip(head + answer.body, fault.seconds or _DRIP_S)
             return True
         await self._send(answer, began)
         return True
 
     async def _send(self, answer: Answer, began: float, body: bytes | None = None) -> None:
         # One write, one packet; asyncio has set TCP_NODELAY on the socket.
-        self._writer.write(head_of(answer, began) + (answer.body if body is None else body))
+        head = head_of(answer, began, self._stand_in.date())
+        self._writer.write(head + (answer.body if body is None else body))
         await self._writer.drain()
 
     async def _drip(self, data: bytes, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""The state of one Iterable project, and what its four write endpoints answer.
+"""The state of one Iterable project, and what its endpoints answer.
 
 No sockets, no clock, no threads: :meth:`Project.handle` takes the bytes of a body, returns an
 :class:`Answer`, and has changed the state or not by then.
@@ -33,6 +33,7 @@ from sandbox.bodies import (
     EVENTS_TRACK_BULK,
     USER,
     USERS_BULK_UPDATE,
+    USERS_GET_FIELDS,
     USERS_UPDATE,
     Answer,
     Fields,
@@ -151,6 +152,7 @@ class Project:
             EVENTS_TRACK: self._events_track,
             USERS_BULK_UPDATE: self._users_bulk_update,
             EVENTS_TRACK_BULK: self._events_track_bulk,
+            USERS_GET_FIELDS: lambda _: reply(200, {"fields": self._user_types}),
         }
         self.reset()
 
@@ -172,7 +174,7 @@ class Project:
         self.users.pop(email, None)
 
     def handle(self, endpoint: str, body: bytes) -> Answer:
-        """Apply one POST to one of ENDPOINTS and return its answer; KeyError for any other."""
+        """Apply one request to one of METHODS and return its answer; KeyError for any other."""
         if len(body) > MAX_BULK_BYTES and endpoint in _BULK:
             return self._too_large()
         try:

@@ -6,13 +6,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from sandbox.bodies import EVENTS_TRACK, EVENTS_TRACK_BULK, USERS_BULK_UPDATE, USERS_UPDATE
+from sandbox.bodies import (
+    EVENTS_TRACK,
+    EVENTS_TRACK_BULK,
+    USERS_BULK_UPDATE,
+    USERS_GET_FIELDS,
+    USERS_UPDATE,
+)
 
 LIMITS_PER_S: Final = {
     USERS_UPDATE: 500,
     EVENTS_TRACK: 2000,
     USERS_BULK_UPDATE: 5,
     EVENTS_TRACK_BULK: 10,
+    USERS_GET_FIELDS: 3,
 }
 
 

@@ -5,6 +5,7 @@ safe to call from two threads.
 """
 
 import dataclasses
+import email.utils
 import hashlib
 import itertools
 import json
@@ -16,12 +17,12 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, get_args
 
-from sandbox.bodies import ENDPOINTS, Answer, envelope, reply
+from sandbox.bodies import METHODS, Answer, envelope, reply
 from sandbox.faults import Fault, Script, Unauthorized, rate_limited, unauthorized
 from sandbox.project import Project, ProjectType
 from sandbox.rate_limits import RateLimits
 
-_PATHS: Final = {f"/api/{endpoint}": endpoint for endpoint in ENDPOINTS}
+_PATHS: Final = {f"/api/{endpoint}": endpoint for endpoint in METHODS}
 _SECRET_HEADERS: Final = ("api-key", "api_key", "authorization", "proxy-authorization")
 _CHOICES: Final = {"unauthorized": get_args(Unauthorized), "project_type": get_args(ProjectType)}
 _NOT_FOUND: Final = Answer(
@@ -70,6 +71,8 @@ class ServerSettings:
     retry_after: int | None = None  # seconds, on the 429 of the rate limits
     log_requests: int = 10_000  # the latest are kept
     log_bytes: int = 64_000_000  # of their bodies
+    send_date: bool = True  # the Date header
+    clock_skew_s: float = 0.0  # what its clock is ahead
 
 
 class StandIn:
@@ -123,14 +126,16 @@ class StandIn:
 
     def _refusal(self, request: Request, endpoint: str) -> Answer | None:
         """Return the answer to a request that does not reach the project, if it is one."""
-        if request.method != "POST":
+        method = METHODS[endpoint]
+        if request.method != method:
             return envelope(405, "BadParams", "Method not allowed.")._replace(
-                headers={"Allow": "POST"}
+                headers={"Allow": method}
             )
         key = request.headers.get("api-key") or request.headers.get("api_key")
         if not key or self.server.api_key not in (None, key):
             return unauthorized(self.server.unauthorized, endpoint)
-        if not request.headers.get("content-type", "").lower().startswith("application/json"):
+        content_type = request.headers.get("content-type", "").lower()
+        if method == "POST" and not content_type.startswith("application/json"):
             return envelope(415, "BadParams", "Expecting application/json.")
         if not self.limits.accept(key, endpoint):
             return rate_limited(Fault("rate_limited", retry_after=self.server.retry_after))
@@ -161,6 +166,12 @@ class StandIn:
         self._answered.setdefault(_PATHS.get(request.path, "other"), Counter())[str(status)] += 1
         if fault is not None:
             self._faults[fault] += 1
+
+    def date(self) -> str:
+        """Return the Date header's value now; empty for none."""
+        if not self.server.send_date:
+            return ""
+        return _http_date(int(time.time() + self.server.clock_skew_s))
 
     # --- Orders
 
@@ -239,6 +250,11 @@ class StandIn:
             case _:
                 return reply(404, {"error": "no order of that name"})
         return reply(200, {})
+
+
+@lru_cache(maxsize=2)
+def _http_date(unix_seconds: int) -> str:
+    return email.utils.formatdate(unix_seconds, usegmt=True)
 
 
 def _is_answered(decision: Decision) -> bool:

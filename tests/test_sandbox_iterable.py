@@ -901,6 +901,54 @@ def test_state_can_be_read_after_the_end_and_no_thread_is_left():
     assert not [t for t in threading.enumerate() if t.name == "iterable-sandbox"]
 
 
+# --- Reading the fields of profiles -----------------------------------------------------------
+
+
+def get_fields(client, **headers: str) -> requests.Response:
+    url = f"{client.iterable.url}/api/users/getFields"
+    return client.session.get(url, headers=headers, timeout=5)
+
+
+def test_the_fields_of_profiles_are_shown_with_the_types_that_first_values_gave_them(client):
+    before = get_fields(client).json()["fields"]
+    assert (before["email"], before["signupDate"]) == ("string", "date")
+    client.update(age=7, height=1.5, pro=True, name="Ann", born="2001-02-03", home={"zip": "1"})
+    assert get_fields(client).json()["fields"] == before | {
+        "age": "long",
+        "height": "double",
+        "pro": "boolean",
+        "name": "string",
+        "born": "date",
+        "home": "object",
+        "home.zip": "string",
+    }
+
+
+def test_reading_the_fields_has_a_key_a_limit_a_method_and_faults_of_its_own(client):
+    client.iterable.change(api_key="secret-key")
+    assert get_fields(client, **{"Api-Key": "another"}).status_code == 401
+    assert [get_fields(client).status_code for _ in range(4)] == [200, 200, 200, 429]
+    wrong_method = client.post("users/getFields", {})
+    assert (wrong_method.status_code, wrong_method.headers["Allow"]) == (405, "GET")
+    client.iterable.change(limits=False)
+    client.iterable.set_faults(Fault("gateway", endpoint="users/getFields", times=1))
+    assert (client.update().status_code, get_fields(client).status_code) == (200, 502)
+    answers = {"200": 3, "401": 1, "405": 1, "429": 1, "502": 1}
+    assert client.iterable.stats["requests"]["users/getFields"] == answers
+
+
+@pytest.mark.parametrize("skew_s", [0, 3600, -86400])
+def test_answers_carry_the_date_of_its_clock(client, skew_s):
+    client.iterable.change(clock_skew_s=skew_s)
+    then = email.utils.parsedate_to_datetime(client.update().headers["Date"])
+    assert then.timestamp() - time.time() == pytest.approx(skew_s, abs=3)
+
+
+def test_the_date_can_be_left_out(client):
+    client.iterable.change(send_date=False)
+    assert "Date" not in client.update().headers
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_alone_it_says_its_url_and_ends_with_0_on_a_signal(number):
     command = [sys.executable, "-m", "sandbox.iterable", "--port", "0", "--api-key", "right"]
