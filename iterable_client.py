@@ -38,6 +38,7 @@ UPDATE_USER = "users/update"
 TRACK_EVENT = "events/track"
 UPDATE_USERS = "users/bulkUpdate"
 TRACK_EVENTS = "events/trackBulk"
+GET_USER_FIELDS = "users/getFields"
 # Requests a second that Iterable allows a project, whoever sends them.
 # Source: the endpoints' descriptions, https://api.iterable.com/api/docs
 LIMITS_PER_S = {UPDATE_USER: 500, TRACK_EVENT: 2000, UPDATE_USERS: 5, TRACK_EVENTS: 10}
@@ -48,7 +49,10 @@ MAX_RETRY_AFTER_S = 60.0
 # A 429 uses up no attempt, so something else must end a call that meets nothing but 429.
 RATE_LIMIT_PATIENCE_S = 300.0
 MAX_MESSAGE = 200
+READ_RETRY_S = 0.5
 
+# Broken before there was an answer: a second try may do better.
+CONNECTION_PROBLEMS = frozenset({"NewConnectionError", "ConnectionError"})
 # A 2xx with one of these codes is a passing fault of the service, not a verdict on the row.
 PASSING_CODES = frozenset({"GenericError", "RateLimitExceeded"})
 # Iterable says "Success" here although the event name is blocked in the project's settings.
@@ -62,8 +66,22 @@ class Answer(NamedTuple):
     document: dict[str, Any]
 
 
+class UserFields(NamedTuple):
+    """The answer to users/getFields: the type of each profile field, by its name.
+
+    ``types`` is None when there is no such answer. Then ``http_status`` says what came instead, or
+    ``problem``, the name of an error, why nothing came. ``clock_ahead_s`` is by how many seconds
+    this machine's clock is ahead of Iterable's, None if Iterable did not tell the time.
+    """
+
+    types: dict[str, str] | None
+    http_status: int | None = None
+    problem: str = ""
+    clock_ahead_s: float | None = None
+
+
 class IterableClient:
-    """Calls the write endpoints of one Iterable project; may be shared by many threads.
+    """Calls the endpoints of one Iterable project; may be shared by many threads.
 
     *timeout_s* bounds the answer to one request, and connecting. *max_attempts* is the
     number of tries of one call; an answer 429 uses up none. *rate_share* is the share of Iterable's
@@ -178,6 +196,30 @@ class IterableClient:
         """
         return self._call(TRACK_EVENTS, bulk_body("events", events))
 
+    def get_user_fields(self) -> UserFields:
+        """Return the profile fields that the project has; changes nothing, repeated once at most.
+
+        Source: GET /api/users/getFields, 3 requests a second, https://api.iterable.com/api/docs
+        """
+        answer = self._ask_for_fields()
+        status = answer.http_status or 0
+        passing = status == 429 or status >= 500 or answer.problem in CONNECTION_PROBLEMS
+        if passing and not self._wait(READ_RETRY_S * self._time_scale):
+            answer = self._ask_for_fields()
+        return answer
+
+    def _ask_for_fields(self) -> UserFields:
+        url = f"{self._base_url}/api/{GET_USER_FIELDS}"
+        try:
+            response = self._transport.get(url, self._headers, self._timeouts_s)
+        except (requests.RequestException, HTTPError) as error:
+            return UserFields(None, problem=_problem(error))
+        ahead_s = _clock_ahead_s(response.headers.get("Date"))
+        types = _json_object(response.content).get("fields")
+        if response.status_code != 200 or not isinstance(types, dict):
+            types = None
+        return UserFields(types, response.status_code, clock_ahead_s=ahead_s)
+
     def _call(self, path: str, body: bytes) -> Answer:
         """Send *body* until the answer is final, the tries are used up or the run stops."""
         answer = Answer(NOT_SENT, {})
@@ -279,12 +321,23 @@ def retry_after_s(header: str | None) -> float | None:
     try:
         seconds = float(header)
     except ValueError:
-        try:
-            seconds = (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds()
-        except (ValueError, TypeError):  # TypeError: a date without a zone
+        ahead_s = _clock_ahead_s(header)
+        if ahead_s is None:
             return None
+        seconds = -ahead_s
     # In this order "nan" becomes the upper limit.
     return max(0.0, min(MAX_RETRY_AFTER_S, seconds))
+
+
+def _clock_ahead_s(date: str | None) -> float | None:
+    """Return by how many seconds this machine's clock is ahead of an HTTP date.
+
+    Return None when that cannot be read.
+    """
+    try:
+        return (datetime.now(UTC) - parsedate_to_datetime(date or "")).total_seconds()
+    except (ValueError, TypeError):  # TypeError: a date without a zone
+        return None
 
 
 def _sleep(seconds: float) -> bool:
@@ -329,6 +382,12 @@ def _code(answer: dict[str, Any]) -> str | None:
     if code is None:
         return None
     return code if isinstance(code, str) and re.fullmatch(r"[\w.]{1,64}", code) else "?"
+
+
+def _problem(error: Exception) -> str:
+    """Return the name of what lies at the bottom of *error*."""
+    cause = error.args[0] if error.args else None
+    return type(cause.reason if isinstance(cause, MaxRetryError) else error).__name__
 
 
 def _never_left(error: Exception) -> bool:

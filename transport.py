@@ -118,11 +118,23 @@ class Transport(HTTPAdapter):
 
         Raises requests.RequestException and urllib3's HTTPError.
         """
-        request = requests.PreparedRequest()
-        request.method, request.url = "POST", url
-        request.headers = headers.copy()
+        request = _prepared("POST", url, headers)
         request.headers["Content-Length"] = str(len(body))
         request.body = body
+        return self._exchange(request, timeouts_s, departure)
+
+    def get(
+        self, url: str, headers: CaseInsensitiveDict[str | bytes], timeouts_s: tuple[float, float]
+    ) -> Response:
+        """Ask for *url* and return the whole answer; else like post()."""
+        return self._exchange(_prepared("GET", url, headers), timeouts_s, Departure(0.0))
+
+    def _exchange(
+        self,
+        request: requests.PreparedRequest,
+        timeouts_s: tuple[float, float],
+        departure: Departure,
+    ) -> Response:
         _SENDING.departure, _SENDING.left = departure, False
         _SENDING.until_s = time.monotonic() + sum(timeouts_s)
         _SENDING.overseer = self._overseer
@@ -168,3 +180,12 @@ class Transport(HTTPAdapter):
     ) -> Any:  # noqa: ANN401
         """Return status, headers and content; requests would add cookies, history and more."""
         return Response(resp.status, resp.headers, resp.data)
+
+
+def _prepared(
+    method: str, url: str, headers: CaseInsensitiveDict[str | bytes]
+) -> requests.PreparedRequest:
+    request = requests.PreparedRequest()
+    request.method, request.url = method, url
+    request.headers = headers.copy()
+    return request

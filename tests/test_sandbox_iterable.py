@@ -906,7 +906,8 @@ def test_state_can_be_read_after_the_end_and_no_thread_is_left():
 
 def get_fields(client, **headers: str) -> requests.Response:
     url = f"{client.iterable.url}/api/users/getFields"
-    return client.session.get(url, headers=headers, timeout=5)
+    session: requests.Session = client.session
+    return session.get(url, headers=headers, timeout=5)
 
 
 def test_the_fields_of_profiles_are_shown_with_the_types_that_first_values_gave_them(client):
