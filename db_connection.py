@@ -2,9 +2,10 @@
 
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import mysql.connector
 from mysql.connector import errors
@@ -83,6 +84,19 @@ class DatabaseError(Exception):
     """MySQL could not be read. The message says what to change and holds no secret."""
 
 
+class PlanStep(NamedTuple):
+    """How the server reads one table of a query.
+
+    *table* is the query's own name for it. *key* is its index, empty for none. *rows* is the
+    server's guess of how many it reads each time. *whole*: these are all that there are.
+    """
+
+    table: str
+    key: str
+    rows: int
+    whole: bool
+
+
 class DatabaseConnection:
     """A read-only session on one database.
 
@@ -91,6 +105,8 @@ class DatabaseConnection:
     *time_zone* is the session's: an offset from UTC such as ``+00:00``, or a name that the server
     knows. *query_timeout_s* is the server's limit for one statement, whole seconds; a server that
     says nothing for longer than that is given up.
+
+    ``version`` is what the server calls itself, once connected.
 
     Every method raises DatabaseError, and nothing else, for what the server or the network do.
     """
@@ -130,6 +146,7 @@ class DatabaseConnection:
         self._time_zone = time_zone
         self._query_timeout_s = query_timeout_s
         self._connection: MySQLConnectionAbstract | None = None
+        self.version = ""
 
     def __enter__(self) -> Self:
         self.connect()
@@ -146,7 +163,7 @@ class DatabaseConnection:
             assert isinstance(connection, MySQLConnectionAbstract)  # noqa: S101
             self._connection = connection
             with connection.cursor() as cursor:
-                version = self._prepare_session(cursor)
+                self.version = self._prepare_session(cursor)
         except mysql.connector.Error as error:
             self.disconnect()
             raise _explain("cannot connect", error) from None
@@ -157,7 +174,7 @@ class DatabaseConnection:
                 "cannot connect: check DB_HOST and DB_PORT; what answers there is no MySQL server "
                 f"({type(error).__name__})"
             ) from None
-        logger.debug("server %s, through %s", version, type(connection).__name__)
+        logger.debug("server %s, through %s", self.version, type(connection).__name__)
 
     def disconnect(self) -> None:
         """Close the session; harmless when there is none."""
@@ -184,8 +201,7 @@ class DatabaseConnection:
         Raises OSError when they do not fit there.
         """
         columns, batches = self._run(query or load_query(JOB_QUERY))
-        if missing := JOB_COLUMNS - set(columns):
-            raise DatabaseError(f"Query {JOB_QUERY} must return {', '.join(sorted(missing))}")
+        _require_job_columns(columns)
         spool = RowSpool(columns, folder)
         try:
             for batch in batches:
@@ -194,6 +210,38 @@ class DatabaseConnection:
             spool.close()
             raise
         return spool
+
+    def check_query(self, query: str) -> None:
+        """Raise DatabaseError unless *query* can be run and returns ``JOB_COLUMNS``.
+
+        The server looks at the query, and at no row.
+        """
+        # On lines of its own, because the query may end with a comment.
+        columns, batches = self._run(f"SELECT * FROM (\n{query}\n) AS job_query LIMIT 0")  # noqa: S608
+        list(batches)
+        _require_job_columns(columns)
+
+    def plan(self, query: str) -> list[PlanStep]:
+        """Return how the server would run *query*; empty if it shows no plan that can be read."""
+        return [
+            PlanStep(
+                table=str(row["table"]),
+                key=str(row["key"] or ""),
+                rows=int(row["rows"] or 0),
+                whole=row["type"] in {"ALL", "index"},
+            )
+            for row in self.execute_query(f"EXPLAIN FORMAT=TRADITIONAL {query}")
+            # What is between < and > is the query's own, such as a common table expression.
+            if row.keys() >= {"table", "type", "key", "rows"}
+            and row["table"]
+            and not row["table"].startswith("<")
+        ]
+
+    def clock(self) -> datetime:
+        """Return the server's time, to the second, in UTC."""
+        (row,) = self.execute_query("SELECT UTC_TIMESTAMP() AS now")
+        now: datetime = row["now"]
+        return now.replace(tzinfo=UTC)
 
     def _prepare_session(self, cursor: MySQLCursorAbstract) -> str:
         cursor.execute("SET SESSION TRANSACTION READ ONLY")
@@ -237,6 +285,11 @@ class DatabaseConnection:
         # After a failed read only closing is safe: anything else may block once more.
         self.disconnect()
         return _explain("the query failed", error)
+
+
+def _require_job_columns(columns: Iterable[str]) -> None:
+    if missing := JOB_COLUMNS.difference(columns):
+        raise DatabaseError(f"Query {JOB_QUERY} must return {', '.join(sorted(missing))}")
 
 
 def load_query(number: int, path: Path = QUERIES_FILE) -> str:

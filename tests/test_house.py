@@ -43,6 +43,10 @@ MAY_IMPORT = {
     "progress": SHARED_WORDS,
     "run_log": {"progress", "results", "stopping", *SHARED_WORDS},
     "heartbeat": {"logger_config"},
+    "preflight": {
+        *("command_line", "db_connection", "delivery_ledger", "iterable_client", "payloads"),
+        *("run_log", "settings", "stopping", *SHARED_WORDS),
+    },
     "metrics": set(),
     "logger_config": set(),
     "report": {"report_charts", "results_reader"},
