@@ -59,6 +59,11 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     )
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument(
+        "--check",
+        action="store_true",
+        help="say of each thing that a run needs whether it is right; change nothing",
+    )
+    instead.add_argument(
         "--dry-run",
         action="store_true",
         help="write the results file with every payload; send nothing",

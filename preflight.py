@@ -1,4 +1,4 @@
-"""Look at everything a run will need, and say a line on each thing; nothing is changed or sent.
+"""Look at everything a run will need, and say a line on each thing; nothing is changed.
 
 A check that fails does not keep the others from being made.
 """
@@ -44,19 +44,19 @@ INDEX = "ix_page_views_recent"
 
 # Iterable's names of the types that payloads.py sends.
 _TYPE_NAMES = {str: "string", bool: "boolean"}
-_SLOW = "no answer within ITERABLE_TIMEOUT_SECONDS; check again later"
+_SLOW = "gave no answer within ITERABLE_TIMEOUT_SECONDS; check again later"
 _NO_ANSWER = {
     "ReadTimeout": _SLOW,
     "ReadTimeoutError": _SLOW,
-    "ConnectionError": "it ended the connection without an answer; check what stands between",
-    "NameResolutionError": "its name cannot be resolved; check ITERABLE_API_BASE_URL and DNS",
+    "ConnectionError": "ended the connection without an answer; check what stands between",
+    "NameResolutionError": "has a name that DNS does not know; check ITERABLE_API_BASE_URL and DNS",
     "SSLError": (
-        "TLS failed, its certificate is for another host or not trusted here; check "
+        "failed TLS: its certificate is another host's or not trusted here; check "
         "ITERABLE_API_BASE_URL, this machine's clock and CA certificates, and what stands between"
     ),
 }
 _UNREACHABLE = (
-    "it cannot be reached; check ITERABLE_API_BASE_URL and the firewall. The job uses no proxy"
+    "cannot be reached; check ITERABLE_API_BASE_URL and the firewall. The job uses no proxy"
 )
 
 
@@ -81,8 +81,9 @@ class Finding(NamedTuple):
         return f"{self.mark} {self.what}: {self.text}"
 
 
-Connect = Callable[[Settings], DatabaseConnection]
-MakeClient = Callable[[Settings], IterableClient]
+# How a run makes them: with a statement's time limit in seconds, and with what may stop the run.
+Connect = Callable[[Settings, int], DatabaseConnection]
+MakeClient = Callable[[Settings, Stop], IterableClient]
 
 
 def check(
@@ -96,8 +97,8 @@ def check(
         log("%s", finding)
     bad = [finding for finding in seen if finding.mark is Mark.BAD]
     if bad:
-        text = "Not ready for a run: %d of %d checks failed. The first: %s: %s"
-        logger.error(text, len(bad), len(seen), bad[0].what, bad[0].text)
+        count = f"{len(bad)} checks failed, the first: " if len(bad) > 1 else ""
+        logger.error("Not ready for a run. %s%s: %s", count, bad[0].what, bad[0].text)
         return bad[0].status
     warnings = sum(finding.mark is Mark.WARNING for finding in seen)
     logger.info("Ready for a run%s", f", but see the {warnings} warning(s)" if warnings else "")
@@ -132,7 +133,7 @@ def file_findings(settings: Settings, env_file: Path | None) -> Iterator[Finding
     if settings.metrics_file:
         yield _metrics_finding(settings.metrics_file)
     if settings.heartbeat_url:
-        yield Finding(Mark.NOTE, "HEARTBEAT_URL", "not pinged, because this is no run")
+        yield Finding(Mark.NOTE, "HEARTBEAT_URL", "not pinged by a check")
     yield from _open_files_findings(settings.iterable_workers)
 
 
@@ -144,7 +145,7 @@ def database_findings(settings: Settings, connect: Connect) -> Iterator[Finding]
     except DatabaseError as error:
         yield Finding(Mark.BAD, "Query 2", str(error), ExitStatus.DATABASE)
     try:
-        with connect(settings) as database:
+        with connect(settings, settings.db_query_timeout_seconds) as database:
             yield Finding(Mark.GOOD, "Database", _session_text(settings, database.version))
             ahead_s = (datetime.now(UTC) - database.clock()).total_seconds()
             yield database_clock_finding(ahead_s)
@@ -156,16 +157,16 @@ def database_findings(settings: Settings, connect: Connect) -> Iterator[Finding]
 
 def iterable_findings(settings: Settings, make_client: MakeClient) -> Iterator[Finding]:
     """Ask Iterable for the project's profile fields, which changes nothing there."""
-    client = make_client(settings)
+    client = make_client(settings, Stop())
     try:
         answer = client.get_user_fields()
     finally:
         client.close()
     url = settings.iterable_api_base_url
     if answer.types is None:
-        yield _no_fields_finding(answer, url)
+        yield no_answer_finding(answer, url)
     else:
-        text = f"{url} accepts the API key; whether it may write, the first row tells"
+        text = f"{url} accepts the API key; whether it may write shows with the first row"
         yield Finding(Mark.GOOD, "Iterable", text)
     if answer.types is not None or answer.http_status == 401:
         yield iterable_clock_finding(answer.clock_ahead_s)
@@ -195,7 +196,7 @@ def room_finding(folder: Path, free: int, last_size: int) -> Finding:
             "make room, or name another folder"
         )
         return Finding(Mark.BAD, "RESULTS_DIR", text, ExitStatus.USAGE)
-    return Finding(Mark.GOOD, "RESULTS_DIR", f"{folder} can be written, {_size(free)} free")
+    return _writable("RESULTS_DIR", folder, f", {_size(free)} free")
 
 
 def _log_finding(path: Path) -> Finding:
@@ -206,7 +207,7 @@ def _log_finding(path: Path) -> Finding:
             _try_folder(path.parent)
     except OSError as error:
         return _unwritable("LOG_FILE", path, error)
-    return Finding(Mark.GOOD, "LOG_FILE", f"{path} can be written")
+    return _writable("LOG_FILE", path)
 
 
 def _ledger_finding(settings: Settings) -> Finding:
@@ -214,7 +215,7 @@ def _ledger_finding(settings: Settings) -> Finding:
     try:
         if not path.exists():
             _try_folder(path.parent)
-            return Finding(Mark.GOOD, "STATE_FILE", f"{path} will be made by the first run")
+            return _writable("STATE_FILE", path)
         with DeliveryLedger(path, settings.iterable_api_base_url, key) as ledger:
             ledger.check_room(0)
     except OSError as error:
@@ -237,7 +238,7 @@ def _metrics_finding(path: Path) -> Finding:
         finding = _unwritable("METRICS_FILE", path, error)
         # A run goes on without its metrics.
         return finding._replace(mark=Mark.WARNING)
-    return Finding(Mark.GOOD, "METRICS_FILE", f"{path} can be written")
+    return _writable("METRICS_FILE", path)
 
 
 def _open_files_findings(workers: int) -> Iterator[Finding]:
@@ -262,8 +263,13 @@ def _try_folder(folder: Path) -> Path:
         return place
 
 
+def _writable(what: str, path: Path, more: str = "") -> Finding:
+    text = "can be written" if path.exists() else "is not there yet; a run can make it"
+    return Finding(Mark.GOOD, what, f"{path} {text}{more}")
+
+
 def _unwritable(what: str, path: Path, error: OSError) -> Finding:
-    text = f"{path} cannot be written: {error.strerror}. Mend its rights, or name another"
+    text = f"{path} cannot be written: {error.strerror}; look at its folder, or name another"
     return Finding(Mark.BAD, what, text, ExitStatus.USAGE)
 
 
@@ -360,16 +366,17 @@ def _difference(ahead_s: float) -> str:
 # --- Iterable
 
 
-def _no_fields_finding(answer: UserFields, url: str) -> Finding:
+def no_answer_finding(answer: UserFields, url: str) -> Finding:
+    """Say why *answer* has no fields, and what to look at."""
     status = answer.http_status
     mark = Mark.BAD
     match status:
         case None:
-            text = f"{url}: {_NO_ANSWER.get(answer.problem, _UNREACHABLE)} ({answer.problem})"
+            text = f"{url} {_NO_ANSWER.get(answer.problem, _UNREACHABLE)} ({answer.problem})"
         case 401:
             stop = Stop()
             stop.request(StopReason.KEY_REFUSED)
-            text = advice(stop, url)
+            text = advice(stop, url).removeprefix("Iterable ")
         case 429:
             mark = Mark.WARNING
             text = f"{url} is too busy to answer (HTTP 429): the API key was not checked, try again"
