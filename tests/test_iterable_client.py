@@ -314,7 +314,7 @@ def test_backoff_doubles_with_full_jitter_up_to_32_seconds():
         ("86400", 60.0),
         ("nan", 60.0),
         ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
-        (format_datetime(datetime.now(UTC) + timedelta(days=1)), 60.0),
+        pytest.param(format_datetime(datetime.now(UTC) + timedelta(days=1)), 60.0, id="tomorrow"),
     ],
 )
 def test_retry_after_is_read_and_capped(header, seconds):
