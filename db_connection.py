@@ -87,14 +87,16 @@ class DatabaseError(Exception):
 class PlanStep(NamedTuple):
     """How the server reads one table of a query.
 
-    *table* is the query's own name for it. *key* is its index, empty for none. *rows* is the
-    server's guess of how many it reads each time. *whole*: these are all that there are.
+    *table* is the query's own name for it. *key* is its index, empty for none. *rows* is how many
+    rows it reads in all, by the server's guess. *whole*: these are all that there are. *covered*:
+    the index has all it needs, so that the table itself is not read.
     """
 
     table: str
     key: str
     rows: int
-    whole: bool
+    whole: bool = False
+    covered: bool = False
 
 
 class DatabaseConnection:
@@ -223,19 +225,24 @@ class DatabaseConnection:
 
     def plan(self, query: str) -> list[PlanStep]:
         """Return how the server would run *query*; empty if it shows no plan that can be read."""
-        return [
-            PlanStep(
-                table=str(row["table"]),
+        steps = []
+        # The tables of one SELECT are read for each row of those above them.
+        times: dict[Any, int] = {}
+        for row in self.execute_query(f"EXPLAIN FORMAT=TRADITIONAL {query}"):
+            if not row.keys() >= {"id", "table", "type", "key", "rows", "Extra"}:
+                return []
+            rows = times[row["id"]] = times.get(row["id"], 1) * int(row["rows"] or 1)
+            step = PlanStep(
+                table=str(row["table"] or "<>"),
                 key=str(row["key"] or ""),
-                rows=int(row["rows"] or 0),
+                rows=rows,
                 whole=row["type"] in {"ALL", "index"},
+                covered="Using index" in str(row["Extra"]).split("; "),
             )
-            for row in self.execute_query(f"EXPLAIN FORMAT=TRADITIONAL {query}")
             # What is between < and > is the query's own, such as a common table expression.
-            if row.keys() >= {"table", "type", "key", "rows"}
-            and row["table"]
-            and not row["table"].startswith("<")
-        ]
+            if not step.table.startswith("<"):
+                steps.append(step)
+        return steps
 
     def clock(self) -> datetime:
         """Return the server's time, to the second, in UTC."""
