@@ -31,6 +31,7 @@ from run_log import RowLog, advice, log_summary, summary_lines
 from stopping import Stop, StopReason, deadline_stops, signals_stop
 
 if TYPE_CHECKING:
+    from db_connection import DatabaseConnection
     from iterable_client import IterableClient
     from row_spool import RowSpool
     from settings import Settings
@@ -106,7 +107,7 @@ def run_demo(args: argparse.Namespace) -> ExitStatus:
     except NoServerError as error:
         logger.error("%s", error)
         return ExitStatus.USAGE
-    if status == ExitStatus.OK:
+    if status == ExitStatus.OK and not args.check:
         logger.info(
             "The demo's results are in the file above. For your own data: "
             "cp .env.example .env, fill it in, then python3 main.py"
@@ -118,6 +119,10 @@ def start(
     env_file: Path | None, environ: Mapping[str, str], args: argparse.Namespace
 ) -> ExitStatus:
     """Load the settings, keep other runs out, open the log file and run the integration."""
+    if args.check:
+        import preflight
+
+        return preflight.check(env_file, environ, database_connection, iterable_client)
     from settings import SettingsError, exposed_files, load_environment_variables
 
     run = Run(
@@ -229,7 +234,7 @@ def export_metrics(path: Path, run: Run, status: ExitStatus) -> None:
 
 def read_rows(settings: "Settings", run: Run, stop: Stop) -> "RowSpool":
     """Copy all rows of Query 2 to disk. The connection is closed before anything is sent."""
-    from db_connection import JOB_QUERY, DatabaseConnection, DatabaseError, load_query
+    from db_connection import JOB_QUERY, DatabaseError, load_query
 
     logger.info("[STEP 2] Connecting to the database...")
     limit_s = settings.db_query_timeout_seconds
@@ -238,16 +243,7 @@ def read_rows(settings: "Settings", run: Run, stop: Stop) -> "RowSpool":
     try:
         query = load_query(JOB_QUERY)
         run.set_query(query)
-        with DatabaseConnection(
-            host=settings.db_host,
-            port=settings.db_port,
-            user=settings.db_user,
-            password=settings.db_password.get_secret_value(),
-            database=settings.db_name,
-            ssl_ca=settings.db_ssl_ca,
-            time_zone=settings.db_time_zone,
-            query_timeout_s=limit_s,
-        ) as database:
+        with database_connection(settings, limit_s) as database:
             logger.info("[STEP 3] Reading pro users with recent engagement...")
             rows = database.get_pro_users_recent_engagement(query, settings.results_dir)
         rows.flush()
@@ -259,6 +255,22 @@ def read_rows(settings: "Settings", run: Run, stop: Stop) -> "RowSpool":
     logger.info("Found %d pro user(s) with recent engagement", len(rows))
     check_count(len(rows), settings, stop)
     return rows
+
+
+def database_connection(settings: "Settings", query_timeout_s: int) -> "DatabaseConnection":
+    """Return the connection that the settings ask for, not opened yet."""
+    from db_connection import DatabaseConnection
+
+    return DatabaseConnection(
+        host=settings.db_host,
+        port=settings.db_port,
+        user=settings.db_user,
+        password=settings.db_password.get_secret_value(),
+        database=settings.db_name,
+        ssl_ca=settings.db_ssl_ca,
+        time_zone=settings.db_time_zone,
+        query_timeout_s=query_timeout_s,
+    )
 
 
 def check_count(rows: int, settings: "Settings", stop: Stop) -> None:
