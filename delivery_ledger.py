@@ -23,7 +23,10 @@ SCHEMA_VERSION = 1
 BYTES_PER_ROW = 400
 SPARE_BYTES = 5_000_000
 
-MOVE_AWAY = "Move it away; the next run then sends every row again, which makes no second event"
+MOVE_AWAY = (
+    "Name another file or move it away; the next run then sends every row again, which makes "
+    "no second event"
+)
 
 _SCHEMA = """
 CREATE TABLE destination (id INTEGER PRIMARY KEY, hash BLOB NOT NULL UNIQUE);

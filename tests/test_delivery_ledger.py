@@ -127,7 +127,7 @@ def test_a_second_run_is_kept_out(path, ledger):
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"not a database at all, but some words" * 50, "Move it away"),
+        (b"not a database at all, but some words" * 50, "move it away"),
         (b"SQLite format 3\0" + b"\xff" * 4000, "STATE_FILE"),
     ],
 )
@@ -149,7 +149,7 @@ def test_damage_inside_the_file_is_found_before_the_run(path):
     content[len(content) // 2 :][:8192] = bytes(8192)
     content[40_000:48_192] = b"\xaa" * 8192
     path.write_bytes(content)
-    with pytest.raises(LedgerError, match="Move it away"):
+    with pytest.raises(LedgerError, match="move it away"):
         open_ledger(path)
     assert path.read_bytes() == content
 
