@@ -237,7 +237,7 @@ def test_a_state_file_that_is_no_ledger_is_told(environ, tmp_path):
     (tmp_path / "state" / "ledger.sqlite3").write_text("no database at all, but long enough" * 50)
     finding = of_files(environ)["STATE_FILE"]
     assert (finding.mark, finding.status) == (Mark.BAD, ExitStatus.USAGE)
-    assert "Move it away" in finding.text
+    assert "move it away" in finding.text
 
 
 def test_secrets_that_others_may_read_are_a_warning(environ, tmp_path):
