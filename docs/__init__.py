@@ -1,0 +1,1 @@
+"""Documents to hold, and what writes what code can show of them."""
