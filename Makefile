@@ -5,7 +5,7 @@ TESTS ?= tests
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check bench format
+.PHONY: demo test check bench format docs pdf
 
 demo: $(VENV)/.demo ## the job against a private database and a local Iterable
 	$(PY) main.py --demo
@@ -20,6 +20,12 @@ check: $(VENV)/.dev ## lint, types, tests
 bench: $(VENV)/.bench ## the figures of benchmarks/RESULTS.md, measured again
 	$(PY) -m benchmarks.run
 
+docs: $(VENV)/.dev ## what code can show in the documents, written again
+	$(PY) -m docs.build
+
+pdf: $(VENV)/.dev ## docs/handbook.pdf, from the documents; needs chromium and npm
+	$(PY) -m docs.handbook
+
 format: $(VENV)/.dev ## rewrite the sources in the house style
 	$(PY) -m ruff check --fix . && $(PY) -m ruff format .
 
@@ -33,7 +39,7 @@ $(VENV)/.demo: requirements.txt requirements-demo.txt | $(PY)
 	command -v mariadbd || command -v mysqld || $(PIP) -r requirements-demo.txt
 	@touch $@
 
-$(VENV)/.dev: requirements.txt requirements-demo.txt requirements-dev.txt | $(PY)
+$(VENV)/.dev: requirements.txt requirements-demo.txt requirements-docs.txt requirements-dev.txt | $(PY)
 	$(PIP) -r requirements-dev.txt
 	@touch $@
 

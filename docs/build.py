@@ -83,7 +83,7 @@ def static_blocks() -> dict[str, str]:
         "limits": limits(),
         "performance": performance(),
         "fields": fields(),
-        "query": f"```sql\n{load_query(JOB_QUERY)};\n```",
+        "query": query(),
         "help": f"```text\n{usage()}\n```",
     }
 
@@ -125,6 +125,12 @@ def usage() -> str:
         check=True,
     )
     return done.stdout.strip()
+
+
+def query() -> str:
+    """Return the job's query, without the comment above it."""
+    text = load_query(JOB_QUERY)
+    return f"```sql\n{text[text.index('WITH') :]};\n```"
 
 
 def statuses() -> str:

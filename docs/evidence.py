@@ -201,7 +201,7 @@ def entity_relationships(environ: Mapping[str, str]) -> str:
     if not keys:
         raise DatabaseError("this server does not tell its foreign keys")
     foreign = {(key["child"], key["c"]) for key in keys}
-    lines = ["erDiagram"]
+    lines = ["erDiagram", "    direction LR"]
     for key in keys:
         lines.append(f'    {key["parent"]} ||--o{{ {key["child"]} : "{key["c"]}"')
     for table in dict.fromkeys(column["t"] for column in columns):

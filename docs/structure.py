@@ -64,7 +64,9 @@ def tree() -> str:
 def _branch(folder: Path, indent: str) -> Iterator[tuple[str, str]]:
     inside = [path for path in files() if folder in path.parents or folder == Path()]
     depth = len(folder.parts)
-    names = sorted({path.parts[depth] for path in inside}, key=lambda n: (_is_folder(folder / n), n))
+    names = sorted(
+        {path.parts[depth] for path in inside}, key=lambda n: (_is_folder(folder / n), n)
+    )
     for name in names:
         last = name == names[-1]
         path = folder / name
@@ -80,18 +82,29 @@ def _is_folder(path: Path) -> bool:
     return (ROOT / path).is_dir()
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    """Return the syntax tree of one of the project's files."""
+    return ast.parse((ROOT / path).read_text(encoding="utf-8"))
+
+
 def describe(path: Path) -> str:
     """Return what a file says of itself: its docstring's or comment's first line, its heading."""
     if path.as_posix() in SAID_HERE:
         return SAID_HERE[path.as_posix()]
-    text = (ROOT / path).read_text(encoding="utf-8")
     if path.suffix == ".py":
-        first = (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
-    elif path.suffix == ".md":
+        first = (ast.get_docstring(parsed(path)) or "").partition("\n")[0]
+        return _plain(path, first)
+    text = (ROOT / path).read_text(encoding="utf-8")
+    if path.suffix == ".md":
         first = re.search(r"^# (.+)$", text, flags=re.MULTILINE)[1]  # type: ignore[index]
     else:
         comment = re.search(r"^(?:#|--|/\*) (?!!)(.+?)(?:\*/)?$", text, flags=re.MULTILINE)
         first = comment[1].strip() if comment else ""
+    return _plain(path, first)
+
+
+def _plain(path: Path, first: str) -> str:
     if not first:
         raise ValueError(f"{path} does not say what it is: begin it with a comment")
     return re.sub(r"\.(\s.*)?$", "", first.replace("``", "").replace("`", ""))
@@ -113,7 +126,7 @@ def imports() -> dict[str, list[str]]:
     modules = {path.stem for path in files() if path.suffix == ".py" and len(path.parts) == 1}
     found = {}
     for module in sorted(modules):
-        nodes = list(ast.walk(ast.parse((ROOT / f"{module}.py").read_text(encoding="utf-8"))))
+        nodes = list(ast.walk(parsed(Path(f"{module}.py"))))
         names = {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
         names |= {a.name for node in nodes if isinstance(node, ast.Import) for a in node.names}
         found[module] = sorted(modules & {str(name).partition(".")[0] for name in names})
@@ -171,7 +184,7 @@ def _functions(pattern: str) -> Iterator[tuple[str, int]]:
     """Yield the name and the lines of every function of some files."""
     for path in files():
         if path.match(pattern) and _same_depth(path, pattern):
-            for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+            for node in ast.walk(parsed(path)):
                 if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                     yield node.name, (node.end_lineno or 0) - node.lineno + 1
 

@@ -150,12 +150,7 @@ def test_the_readme_names_every_exit_status(status):
 
 
 def test_the_readme_gives_every_dependency_its_reason():
-    for file in (
-        "requirements.txt",
-        "requirements-demo.txt",
-        "requirements-dev.txt",
-        "requirements-bench.txt",
-    ):
-        text = (HERE / file).read_text(encoding="utf-8")
+    for file in HERE.glob("requirements*.txt"):
+        text = file.read_text(encoding="utf-8")
         for name in re.findall(r"^([\w-]+)==", text, flags=re.MULTILINE):
             assert re.search(rf"^\| `{name}` \| \w+", README, flags=re.MULTILINE), name

@@ -18,6 +18,7 @@ import iterable_client
 import main
 from payloads import Payloads
 from sandbox.faults import Fault
+from tests import schema
 
 HERE = Path(main.__file__).parent
 API_KEY = "0123456789abcdef0123456789abcdef"
@@ -55,6 +56,7 @@ class Job:
     def results(self):
         (path,) = self.folder.glob("results/integration_results_*.json")
         document = json.loads(path.read_text())
+        schema.validate(document)
         rows = document["results"]
         counts = document["summary"]
         outcomes = (
