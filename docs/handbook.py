@@ -235,7 +235,7 @@ class Book:
                 f"<pre><code>{colour(sample_row(), 'json', '')}</code></pre>"
             ).replace("c4-", f"c{number}-")
             self.contents.append(Heading(2, f"c{number}-sample", "The sample"))
-        return f'<section id="c{number}">{body}</section>'
+        return f'<section id="c{number}" data-source="{chapter.path}">{body}</section>'
 
     def _prepare(self, tokens: list[Token], number: int, chapter: Chapter) -> None:
         """Give headings their anchors, make links lead into the book, take diagrams out."""
@@ -243,8 +243,9 @@ class Book:
             if token.type == "heading_open" and following:
                 self._heading(token, following, number)
             elif token.type == "inline":
-                for child in token.children or ():
-                    self._link(child, chapter)
+                children = token.children or []
+                for place, child in enumerate(children):
+                    self._link(child, children[place + 1 : place + 2], chapter)
             elif token.type == "fence" and token.info.startswith("mermaid"):
                 self._diagrams.append(token.content)
                 token.type, token.content = "html_block", "<figure><!--diagram--></figure>"
@@ -259,7 +260,7 @@ class Book:
             token.attrSet("data-number", str(number))
         self.contents.append(Heading(level, anchor, title))
 
-    def _link(self, token: Token, chapter: Chapter) -> None:
+    def _link(self, token: Token, following: list[Token], chapter: Chapter) -> None:
         if token.type == "image":
             token.attrSet(
                 "src", ((ROOT / chapter.path).parent / str(token.attrGet("src"))).as_uri()
@@ -272,6 +273,10 @@ class Book:
             inside = self._files.get(path)
             if inside:
                 token.attrSet("href", f"#{inside}-{anchor}" if anchor else f"#{inside}")
+                # On paper a chapter has a number, not a path.
+                for text in following:
+                    if text.content.endswith(".md"):
+                        text.content = f"Chapter {inside[1:]}"
             else:
                 del token.attrs["href"]
 
@@ -295,7 +300,7 @@ def breakable(cell: str) -> str:
     def cut(match: re.Match[str]) -> str:
         if len(match[1]) < LONG_NAME:
             return match[0]
-        return "<code>" + re.sub(r"([._/\]])(?=\w)", r"\1<wbr>", match[1]) + "</code>"
+        return "<code>" + re.sub(r"(?<=[\w\]])([._/\]])(?=\w)", r"\1<wbr>", match[1]) + "</code>"
 
     return re.sub(r"<code>(.*?)</code>", cut, cell)
 

@@ -40,8 +40,9 @@ LIMIT_S: Final = 120
 
 # Greys and one blue, as in handbook.css.
 MERMAID_CONFIG: Final = """{
-  startOnLoad: false, look: 'classic', theme: 'base', fontFamily: 'Plex', fontSize: 14,
-  flowchart: {curve: 'monotoneX', nodeSpacing: 34, rankSpacing: 42, wrappingWidth: 320},
+  startOnLoad: false, look: 'classic', handDrawnSeed: 1, theme: 'base', fontFamily: 'Plex',
+  fontSize: 14,
+  flowchart: {curve: 'monotoneX', nodeSpacing: 26, rankSpacing: 34, wrappingWidth: 320},
   sequence: {mirrorActors: false, messageMargin: 26, noteMargin: 8, actorMargin: 70},
   themeVariables: {
     fontFamily: 'Plex', fontSize: '14px', primaryColor: '#f3f6f9', primaryBorderColor: '#7d8fa3',

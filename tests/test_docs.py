@@ -169,6 +169,7 @@ def test_every_message_in_the_tables_of_problems_is_one_of_the_programs(text, he
     (table,) = re.findall(rf"^## {heading}\n(.*?)^## ", text.read_text("utf-8"), re.M | re.S)
     symptoms = [line.split(" | ")[0] for line in table.splitlines() if line.startswith("| ")]
     said = [quoted for symptom in symptoms for quoted in re.findall(r"`([^`]+)`", symptom)]
+    said = [part for quoted in said for part in quoted.split("…")]
     sources = [
         path for path in structure.files() if path.suffix == ".py" or path.name == "Makefile"
     ]
