@@ -59,7 +59,7 @@ CHAPTERS = (
     Chapter(
         "README.md",
         title="Reference",
-        without=("Try it", "What is sent", "How fast", "Dependencies", "More"),
+        without=("Try it", "What is sent", "How fast", "The results file", "Dependencies", "More"),
     ),
     Chapter("docs/SAMPLE_RESULTS.md"),
     Chapter("deploy/README.md", title="Deployment"),
