@@ -5,7 +5,7 @@ TESTS ?= tests
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check bench format
+.PHONY: demo test check bench chaos format
 
 demo: $(VENV)/.demo ## the job against a private database and a local Iterable
 	$(PY) main.py --demo
@@ -19,6 +19,9 @@ check: $(VENV)/.dev ## lint, types, tests
 
 bench: $(VENV)/.bench ## the figures of benchmarks/RESULTS.md, measured again
 	$(PY) -m benchmarks.run
+
+chaos: $(VENV)/.dev ## kills, faults, dead databases and full disks, for at most ten minutes
+	$(PY) -m tests.chaos
 
 format: $(VENV)/.dev ## rewrite the sources in the house style
 	$(PY) -m ruff check --fix . && $(PY) -m ruff format .

@@ -1,0 +1,38 @@
+"""The scenarios of tests/chaos.py in small, so that a change which breaks them shows at once."""
+
+import random
+
+import pytest
+
+from tests import chaos
+from tests.chaos_world import World
+
+
+@pytest.fixture
+def world(database, iterable, tmp_path):
+    # What differs from run to run is the timing, not the plan.
+    return World(database, iterable, tmp_path, random.Random(1))
+
+
+@pytest.mark.database
+def test_after_kill_9_nothing_is_lost_and_no_more_sent_again_than_was_in_flight(world):
+    assert "none lost" in chaos.kills(world, count=3, rows=60)
+
+
+@pytest.mark.database
+@pytest.mark.parametrize("mode", ["per-user", "bulk"])
+def test_through_all_faults_at_once_every_good_row_is_delivered_in_the_end(world, mode):
+    assert "40 rows delivered" in chaos.faults_of(world, mode, rows=40)
+
+
+@pytest.mark.database
+def test_a_read_that_breaks_off_sends_nothing(world):
+    if world.database.settings["DB_HOST"].startswith("/"):
+        pytest.skip("this server has no port to stand before")
+    assert "cut 2 times" in chaos.database(world, cuts=2, rows=100)
+
+
+@pytest.mark.database
+def test_where_no_file_may_grow_the_run_fails_and_the_next_one_delivers_the_rest(world):
+    world.fill(60)
+    assert chaos.limited_files(world, 0, after=20, limit=1000) != "0"
