@@ -414,8 +414,8 @@ def stalls(world: World, private: PrivateDatabase, size: int, count: int = 3) ->
 
 WRITTEN = ("RESULTS_DIR", "STATE_FILE", "LOG_FILE")
 DISK_BYTES = 16 << 20
-# What a run of this size writes to one file, at most.
-ENOUGH_BYTES = 200_000
+# From the first lines of the log to what a run of this size writes in all.
+FREE_BYTES = (8_000, 60_000, 400_000)
 
 
 class SmallDisk:
@@ -457,9 +457,10 @@ def disk(world: World, cases: int = 36, rows: int = 300) -> str:
     world.fill(rows)
     told = Counter[str]()
     for number in range(cases // 3):
+        after = world.rng.randint(0, 2 * rows) if number % 2 else 0
+        limit = world.rng.randrange(world.rng.choice(FREE_BYTES))
         if world.in_time:
-            after = world.rng.randint(0, 2 * rows) if number % 2 else 0
-            told[limited_files(world, number, after, world.rng.randrange(ENOUGH_BYTES))] += 1
+            told[limited_files(world, number, after, limit)] += 1
     how = f"{told.total()} times by a limit on the size of files"
     try:
         with SmallDisk(world.folder / "disk") as small:
@@ -481,10 +482,11 @@ def full_disk(world: World, small: SmallDisk, number: int, rows: int) -> str:
     usual = world.environ(folder)
     environ = {name: usual[name].replace(str(folder), str(small.folder)) for name in names}
     if stage == "before":
-        small.fill(world.rng.randrange(ENOUGH_BYTES))
+        small.fill(world.rng.randrange(world.rng.choice([1, *FREE_BYTES])))
     process = world.start("--changed-only", folder=folder, **environ)
     if stage != "before":
-        process.wait_for(2 * rows if stage == "end" else world.rng.randint(1, 2 * rows))
+        last = 2 * rows - 20
+        process.wait_for(last if stage == "end" else world.rng.randint(1, last))
         small.fill(0)
     run = process.finish()
     small.clear()
