@@ -181,7 +181,7 @@ def faults(world: World, rows: int = 1500) -> str:
     return "; ".join(faults_of(world, mode, rows) for mode in ("per-user", "bulk"))
 
 
-def faults_of(world: World, mode: str, rows: int, attempts: int = 3, timeout_s: float = 0.6) -> str:
+def faults_of(world: World, mode: str, rows: int, attempts: int = 2, timeout_s: float = 0.6) -> str:
     """Deliver *rows* rows, some of them bad, in one mode."""
     flags = ["--changed-only", *(["--bulk"] if mode == "bulk" else [])]
     world.settings = {
