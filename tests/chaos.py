@@ -22,10 +22,9 @@ import math
 import os
 import random
 import resource
-import select
 import shutil
+import signal
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
@@ -41,7 +40,8 @@ import delivery
 from sandbox.database import PrivateDatabase
 from sandbox.faults import Fault
 from sandbox.stand_in import Received
-from tests.chaos_world import END_LIMIT_S, Broken, Process, Run, World, demand, new_world
+from tests.chaos_harm import Harm, Proxy, SmallDisk, close, reset, stall
+from tests.chaos_world import Broken, Process, Run, World, demand, new_world
 
 # Seconds by which an unfinished results file is made older, so that no run waits for its age.
 LONG_AGO_S = 3600
@@ -49,35 +49,44 @@ LONG_AGO_S = 3600
 # --- kills ----------------------------------------------------------------------------------------
 
 
+WORKERS, BATCH = 8, 5
+
+
 class SentAgain:
-    """Which rows were sent again though Iterable had applied the same content in an earlier run."""
+    """Which rows were sent again though Iterable had applied the same content in an earlier run.
+
+    ``bounds``: of how many rows each run may have left no record, by its number.
+    """
 
     def __init__(self) -> None:
-        self._applied: dict[tuple[str, str], tuple[str, int]] = {}  # -> content, run
-        self.after: defaultdict[int, set[str]] = defaultdict(set)  # run -> emails
+        self.bounds: list[int] = []
+        self._applied: dict[tuple[str, str], tuple[str, int]] = {}  # call -> content, run
+        self._after: defaultdict[int, set[str]] = defaultdict(set)  # run -> emails
         # Whose content went back to an older one: that is no repetition.
         self.ignored: set[str] = set()
 
-    def note(self, run: int, requests: list[Received]) -> None:
-        """Take in the requests of one run."""
-        for request in requests:
+    def note(self, run: Run, bound: int) -> None:
+        """Take in the requests of the next run."""
+        number = len(self.bounds)
+        self.bounds.append(bound)
+        for request in run.requests:
             for row in rows_of(request):
                 email, content = row["email"].lower(), json.dumps(row, sort_keys=True)
                 call = ("event", row["id"]) if "id" in row else ("user", email)
-                before, last = self._applied.get(call, ("", run))
-                if before == content and last != run and email not in self.ignored:
-                    self.after[last].add(email)
-                self._applied[call] = content, run
+                before, last = self._applied.get(call, ("", number))
+                if before == content and last != number and email not in self.ignored:
+                    self._after[last].add(email)
+                self._applied[call] = content, number
 
-    def described(self, bounds: dict[int, int]) -> str:
-        """Return the sum, and the most after one kill, for each of the bounds that hold."""
+    def check(self) -> str:
+        """Raise Broken if a run left more rows without a record than it may; return a summary."""
         most: defaultdict[int, int] = defaultdict(int)
-        for run, emails in self.after.items():
-            most[bounds[run]] = max(most[bounds[run]], len(emails))
-        worst = "".join(
-            f", at most {n} after one kill of bound {b}" for b, n in sorted(most.items())
-        )
-        return f"{sum(map(len, self.after.values()))} rows{worst}"
+        for run, emails in self._after.items():
+            bound = self.bounds[run]
+            demand(len(emails) <= bound, f"run {run}: {len(emails)} rows sent again, not {bound}")
+            most[bound] = max(most[bound], len(emails))
+        told = f"{sum(map(len, self._after.values()))} rows"
+        return told + "".join(f", {n} of {b} allowed at most" for b, n in most.items())
 
 
 def rows_of(request: Received) -> list[dict[str, Any]]:
@@ -87,55 +96,60 @@ def rows_of(request: Received) -> list[dict[str, Any]]:
     return rows
 
 
-def unrecorded_bound(*, bulk: bool, workers: int, batch: int) -> int:
-    """Return of how many rows a kill may leave no record: in flight, or done a moment ago."""
+def unrecorded_bound(run: Run) -> int:
+    """Return of how many rows a run may leave no record: in flight, or done a moment ago."""
+    if run.status != -signal.SIGKILL:
+        return 0
     # delivery.py lets so many parcels be under way; their outcomes are recorded as they come.
-    if bulk:
-        return (bulk_delivery.WORKERS + delivery.READY) * batch
-    return workers + delivery.READY
+    if "--bulk" in run.flags:
+        return (bulk_delivery.WORKERS + delivery.READY) * BATCH
+    return WORKERS + delivery.READY
 
 
 def kills(world: World, count: int = 200, rows: int = 5000) -> str:
     """Kill the job with signal 9 at random instants, and go on with --changed-only."""
-    workers, batch = 8, 5
-    world.settings = {"ITERABLE_WORKERS": str(workers), "BULK_BATCH_SIZE": str(batch)}
+    world.settings = {"ITERABLE_WORKERS": str(WORKERS), "BULK_BATCH_SIZE": str(BATCH)}
     world.iterable.change(latency_ms=(2, 20))
     world.fill(rows)
-    again, killed, finished = SentAgain(), 0, 0
-    bounds: dict[int, int] = {}
-    per_kill = max(1, 2 * rows // count)  # requests
-    while killed < count and world.in_time:
-        number = killed + finished
-        bulk = world.rng.random() < 0.5
-        process = world.start("--changed-only", *(["--bulk"] if bulk else []))
-        if let_live(process, world.rng, per_kill // batch if bulk else per_kill):
-            process.kill()
-        run = process.finish()
-        again.note(number, run.requests)
-        bounds[number] = 0
-        if run.status == -9:
-            killed += 1
-            bounds[number] = unrecorded_bound(bulk=bulk, workers=workers, batch=batch)
-        else:
-            finished += 1
-            world.check(run, 0)
-        check_leftovers(world)
-        if run.status != -9 or world.rng.random() < 0.1:
-            again.ignored |= world.change_some(per_kill)
+    again = SentAgain()
+    killed = kill_often(world, again, count, max(1, 2 * rows // count))
     last = world.run("--changed-only")
-    again.note(killed + finished, last.requests)
+    again.note(last, 0)
     world.check(last, 0)
     demand(not world.missing(), f"{len(world.missing())} rows are lost")
     idle = world.run("--changed-only")
     demand(not idle.requests, f"{len(idle.requests)} requests though nothing had changed")
     world.check(idle, 0)
-    for number, emails in again.after.items():
-        bound = bounds.get(number, 0)
-        demand(len(emails) <= bound, f"run {number}: {len(emails)} rows sent again, bound {bound}")
     return (
-        f"{killed} of {count} kills over {rows} rows, {finished + 2} runs to their end; none lost, "
-        f"none doubled; sent again: {again.described(bounds)}"
+        f"{killed} of {count} kills over {rows} rows, {len(again.bounds) - killed + 1} other runs; "
+        f"none lost, none doubled; sent again: {again.check()}"
     )
+
+
+def kill_often(world: World, again: SentAgain, count: int, per_kill: int) -> int:
+    """Kill up to *count* runs, after some *per_kill* requests each; return how many it were."""
+    killed = 0
+    renamed: list[int] = []
+    while killed < count and world.in_time:
+        bulk = world.rng.random() < 0.5
+        process = world.start("--changed-only", *(["--bulk"] if bulk else []))
+        if let_live(process, world.rng, per_kill // BATCH if bulk else per_kill):
+            process.kill()
+        run = process.finish()
+        again.note(run, unrecorded_bound(run))
+        check_leftovers(world)
+        if run.status == -signal.SIGKILL:
+            killed += 1
+        else:
+            world.check(run, 0)
+        if renamed and world.rng.random() < 0.5:
+            # Back to what was delivered before: what the killed run sent must not be forgotten.
+            again.ignored |= world.rename(renamed)
+            renamed = []
+        elif run.status == 0 or world.rng.random() < 0.2:
+            renamed = world.change_some(per_kill)
+            again.ignored |= world.rename(renamed)
+    return killed
 
 
 def let_live(process: Process, rng: random.Random, requests: int) -> bool:
@@ -236,87 +250,11 @@ def check_bad_rows(report: dict[str, Any], bad: set[str], poison: str) -> None:
 
 # --- database -------------------------------------------------------------------------------------
 
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER for no time at all
-
-
-class Proxy:
-    """Passes on what a server says, and does *harm* after *after* bytes of it.
-
-    *harm* gets the client's socket, and says whether the rest is to be passed on.
-    """
-
-    def __init__(
-        self, host: str, port: int, after: float, harm: Callable[[socket.socket], bool]
-    ) -> None:
-        self._address, self._after, self._harm = (host, port), after, harm
-        self.passed = 0
-
-    def __enter__(self) -> "Proxy":
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        threading.Thread(target=self._serve, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        # Closing alone would not wake who waits in accept().
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-    def _serve(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                threading.Thread(target=self._connect, args=(client,), daemon=True).start()
-
-    def _connect(self, client: socket.socket) -> None:
-        with client, socket.socket() as server, contextlib.suppress(OSError):
-            server.connect(self._address)
-            while True:
-                # One thread for both ways: a socket that another thread reads cannot be reset.
-                ready, _, _ = select.select([client, server], [], [])
-                if client in ready:
-                    if not (data := client.recv(1 << 16)):
-                        return
-                    server.sendall(data)
-                if server in ready and not (
-                    (data := server.recv(1 << 14)) and self._pass_on(data, client)
-                ):
-                    return
-
-    def _pass_on(self, data: bytes, client: socket.socket) -> bool:
-        """Return whether the connection goes on."""
-        left = int(min(len(data), self._after - self.passed))
-        client.sendall(data[:left])
-        self.passed += left
-        if left < len(data):
-            self._after = math.inf
-            if not self._harm(client):
-                return False
-            client.sendall(data[left:])
-            self.passed += len(data) - left
-        return True
-
-
-def _reset(client: socket.socket) -> bool:
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-    return False
-
-
-def _close(_: socket.socket) -> bool:
-    return False
-
-
-def _stall(client: socket.socket) -> bool:
-    """Say nothing more until the client gives up."""
-    select.select([client], [], [], END_LIMIT_S)
-    return False
-
 
 def read_through(
     world: World,
     after: float,
-    harm: Callable[[socket.socket], bool],
+    harm: Harm,
     name: str = "read",
     **environ: str,
 ) -> tuple[Run, int]:
@@ -341,13 +279,13 @@ def database(
 ) -> str:
     """Cut the connection at any byte of the read; kill, restart and stall the server."""
     world.fill(rows)
-    whole, size = read_through(world, math.inf, _close)
+    whole, size = read_through(world, math.inf, close)
     world.check(whole, 0)
     done = 0
     while done < cuts and world.in_time:
         # The login is short; without a share of its own it would hardly ever be hit.
         after = world.rng.randrange(600 if world.rng.random() < 0.2 else size)
-        run, _ = read_through(world, after, world.rng.choice([_reset, _close]))
+        run, _ = read_through(world, after, world.rng.choice([reset, close]))
         check_nothing_sent(world, run)
         done += 1
     told = f"read of {size} bytes cut {done} times"
@@ -399,10 +337,10 @@ def stalls(world: World, private: PrivateDatabase, size: int, count: int = 3) ->
     def pause(client: socket.socket) -> bool:
         private.pause()
         paused.set()
-        return _stall(client)
+        return stall(client)
 
     places = [world.rng.randrange(size) for _ in range(count)]
-    harms = [*[_stall] * (count - 1), pause]
+    harms = [*[stall] * (count - 1), pause]
     threads = [threading.Thread(target=read, args=(number,)) for number in range(count)]
     # All at once, as each takes as long as the limit; the server's own stop comes last.
     for thread in threads:
@@ -420,41 +358,8 @@ def stalls(world: World, private: PrivateDatabase, size: int, count: int = 3) ->
 # --- disk -----------------------------------------------------------------------------------------
 
 WRITTEN = ("RESULTS_DIR", "STATE_FILE", "LOG_FILE")
-DISK_BYTES = 16 << 20
 # From the first lines of the log to what a run of this size writes in all.
 FREE_BYTES = (8_000, 60_000, 400_000)
-
-
-class SmallDisk:
-    """A disk that can be filled: a tmpfs of its own. Mounting takes root."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._ballast = folder / "ballast"
-
-    def __enter__(self) -> "SmallDisk":
-        self.folder.mkdir(parents=True)
-        mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "chaos", str(self.folder)]
-        subprocess.run(mount, check=True, capture_output=True)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        subprocess.run(["umount", "-l", str(self.folder)], check=True)
-
-    def fill(self, leave: int) -> None:
-        """Write until only *leave* bytes are free."""
-        with self._ballast.open("ab", buffering=0) as file, contextlib.suppress(OSError):
-            while (free := shutil.disk_usage(self.folder).free) > leave:
-                file.write(bytes(min(1 << 20, free - leave)))
-
-    def clear(self) -> None:
-        """Give the space back."""
-        self._ballast.unlink(missing_ok=True)
-
-    def empty(self) -> None:
-        """Remove everything."""
-        for path in self.folder.iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def disk(world: World, cases: int = 36, rows: int = 300) -> str:
@@ -515,14 +420,15 @@ def check_space(world: World, run: Run, folder: Path, environ: dict[str, str]) -
     told = f"exit status {run.status}\n{run.errors[-2000:]}"
     demand(run.status == 0 or run.errors.strip(), f"{told}: it failed without a word")
     if run.report or run.status == 0:
-        world.check(run, 0, 1, 2, 3, 4, 70)
+        world.check(run, 0, 2, 4)
     demand("Traceback" not in run.errors, told)
     again = SentAgain()
-    again.note(0, run.requests)
+    # A run that says that it failed may leave any number without a record.
+    again.note(run, len(world.wanted()) if run.status else 0)
     after = world.run("--changed-only", folder=folder, **environ)
     world.check(after, 0)
-    again.note(1, after.requests)
-    demand(run.status or not again.after, f"{len(again.after[0])} rows unrecorded after success")
+    again.note(after, 0)
+    again.check()
     demand(not world.missing(), f"{len(world.missing())} rows are lost")
     world.forget()
     return str(run.status)

@@ -204,27 +204,33 @@ class World:
             "FROM customers"
         )
 
-    def change_some(self, rows: int) -> set[str]:
-        """Change what is to be delivered of a few users; return whose names went back and forth."""
+    def change_some(self, most: int) -> list[int]:
+        """Change the views of at most *most* users, or return the ids of users to rename."""
         highest = self.database.execute("SELECT MAX(id) FROM customers")[0][0]
-        users = ", ".join(
-            str(self.rng.randint(1, highest)) for _ in range(self.rng.randint(1, rows))
-        )
-        what = self.rng.choice(["name", "view", "view", "browser"])
-        if what == "name":
-            name = "IF(first_name = 'Ann', 'Bob', 'Ann')"
-            self.database.execute(f"UPDATE customers SET first_name = {name} WHERE id IN ({users})")
-            sql = f"SELECT email FROM customers WHERE id IN ({users})"
-            return {email.lower() for (email,) in self.database.execute(sql)}
-        if what == "browser":
-            sql = "UPDATE page_views SET browser = CONCAT('Agent ', %s) WHERE user_id IN"
-            self.database.execute(f"{sql} ({users})", (self.rng.random(),))
+        users = [self.rng.randint(1, highest) for _ in range(self.rng.randint(1, most))]
+        listed = ", ".join(map(str, users))
+        what = self.rng.choice(["names", "views", "browsers"])
+        if what == "names":
+            return sorted(set(users))
+        if what == "browsers":
+            # Never twice the same, so that it cannot have been delivered before.
+            sql = f"UPDATE page_views SET browser = %s WHERE user_id IN ({listed})"
+            self.database.execute(sql, (f"Browser {self.rng.random()}",))
         else:
             self.database.execute(
                 "INSERT INTO page_views (user_id, page, event_time, browser) "
-                f"SELECT id, 'settings', NOW(), 'Safari' FROM customers WHERE id IN ({users})"
+                f"SELECT id, 'settings', NOW(), 'Safari' FROM customers WHERE id IN ({listed})"
             )
-        return set()
+        return []
+
+    def rename(self, users: list[int]) -> set[str]:
+        """Turn the names of these users round, or back again; return their emails."""
+        if not users:
+            return set()
+        listed = ", ".join(map(str, users))
+        where = f"WHERE id IN ({listed})"
+        self.database.execute(f"UPDATE customers SET first_name = REVERSE(first_name) {where}")
+        return {e.lower() for (e,) in self.database.execute(f"SELECT email FROM customers {where}")}
 
     def wanted(self) -> dict[int, tuple[dict[str, Any], dict[str, Any]] | None]:
         """Return, by customer, the two bodies to be delivered; None where there cannot be any."""
