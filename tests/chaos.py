@@ -41,7 +41,7 @@ from sandbox.database import PrivateDatabase
 from sandbox.faults import Fault
 from sandbox.stand_in import Received
 from tests.chaos_harm import Harm, Proxy, SmallDisk, close, reset, stall
-from tests.chaos_world import Broken, Process, Run, World, demand, new_world
+from tests.chaos_world import END_LIMIT_S, Broken, Process, Run, World, demand, new_world
 
 # Seconds by which an unfinished results file is made older, so that no run waits for its age.
 LONG_AGO_S = 3600
@@ -113,7 +113,8 @@ def kills(world: World, count: int = 200, rows: int = 5000) -> str:
     world.fill(rows)
     again = SentAgain()
     killed = kill_often(world, again, count, max(1, 2 * rows // count))
-    last = world.run("--changed-only")
+    world.iterable.change(latency_ms=0)
+    last = world.run("--changed-only", ITERABLE_WORKERS="100")
     again.note(last, 0)
     world.check(last, 0)
     demand(not world.missing(), f"{len(world.missing())} rows are lost")
@@ -133,7 +134,11 @@ def kill_often(world: World, again: SentAgain, count: int, per_kill: int) -> int
     while killed < count and world.in_time:
         bulk = world.rng.random() < 0.5
         process = world.start("--changed-only", *(["--bulk"] if bulk else []))
-        if let_live(process, world.rng, per_kill // BATCH if bulk else per_kill):
+        # Renamed users come first and are few.
+        requests = len(renamed) // 2 or per_kill
+        if let_live(process, world.rng, requests // BATCH if bulk else requests):
+            if world.rng.random() < 0.1:
+                check_lock(world, process)
             process.kill()
         run = process.finish()
         again.note(run, unrecorded_bound(run))
@@ -157,6 +162,21 @@ def let_live(process: Process, rng: random.Random, requests: int) -> bool:
     if rng.random() < 0.25:
         return process.wait_for(seconds=rng.uniform(0, 0.8))
     return process.wait_for(rng.randint(1, 2 * requests + 1), rng.uniform(0, 0.02))
+
+
+def check_lock(world: World, process: Process) -> None:
+    """Raise Broken if another run can begin beside *process*, which sends already."""
+    if not world.requests_since():
+        return
+    # Stopped, so that it holds what it holds until the other is over.
+    process.popen.send_signal(signal.SIGSTOP)
+    how = os.WSTOPPED | os.WEXITED | os.WNOWAIT
+    state = os.waitid(os.P_PID, process.popen.pid, how)
+    if state and state.si_code == os.CLD_STOPPED:
+        before = world.requests_since()
+        status = world.start("--changed-only").popen.wait(END_LIMIT_S)
+        demand(status == 75, f"a second run ended with exit status {status}, not 75")
+        demand(world.requests_since() == before, "a second run has sent something")
 
 
 def check_leftovers(world: World) -> None:
@@ -358,13 +378,14 @@ def stalls(world: World, private: PrivateDatabase, size: int, count: int = 3) ->
 # --- disk -----------------------------------------------------------------------------------------
 
 WRITTEN = ("RESULTS_DIR", "STATE_FILE", "LOG_FILE")
+FULL_BATCH = 60
 # From the first lines of the log to what a run of this size writes in all.
 FREE_BYTES = (8_000, 60_000, 400_000)
 
 
 def disk(world: World, cases: int = 36, rows: int = 300) -> str:
     """Let the space for each file, and for all, end before, while and after rows are sent."""
-    world.settings = {"ITERABLE_WORKERS": "8", "BULK_BATCH_SIZE": "20"}
+    world.settings = {"ITERABLE_WORKERS": "8", "BULK_BATCH_SIZE": str(FULL_BATCH)}
     world.iterable.change(latency_ms=(1, 5))
     world.fill(rows)
     # With space, so that Python's own compiled files are whole from here on: it does not look.
@@ -392,15 +413,17 @@ def full_disk(world: World, small: SmallDisk, number: int, rows: int) -> str:
     """Fill the disk that holds one of the job's files, or all, at one stage of the run."""
     names = (*[(name,) for name in WRITTEN], WRITTEN)[number % 4]
     stage = ("before", "sending", "end")[number // 4 % 3]
+    flags, last = ["--changed-only"], 2 * rows - 20
+    if number // 12 % 2:
+        flags, last = [*flags, "--bulk"], 2 * rows // FULL_BATCH - 1
     folder = world.folder / f"disk{number}"
     small.empty()
     usual = world.environ(folder)
     environ = {name: usual[name].replace(str(folder), str(small.folder)) for name in names}
     if stage == "before":
         small.fill(world.rng.randrange(world.rng.choice([1, *FREE_BYTES])))
-    process = world.start("--changed-only", folder=folder, **environ)
+    process = world.start(*flags, folder=folder, **environ)
     if stage != "before":
-        last = 2 * rows - 20
         process.wait_for(last if stage == "end" else world.rng.randint(1, last))
         small.fill(0)
     run = process.finish()
