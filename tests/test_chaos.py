@@ -27,9 +27,10 @@ def test_through_all_faults_at_once_every_good_row_is_delivered_in_the_end(world
 
 @pytest.mark.database
 def test_a_read_that_breaks_off_sends_nothing(world):
-    if world.database.settings["DB_HOST"].startswith("/"):
-        pytest.skip("this server has no port to stand before")
-    assert "cut 2 times" in chaos.database(world, cuts=2, rows=100)
+    told = chaos.database(world, cuts=2, rows=100)
+    if "NOT PLAYED" in told:
+        pytest.skip(told)
+    assert "cut 2 times" in told
 
 
 @pytest.mark.database
