@@ -336,7 +336,7 @@ def new_world(folder: Path, rng: random.Random) -> Iterator[tuple[World, Private
     first = next(local_servers(), None)
     if first is None or first.name == "seekdb":
         # As the tests do: there is no better one on this machine.
-        fetch = [ROOT / "tests" / "fetch_server.sh", "mariadb", FETCHED_FOLDER]
+        fetch = [str(ROOT / "tests" / "fetch_server.sh"), "mariadb", str(FETCHED_FOLDER)]
         subprocess.run(fetch, check=False)
     for path in local_servers():
         with contextlib.ExitStack() as stack:
