@@ -20,9 +20,11 @@ def test_after_kill_9_nothing_is_lost_and_no_more_sent_again_than_was_in_flight(
 
 
 @pytest.mark.database
-@pytest.mark.parametrize("mode", ["per-user", "bulk"])
-def test_through_all_faults_at_once_every_good_row_is_delivered_in_the_end(world, mode):
-    assert "12 of 12 rows" in chaos.faults_of(world, mode, 19, attempts=1, timeout_s=0.2)
+@pytest.mark.parametrize(("mode", "rows"), [("per-user", 19), ("bulk", 12)])
+def test_through_all_faults_at_once_every_good_row_is_delivered_in_the_end(world, mode, rows):
+    good = rows - 7
+    told = chaos.faults_of(world, mode, rows, attempts=1, timeout_s=0.2)
+    assert f"{good} of {good} rows" in told
 
 
 @pytest.mark.database
