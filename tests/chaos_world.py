@@ -175,11 +175,16 @@ class World:
         answered = self.iterable.stats["requests"].values()
         return sum(sum(counts.values()) for counts in answered) - self._seen
 
-    def take_requests(self) -> list[Received]:
-        """Return the requests of the run that is over, when the last of them has been read."""
+    def requests_in_all(self) -> int:
+        """Return the same of a run that sends no more, when the last of them has been read."""
         count = -1
         while count != (count := self.requests_since()):
             time.sleep(0.005)
+        return count
+
+    def take_requests(self) -> list[Received]:
+        """Return the requests of the run that is over."""
+        self.requests_in_all()
         taken = self.iterable.requests[self._seen :]
         self._seen += len(taken)
         return taken
