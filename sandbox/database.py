@@ -170,6 +170,16 @@ class PrivateDatabase:
             self._process.wait()
             self._process = None
 
+    def pause(self) -> None:
+        """Stop the server on the spot: its connections stay open, and nothing answers."""
+        if self._process:
+            self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a paused server go on."""
+        if self._process:
+            self._process.send_signal(signal.SIGCONT)
+
     def restart(self) -> None:
         """Start the server again on the data it had, with the same address and passwords."""
         self.kill()

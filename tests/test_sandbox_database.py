@@ -119,6 +119,22 @@ def test_data_survive_kill_and_restart_under_the_same_settings(private):
         assert run_script(connection, "SELECT COUNT(*) FROM customers") == [[(15,)]]
 
 
+def test_a_paused_server_greets_nobody_until_it_goes_on(private):
+    if private.settings["DB_HOST"].startswith("/"):
+        pytest.skip("this server has no port")
+    address = private.settings["DB_HOST"], int(private.settings["DB_PORT"])
+    private.pause()
+    try:
+        with socket.create_connection(address, timeout=0.2) as connection:
+            with pytest.raises(TimeoutError):
+                connection.recv(1)
+            private.resume()
+            connection.settimeout(10)
+            assert connection.recv(1)
+    finally:
+        private.resume()
+
+
 def test_a_server_that_starts_leaves_the_temporary_tables_of_others_alone(server, temp_folder):
     others = temp_folder / "#sql-temptable-1-2-3.MAI"
     others.touch()
