@@ -5,9 +5,7 @@ TESTS ?= tests
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
-=======
-.PHONY: demo test check bench chaos format
->>>>>>> chaos
+.PHONY: demo test check chaos bench format docs pdf
 
 demo: $(VENV)/.demo ## the job against a private database and a local Iterable
 	$(PY) main.py --demo
@@ -22,16 +20,14 @@ check: $(VENV)/.dev ## lint, types, tests
 bench: $(VENV)/.bench ## the figures of benchmarks/RESULTS.md, measured again
 	$(PY) -m benchmarks.run
 
-<<<<<<< HEAD
 docs: $(VENV)/.dev ## what code can show in the documents, written again
 	$(PY) -m docs.build
 
 pdf: $(VENV)/.dev ## docs/handbook.pdf, from the documents; needs chromium and npm
 	$(PY) -m docs.handbook
-=======
+
 chaos: $(VENV)/.dev ## kills, faults, dead databases and full disks, for at most ten minutes
 	$(PY) -m tests.chaos
->>>>>>> chaos
 
 format: $(VENV)/.dev ## rewrite the sources in the house style
 	$(PY) -m ruff check --fix . && $(PY) -m ruff format .
