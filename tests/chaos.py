@@ -41,7 +41,7 @@ from sandbox.database import PrivateDatabase
 from sandbox.faults import Fault
 from sandbox.stand_in import Received
 from tests.chaos_harm import Harm, Proxy, SmallDisk, close, reset, stall
-from tests.chaos_world import END_LIMIT_S, Broken, Process, Run, World, demand, new_world
+from tests.chaos_world import Broken, Process, Run, World, demand, new_world
 
 # Seconds by which an unfinished results file is made older, so that no run waits for its age.
 LONG_AGO_S = 3600
@@ -151,8 +151,8 @@ def kill_often(world: World, again: SentAgain, count: int, per_kill: int) -> int
         if renamed and world.rng.random() < 0.5:
             # Back to what was delivered before: what the killed run sent must not be forgotten.
             again.ignored |= world.rename(renamed)
-            renamed = []
-        elif run.status == 0 or world.rng.random() < 0.2:
+        renamed = []
+        if run.status == 0 or world.rng.random() < 0.2:
             renamed = world.change_some(per_kill)
             again.ignored |= world.rename(renamed)
     return killed
@@ -175,7 +175,7 @@ def check_lock(world: World, process: Process) -> None:
     state = os.waitid(os.P_PID, process.popen.pid, how)
     if state and state.si_code == os.CLD_STOPPED:
         before = world.requests_in_all()
-        status = world.start("--changed-only").popen.wait(END_LIMIT_S)
+        status = world.start("--changed-only").end()
         demand(status == 75, f"a second run ended with exit status {status}, not 75")
         demand(world.requests_since() == before, "a second run has sent something")
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from db_connection import JOB_QUERY, load_query
 from payloads import Payloads, RowError
@@ -85,7 +85,9 @@ class Process:
 
     def wait_for(self, requests: int = 0, seconds: float = 0.0) -> bool:
         """Wait for that many requests, then so long; return whether the run still goes on."""
+        limit_s = time.monotonic() + END_LIMIT_S
         while not self.over and self.world.requests_since() < requests:
+            demand(time.monotonic() < limit_s, f"{self.flags} hangs before request {requests}")
             time.sleep(0.001)
         deadline_s = time.monotonic() + seconds
         while not self.over and (left := deadline_s - time.monotonic()) > 0:
@@ -95,15 +97,17 @@ class Process:
     def kill(self) -> None:
         self.popen.kill()
 
+    def end(self) -> int:
+        """Wait for its end and return the exit status."""
+        try:
+            return self.popen.wait(END_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            raise Broken(f"{self.flags} did not end within {END_LIMIT_S:.0f} s") from None
+
     def finish(self) -> Run:
         """Wait for its end and gather what it left."""
-        try:
-            status = self.popen.wait(END_LIMIT_S)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            raise Broken(f"{self.flags} did not end within {END_LIMIT_S:.0f} s") from None
-        finally:
-            self._reader.join(5)
+        status = self.end()
+        self._reader.join(5)
         reports = [
             _parsed(path)
             for path in self.results.glob("integration_results_*.json")
@@ -137,6 +141,15 @@ class World:
     bad: set[str] = field(default_factory=set)  # emails that Iterable does not take
     settings: dict[str, str] = field(default_factory=dict)  # more of the job's variables
     _seen: int = 0
+    _started: list[Process] = field(default_factory=list)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End what a broken promise has left running."""
+        for process in self._started:
+            process.kill()
 
     def __post_init__(self) -> None:
         self.iterable.change(log_requests=10**9, log_bytes=10**12)
@@ -160,7 +173,9 @@ class World:
         }
 
     def start(self, *flags: str, folder: Path | None = None, **environ: str) -> Process:
-        return Process(self, flags, self.environ(folder or self.folder) | environ)
+        process = Process(self, flags, self.environ(folder or self.folder) | environ)
+        self._started.append(process)
+        return process
 
     def run(self, *flags: str, folder: Path | None = None, **environ: str) -> Run:
         return self.start(*flags, folder=folder, **environ).finish()
@@ -351,6 +366,7 @@ def new_world(folder: Path, rng: random.Random) -> Iterator[tuple[World, Private
                 continue
             fresh = Database("chaos", DatabaseServer(private))
             fresh.run_file("database_setup.sql")
-            yield World(fresh, stack.enter_context(IterableSandbox()), folder, rng), private
+            iterable = stack.enter_context(IterableSandbox())
+            yield stack.enter_context(World(fresh, iterable, folder, rng)), private
             return
     raise NoServerError("no database server: tests/fetch_server.sh mariadb .cache/mariadb")

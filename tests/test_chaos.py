@@ -11,7 +11,8 @@ from tests.chaos_world import World
 @pytest.fixture
 def world(database, iterable, tmp_path):
     # What differs from run to run is the timing, not the plan.
-    return World(database, iterable, tmp_path, random.Random(1))
+    with World(database, iterable, tmp_path, random.Random(1)) as world:
+        yield world
 
 
 @pytest.mark.database
