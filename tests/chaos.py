@@ -109,11 +109,11 @@ def unrecorded_bound(run: Run) -> int:
 def kills(world: World, count: int = 200, rows: int = 5000) -> str:
     """Kill the job with signal 9 at random instants, and go on with --changed-only."""
     world.settings = {"ITERABLE_WORKERS": str(WORKERS), "BULK_BATCH_SIZE": str(BATCH)}
-    world.iterable.change(latency_ms=(2, 20))
+    world.iterable.change(latency_ms=(1, 10))
     world.fill(rows)
     again = SentAgain()
     # More than needed to be done with the rows: what is changed then ends a run within the second.
-    killed = kill_often(world, again, count, max(1, 3 * rows // count))
+    killed = kill_often(world, again, count, max(1, 4 * rows // count))
     world.iterable.change(latency_ms=0)
     last = world.run("--changed-only", ITERABLE_WORKERS="100")
     again.note(last, 0)
@@ -479,10 +479,10 @@ class Scenario(NamedTuple):
 
 
 SCENARIOS = {
-    "kills": Scenario(lambda world, _: kills(world), 0.45),
-    "faults": Scenario(lambda world, _: faults(world), 0.2),
+    "kills": Scenario(lambda world, _: kills(world), 0.5),
+    "faults": Scenario(lambda world, _: faults(world), 0.17),
     "database": Scenario(database, 0.15),
-    "disk": Scenario(lambda world, _: disk(world), 0.2),
+    "disk": Scenario(lambda world, _: disk(world), 0.18),
 }
 
 
