@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from enum import Enum, auto
 
-from outcomes import CallStatus, RowOutcome
+from outcomes import CallStatus, RowOutcome, RowStatus
 
 # Iterable is down when this many rows, and parcels, in a row got no answer that settles them, or
 # when none did for this long.
@@ -71,6 +71,9 @@ class Outage:
     def look_at(self, outcomes: Iterable[RowOutcome]) -> None:
         """Take note of what became of some more rows."""
         for outcome in outcomes:
+            if outcome.status is RowStatus.SUCCESSFUL:
+                self._rows = 0
+                continue
             statuses = {outcome.users_update.status, outcome.events_track.status}
             if not statuses & _UNANSWERED:
                 # Unchanged and not attempted rows say nothing about Iterable.
