@@ -307,8 +307,8 @@ def deliver_rows(rows: "RowSpool", settings: "Settings", stop: Stop, recorder: R
     client, run = iterable_client(settings, stop), recorder.run
     logger.info("[STEP 5] Sending users and events to Iterable...")
     stop.finish_rows_first = True
-    # What is loaded by now stays; looking through it for garbage would stop all threads at once. And
-    # rows leave no cycles behind, so a look now and then is enough.
+    # What is loaded by now stays; looking through it for garbage would stop all threads at once.
+    # Rows leave no cycles behind, so a look now and then is enough.
     gc.freeze()
     gc.set_threshold(50_000)
     began_s = time.monotonic()
