@@ -7,6 +7,8 @@ import pytest
 from tests import chaos
 from tests.chaos_world import World
 
+pytestmark = pytest.mark.program
+
 
 @pytest.fixture
 def world(database, iterable, tmp_path):

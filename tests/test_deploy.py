@@ -13,6 +13,8 @@ import pytest
 from settings import HERE, VARIABLES
 from tests.test_main import API_KEY, copy_program
 
+pytestmark = pytest.mark.program
+
 DEPLOY = HERE / "deploy"
 # Where the files of deploy/ say that the job is installed.
 INSTALLED = "/srv/iterable-sync"

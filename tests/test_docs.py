@@ -119,6 +119,7 @@ def fresh_copy(folder):
 
 
 @pytest.mark.database
+@pytest.mark.program
 def test_the_commands_of_the_quickstart_work(database, iterable, tmp_path):
     # Marked "network" is what fetches or sets up something; fresh_copy() stands in for it.
     script = "".join(code for info, code in fences(QUICKSTART, "console") if info == "console")

@@ -20,6 +20,8 @@ from payloads import Payloads
 from sandbox.faults import Fault
 from tests import schema
 
+pytestmark = pytest.mark.program
+
 HERE = Path(main.__file__).parent
 API_KEY = "0123456789abcdef0123456789abcdef"
 USERS = ["sarah.johnson@email.com", "olivia.brown@email.com", "mia.harris@email.com"]

@@ -413,6 +413,7 @@ def test_durations_are_told_in_two_units(seconds, text):
     assert duration(seconds) == text
 
 
+@pytest.mark.program
 def test_a_browser_shows_the_report_on_any_screen_and_runs_nothing_in_it(tmp_path):
     program = find_browser()
     if program is None:

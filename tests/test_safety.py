@@ -11,7 +11,7 @@ from sandbox.faults import Fault
 from tests.test_main import Job, add_pro_users, copy_program
 from tests.test_main import job as job  # noqa: PLC0414 - a fixture
 
-pytestmark = pytest.mark.database
+pytestmark = [pytest.mark.database, pytest.mark.program]
 
 
 def outcomes(job):
