@@ -1,5 +1,6 @@
 """The results file: one line of JSON for each row, streamed to disk, and a summary that adds up."""
 
+import errno
 import fcntl
 import functools
 import hashlib
@@ -138,8 +139,14 @@ class ResultsWriter:
 
         Raises OSError when it is not there.
         """
-        if hasattr(os, "posix_fallocate"):
+        if not hasattr(os, "posix_fallocate"):
+            return
+        try:
             os.posix_fallocate(self._file.fileno(), 0, (rows + 100) * BYTES_PER_ROW)
+        except OSError as error:
+            # Not every file system can. There a disk that fills up stops the run when it does.
+            if error.errno not in {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}:
+                raise
 
     def add(self, outcomes: Sequence[RowOutcome]) -> None:
         """Count some rows' outcomes and append them.

@@ -1,5 +1,6 @@
 """The results file: whole or absent, private, and its sums."""
 
+import errno
 import json
 import os
 import stat
@@ -193,3 +194,11 @@ def test_the_oldest_results_files_go_and_nothing_else(tmp_path):
     assert left == {*names[-2:], *others, f"{stem}0_000000.json"}
     remove_old(tmp_path, 5)
     assert left == {path.name for path in tmp_path.iterdir()}
+
+
+def test_a_file_system_that_cannot_reserve_is_no_reason_to_stop(tmp_path, monkeypatch):
+    def cannot(*_):
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(os, "posix_fallocate", cannot, raising=False)
+    assert write(tmp_path, OUTCOMES)["summary"]["total"] == len(OUTCOMES)
