@@ -20,6 +20,7 @@ from payloads import Payloads, RowError
 from sandbox.database import NoServerError, PrivateDatabase
 from sandbox.iterable import IterableSandbox
 from sandbox.stand_in import Received
+from tests import schema
 from tests.conftest import FETCHED_FOLDER, ROOT, Database, DatabaseServer, local_servers
 
 MAIN = ROOT / "main.py"
@@ -121,8 +122,11 @@ class Process:
 def _parsed(path: Path) -> dict[str, Any]:
     try:
         document: dict[str, Any] = json.loads(path.read_text())
+        schema.validate(document)
     except ValueError:
         raise Broken(f"{path} is not a whole results file") from None
+    except AssertionError as error:
+        raise Broken(f"{path} is not as the schema says: {error}") from None
     return document
 
 

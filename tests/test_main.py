@@ -89,7 +89,11 @@ def job(database, iterable, tmp_path):
         "RESULTS_DIR": str(tmp_path / "results"),
         "STATE_FILE": str(tmp_path / "state" / "sync_state.sqlite3"),
     }
-    return Job(environ, tmp_path)
+    yield Job(environ, tmp_path)
+    # What no test has read is held against the schema all the same.
+    for path in tmp_path.rglob("integration_results_*.json"):
+        if path.stat().st_size:
+            schema.validate(json.loads(path.read_text()))
 
 
 def copy_program(folder):
