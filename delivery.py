@@ -70,8 +70,7 @@ def deliver(  # noqa: PLR0913 - keyword-only
     rows are ``not_attempted``, and what is in flight *grace_s* seconds later is ``unknown``. The
     exception, out of *process*, is raised at the end, when every row has its outcome.
     """
-    crew = _Crew(process, stop, workers, head_start_s, grace_s)
-    outage = Outage(stop, parcel_size)
+    crew = _Crew(process, stop, Outage(stop, parcel_size), workers, head_start_s, grace_s)
     try:
         for batch in batches_of(rows, max(parcel_size, PLANNED_AT_ONCE)):
             if stop.reason or crew.bugs:
@@ -81,12 +80,8 @@ def deliver(  # noqa: PLR0913 - keyword-only
             if settled:
                 yield settled
             for parcel in batches_of(tasks, parcel_size):
-                for outcomes in crew.send(parcel):
-                    outage.look_at(outcomes)
-                    yield outcomes
-        for outcomes in crew.finish():
-            outage.look_at(outcomes)
-            yield outcomes
+                yield from crew.send(parcel)
+        yield from crew.finish()
     finally:
         crew.dismiss()
     if crew.bugs:
@@ -96,10 +91,11 @@ def deliver(  # noqa: PLR0913 - keyword-only
 class _Crew:
     """Threads that send parcels. For every parcel handed over, outcomes come back."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - what deliver() was told
         self,
         process: Callable[[Parcel], list[RowOutcome]],
         stop: Stop,
+        outage: Outage,
         workers: int,
         head_start_s: float | None,
         grace_s: float,
@@ -107,6 +103,7 @@ class _Crew:
         self.bugs: list[Exception] = []
         self._process = process
         self._stop = stop
+        self._outage = outage
         self._most = workers + READY
         self._head_start_s = head_start_s
         self._grace_s = grace_s
@@ -166,7 +163,9 @@ class _Crew:
             futures.append(self._finished.get())
         for future in futures:
             del self._under_way[future]
-        return [outcome for future in futures for outcome in future.result()]
+        outcomes = [outcome for future in futures for outcome in future.result()]
+        self._outage.look_at(outcomes)
+        return outcomes
 
     def _abandon(self) -> list[RowOutcome]:
         """Return the outcomes of what has not finished, which nobody waits for any more."""

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -162,12 +162,10 @@ def open_log_file(settings: "Settings", *, quiet: bool) -> None:
         raise SettingsError([text]) from None
 
 
-@contextmanager
-def open_ledger(settings: "Settings") -> Iterator[DeliveryLedger]:
-    """Hold the ledger, and with it the lock, for as long as the run lasts."""
+def open_ledger(settings: "Settings") -> DeliveryLedger:
+    """Return the ledger, which holds the lock until it is closed."""
     key = settings.iterable_api_key.get_secret_value()
-    with DeliveryLedger(settings.state_file, settings.iterable_api_base_url, key) as ledger:
-        yield ledger
+    return DeliveryLedger(settings.state_file, settings.iterable_api_base_url, key)
 
 
 def run_integration(settings: "Settings", run: Run, ledger: DeliveryLedger) -> ExitStatus:

@@ -83,8 +83,11 @@ class Outage:
             if self._rows == 0:
                 self._since_s = time.monotonic()
             self._rows += 1
+            self._stop_if_down()
+
+    def _stop_if_down(self) -> None:
         seconds = time.monotonic() - self._since_s
-        if self._rows >= self._most or (self._rows and seconds > OUTAGE_S):
+        if self._rows >= self._most or seconds > OUTAGE_S:
             text = (
                 f"the last {self._rows} rows, in {seconds:.0f} s, got no answer that settles them"
             )

@@ -7,8 +7,8 @@ import pytest
 import delivery
 from delivery import batches_of, deliver
 from outcomes import NOT_SENT, CallOutcome, CallStatus, RowOutcome, RowStatus, outcome_of
-from stopping import OUTAGE_ROWS, Stop, StopReason
-from tests.rows import make_row, plan_all
+from stopping import OUTAGE_ROWS, Outage, Stop, StopReason
+from tests.rows import make_row, make_task, plan_all
 
 OK = CallOutcome(CallStatus.DELIVERED, 200, "Success", 1)
 BAD = CallOutcome(CallStatus.REFUSED, 400, "BadParams", 1)
@@ -184,6 +184,13 @@ def test_two_batches_without_an_answer_are_no_outage_and_three_are(down, reason)
 
     assert len(list(deliver_rows(rows, process, stop, parcel_size=200))) == 800
     assert stop.reason is reason
+
+
+def test_an_outage_is_seen_although_the_answer_after_it_arrives_together_with_it():
+    stop = Stop()
+    down = [outcome_of(make_task(number), DOWN, NOT_SENT) for number in range(OUTAGE_ROWS)]
+    Outage(stop, 1).look_at([*down, outcome_of(make_task(), OK, OK)])
+    assert stop.reason is StopReason.OUTAGE
 
 
 def test_an_answer_now_and_then_is_no_outage():
