@@ -21,13 +21,13 @@ bench: $(VENV)/.bench ## the figures of benchmarks/RESULTS.md, measured again
 	$(PY) -m benchmarks.run
 
 docs: $(VENV)/.dev ## what code can show in the documents, written again
-	$(PY) -m docs.build
+	$(PY) -m tools.build
 
 pdf: $(VENV)/.dev ## docs/handbook.pdf, from the documents; needs chromium and npm
-	$(PY) -m docs.handbook
+	$(PY) -m tools.handbook
 
 chaos: $(VENV)/.dev ## kills, faults, dead databases and full disks, for at most ten minutes
-	$(PY) -m tests.chaos
+	$(PY) -m tests.chaos.run
 
 format: $(VENV)/.dev ## rewrite the sources in the house style
 	$(PY) -m ruff check --fix . && $(PY) -m ruff format .
@@ -37,15 +37,15 @@ $(PY):
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 # The demo's own server is downloaded only where none is installed.
-$(VENV)/.demo: requirements.txt requirements-demo.txt | $(PY)
+$(VENV)/.demo: requirements.txt requirements/demo.txt | $(PY)
 	$(PIP) -r requirements.txt
-	command -v mariadbd || command -v mysqld || $(PIP) -r requirements-demo.txt
+	command -v mariadbd || command -v mysqld || $(PIP) -r requirements/demo.txt
 	@touch $@
 
-$(VENV)/.dev: requirements.txt requirements-demo.txt requirements-docs.txt requirements-dev.txt | $(PY)
-	$(PIP) -r requirements-dev.txt
+$(VENV)/.dev: requirements.txt requirements/demo.txt requirements/docs.txt requirements/dev.txt | $(PY)
+	$(PIP) -r requirements/dev.txt
 	@touch $@
 
-$(VENV)/.bench: requirements.txt requirements-demo.txt requirements-bench.txt | $(VENV)/.demo
-	$(PIP) -r requirements-bench.txt
+$(VENV)/.bench: requirements.txt requirements/demo.txt requirements/bench.txt | $(VENV)/.demo
+	$(PIP) -r requirements/bench.txt
 	@touch $@

@@ -13,7 +13,7 @@ from mysql.connector.abstracts import MySQLConnectionAbstract, MySQLCursorAbstra
 from mysql.connector.constants import ClientFlag
 
 from logger_config import get_logger
-from row_spool import RowSpool
+from records.row_spool import RowSpool
 
 logger = get_logger(__name__)
 

@@ -14,8 +14,12 @@ import requests
 from requests.structures import CaseInsensitiveDict
 from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError
 
+from iterable_api.payloads import Payloads, RowError, encode
+from iterable_api.rate_limiter import Budget
+from iterable_api.request_statistics import Tally
+from iterable_api.transport import Response, Transport
 from logger_config import get_file_logger
-from outcomes import (
+from records.outcomes import (
     HELD,
     NOT_SENT,
     UNCHANGED,
@@ -27,10 +31,6 @@ from outcomes import (
     outcome_of,
     refused_row,
 )
-from pacing import Budget
-from payloads import Payloads, RowError, encode
-from tally import Tally
-from transport import Response, Transport
 
 logger = get_file_logger()
 

@@ -133,8 +133,9 @@ def setup_logger(
 
 
 def get_logger(name: str) -> logging.Logger:
-    """Return the logger of the module called *name*."""
-    return logging.getLogger(f"{ROOT}.{'main' if name == '__main__' else name}")
+    """Return the logger of the module called *name*, without its package."""
+    module = "main" if name == "__main__" else name.rpartition(".")[2]
+    return logging.getLogger(f"{ROOT}.{module}")
 
 
 def guard_console(guard: ConsoleGuard | None) -> None:

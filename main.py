@@ -18,23 +18,23 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from command_line import MEANINGS, VERSION, ExitStatus, parse_args
-from delivery import deliver
-from delivery_ledger import DeliveryLedger, LedgerBusyError, LedgerError
+from configuration.command_line import MEANINGS, VERSION, ExitStatus, parse_args
+from delivery.planner import Plan
+from delivery.recorder import Recorder
+from delivery.stopping import Stop, StopReason, deadline_stops, signals_stop
+from delivery.worker_pool import deliver
+from iterable_api.payloads import Payloads
 from logger_config import get_logger, last_problem, setup_logger
-from outcomes import Row, RowOutcome, RowStatus
-from payloads import Payloads
-from planning import Plan
-from recording import Recorder
-from results import ResultsWriter, Run, remove_old
-from run_log import RowLog, advice, log_summary, summary_lines
-from stopping import Stop, StopReason, deadline_stops, signals_stop
+from monitoring.console import RowLog, advice, log_summary, summary_lines
+from records.delivery_ledger import DeliveryLedger, LedgerBusyError, LedgerError
+from records.outcomes import Row, RowOutcome, RowStatus
+from records.results_writer import ResultsWriter, Run, remove_old
 
 if TYPE_CHECKING:
+    from configuration.settings import Settings
     from db_connection import DatabaseConnection
     from iterable_client import IterableClient
-    from row_spool import RowSpool
-    from settings import Settings
+    from records.row_spool import RowSpool
 
 logger = get_logger(__name__)
 
@@ -76,8 +76,8 @@ def command_of(args: argparse.Namespace) -> Callable[[argparse.Namespace], ExitS
 
 def write_report_page(args: argparse.Namespace) -> ExitStatus:
     """Write report.html beside the results files."""
-    from report import ReportError, write_report
-    from settings import DEFAULT_ENV_FILE, SettingsError, load_results_dir
+    from configuration.settings import DEFAULT_ENV_FILE, SettingsError, load_results_dir
+    from monitoring.report import ReportError, write_report
 
     try:
         path = write_report(load_results_dir(args.env_file or DEFAULT_ENV_FILE))
@@ -90,7 +90,7 @@ def write_report_page(args: argparse.Namespace) -> ExitStatus:
 
 def run_job(args: argparse.Namespace) -> ExitStatus:
     """Run the job with the operator's settings."""
-    from settings import DEFAULT_ENV_FILE
+    from configuration.settings import DEFAULT_ENV_FILE
 
     return start(args.env_file or DEFAULT_ENV_FILE, os.environ, args)
 
@@ -120,10 +120,10 @@ def start(
 ) -> ExitStatus:
     """Load the settings, keep other runs out, open the log file and run the integration."""
     if args.check:
-        import preflight
+        from configuration import preflight
 
         return preflight.check(env_file, environ, database_connection, iterable_client)
-    from settings import SettingsError, exposed_files, load_environment_variables
+    from configuration.settings import SettingsError, exposed_files, load_environment_variables
 
     run = Run(
         version=VERSION,
@@ -153,7 +153,7 @@ def start(
 
 def open_log_file(settings: "Settings", *, quiet: bool) -> None:
     """Log to the file too, from here on."""
-    from settings import SettingsError
+    from configuration.settings import SettingsError
 
     try:
         setup_logger(settings.log_level, settings.log_file, quiet=quiet)
@@ -170,7 +170,7 @@ def open_ledger(settings: "Settings") -> DeliveryLedger:
 
 def run_integration(settings: "Settings", run: Run, ledger: DeliveryLedger) -> ExitStatus:
     """Do the job and tell the monitors; return the exit status."""
-    from heartbeat import Heartbeat
+    from monitoring.heartbeat import Heartbeat
 
     url = settings.heartbeat_url.get_secret_value() if settings.heartbeat_url else ""
     heartbeat = Heartbeat("" if run.dry_run else url, run.id)
@@ -221,7 +221,7 @@ def integrate(settings: "Settings", run: Run, ledger: DeliveryLedger) -> ExitSta
 
 def export_metrics(path: Path, run: Run, status: ExitStatus) -> None:
     """Write the metrics; a failure is told and changes nothing."""
-    from metrics import write_metrics
+    from monitoring.metrics import write_metrics
 
     document = {"run": run.to_json(status), "summary": run.summary}
     try:
@@ -357,7 +357,7 @@ def outcomes_of(  # noqa: PLR0913, PLR0917 - what the two modes need
             stop=stop,
             workers=settings.iterable_workers,
         )
-    from bulk_delivery import WORKERS, BulkDelivery
+    from delivery.bulk import WORKERS, BulkDelivery
 
     return deliver(
         rows,

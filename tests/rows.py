@@ -5,10 +5,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from delivery_ledger import DeliveryLedger
-from outcomes import Row, Task, refused_row
-from payloads import Payloads, RowError
-from planning import Plan
+from delivery.planner import Plan
+from iterable_api.payloads import Payloads, RowError
+from records.delivery_ledger import DeliveryLedger
+from records.outcomes import Row, Task, refused_row
 
 
 def make_row(number: int = 1, **changes: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
-from docs.build import SCHEMA
+from tools.build import SCHEMA
 
 
 def strict(node: Any) -> Any:

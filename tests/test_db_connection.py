@@ -15,7 +15,7 @@ import trustme
 
 import db_connection
 from db_connection import JOB_COLUMNS, DatabaseConnection, DatabaseError, load_query
-from payloads import Payloads
+from iterable_api.payloads import Payloads
 from sandbox.database import PrivateDatabase, run_script
 from tests.conftest import local_servers
 from tests.rows import make_row

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from settings import HERE, VARIABLES
+from configuration.settings import HERE, VARIABLES
 from tests.test_main import API_KEY, copy_program
 
 pytestmark = pytest.mark.program

@@ -9,9 +9,9 @@ from email.utils import format_datetime
 
 import pytest
 
+from iterable_api.payloads import Payloads
 from iterable_client import IterableClient, backoff_s, retry_after_s
-from outcomes import CallStatus, RowStatus
-from payloads import Payloads
+from records.outcomes import CallStatus, RowStatus
 from sandbox.faults import Fault
 from tests.rows import make_row
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-import command_line
 import iterable_client
 import main
-from payloads import Payloads
+from configuration import command_line
+from iterable_api.payloads import Payloads
 from sandbox.faults import Fault
 from tests import schema
 
@@ -96,11 +96,18 @@ def job(database, iterable, tmp_path):
             schema.validate(json.loads(path.read_text()))
 
 
+# What a run needs besides the files at the top.
+PACKAGES = ("configuration", "delivery", "iterable_api", "monitoring", "records")
+
+
 def copy_program(folder):
     """Copy the job, without its tests, sandbox and settings."""
     folder.mkdir()
     for path in [*HERE.glob("*.py"), *HERE.glob("*.sql")]:
         shutil.copy(path, folder)
+    for package in PACKAGES:
+        no_caches = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(HERE / package, folder / package, ignore=no_caches)
     return folder / "main.py"
 
 

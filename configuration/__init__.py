@@ -1,0 +1,1 @@
+"""What a run is told: command line, settings, and the objects made of them."""

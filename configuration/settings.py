@@ -1,0 +1,366 @@
+"""The settings of the job: `.env` and the environment become one frozen, validated record.
+
+No other module reads the environment. `.env.example` describes every variable for the operator.
+"""
+
+import difflib
+import io
+import os
+import re
+import stat
+import zoneinfo
+from collections.abc import Iterable, Mapping
+from datetime import timedelta, timezone, tzinfo
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import SplitResult, urlsplit
+
+from dotenv.parser import parse_stream
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import ErrorDetails
+
+# Relative paths start here, not in the working folder: cron starts the job in $HOME.
+HERE = Path(__file__).resolve().parent.parent
+DEFAULT_ENV_FILE = HERE / ".env"
+
+LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+# MySQL's own range of offsets.
+OFFSET = re.compile(r"([+-])(0\d|1[0-3]):([0-5]\d)|(\+)(14):(00)")
+# Each may be read from a file instead, which the variable NAME_FILE names.
+SECRETS = ("DB_PASSWORD", "ITERABLE_API_KEY")
+
+
+class SettingsError(Exception):
+    """The settings cannot be used. ``problems`` has one sentence per fault, and no values."""
+
+    def __init__(self, problems: Iterable[str], hint: str = "") -> None:
+        self.problems = list(problems)
+        self.hint = hint
+        super().__init__("; ".join(self.problems) + (f". {hint}" if hint else ""))
+
+
+def _beside_main(path: str) -> Path:
+    try:
+        return HERE / Path(path).expanduser()
+    except RuntimeError:
+        raise ValueError("begins with ~ and a user who has no home here") from None
+
+
+def _readable(path: Path) -> Path:
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise ValueError(f"names a file that cannot be read: {error.strerror}") from None
+    return path
+
+
+def _upper(text: object) -> object:
+    return text.upper() if isinstance(text, str) else text
+
+
+def _time_zone(text: str) -> str:
+    if OFFSET.fullmatch(text):
+        return text
+    try:
+        zoneinfo.ZoneInfo(text)
+    # A name can also be a folder of the time zone data, or lead out of it.
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        if not zoneinfo.available_timezones():
+            raise ValueError(
+                "must be an offset from UTC such as +00:00, because this machine has no time zone "
+                "data; for a name, install the system's tzdata package"
+            ) from None
+        raise ValueError(
+            "must be an offset from UTC such as +00:00 or -05:30, or a name such as Europe/Berlin"
+        ) from None
+    return text
+
+
+def _header_safe(key: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"[!-~]+", key.get_secret_value()):
+        raise ValueError("must be the key alone: printable ASCII, no spaces or line breaks")
+    return key
+
+
+def _split_url(text: str, example: str) -> SplitResult:
+    """Return the parts of an http or https URL; no error quotes any of it."""
+    if not re.fullmatch(r"[!-~]+", text):
+        raise ValueError("must be printable ASCII, without spaces or line breaks")
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:
+        raise ValueError(f"has no usable host or port; it looks like {example}") from None
+    if not usable:
+        raise ValueError(f"must start with https:// and a host, such as {example}")
+    return parts
+
+
+def _api_base_url(text: str) -> str:
+    """Return scheme and host of *text*; a trailing ``/`` or ``/api`` means the same place."""
+    parts = _split_url(text, "https://api.iterable.com")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("must not hold a user name or password")
+    if parts.path.rstrip("/") not in {"", "/api"} or parts.query or parts.fragment:
+        raise ValueError("must end after the host, such as https://api.iterable.com")
+    if parts.scheme == "http" and parts.hostname not in LOOPBACK_HOSTS:
+        raise ValueError("must use https:// (plain http:// is for this machine alone)")
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _heartbeat_url(url: SecretStr) -> SecretStr:
+    _split_url(url.get_secret_value(), "https://hc-ping.com/your-check")
+    return url
+
+
+def _prom_file(path: Path) -> Path:
+    if path.suffix != ".prom":
+        raise ValueError("must end in .prom; node_exporter reads no other files")
+    return path
+
+
+def _unstripped(text: str) -> SecretStr:
+    if re.search(r"[\ud800-\udfff]", text):  # what Python makes of bytes that are not UTF-8
+        raise ValueError("is not valid UTF-8")
+    return SecretStr(text)
+
+
+Text = Annotated[str, Field(min_length=1)]
+FolderOrFile = Annotated[Path, BeforeValidator(_beside_main)]
+
+
+class Settings(BaseModel):
+    """What one run is told. Field names are the variables' names in lower case.
+
+    Times are in seconds, ports and counts are whole numbers, paths are absolute. Passwords, the API
+    key and the heartbeat's URL print as asterisks; ``get_secret_value()`` opens them.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        alias_generator=str.upper,
+        str_strip_whitespace=True,
+        hide_input_in_errors=True,
+    )
+
+    db_host: Text
+    db_port: Annotated[int, Field(ge=1, le=65535)] = 3306
+    db_user: Text
+    # May be empty: a local server's root often has none. Blanks around it belong to it.
+    db_password: Annotated[SecretStr, BeforeValidator(_unstripped)]
+    db_password_file: FolderOrFile | None = None
+    db_name: Text
+    db_ssl_ca: Annotated[FolderOrFile, AfterValidator(_readable)] | None = None
+    db_time_zone: Annotated[str, AfterValidator(_time_zone)] = "+00:00"
+    db_query_timeout_seconds: Annotated[int, Field(ge=1, le=86400)] = 300
+
+    iterable_api_key: Annotated[SecretStr, AfterValidator(_header_safe)]
+    iterable_api_key_file: FolderOrFile | None = None
+    iterable_api_base_url: Annotated[str, AfterValidator(_api_base_url)]
+    iterable_workers: Annotated[int, Field(ge=1, le=2000)] = 330
+    iterable_rate_share: Annotated[float, Field(gt=0, le=1)] = 0.9
+    iterable_timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 30
+    iterable_max_attempts: Annotated[int, Field(ge=1, le=20)] = 5
+
+    bulk_batch_size: Annotated[int, Field(ge=1, le=10_000)] = 1000
+
+    # 0 means no limit.
+    max_runtime_seconds: Annotated[float, Field(ge=0, le=604_800)] = 0
+    min_rows: Annotated[int, Field(ge=0)] = 0
+    max_rows: Annotated[int | None, Field(ge=1)] = None
+
+    log_level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)
+    ] = "INFO"
+    log_file: FolderOrFile = HERE / "integration.log"
+    results_dir: FolderOrFile = HERE
+    # 0 means all.
+    results_keep: Annotated[int, Field(ge=0)] = 0
+    state_file: FolderOrFile = HERE / "sync_state.sqlite3"
+    heartbeat_url: Annotated[SecretStr, AfterValidator(_heartbeat_url)] | None = None
+    metrics_file: Annotated[FolderOrFile, AfterValidator(_prom_file)] | None = None
+
+    @field_validator("max_rows")
+    @classmethod
+    def _not_below_min_rows(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and value < info.data.get("min_rows", 0):
+            raise ValueError("must not be less than MIN_ROWS")
+        return value
+
+    @property
+    def time_zone(self) -> tzinfo:
+        """``db_time_zone`` as a ``tzinfo``."""
+        if not OFFSET.fullmatch(self.db_time_zone):
+            return zoneinfo.ZoneInfo(self.db_time_zone)
+        sign = -1 if self.db_time_zone[0] == "-" else 1
+        hours, minutes = self.db_time_zone[1:].split(":")
+        return timezone(sign * timedelta(hours=int(hours), minutes=int(minutes)))
+
+
+VARIABLES = tuple(name.upper() for name in Settings.model_fields)
+
+
+def load_environment_variables(
+    env_file: Path | None = DEFAULT_ENV_FILE, environ: Mapping[str, str] | None = None
+) -> Settings:
+    """Read *env_file* and the environment; a real environment variable wins over the file.
+
+    *env_file* may be absent when it is the default; None reads the environment alone.
+
+    Raises:
+        SettingsError: with every problem found in both places.
+
+    """
+    environ = os.environ if environ is None else environ
+    from_file, problems = _read_env_file(env_file)
+    values = from_file | {name: environ[name] for name in VARIABLES if name in environ}
+    unread = _read_secret_files(values, environ)
+    problems += unread.values()
+    try:
+        settings = Settings.model_validate(_without_blanks(values))
+    except ValidationError as error:
+        for detail in error.errors():
+            if str(detail["loc"][0]).removesuffix("_FILE") not in unread:
+                problems.append(_sentence(detail, values))
+    if problems:
+        no_file = env_file is not None and not env_file.exists()
+        raise SettingsError(problems, _first_steps(env_file) if no_file else "")
+    return settings
+
+
+def load_results_dir(
+    env_file: Path | None = DEFAULT_ENV_FILE, environ: Mapping[str, str] | None = None
+) -> Path:
+    """Return where the results files are, also when the other variables cannot be used.
+
+    Raises SettingsError when *env_file* cannot be read.
+    """
+    environ = os.environ if environ is None else environ
+    values = _read_env_file(env_file)[0] | dict(environ)
+    default: Path = Settings.model_fields["results_dir"].default
+    return HERE / Path(values.get("RESULTS_DIR", "").strip() or default).expanduser()
+
+
+def exposed_files(env_file: Path | None, settings: Settings) -> list[Path]:
+    """Return which of *env_file* and the files of secrets others than their owner may read."""
+    files = (env_file, settings.db_password_file, settings.iterable_api_key_file)
+    # systemd guards its credentials by an access list, which the mode shows as the group's.
+    guarded = os.environ.get("CREDENTIALS_DIRECTORY")
+    return [
+        path
+        for path in files
+        if path
+        and path.is_file()
+        and not (guarded and path.is_relative_to(guarded))
+        and path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH)
+    ]
+
+
+def _read_secret_files(values: dict[str, str], environ: Mapping[str, str]) -> dict[str, str]:
+    """Put what the ``_FILE`` variables name into *values*; return a sentence for each failure.
+
+    One of a pair set in the environment wins over the other one set in the file. A variable set to
+    nothing is not set.
+    """
+    problems = {}
+    for name in SECRETS:
+        other = f"{name}_FILE"
+        given = [each for each in (name, other) if values.get(each, "").strip()]
+        if len(given) == 2 and (name in environ) == (other in environ):
+            problems[name] = f"{name} and {other} are both set; keep one"
+        elif len(given) == 2 and name in environ:
+            del values[other]
+        elif other in given:
+            try:
+                values[name] = _secret_in(_beside_main(values[other].strip()))
+            except ValueError as error:
+                problems[name] = f"{other} {error}"
+    return problems
+
+
+def _secret_in(path: Path) -> str:
+    """Return the text of *path* without its last line's end."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ValueError(f"names a file that cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ValueError("names a file that is not UTF-8") from None
+    # Python has read a CRLF as the one "\n".
+    text = text.removesuffix("\n")
+    if not text:
+        raise ValueError("names an empty file")
+    return text
+
+
+def _read_env_file(path: Path | None) -> tuple[dict[str, str], list[str]]:
+    """Return the variables of a dotenv file and the problems of its lines."""
+    if path is None or (path == DEFAULT_ENV_FILE and not path.exists()):
+        return {}, []
+    values: dict[str, str] = {}
+    problems = []
+    # The parser, not dotenv_values(): that drops duplicates and broken lines in silence, and
+    # would replace a ${...} inside a password.
+    for binding in parse_stream(io.StringIO(_text_of(path))):
+        where = f"{path.name} line {binding.original.line}"
+        if binding.error:
+            problems.append(f"{where} is not NAME=value")
+        elif binding.key is None:
+            continue
+        elif binding.key not in VARIABLES:
+            problems.append(f"{where}: {binding.key} is no setting{_suggestion(binding.key)}")
+        elif binding.key in values:
+            problems.append(f"{where}: {binding.key} is set a second time")
+        else:
+            values[binding.key] = binding.value or ""
+    return values, problems
+
+
+def _text_of(path: Path) -> str:
+    try:
+        # utf-8-sig: editors on Windows begin a file with a byte order mark.
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise SettingsError([f"{path} cannot be read: {error.strerror}"]) from None
+    except UnicodeDecodeError:
+        raise SettingsError([f"{path} is not UTF-8; save it as UTF-8"]) from None
+    # No variable of a real environment can hold one, and no file has one in its name.
+    if "\0" in text:
+        raise SettingsError([f"{path} holds a NUL byte; save it as UTF-8"])
+    return text
+
+
+def _without_blanks(values: Mapping[str, str]) -> dict[str, str]:
+    """Drop variables set to nothing: they mean the default, except for an empty password."""
+    return {name: value for name, value in values.items() if value.strip() or name == "DB_PASSWORD"}
+
+
+def _sentence(detail: ErrorDetails, values: Mapping[str, str]) -> str:
+    """Turn one of pydantic's findings into a sentence that begins with the variable's name."""
+    name = detail["loc"][0]
+    if detail["type"] == "missing":
+        return f"{name} is {'empty' if name in values else 'missing'}"
+    text = detail["msg"].removeprefix("Value error, ")
+    return f"{name} {text.replace('Input should', 'must')}"
+
+
+def _suggestion(name: str) -> str:
+    close = difflib.get_close_matches(name.upper(), VARIABLES, n=1, cutoff=0.8)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _first_steps(env_file: Path | None) -> str:
+    return (
+        f"There is no {env_file}: copy .env.example to .env and fill it in, "
+        "or try 'python3 main.py --demo', which needs no settings"
+    )

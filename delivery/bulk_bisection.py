@@ -1,0 +1,274 @@
+"""What became of each row of a bulk request, which Iterable does not always say.
+
+It answers in one of three ways. It takes the batch and lists, by email and without a reason, the
+rows that it does not take. It refuses the whole batch for the sake of one row, and applies nothing.
+Or it finds the batch too large. Where the answer leaves a row open, parts of the batch are sent
+again. That is harmless: a profile is merged, and an event keeps its id.
+"""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from delivery.stopping import Stop
+from iterable_api.payloads import EVENT_NAME
+from iterable_client import Answer
+from records.outcomes import CallOutcome, CallStatus, Task
+
+# Single rows refused for one reason, and none taken: then all will be.
+SAMPLES = 4
+# Requests spent on one batch. A batch that needs more is full of bad rows.
+MAX_REQUESTS = 200
+# These lists name the address that stands in the way, which need not be that of the row.
+_NOT_THE_ROW = frozenset({"conflictEmails", "conflictUserIds"})
+
+
+class Item(NamedTuple):
+    """A task, and its email as Iterable writes it in its lists."""
+
+    key: str
+    task: Task
+
+
+class Search:
+    """Settles the outcome of every item of the groups it is given.
+
+    *name* is "users" or "events", *body* gives an item's part of a request, *send* sends a bulk
+    request. *taken* holds the names that have had any row taken, in the whole run; *stop* tells
+    whether the run is to end.
+
+    ``outcomes`` has what was settled, by key. ``all_refused`` is empty, or says why no row can
+    succeed; what is not settled then was not taken.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        body: Callable[[Item], bytes],
+        send: Callable[[Sequence[bytes]], Answer],
+        taken: set[str],
+        stop: Stop,
+    ) -> None:
+        self.outcomes: dict[str, CallOutcome] = {}
+        self.all_refused = ""
+        self._name = name
+        self._body = body
+        self._send_bodies = send
+        self._taken = taken
+        self._stop = stop
+        self._requests = 0
+
+    def settle(self, items: list[Item]) -> None:
+        """Send *items*, and parts of them again, until each has its outcome or the run ends."""
+        self._requests = 0
+        groups = [items]
+        while groups and not (self.all_refused or self._stop.reason):
+            group = groups.pop()
+            groups += self._judge(group, self._send(group))
+
+    def _send(self, group: list[Item]) -> Answer:
+        self._requests += 1
+        return self._send_bodies([self._body(item) for item in group])
+
+    def _judge(self, group: list[Item], answer: Answer) -> list[list[Item]]:
+        """Note what *answer* says of *group*; return the parts that are to be sent again."""
+        outcome = answer.outcome
+        if outcome.status is CallStatus.DELIVERED:
+            return self._read_lists(group, answer)
+        if len(group) > 1 and outcome.http_status == 413:
+            return halves(group)
+        if len(group) > 1 and refused_as_a_whole(answer):
+            return self._find_poison(group, answer)
+        self._note(group, outcome)
+        if len(group) > 1 and failed_inside(answer):
+            return self._isolate(group)
+        return []
+
+    def _note(self, group: list[Item], outcome: CallOutcome) -> None:
+        self.outcomes.update((item.key, outcome) for item in group)
+        if group and outcome.status is CallStatus.DELIVERED:
+            self._taken.add(self._name)
+
+    def _read_lists(self, group: list[Item], answer: Answer) -> list[list[Item]]:
+        """Note the items that a taken batch lists as failed, and the others as delivered."""
+        lists = failure_lists(answer.document)
+        if self._name == "events" and EVENT_NAME in lists.pop("disallowedEventNames", ()):
+            self._note(group, _listed(answer, "disallowedEventNames"))
+            return []
+        named = {key: name for name in lists.keys() - _NOT_THE_ROW for key in lists[name]}
+        for item in group:
+            if item.key in named:
+                self._note([item], _listed(answer, named[item.key]))
+        others = [item for item in group if item.key not in named]
+        unnamed = answer.document["failCount"] - (len(group) - len(others))
+        if unnamed <= 0:
+            self._note(others, answer.outcome)
+        elif unnamed >= len(others):
+            self._note(others, _listed(answer, next(iter(lists), "")))
+        elif self._requests < MAX_REQUESTS:
+            return halves(others)
+        else:
+            text = f"{unnamed} of {len(others)} rows failed, and Iterable does not say which"
+            self._note(others, replace(answer.outcome, status=CallStatus.UNKNOWN, message=text))
+        return []
+
+    def _find_poison(self, group: list[Item], refusal: Answer) -> list[list[Item]]:
+        """Find one item for which the whole *group* was refused; return what is to be sent again.
+
+        Each request halves the suspects, so a thousand take ten.
+        """
+        if self._requests >= MAX_REQUESTS:
+            text = f"refused together with other rows: {refusal.outcome.message}"
+            self._note(group, replace(refusal.outcome, message=text))
+            return []
+        suspects, proven, rest, again = group, False, [], []
+        while len(suspects) > 1:
+            part, others = self._split(suspects, refusal)
+            answer = self._send(part)
+            proven = refused_as_a_whole(answer)
+            if proven:
+                suspects, refusal = part, answer
+                rest += others
+            else:
+                suspects = others
+                again += self._judge(part, answer)
+        if not proven:
+            refusal = self._send(suspects)
+        self._judge(suspects, refusal)
+        return [each for each in (*again, self._after_samples(rest, refusal)) if each]
+
+    def _split(self, suspects: list[Item], refusal: Answer) -> tuple[list[Item], list[Item]]:
+        """Return the likelier part of *suspects* and the others, neither of them empty."""
+        wrong = {field: detail.get("offendingValue") for field, detail in mismatches(refusal)}
+        likely = [item for item in suspects if wrong and _has_any(self._body(item), wrong)]
+        if not 0 < len(likely) < len(suspects):
+            likely = halves(suspects)[0]
+        keys = {item.key for item in likely}
+        return likely, [item for item in suspects if item.key not in keys]
+
+    def _isolate(self, group: list[Item]) -> list[list[Item]]:
+        """Return the parts of a *group*, which Iterable fails at, that are to be sent again.
+
+        A row can make it fail at every try. The half without it is taken; if both halves fail, and
+        a single row of each too, then it is Iterable that is down.
+        """
+        if self._requests >= MAX_REQUESTS:
+            return []
+        again, failed = [], []
+        for half in halves(group):
+            if self._stop.reason:
+                break
+            answer = self._send(half)
+            if failed_inside(answer):
+                self._note(half, answer.outcome)
+                failed.append(half)
+            else:
+                again += self._judge(half, answer)
+        larger = [half for half in failed if len(half) > 1]
+        if len(failed) == 2 and not any(self._takes_one_of(half) for half in larger):
+            return again
+        return again + [part for half in larger for part in self._isolate(half)]
+
+    def _takes_one_of(self, group: list[Item]) -> bool:
+        """Whether Iterable takes, or properly refuses, a row from the middle of *group*."""
+        if self._stop.reason:
+            return False
+        sample = group[len(group) // 2 :][:1]
+        answer = self._send(sample)
+        if failed_inside(answer):
+            return False
+        self._judge(sample, answer)
+        return True
+
+    def _after_samples(self, rest: list[Item], refusal: Answer) -> list[Item]:
+        """Return what of *rest* is to be sent again: nothing, if samples say that all is refused.
+
+        That is so when a field has another type in the project: then every row is poison, and
+        looking for each would take thousands of requests.
+        """
+        if self._name in self._taken or not refused_as_a_whole(refusal):
+            return rest
+        samples = rest[:: len(rest) // (SAMPLES - 1) or 1][: SAMPLES - 1]
+        for sample in samples:
+            answer = self._send([sample])
+            self._judge([sample], answer)
+            if reason(answer) != reason(refusal):
+                break
+        else:
+            if len(samples) == SAMPLES - 1:
+                self.all_refused = describe(self._name, refusal)
+                return []
+        return [item for item in rest if item.key not in self.outcomes]
+
+
+def halves(items: list[Item]) -> list[list[Item]]:
+    """Return the two halves of two or more items."""
+    middle = len(items) // 2
+    return [items[:middle], items[middle:]]
+
+
+def refused_as_a_whole(answer: Answer) -> bool:
+    """Whether nothing of the batch was taken, for a reason that lies in a row."""
+    outcome = answer.outcome
+    passing = outcome.key_refused or outcome.http_status == 413
+    return outcome.status is CallStatus.REFUSED and not passing
+
+
+def failed_inside(answer: Answer) -> bool:
+    """Whether Iterable itself failed at every try, which one row of the batch can cause."""
+    return (answer.outcome.http_status or 0) >= 500
+
+
+def failure_lists(document: dict[str, Any]) -> dict[str, set[str]]:
+    """Return the non-empty lists of failures of a bulk answer, by name, in lower case.
+
+    Source: the responses of users/bulkUpdate and events/trackBulk, https://api.iterable.com/api/docs
+    """
+    listed = document.get("failedUpdates")
+    lists = dict(listed) if isinstance(listed, dict) else {}
+    for name in ("invalidEmails", "invalidUserIds", "disallowedEventNames"):
+        # The first two stand here in older answers, besides or instead.
+        lists[name] = [*(lists.get(name) or ()), *(document.get(name) or ())]
+    return {
+        name: {str(value).strip().lower() for value in values}
+        for name, values in lists.items()
+        if isinstance(values, list) and values
+    }
+
+
+def mismatches(answer: Answer) -> list[tuple[str, dict[str, Any]]]:
+    """Return the fields that had the wrong type, each with what the answer says of it."""
+    params = answer.document.get("params")
+    errors = params.get("validationErrors") if isinstance(params, dict) else None
+    found = errors.items() if isinstance(errors, dict) else ()
+    return [(str(field), detail) for field, detail in found if isinstance(detail, dict)]
+
+
+def reason(answer: Answer) -> tuple[object, ...]:
+    """Return what two refusals for one reason have in common."""
+    fields = sorted(field for field, _ in mismatches(answer))
+    return answer.outcome.http_status, answer.outcome.code, *fields
+
+
+def describe(name: str, refusal: Answer) -> str:
+    """Return the one message for a run whose every row is refused. It quotes no value."""
+    text = f"Iterable refuses all {name}: {refusal.outcome}"
+    for field, detail in mismatches(refusal):
+        text += (
+            f"; the project holds the field {field[:64]!r} as {detail.get('expectedType')!s:.20}"
+        )
+    return text
+
+
+def _listed(answer: Answer, name: str) -> CallOutcome:
+    """Return the outcome of a row that the list *name* of a taken batch holds, or "" for none."""
+    text = f"listed in {name}" if name else "counted in failCount, but not listed"
+    code = name if re.fullmatch(r"\w{1,64}", name) else None
+    return replace(answer.outcome, status=CallStatus.REFUSED, code=code, message=text[:200])
+
+
+def _has_any(body: bytes, wrong: dict[str, Any]) -> bool:
+    fields = json.loads(body)["dataFields"]
+    return any(field in fields and fields[field] == value for field, value in wrong.items())

@@ -1,0 +1,1 @@
+"""Iterable's API: what is sent, how fast, and what the answers mean."""

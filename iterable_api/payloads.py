@@ -1,0 +1,210 @@
+"""A row of Query 2 becomes the two request bodies. Knows nothing of MySQL, HTTP or files.
+
+Iterable fixes a field's type by the first value it ever receives, for the whole project and for
+good. So a type belongs to a column, never to a value: every data field here is text, whatever the
+column's type in MySQL, except ``recent_page_view``, which is always a boolean.
+"""
+
+import functools
+import hashlib
+import json
+import math
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from decimal import Decimal
+from typing import Any
+
+from records.outcomes import Row, Task
+
+EVENT_NAME = "page_view"
+EVENT_TABLE = "page_views"
+# Chosen once. Another value would give every event another id, and so send it a second time.
+EVENT_NAMESPACE = uuid.UUID("5b0c3c1e-6d5e-4c7d-9a53-1f2f3f0f8f61")
+
+# 2100-01-01 in unix seconds. Iterable would file an event under any moment, even one that only
+# stands for "never", such as 9999-12-31.
+END_OF_TIME = 4_102_444_800
+
+
+class RowError(ValueError):
+    """The row cannot be sent as it is; the message names the column, not the value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Payloads:
+    """Builds request bodies for rows of one database.
+
+    ``database`` is part of each event's identity. ``time_zone`` is the zone in which the database
+    session reports ``event_time``. Where its clocks are set back, a time that comes twice is taken
+    for the first of the two; where they are set forward, a time that is missing is read with the
+    offset that held before.
+    """
+
+    database: str
+    time_zone: tzinfo = UTC
+
+    def user(self, row: Row) -> dict[str, Any]:
+        """Return the body of users/update: ``email`` and ``dataFields``.
+
+        Raises RowError. Source: POST /api/users/update, https://api.iterable.com/api/docs
+        """
+        fields = _present(row, "first_name", "plan_type")
+        return {
+            "email": _email(row),
+            "dataFields": {**fields, "recent_page_view": True, "candidate": "yes"},
+        }
+
+    def event(self, row: Row) -> dict[str, Any]:
+        """Return the body of events/track, with its ``id`` and ``createdAt`` (unix seconds).
+
+        Raises RowError. Source: POST /api/events/track, https://api.iterable.com/api/docs
+        """
+        return self._event(row, _email(row))
+
+    def _event(self, row: Row, email: str) -> dict[str, Any]:
+        when = _clock(row)
+        fields = _present(row, "page", "browser", "location")
+        fields["timestamp"] = when.isoformat(sep=" ")
+        return {
+            "email": email,
+            "eventName": EVENT_NAME,
+            "id": self.event_id(row),
+            "createdAt": self._unix_seconds(when),
+            "dataFields": {**fields, "candidate": "yes"},
+        }
+
+    def task(self, row: Row) -> Task:
+        """Return both bodies of *row*, encoded, with what names them later.
+
+        Raises RowError.
+        """
+        user = self.user(row)
+        event = self._event(row, user["email"])
+        user_body, event_body = encode(user), encode(event)
+        return Task(
+            customer_id=row["customer_id"],
+            customer=str(row["customer_id"]),
+            email=user["email"],
+            event_id=event["id"],
+            user=user_body,
+            event=event_body,
+            user_hash=_hash(user_body),
+            event_hash=_hash(event_body),
+        )
+
+    def event_id(self, row: Row) -> str:
+        """Return the same id for the same page view at every run.
+
+        Iterable updates an event in place when its id is sent again, so a repeated call makes no
+        second event. A UUID keeps to the letters, digits and hyphens that Iterable allows.
+        """
+        view = as_text("page_view_id", row["page_view_id"])
+        if view is None:
+            raise RowError("page_view_id is NULL")
+        before, after = _event_name_around(self.database)
+        return str(uuid.uuid5(EVENT_NAMESPACE, f"{before}{json.dumps(view)}{after}"))
+
+    def _unix_seconds(self, when: datetime) -> int:
+        # A datetime's fold is 0 unless told otherwise, and that is the rule of the class docstring.
+        seconds = int(when.replace(tzinfo=self.time_zone).timestamp())
+        if not 0 < seconds < END_OF_TIME:
+            raise RowError("event_time is not within 1970 to 2099")
+        return seconds
+
+
+def encode(body: dict[str, Any]) -> bytes:
+    """Return *body* as JSON in ASCII."""
+    return json.dumps(body).encode("ascii")
+
+
+def _hash(body: bytes) -> bytes:
+    return hashlib.blake2b(body, digest_size=16).digest()
+
+
+def as_text(column: str, value: object) -> str | None:
+    """Return a MySQL value as text, or None for NULL.
+
+    Raises:
+        RowError: the value has no text, such as bytes that are not UTF-8.
+
+    """
+    if value is None or (type(value) is str and value.isascii()):
+        return value
+    convert = _TO_TEXT.get(type(value))
+    if convert is None:
+        raise RowError(f"{column} has a type that cannot be sent: {type(value).__name__}")
+    try:
+        text = convert(value)
+        text.encode()
+    except UnicodeError:
+        raise RowError(f"{column} is not valid UTF-8 text") from None
+    except ValueError as error:
+        raise RowError(f"{column} {error}") from None
+    return text
+
+
+def _number_text(value: float | Decimal) -> str:
+    if not math.isfinite(value):
+        raise ValueError("is not a finite number")
+    return repr(value) if isinstance(value, float) else format(value, "f")
+
+
+def _time_text(value: timedelta) -> str:
+    """Return a TIME as MySQL writes it, such as ``-26:03:04`` or ``00:00:01.500000``."""
+    seconds, micros = divmod(abs(value) // timedelta(microseconds=1), 1_000_000)
+    sign = "-" if value < timedelta() else ""
+    text = f"{sign}{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+    return f"{text}.{micros:06}" if micros else text
+
+
+# By exact type: a datetime is a date and a bool is an int, yet each reads differently.
+_TO_TEXT: dict[type, Callable[[Any], str]] = {
+    str: str,
+    int: str,
+    bool: lambda value: str(int(value)),
+    float: _number_text,
+    Decimal: _number_text,
+    bytes: bytes.decode,
+    bytearray: bytearray.decode,
+    date: date.isoformat,
+    datetime: lambda value: value.isoformat(sep=" "),
+    timedelta: _time_text,
+    set: lambda value: ",".join(sorted(value)),
+}
+
+
+@functools.cache
+def _event_name_around(database: str) -> tuple[str, str]:
+    """Return what stands before and after the view's id in the JSON list that names an event."""
+    before, after = json.dumps([database, EVENT_TABLE, 0, EVENT_NAME]).rsplit("0", 1)
+    return before, after
+
+
+def _present(row: Row, *columns: str) -> dict[str, str]:
+    """Return the columns that are not NULL: a null sent to Iterable deletes the field there."""
+    return {
+        column: text for column in columns if (text := as_text(column, row[column])) is not None
+    }
+
+
+def _email(row: Row) -> str:
+    email = (as_text("email", row["email"]) or "").strip()
+    if not email:
+        raise RowError("email is empty")
+    # No address has these, but a careless copy of one does. All else is for Iterable to judge.
+    if " " in email or not email.isprintable():
+        raise RowError("email has a blank or an invisible character inside")
+    return email
+
+
+def _clock(row: Row) -> datetime:
+    """Return ``event_time`` to the whole second, without a zone."""
+    value = row["event_time"]
+    if isinstance(value, datetime):
+        return value.replace(microsecond=0, tzinfo=None)
+    if isinstance(value, date):
+        return datetime.combine(value, time())
+    # None, which a zero date reads as too, is no date either: Iterable would take it for "now".
+    raise RowError("event_time is not a date and time")

@@ -1,0 +1,158 @@
+"""What a run says while it goes on and when it is over."""
+
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+
+from delivery.stopping import Stop, StopReason
+from logger_config import get_file_logger, get_logger
+from monitoring.progress import Progress
+from records.outcomes import CallStatus, RowOutcome, RowStatus
+from records.results_writer import Run
+
+logger, file_logger = get_logger(__name__), get_file_logger()
+
+# Above this many rows the lines of single records go to the log file only.
+ROWS_ON_CONSOLE = 50
+PAYLOADS_SHOWN = 3
+RULE = "=" * 60
+_SUCCESSES = frozenset({RowStatus.SUCCESSFUL, RowStatus.UNCHANGED, RowStatus.PLANNED})
+
+DATA_CENTRES = {"api.iterable.com": "US", "api.eu.iterable.com": "EU"}
+
+
+class RowLog(AbstractContextManager["RowLog"]):
+    """Tells what becomes of the rows of *run*: all of them if they are few, else the failures."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._done = self._shown = 0
+        self._few = run.rows_read <= ROWS_ON_CONSOLE
+        self._log = logger if self._few else file_logger
+        # A batch of a thousand gets one line for all that went well.
+        self._each = self._few or not run.bulk
+        bar = sys.stderr.isatty() and not run.quiet
+        self._progress = None if self._few else Progress(run.rows_read, bar=bar)
+
+    def __exit__(self, *_: object) -> None:
+        if self._progress:
+            self._progress.close()
+
+    def add(self, outcomes: Sequence[RowOutcome]) -> None:
+        """Log what became of some more rows."""
+        successes = 0
+        for outcome in outcomes:
+            self._done += 1
+            if self._few:
+                logger.info("Processing record %d/%d", self._done, self._run.rows_read)
+            if self._each or outcome.status not in _SUCCESSES:
+                self._line(outcome)
+            else:
+                successes += 1
+        if successes:
+            text = "✓ Successfully processed %d users; record %d of %d"
+            file_logger.info(text, successes, self._done, self._run.rows_read)
+        if self._progress:
+            self._progress.add(outcomes)
+        if self._run.dry_run and not self._run.quiet:
+            self._shown = show_payloads(outcomes, self._shown)
+
+    def _line(self, outcome: RowOutcome) -> None:
+        log, update, track = self._log, outcome.users_update, outcome.events_track
+        match outcome.status:
+            case RowStatus.SUCCESSFUL:
+                log.info("✓ Successfully processed user: %s", outcome.email)
+            case RowStatus.UNCHANGED:
+                log.info("✓ Unchanged since an earlier run: %s", outcome.email)
+            case RowStatus.PLANNED:
+                log.info("✓ Would be sent: %s", outcome.email)
+            case RowStatus.PARTIAL_FAILURE:
+                text = "⚠ Partial failure for user: %s (customer %s): events/track %s"
+                log.warning(text, outcome.email, outcome.customer_id, track)
+            case RowStatus.TOTAL_FAILURE:
+                text = "✗ Total failure for user: %s (customer %s): users/update %s"
+                log.error(text, outcome.email, outcome.customer_id, update)
+            case RowStatus.NOT_ATTEMPTED:
+                file_logger.debug("Not attempted: customer %s", outcome.customer_id)
+
+
+def show_payloads(outcomes: Sequence[RowOutcome], shown: int) -> int:
+    """Print the bodies of planned rows until *shown* is enough; return how many are shown then.
+
+    They hold customers' data, so they are printed and not logged.
+    """
+    for outcome in outcomes:
+        if outcome.task is None or outcome.status is not RowStatus.PLANNED:
+            continue
+        if shown == PAYLOADS_SHOWN:
+            break
+        for path, call, body in (
+            ("users/update", outcome.users_update, outcome.task.user),
+            ("events/track", outcome.events_track, outcome.task.event),
+        ):
+            if call.status is CallStatus.PLANNED:
+                sys.stdout.write(f"  POST /api/{path} {body.decode()}\n")
+        shown += 1
+    return shown
+
+
+def log_summary(run: Run) -> None:
+    """Log how many rows of a finished run ended how."""
+    logger.info(RULE)
+    logger.info("INTEGRATION SUMMARY")
+    logger.info(RULE)
+    for line in summary_lines(run):
+        logger.info("%s", line)
+    if not_attempted := run.summary["not_attempted"]:
+        logger.warning("Not attempted: %d of %d users", not_attempted, run.rows_read)
+
+
+def summary_lines(run: Run) -> list[str]:
+    """Return how many rows of a finished run ended how; none for a run that never began."""
+    count = run.summary
+    if not count:
+        return []
+    lines = [
+        f"Total users processed: {count['total'] - count['not_attempted']}",
+        f"✓ Successful (both API calls): {count['successful']}",
+        f"⚠ Partial failures (one call failed): {count['partial_failures']}",
+        f"✗ Total failures (both calls failed): {count['total_failures']}",
+    ]
+    if run.changed_only:
+        lines.append(f"Unchanged since an earlier run: {count['unchanged']}")
+    if run.dry_run:
+        lines.append(f"Would be sent: {count['planned']}. This was a dry run")
+    lines.append(
+        f"{run.requests} requests in {run.sending_seconds:.1f} s, {run.retries} of them repeated, "
+        f"{run.rate_limited_seconds:.1f} s held back by rate limits"
+    )
+    return lines
+
+
+def advice(stop: Stop, base_url: str) -> str:
+    """Return why the run stopped early and what to do about it."""
+    match stop.reason:
+        case StopReason.KEY_REFUSED:
+            return f"Iterable refused the API key. {_about_the_key(base_url)}"
+        case StopReason.OUTAGE:
+            return f"Iterable seems to be down: {stop.detail}. {RUN_AGAIN}"
+        case StopReason.DEADLINE:
+            return f"MAX_RUNTIME_SECONDS is over. {RUN_AGAIN}"
+        case StopReason.SIGINT | StopReason.SIGTERM:
+            return f"Stopped by a signal. {RUN_AGAIN}"
+        case _:
+            return stop.detail
+
+
+RUN_AGAIN = "Run again with --changed-only to send the rest"
+
+
+def _about_the_key(base_url: str) -> str:
+    here = base_url.removeprefix("https://")
+    if here in DATA_CENTRES:
+        (other,) = DATA_CENTRES.keys() - {here}
+        return (
+            f"Check ITERABLE_API_KEY. ITERABLE_API_BASE_URL is the {DATA_CENTRES[here]} data "
+            f"centre; a key of the {DATA_CENTRES[other]} one needs https://{other}"
+        )
+    return "Check ITERABLE_API_KEY, and that ITERABLE_API_BASE_URL is that project's data centre"

@@ -1,0 +1,74 @@
+"""How far a run has come: a bar on a terminal, elsewhere a log line now and then."""
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+from logger_config import get_logger, guard_console
+from records.outcomes import RowOutcome, RowStatus
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+logger = get_logger(__name__)
+
+# Off a terminal: log files and cron's mail are no place for a bar.
+LINE_EVERY_S = 30.0
+FAILURES = frozenset({RowStatus.PARTIAL_FAILURE, RowStatus.TOTAL_FAILURE})
+
+
+class Progress:
+    """Tells how many of *total* rows are done, how fast, how long it takes and what failed.
+
+    *bar* says whether standard error is a terminal whose user wants to see one.
+    """
+
+    def __init__(self, total: int, *, bar: bool, every_s: float = LINE_EVERY_S) -> None:
+        self._total = total
+        self._done = self._failed = 0
+        self._every_s = every_s
+        self._began_s = self._told_s = time.monotonic()
+        self._bar = _new_bar(total) if bar else None
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            guard_console(None)
+            self._bar.close()
+
+    def add(self, outcomes: Sequence[RowOutcome]) -> None:
+        """Count some more rows."""
+        self._done += len(outcomes)
+        self._failed += sum(outcome.status in FAILURES for outcome in outcomes)
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"{self._failed} failed", refresh=False)
+            self._bar.update(len(outcomes))
+        elif time.monotonic() - self._told_s >= self._every_s:
+            self._told_s = time.monotonic()
+            self._log()
+
+    def _log(self) -> None:
+        rate = self._done / (self._told_s - self._began_s)
+        logger.info(
+            "%d of %d rows, %.0f a second, %.0f s left, %d failed",
+            self._done,
+            self._total,
+            rate,
+            (self._total - self._done) / rate if rate else 0.0,
+            self._failed,
+        )
+
+
+def _new_bar(total: int) -> "tqdm[NoReturn]":
+    from tqdm import tqdm
+
+    guard_console(tqdm.external_write_mode)
+    return tqdm(
+        total=total,
+        file=sys.stderr,
+        unit=" rows",
+        dynamic_ncols=True,
+        bar_format="{percentage:3.0f}% {bar} {n_fmt}/{total_fmt} rows, {rate_noinv_fmt}, "
+        "{remaining} left{postfix}",
+    )

@@ -1,0 +1,1 @@
+"""Failures of every kind, played against the real program."""

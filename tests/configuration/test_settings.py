@@ -1,0 +1,369 @@
+"""Settings: what is accepted, and what each mistake is told."""
+
+import os
+import sys
+import traceback
+import zoneinfo
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from configuration import settings
+from configuration.settings import SettingsError, exposed_files, load_environment_variables
+
+GOOD = {
+    "DB_HOST": "db.internal",
+    "DB_USER": "reader",
+    "DB_PASSWORD": "s3cret-password",
+    "DB_NAME": "iterable_challenge",
+    "ITERABLE_API_KEY": "0123456789abcdef",
+    "ITERABLE_API_BASE_URL": "https://api.iterable.com",
+    "LOG_LEVEL": "INFO",
+    "LOG_FILE": "integration.log",
+}
+
+
+def problems_of(environ=None, env_file=None):
+    with pytest.raises(SettingsError) as caught:
+        load_environment_variables(env_file, environ or {})
+    return caught.value
+
+
+def without(*names):
+    return {name: value for name, value in GOOD.items() if name not in names}
+
+
+def test_the_eight_variables_are_enough():
+    loaded = load_environment_variables(None, GOOD)
+    assert loaded.db_port == 3306
+    assert loaded.db_password.get_secret_value() == "s3cret-password"
+    assert loaded.time_zone.utcoffset(None) == timedelta(0)
+
+
+def test_the_real_environment_wins_over_the_file(tmp_path):
+    env_file = tmp_path / ".env"
+    env_file.write_text("".join(f"{name}={value}\n" for name, value in GOOD.items()))
+    loaded = load_environment_variables(env_file, {"DB_HOST": "other"})
+    assert (loaded.db_host, loaded.db_user) == ("other", "reader")
+
+
+@pytest.mark.parametrize("prefix", [b"", b"\xef\xbb\xbf"], ids=["plain", "byte order mark"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"], ids=["LF", "CRLF"])
+def test_a_file_from_any_editor_is_read(tmp_path, prefix, end):
+    lines = [f"{name}={value}".encode() for name, value in GOOD.items()]
+    env_file = tmp_path / ".env"
+    env_file.write_bytes(prefix + b"# a comment" + end + end.join(lines) + end)
+    assert load_environment_variables(env_file, {}).db_host == "db.internal"
+
+
+def test_a_password_is_taken_as_it_is_written(tmp_path):
+    env_file = tmp_path / ".env"
+    env_file.write_text("DB_PASSWORD=' a b#c${HOME} '\n")
+    loaded = load_environment_variables(env_file, without("DB_PASSWORD"))
+    assert loaded.db_password.get_secret_value() == " a b#c${HOME} "
+
+
+def test_an_empty_password_is_allowed_and_an_absent_one_is_not():
+    loaded = load_environment_variables(None, GOOD | {"DB_PASSWORD": ""})
+    assert loaded.db_password.get_secret_value() == ""
+    assert problems_of(without("DB_PASSWORD")).problems == ["DB_PASSWORD is missing"]
+
+
+def test_all_problems_are_told_at_once_and_no_value_is_shown():
+    error = problems_of(
+        {
+            "DB_HOST": " ",
+            "DB_PORT": "sEcReT-port",
+            "DB_PASSWORD": "sEcReT-password",
+            "DB_TIME_ZONE": "sEcReT-zone",
+            "ITERABLE_API_KEY": "sEcReT key",
+            "ITERABLE_API_BASE_URL": "ftp://sEcReT",
+            "LOG_LEVEL": "sEcReT",
+            "HEARTBEAT_URL": "https://sEcReT\u2100:1/",
+            "METRICS_FILE": "sEcReT",
+        }
+    )
+    named = [problem.split()[0] for problem in error.problems]
+    assert named == [
+        "DB_HOST",
+        "DB_PORT",
+        "DB_USER",
+        "DB_NAME",
+        "DB_TIME_ZONE",
+        "ITERABLE_API_KEY",
+        "ITERABLE_API_BASE_URL",
+        "LOG_LEVEL",
+        "HEARTBEAT_URL",
+        "METRICS_FILE",
+    ]
+    assert "secret" not in "".join(traceback.format_exception(error)).lower()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("DB_PORT", "0", "must be greater than or equal to 1"),
+        ("DB_PORT", "65536", "must be less than or equal to 65535"),
+        ("DB_PORT", "3306a", "must be a valid integer"),
+        ("DB_SSL_CA", "no-such-ca.pem", "names a file that cannot be read: No such file"),
+        ("DB_SSL_CA", "tests", "names a file that cannot be read: Is a directory"),
+        ("DB_SSL_CA", "x" * 300, "names a file that cannot be read: File name too long"),
+        ("LOG_FILE", "~no-such-user/x", "begins with ~ and a user who has no home here"),
+        ("DB_PASSWORD", "\udcff", "is not valid UTF-8"),
+        ("DB_NAME", "\udcff", "must be a valid string"),
+        (
+            "DB_TIME_ZONE",
+            "Europe/Nowhere",
+            "must be an offset from UTC such as +00:00 or",
+        ),
+        ("DB_TIME_ZONE", "Europe", "must be an offset from UTC"),
+        ("DB_TIME_ZONE", "../zone", "must be an offset from UTC"),
+        ("DB_TIME_ZONE", "SYSTEM", "must be an offset from UTC"),
+        ("DB_TIME_ZONE", "+15:00", "must be an offset from UTC"),
+        ("DB_QUERY_TIMEOUT_SECONDS", "-1", "must be greater than or equal to 1"),
+        ("ITERABLE_API_KEY", "key\nX-Other: 1", "must be the key alone"),
+        ("ITERABLE_API_KEY", "schlüssel", "must be the key alone"),
+        ("ITERABLE_API_BASE_URL", "api.iterable.com", "must start with https://"),
+        ("ITERABLE_API_BASE_URL", "https://", "must start with https://"),
+        ("ITERABLE_API_BASE_URL", "http://api.iterable.com", "must use https://"),
+        ("ITERABLE_API_BASE_URL", "https://a:b@api.iterable.com", "must not hold a user name"),
+        ("ITERABLE_API_BASE_URL", "https://api.iterable.com/v2", "must end after the host"),
+        ("ITERABLE_API_BASE_URL", "https://api.iterable.com:99999", "has no usable host or port"),
+        ("ITERABLE_API_BASE_URL", "https://[api", "has no usable host or port"),
+        ("ITERABLE_API_BASE_URL", "https://api iterable.com", "must be printable ASCII"),
+        ("ITERABLE_TIMEOUT_SECONDS", "0", "must be greater than 0"),
+        ("ITERABLE_TIMEOUT_SECONDS", "nan", "must be"),
+        ("ITERABLE_MAX_ATTEMPTS", "21", "must be less than or equal to 20"),
+        ("MAX_RUNTIME_SECONDS", "-1", "must be greater than or equal to 0"),
+        ("MAX_RUNTIME_SECONDS", "inf", "must be less than or equal to 604800"),
+        ("MIN_ROWS", "-1", "must be greater than or equal to 0"),
+        ("MIN_ROWS", "half", "must be a valid integer"),
+        ("MAX_ROWS", "0", "must be greater than or equal to 1"),
+        ("LOG_LEVEL", "LOUD", "must be 'DEBUG', 'INFO'"),
+        ("RESULTS_KEEP", "-1", "must be greater than or equal to 0"),
+        ("HEARTBEAT_URL", "hc-ping.com/1", "must start with https://"),
+        ("HEARTBEAT_URL", "https:///1", "must start with https://"),
+        ("HEARTBEAT_URL", "https://hc-ping.com:port/1", "has no usable host or port"),
+        ("HEARTBEAT_URL", "https://hc-ping.com/a b", "must be printable ASCII"),
+        ("METRICS_FILE", "/var/lib/metrics.txt", "must end in .prom"),
+    ],
+)
+def test_a_value_out_of_range_is_told_what_to_change(name, value, told):
+    (problem,) = problems_of(GOOD | {name: value}).problems
+    assert problem.startswith(f"{name} {told}")
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ("https://api.iterable.com/", "https://api.iterable.com"),
+        ("https://api.eu.iterable.com/api/", "https://api.eu.iterable.com"),
+        ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("http://localhost:8080", "http://localhost:8080"),
+        ("http://[::1]:8080", "http://[::1]:8080"),
+    ],
+)
+def test_base_urls_that_mean_the_same_place(given, used):
+    loaded = load_environment_variables(None, GOOD | {"ITERABLE_API_BASE_URL": given})
+    assert loaded.iterable_api_base_url == used
+
+
+def test_a_blank_optional_variable_means_its_default():
+    loaded = load_environment_variables(None, GOOD | {"DB_PORT": "", "DB_SSL_CA": " "})
+    assert (loaded.db_port, loaded.db_ssl_ca) == (3306, None)
+
+
+def test_the_limits_of_a_run():
+    given = {"MAX_RUNTIME_SECONDS": "0.5", "MIN_ROWS": "10", "MAX_ROWS": "10"}
+    loaded = load_environment_variables(None, GOOD | given)
+    assert (loaded.max_runtime_seconds, loaded.min_rows, loaded.max_rows) == (0.5, 10, 10)
+    (problem,) = problems_of(GOOD | given | {"MAX_ROWS": "9"}).problems
+    assert problem == "MAX_ROWS must not be less than MIN_ROWS"
+
+
+def test_without_limits_a_run_has_none():
+    loaded = load_environment_variables(None, GOOD)
+    assert (loaded.max_runtime_seconds, loaded.min_rows, loaded.max_rows) == (0, 0, None)
+    assert (loaded.results_keep, loaded.heartbeat_url, loaded.metrics_file) == (0, None, None)
+
+
+@pytest.mark.parametrize(
+    ("clock", "hours", "which"),
+    [
+        ("2026-01-13 12:00", 1, "winter"),
+        ("2026-07-13 12:00", 2, "summer"),
+        ("2026-10-25 02:30", 2, "the hour that comes twice: the first of the two"),
+        ("2026-03-29 02:30", 1, "the hour that is missing: the offset before"),
+    ],
+)
+def test_a_named_zone_has_an_offset_for_each_time(clock, hours, which):
+    loaded = load_environment_variables(None, GOOD | {"DB_TIME_ZONE": "Europe/Berlin"})
+    assert loaded.db_time_zone == "Europe/Berlin"
+    when = datetime.fromisoformat(clock)
+    assert when.replace(tzinfo=loaded.time_zone).utcoffset() == timedelta(hours=hours), which
+
+
+def test_a_machine_without_time_zone_data_is_told_so(monkeypatch):
+    # Nor the package that some Pythons bring along.
+    for module in ("tzdata", "tzdata.zoneinfo", "tzdata.zoneinfo.Europe"):
+        monkeypatch.setitem(sys.modules, module, None)
+    zoneinfo.ZoneInfo.clear_cache()
+    zoneinfo.reset_tzpath(to=())
+    try:
+        (problem,) = problems_of(GOOD | {"DB_TIME_ZONE": "Europe/Berlin"}).problems
+    finally:
+        zoneinfo.reset_tzpath()
+    assert "has no time zone data" in problem
+
+
+def test_an_offset_west_of_greenwich():
+    loaded = load_environment_variables(None, GOOD | {"DB_TIME_ZONE": "-05:30"})
+    assert loaded.time_zone.utcoffset(None) == -timedelta(hours=5, minutes=30)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("DB_HOTS=x", ".env line 2: DB_HOTS is no setting; did you mean DB_HOST?"),
+        ("PATH_TO_NOWHERE=x", ".env line 2: PATH_TO_NOWHERE is no setting"),
+        ("DB_HOST=again", ".env line 2: DB_HOST is set a second time"),
+        ("'unclosed", ".env line 2 is not NAME=value"),
+    ],
+)
+def test_a_broken_line_of_the_file_is_named(tmp_path, line, told):
+    env_file = tmp_path / ".env"
+    env_file.write_text(f"DB_HOST=x\n{line}\n")
+    assert problems_of(without("DB_HOST"), env_file).problems == [told]
+
+
+def test_a_file_that_is_not_utf8(tmp_path):
+    env_file = tmp_path / ".env"
+    env_file.write_bytes(b"DB_USER=J\xf6rg\n")
+    assert "is not UTF-8" in str(problems_of(GOOD, env_file))
+    env_file.write_text("DB_USER=J\0rg\n")
+    assert "holds a NUL byte" in str(problems_of(GOOD, env_file))
+
+
+def test_a_file_that_cannot_be_read(tmp_path):
+    assert "cannot be read: Is a directory" in str(problems_of(GOOD, tmp_path))
+
+
+def test_a_named_file_that_is_not_there_is_an_error(tmp_path):
+    assert "cannot be read: No such file" in str(problems_of(GOOD, tmp_path / "nowhere.env"))
+
+
+def test_without_any_settings_the_message_names_them_and_the_demo(monkeypatch, tmp_path):
+    monkeypatch.setattr(settings, "DEFAULT_ENV_FILE", tmp_path / ".env")
+    error = problems_of({}, tmp_path / ".env")
+    for name in list(GOOD)[:6]:
+        assert f"{name} is missing" in error.problems
+    assert "--demo" in str(error)
+
+
+def test_relative_paths_start_beside_main(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    loaded = load_environment_variables(None, GOOD | {"RESULTS_DIR": "out"})
+    here = Path(settings.__file__).parent
+    assert (loaded.log_file, loaded.results_dir) == (here / "integration.log", here / "out")
+
+
+@pytest.mark.parametrize("name", ["DB_PASSWORD", "ITERABLE_API_KEY"])
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"], ids=["no line end", "LF", "CRLF"])
+def test_a_secret_can_be_read_from_a_file(tmp_path, name, end):
+    secret = tmp_path / "secret"
+    secret.write_bytes(f"from-a-file{end}".encode())
+    # As .env.example leaves it: set to nothing is not set.
+    loaded = load_environment_variables(None, GOOD | {name: "", f"{name}_FILE": str(secret)})
+    assert getattr(loaded, name.lower()).get_secret_value() == "from-a-file"
+
+
+def test_a_secret_file_in_the_home_of_nobody_is_one_problem():
+    environ = without("DB_PASSWORD") | {"DB_PASSWORD_FILE": "~no-such-user/x"}
+    told = ["DB_PASSWORD_FILE begins with ~ and a user who has no home here"]
+    assert problems_of(environ).problems == told
+
+
+def test_blanks_in_a_password_file_belong_to_the_password(tmp_path):
+    (tmp_path / "secret").write_text(" pass word \n\n")
+    environ = without("DB_PASSWORD") | {"DB_PASSWORD_FILE": str(tmp_path / "secret")}
+    loaded = load_environment_variables(None, environ)
+    assert loaded.db_password.get_secret_value() == " pass word \n"
+
+
+def test_the_file_of_a_secret_is_looked_for_beside_main(tmp_path, monkeypatch):
+    monkeypatch.setattr(settings, "HERE", tmp_path)
+    (tmp_path / "secret").write_text("from-a-file")
+    environ = without("DB_PASSWORD") | {"DB_PASSWORD_FILE": "secret"}
+    loaded = load_environment_variables(None, environ)
+    assert loaded.db_password.get_secret_value() == "from-a-file"
+    assert loaded.db_password_file == tmp_path / "secret"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "ITERABLE_API_KEY_FILE names a file that cannot be read: No such file"),
+        (b"", "ITERABLE_API_KEY_FILE names an empty file"),
+        (b"\n", "ITERABLE_API_KEY_FILE names an empty file"),
+        (b" \n", "ITERABLE_API_KEY is empty"),
+        (b"sEcReT-\xff", "ITERABLE_API_KEY_FILE names a file that is not UTF-8"),
+        (b"sEcReT\nsEcReT\n", "ITERABLE_API_KEY must be the key alone"),
+    ],
+)
+def test_a_secret_file_that_is_no_use_is_one_problem_without_its_content(tmp_path, content, told):
+    secret = tmp_path / "key"
+    if content is not None:
+        secret.write_bytes(content)
+    environ = without("ITERABLE_API_KEY") | {"ITERABLE_API_KEY_FILE": str(secret)}
+    error = problems_of(environ)
+    (problem,) = error.problems
+    assert problem.startswith(told)
+    assert "sEcReT" not in "".join(traceback.format_exception(error))
+
+
+def test_a_secret_and_its_file_in_one_place_are_one_too_many(tmp_path):
+    both = {"DB_PASSWORD": "x", "DB_PASSWORD_FILE": "y"}
+    told = ["DB_PASSWORD and DB_PASSWORD_FILE are both set; keep one"]
+    assert problems_of(GOOD | both).problems == told
+    env_file = tmp_path / ".env"
+    env_file.write_text("".join(f"{name}={value}\n" for name, value in both.items()))
+    assert problems_of(without("DB_PASSWORD"), env_file).problems == told
+
+
+def test_of_a_secret_and_its_file_the_one_in_the_environment_wins(tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("from-a-file")
+    env_file = tmp_path / ".env"
+    env_file.write_text("DB_PASSWORD_FILE=nowhere\n")
+    loaded = load_environment_variables(env_file, GOOD)
+    assert loaded.db_password.get_secret_value() == GOOD["DB_PASSWORD"]
+    env_file.write_text("DB_PASSWORD=x\n")
+    environ = without("DB_PASSWORD") | {"DB_PASSWORD_FILE": str(secret)}
+    loaded = load_environment_variables(env_file, environ)
+    assert loaded.db_password.get_secret_value() == "from-a-file"
+
+
+def test_files_with_secrets_that_others_may_read_are_named(tmp_path):
+    env_file, password, key = (tmp_path / name for name in (".env", "password", "key"))
+    for path, mode in [(env_file, 0o644), (password, 0o600), (key, 0o640)]:
+        path.write_text("0123456789abcdef")
+        path.chmod(mode)
+    files = {"DB_PASSWORD_FILE": str(password), "ITERABLE_API_KEY_FILE": str(key)}
+    environ = without("DB_PASSWORD", "ITERABLE_API_KEY") | files
+    loaded = load_environment_variables(None, environ)
+    assert exposed_files(env_file, loaded) == [env_file, key]
+    env_file.chmod(0o600)
+    key.chmod(0o400)
+    assert exposed_files(env_file, loaded) == []
+    for no_file in (None, tmp_path / "nowhere", Path(os.devnull)):
+        assert exposed_files(no_file, loaded) == []
+
+
+def test_secrets_do_not_print():
+    loaded = load_environment_variables(None, GOOD | {"HEARTBEAT_URL": "https://a.b/sEcReT-uuid"})
+    secrets = [GOOD["DB_PASSWORD"], GOOD["ITERABLE_API_KEY"], "sEcReT-uuid"]
+    assert loaded.heartbeat_url
+    assert loaded.heartbeat_url.get_secret_value() == "https://a.b/sEcReT-uuid"
+    for shown in (repr(loaded), str(loaded), f"{loaded}", loaded.model_dump_json()):
+        assert not [secret for secret in secrets if secret in shown]

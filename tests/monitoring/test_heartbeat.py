@@ -1,0 +1,229 @@
+"""The heartbeat against a monitor on a real socket."""
+
+import contextlib
+import socket
+import threading
+import time
+import uuid
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from logger_config import setup_logger
+from monitoring.heartbeat import MAX_BODY_BYTES, Heartbeat
+
+RUN_ID = "0b1e5c5a7f064d0c9e2a3c8b6d1f4a70"
+RID = str(uuid.UUID(RUN_ID))
+
+
+@dataclass
+class Monitor:
+    """Answers what the test says, and keeps what arrived."""
+
+    url: str = ""
+    status: int = 200
+    statuses: list[int] = field(default_factory=list)
+    headers: dict[str, str] = field(default_factory=dict)
+    silent: bool = False
+    drip_s: float | None = None
+    over: threading.Event = field(default_factory=threading.Event)
+    requests: list[tuple[str, str, bytes]] = field(default_factory=list)
+    received_headers: list[dict[str, str]] = field(default_factory=list)
+
+    @property
+    def targets(self):
+        return [target for _, target, _ in self.requests]
+
+
+@pytest.fixture
+def monitor():
+    state = Monitor()
+
+    class Handler(BaseHTTPRequestHandler):
+        disable_nagle_algorithm = True
+
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            state.requests.append((self.command, self.path, body))
+            state.received_headers.append(dict(self.headers))
+            if state.silent:
+                state.over.wait(10)
+                return
+            while state.drip_s is not None and not state.over.wait(state.drip_s):
+                self.wfile.write(b"H")
+            self.send_response(state.statuses.pop(0) if state.statuses else state.status)
+            for name, value in state.headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_GET = do_POST  # noqa: N815 - http.server's name
+
+        def log_message(self, *_):
+            pass
+
+        def handle(self):
+            with contextlib.suppress(OSError):  # the client gave up, as it should
+                super().handle()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        state.url = f"http://127.0.0.1:{server.server_port}/s3cret-check"
+        yield state
+        state.over.set()
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def warnings(tmp_path):
+    # The console would show what the file gets, but it is not there yet while fixtures are made.
+    setup_logger("CRITICAL", tmp_path / "job.log")
+
+    def told():
+        lines = (tmp_path / "job.log").read_text().splitlines()
+        prefix = "WARNING  iterable_sync.heartbeat: "
+        assert all(prefix in line for line in lines)
+        assert not any("s3cret" in line or RID in line for line in lines)
+        return [line.partition(prefix)[2] for line in lines]
+
+    yield told
+    setup_logger()
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+def test_a_run_tells_its_start_and_its_success(monitor, warnings):
+    heartbeat = Heartbeat(monitor.url, RUN_ID)
+    heartbeat.start()
+    heartbeat.finish(0, "3 delivered ✓")
+    assert monitor.requests == [
+        ("POST", f"/s3cret-check/start?rid={RID}", b""),
+        ("POST", f"/s3cret-check?rid={RID}", "3 delivered ✓".encode()),
+    ]
+    assert monitor.received_headers[1]["Content-Type"] == "text/plain; charset=utf-8"
+    assert warnings() == []
+
+
+@pytest.mark.parametrize("status", [1, 3, 70, 143])
+def test_a_failed_run_tells_its_exit_status(monitor, status):
+    Heartbeat(monitor.url, RUN_ID).finish(status, "")
+    assert monitor.targets == [f"/s3cret-check/{status}?rid={RID}"]
+
+
+def test_the_query_of_the_url_stays_at_its_end(monitor):
+    heartbeat = Heartbeat(monitor.url + "/?create=1&a=%2F", RUN_ID)
+    heartbeat.start()
+    heartbeat.finish(0, "")
+    assert monitor.targets == [
+        f"/s3cret-check/start?create=1&a=%2F&rid={RID}",
+        f"/s3cret-check?create=1&a=%2F&rid={RID}",
+    ]
+
+
+def test_without_a_url_nothing_is_sent(warnings):
+    heartbeat = Heartbeat("", RUN_ID)
+    heartbeat.start()
+    heartbeat.finish(1, "body")
+    assert warnings() == []
+
+
+def test_a_run_id_that_is_no_uuid_is_a_mistake_of_the_caller():
+    with pytest.raises(ValueError, match="UUID"):
+        Heartbeat("", "run 1")
+
+
+def test_a_long_body_is_cut_between_two_characters(monitor):
+    Heartbeat(monitor.url, RUN_ID).finish(0, "x" + "é" * MAX_BODY_BYTES)
+    (body,) = (body for _, _, body in monitor.requests)
+    assert len(body) == MAX_BODY_BYTES - 1
+    assert body.decode() == "x" + "é" * 4999
+
+
+def test_a_body_that_is_no_unicode_is_sent_all_the_same(monitor, warnings):
+    Heartbeat(monitor.url, RUN_ID).finish(0, "a\ud800b")
+    assert [body for _, _, body in monitor.requests] == [b"a?b"]
+    assert warnings() == []
+
+
+def test_a_passing_fault_is_tried_once_more(monitor, warnings):
+    monitor.statuses = [503]
+    Heartbeat(monitor.url, RUN_ID).start()
+    assert (len(monitor.requests), warnings()) == (2, [])
+
+
+@pytest.mark.parametrize(("status", "requests"), [(500, 2), (404, 1), (400, 1)])
+def test_an_answer_that_is_no_success_is_one_warning(monitor, warnings, status, requests):
+    monitor.status = status
+    Heartbeat(monitor.url, RUN_ID).finish(0, "")
+    assert len(monitor.requests) == requests
+    assert warnings() == [f"HEARTBEAT_URL answered {status}"]
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_redirect_is_not_followed(monitor, warnings, status):
+    monitor.status = status
+    monitor.headers = {"Location": f"http://localhost:{monitor.url.split(':')[2]}/elsewhere"}
+    Heartbeat(monitor.url, RUN_ID).finish(0, "")
+    assert len(monitor.requests) == 1
+    assert warnings() == [f"HEARTBEAT_URL answered {status}"]
+
+
+def test_a_monitor_that_never_answers_delays_the_run_for_its_timeouts_only(monitor, warnings):
+    monitor.silent = True
+    began_s = time.monotonic()
+    Heartbeat(monitor.url, RUN_ID, timeout_s=0.1).start()
+    assert 0.2 <= time.monotonic() - began_s < 2
+    assert len(monitor.requests) == 2
+    assert warnings() == ["HEARTBEAT_URL did not answer: ReadTimeout"]
+
+
+def test_a_monitor_that_answers_byte_by_byte_delays_the_run_for_the_limit_only(monitor, warnings):
+    monitor.drip_s = 0.02
+    began_s = time.monotonic()
+    Heartbeat(monitor.url, RUN_ID, timeout_s=0.2, limit_s=0.3).start()
+    assert 0.3 <= time.monotonic() - began_s < 2
+    assert warnings() == ["HEARTBEAT_URL did not answer in 0.3 s"]
+
+
+def test_a_whole_run_is_never_delayed_by_more_than_ten_seconds():
+    assert 2 * Heartbeat("", RUN_ID)._limit_s <= 10
+
+
+def test_a_monitor_that_is_down_is_one_warning(warnings):
+    Heartbeat(f"http://127.0.0.1:{free_port()}/s3cret-check", RUN_ID).finish(0, "")
+    assert warnings() == ["HEARTBEAT_URL did not answer: ConnectionError"]
+
+
+def test_a_certificate_that_nobody_trusts_is_refused(tls_server, warnings):
+    Heartbeat(f"{tls_server.url}/s3cret-check", RUN_ID, timeout_s=0.2).finish(0, "")
+    assert tls_server.received == []
+    told = warnings()
+    assert len(told) == 1
+    assert told[0].startswith("HEARTBEAT_URL did not answer: ")
+
+
+@pytest.mark.parametrize("url", ["s3cret-check", "http://", "http://[s3cret-check", "ftp://s3cret"])
+def test_a_url_that_is_none_is_one_warning(url, warnings):
+    Heartbeat(url, RUN_ID).start()
+    (told,) = warnings()
+    assert told.startswith("HEARTBEAT_URL cannot be used: ")
+
+
+def test_proxies_and_passwords_of_the_environment_are_not_used(
+    monitor, monkeypatch, tmp_path, warnings
+):
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password mine\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
+    Heartbeat(monitor.url, RUN_ID).start()
+    assert monitor.targets == [f"/s3cret-check/start?rid={RID}"]
+    assert "Authorization" not in monitor.received_headers[0]
+    assert warnings() == []

@@ -1,0 +1,66 @@
+"""How far a run has come, on a terminal and off one."""
+
+import io
+import sys
+
+from logger_config import get_logger, setup_logger
+from monitoring.progress import Progress
+from records.outcomes import NOT_SENT, CallOutcome, CallStatus, RowOutcome
+
+OK = CallOutcome(CallStatus.DELIVERED, 200, "Success", 1)
+GOOD = RowOutcome(1, "a@example.com", OK, OK)
+BAD = RowOutcome(2, "b@example.com", OK, NOT_SENT)
+
+
+class Terminal(io.StringIO):  # noqa: D101 - what its name says
+    def isatty(self):
+        return True
+
+
+def new_terminal(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    setup_logger("INFO")
+    return terminal
+
+
+def test_off_a_terminal_a_line_now_and_then_tells_rate_time_left_and_failures(capsys):
+    setup_logger("INFO")
+    progress = Progress(1000, bar=False, every_s=0)
+    progress.add([GOOD] * 99 + [BAD])
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("100 of 1000 rows, ")
+    assert line.endswith(" s left, 1 failed")
+
+
+def test_off_a_terminal_there_is_no_more_than_a_line_in_thirty_seconds(capsys):
+    setup_logger("INFO")
+    progress = Progress(1000, bar=False)
+    for _ in range(100):
+        progress.add([GOOD])
+    progress.close()
+    assert capsys.readouterr().out == ""
+
+
+def test_a_bar_shows_the_rows_and_the_failures(monkeypatch):
+    terminal = new_terminal(monkeypatch)
+    progress = Progress(10, bar=True)
+    progress.add([GOOD] * 9 + [BAD])
+    progress.close()
+    assert "10/10 rows" in terminal.getvalue()
+    assert "1 failed" in terminal.getvalue()
+
+
+def test_log_lines_stand_on_lines_of_their_own_beside_the_bar(monkeypatch):
+    terminal = new_terminal(monkeypatch)
+    progress = Progress(10, bar=True)
+    progress.add([GOOD])
+    get_logger("main").info("a line")
+    progress.add([GOOD])
+    progress.close()
+    get_logger("main").info("another line")
+    # What a terminal shows: each piece between carriage returns overwrites the one before.
+    shown = terminal.getvalue().split("\r")
+    assert any(piece.startswith("a line\n") for piece in shown)
+    assert terminal.getvalue().endswith("another line\n")

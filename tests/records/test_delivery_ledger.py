@@ -1,0 +1,237 @@
+"""What Iterable holds is remembered: per destination, call by call, and never too much of it."""
+
+import sqlite3
+
+import pytest
+
+from delivery.planner import Planner
+from iterable_api.payloads import Payloads
+from records.delivery_ledger import LedgerBusyError, LedgerError
+from records.outcomes import NOT_SENT, UNCHANGED, CallOutcome, CallStatus, RowStatus, outcome_of
+from tests.rows import make_row, make_task, open_ledger
+
+OK = CallOutcome(CallStatus.DELIVERED, 200, "Success", 1)
+REFUSED = CallOutcome(CallStatus.REFUSED, 400, "BadParams", 1)
+UNKNOWN = CallOutcome(CallStatus.UNKNOWN, attempts=5)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "folder" / "state.sqlite3"
+
+
+@pytest.fixture
+def ledger(path):
+    with open_ledger(path) as ledger:
+        yield ledger
+
+
+def to_send(ledger, task):
+    (task,) = ledger.unchanged([task])
+    return task.send_user, task.send_event
+
+
+def deliver(ledger, task, update=OK, track=OK):
+    ledger.forget_before_sending([task])
+    ledger.record([outcome_of(task, update, track)])
+
+
+def test_nothing_is_held_at_first(ledger):
+    assert to_send(ledger, make_task()) == (True, True)
+
+
+def test_what_was_delivered_is_not_sent_again(ledger):
+    deliver(ledger, make_task())
+    assert to_send(ledger, make_task()) == (False, False)
+    assert to_send(ledger, make_task(2)) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"first_name": "Anna"}, (True, False)),
+        ({"email": "new@example.com"}, (True, True)),
+        ({"page_view_id": 999}, (False, True)),
+        ({"browser": "Safari"}, (False, True)),
+    ],
+)
+def test_only_the_call_whose_content_changed_is_sent(ledger, changes, expected):
+    deliver(ledger, make_task())
+    assert to_send(ledger, make_task(**changes)) == expected
+
+
+@pytest.mark.parametrize("status", [s for s in CallStatus if s is not CallStatus.DELIVERED])
+def test_only_a_delivered_call_counts(ledger, status):
+    deliver(ledger, make_task(), OK, CallOutcome(status))
+    assert to_send(ledger, make_task()) == (False, True)
+    deliver(ledger, make_task(2), CallOutcome(status), NOT_SENT)
+    assert to_send(ledger, make_task(2)) == (True, True)
+
+
+def test_a_later_event_alone_leaves_the_profile_known(ledger):
+    deliver(ledger, make_task())
+    deliver(ledger, make_task(page_view_id=999), UNCHANGED, OK)
+    assert to_send(ledger, make_task(page_view_id=999)) == (False, False)
+
+
+def test_content_that_may_have_been_replaced_is_no_longer_held(ledger):
+    """Sent and not answered: then nobody knows which of the two Iterable has."""
+    deliver(ledger, make_task())
+    changed = make_task(first_name="Anna", browser="Safari")
+    deliver(ledger, changed, UNKNOWN, NOT_SENT)
+    assert to_send(ledger, make_task()) == (True, True)
+
+
+def test_sending_the_same_again_forgets_nothing(ledger):
+    deliver(ledger, make_task())
+    deliver(ledger, make_task(), UNKNOWN, NOT_SENT)
+    assert to_send(ledger, make_task()) == (False, False)
+
+
+@pytest.mark.parametrize(
+    "other", [{"key": "another"}, {"url": "https://eu.example.com"}], ids=["key", "url"]
+)
+def test_another_destination_holds_other_things(path, other):
+    with open_ledger(path) as ledger:
+        deliver(ledger, make_task())
+    with open_ledger(path, **other) as ledger:
+        assert to_send(ledger, make_task()) == (True, True)
+    with open_ledger(path) as ledger:
+        assert to_send(ledger, make_task()) == (False, False)
+
+
+def test_neither_the_key_nor_a_customers_data_are_in_the_file(path):
+    with open_ledger(path, key="0123456789abcdef") as ledger:
+        deliver(ledger, make_task(first_name="Sarah"))
+    content = path.read_bytes()
+    for text in (b"0123456789abcdef", b"user1@example.com", b"Sarah"):
+        assert text not in content
+
+
+def test_every_record_is_on_disk_at_once(path, ledger, tmp_path):
+    deliver(ledger, make_task())
+    copy = tmp_path / "copy"
+    for name in ("", "-wal"):
+        (tmp_path / f"copy{name}").write_bytes(path.with_name(path.name + name).read_bytes())
+    with open_ledger(copy) as as_if_killed:
+        assert to_send(as_if_killed, make_task()) == (False, False)
+
+
+def test_a_second_run_is_kept_out(path, ledger):
+    with pytest.raises(LedgerBusyError):
+        open_ledger(path)
+    ledger.close()
+    open_ledger(path).close()
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"not a database at all, but some words" * 50, "move it away"),
+        (b"SQLite format 3\0" + b"\xff" * 4000, "STATE_FILE"),
+    ],
+)
+def test_a_damaged_file_is_refused_and_left_as_it_is(tmp_path, content, told):
+    path = tmp_path / "state"
+    path.write_bytes(content)
+    with pytest.raises(LedgerError, match=told) as caught:
+        open_ledger(path)
+    assert str(path) in str(caught.value)
+    assert path.read_bytes() == content
+
+
+def test_damage_inside_the_file_is_found_before_the_run(path):
+    with open_ledger(path) as ledger:
+        for start in range(0, 5000, 500):
+            tasks = [make_task(number) for number in range(start, start + 500)]
+            ledger.record([outcome_of(task, OK, OK) for task in tasks])
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 :][:8192] = bytes(8192)
+    content[40_000:48_192] = b"\xaa" * 8192
+    path.write_bytes(content)
+    with pytest.raises(LedgerError, match="move it away"):
+        open_ledger(path)
+    assert path.read_bytes() == content
+
+
+def test_another_programs_database_is_refused_and_left_as_it_is(tmp_path):
+    path = tmp_path / "state"
+    with sqlite3.connect(path) as other:
+        other.execute("CREATE TABLE t (x)")
+    other.close()
+    before = path.read_bytes()
+    with pytest.raises(LedgerError, match="another program"):
+        open_ledger(path)
+    assert path.read_bytes() == before
+
+
+def test_a_later_format_is_refused(path):
+    open_ledger(path).close()
+    with sqlite3.connect(path) as other:
+        other.execute("PRAGMA user_version = 2")
+    other.close()
+    with pytest.raises(LedgerError, match="format 2"):
+        open_ledger(path)
+
+
+def test_an_empty_file_is_a_new_ledger(tmp_path):
+    (tmp_path / "state").touch()
+    open_ledger(tmp_path / "state").close()
+
+
+def test_a_folder_in_its_place_is_told(tmp_path):
+    with pytest.raises(LedgerError, match="STATE_FILE"):
+        open_ledger(tmp_path)
+
+
+def test_too_little_room_is_found_before_anything_is_sent(ledger):
+    ledger.check_room(10)
+    with pytest.raises(LedgerError, match="free disk"):
+        ledger.check_room(10**12)
+
+
+def test_a_full_disk_fails_the_record_and_nothing_before_it(path, ledger):
+    deliver(ledger, make_task())
+    ledger._sqlite.execute("PRAGMA max_page_count = 1")
+    tasks = [make_task(number) for number in range(5000)]
+    with pytest.raises(LedgerError, match="full"):
+        ledger.record([outcome_of(task, OK, OK) for task in tasks])
+    assert to_send(ledger, make_task()) == (False, False)
+    assert to_send(ledger, tasks[4000]) == (True, True)
+
+
+def plan(ledger, rows, **options):
+    return Planner(Payloads("db"), ledger, **options).plan(rows)
+
+
+def test_a_plan_leaves_out_what_is_unchanged_only_when_asked(ledger):
+    deliver(ledger, make_task(1))
+    rows = [make_row(1), make_row(2), make_row(3, email=" ")]
+    everything = plan(ledger, rows)
+    assert [task.customer_id for task in everything.tasks] == [1, 2]
+    assert [out.status for out in everything.settled] == [RowStatus.TOTAL_FAILURE]
+    changed = plan(ledger, rows, changed_only=True)
+    assert [task.customer_id for task in changed.tasks] == [2]
+    assert {out.customer_id: out.status for out in changed.settled} == {
+        1: RowStatus.UNCHANGED,
+        3: RowStatus.TOTAL_FAILURE,
+    }
+
+
+def test_a_dry_run_plans_everything_and_forgets_nothing(ledger):
+    deliver(ledger, make_task(1))
+    rows = [make_row(1, first_name="Anna"), make_row(2)]
+    settled, tasks = plan(ledger, rows, changed_only=True, dry_run=True)
+    assert tasks == []
+    assert [(out.users_update.status, out.events_track.status) for out in settled] == [
+        (CallStatus.PLANNED, CallStatus.UNCHANGED),
+        (CallStatus.PLANNED, CallStatus.PLANNED),
+    ]
+    assert to_send(ledger, make_task(1)) == (False, False)
+
+
+@pytest.mark.parametrize("customer", [7, "c-7", None, 2**80])
+def test_any_key_of_a_customer_is_remembered(ledger, customer):
+    task = make_task(customer_id=customer)
+    deliver(ledger, task)
+    assert to_send(ledger, task) == (False, False)

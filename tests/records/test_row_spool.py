@@ -1,0 +1,39 @@
+"""Rows on disk: they come back as they were, and nothing stays behind."""
+
+import gc
+from datetime import datetime
+from decimal import Decimal
+
+import pytest
+
+from records.row_spool import RowSpool
+
+VALUES = [
+    (1, "👩‍👩‍👧\n", None, Decimal("1.50")),
+    (2**64, b"\xff", datetime(2026, 1, 13), {"a"}),  # noqa: DTZ001 - as MySQL gives it
+]
+
+
+def test_rows_come_back_as_dicts_as_often_as_asked(tmp_path):
+    spool = RowSpool(["a", "b", "c", "d"], tmp_path)
+    assert (len(spool), list(spool)) == (0, [])
+    spool.extend(VALUES)
+    spool.extend(VALUES[:1])
+    expected = [dict(zip("abcd", row, strict=True)) for row in [*VALUES, VALUES[0]]]
+    assert len(spool) == 3
+    assert list(spool) == expected
+    assert list(spool) == expected
+    spool.close()
+
+
+def test_the_file_has_no_name(tmp_path):
+    spool = RowSpool(["a"], tmp_path)
+    spool.extend([(1,)])
+    assert list(tmp_path.iterdir()) == []
+    spool.close()
+    gc.collect()
+
+
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
+    with pytest.raises(OSError, match="nowhere"):
+        RowSpool(["a"], tmp_path / "nowhere")
