@@ -2,10 +2,9 @@
 
 import re
 import struct
-from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import mysql.connector
 from mysql.connector import errors
@@ -13,40 +12,33 @@ from mysql.connector.abstracts import MySQLConnectionAbstract, MySQLCursorAbstra
 from mysql.connector.constants import ClientFlag
 
 from logger_config import get_logger
+from records.exit_statuses import ExitStatus, RunError
 from records.row_spool import RowSpool
 
 logger = get_logger(__name__)
 
 QUERIES_FILE = Path(__file__).resolve().parent / "phase2_queries.sql"
 JOB_QUERY = 2
-JOB_COLUMNS = frozenset(
-    {
-        "customer_id",
-        "email",
-        "first_name",
-        "plan_type",
-        "page_view_id",
-        "page",
-        "event_time",
-        "browser",
-        "location",
-    }
-)
+JOB_COLUMNS = frozenset({
+    "customer_id", "email", "first_name", "plan_type",
+    "page_view_id", "page", "event_time", "browser", "location",
+})  # fmt: skip
 
 CONNECT_TIMEOUT_S = 10
 # The client waits longer than the server's own limit, whose error says more than a broken read.
 READ_MARGIN_S = 15
 FETCH_ROWS = 1000
 MAX_MESSAGE = 200
-
 UNKNOWN_SYSTEM_VARIABLE = 1193
 
-# What in an SQL text is no SQL. A comment that begins with /*! or /*M! is run, so it is not here.
-_QUOTED_OR_COMMENT = re.compile(
-    r"""'(?:[^'\\]|\\.)*' | "(?:[^"\\]|\\.)*" | `[^`]*`
-    | --(?=\s|$)[^\n]* | \#[^\n]* | /\*(?!M?!).*?\*/""",
-    re.DOTALL | re.VERBOSE,
-)
+_SESSION_OPTIONS = {
+    # The pair that every MySQL, every MariaDB and the demo's server understand.
+    "charset": "utf8mb4",
+    "collation": "utf8mb4_general_ci",
+    "autocommit": True,
+    # Not a second statement in one call, whatever it is made of.
+    "client_flags": [-ClientFlag.MULTI_STATEMENTS],
+}
 
 _LOST = (
     "the server did not answer in time, or closed the connection; check DB_HOST, DB_PORT and the "
@@ -80,23 +72,10 @@ _HINTS = {
 }
 
 
-class DatabaseError(Exception):
-    """MySQL could not be read. The message says what to change and holds no secret."""
+class DatabaseError(RunError):
+    """MySQL could not be read."""
 
-
-class PlanStep(NamedTuple):
-    """How the server reads one table of a query.
-
-    *table* is the query's own name for it. *key* is its index, empty for none. *rows* is how many
-    rows it reads in all, by the server's guess. *whole*: these are all that there are. *covered*:
-    the index has all it needs, so that the table itself is not read.
-    """
-
-    table: str
-    key: str
-    rows: int
-    whole: bool = False
-    covered: bool = False
+    status = ExitStatus.DATABASE
 
 
 class DatabaseConnection:
@@ -126,25 +105,17 @@ class DatabaseConnection:
         query_timeout_s: int = 300,
     ) -> None:
         self._options: dict[str, Any] = {
+            **_SESSION_OPTIONS,
             "user": user,
             "password": password,
             "database": database,
-            # The pair that every MySQL, every MariaDB and the demo's server understand.
-            "charset": "utf8mb4",
-            "collation": "utf8mb4_general_ci",
-            "autocommit": True,
-            # Not a second statement in one call, whatever it is made of.
-            "client_flags": [-ClientFlag.MULTI_STATEMENTS],
             "connection_timeout": CONNECT_TIMEOUT_S,
             "read_timeout": query_timeout_s + READ_MARGIN_S,
             **({"unix_socket": host} if host.startswith("/") else {"host": host, "port": port}),
         }
         if ssl_ca is not None:
-            self._options |= {
-                "ssl_ca": str(ssl_ca),
-                "ssl_verify_cert": True,
-                "ssl_verify_identity": True,
-            }
+            must_prove = {"ssl_verify_cert": True, "ssl_verify_identity": True}
+            self._options |= {"ssl_ca": str(ssl_ca), **must_prove}
         self._time_zone = time_zone
         self._query_timeout_s = query_timeout_s
         self._connection: MySQLConnectionAbstract | None = None
@@ -188,67 +159,31 @@ class DatabaseConnection:
                 logger.debug("closing the connection failed: %s", type(error).__name__)
 
     def execute_query(self, sql: str) -> list[dict[str, Any]]:
-        """Return the rows of one SELECT, each a dict from column name to the connector's value."""
+        """Return the rows of one SELECT, each a dict from column name to value."""
         columns, batches = self._run(sql)
         return [dict(zip(columns, row, strict=True)) for batch in batches for row in batch]
 
     def get_pro_users_recent_engagement(
         self, query: str | None = None, folder: Path | None = None
     ) -> RowSpool:
-        """Return the rows of Query 2, of *query* when it was read from the file before.
+        """Return the rows of Query 2: each pro user with the latest view of pricing or settings.
 
-        Each is a dict with the columns of ``JOB_COLUMNS``: the customer, and the customer's latest
-        view of the pricing or settings page. They are kept on disk, in *folder*.
-
-        Raises OSError when they do not fit there.
+        *query* runs in its place, if given. Each row is a dict with the columns ``JOB_COLUMNS``.
+        The rows are kept in a file in *folder*, by default the system's for temporary files; the
+        caller closes it. Raises SpoolError, besides DatabaseError, when they do not fit there.
         """
         columns, batches = self._run(query or load_query(JOB_QUERY))
-        _require_job_columns(columns)
+        if missing := JOB_COLUMNS.difference(columns):
+            raise DatabaseError(f"Query {JOB_QUERY} must return {', '.join(sorted(missing))}")
         spool = RowSpool(columns, folder)
         try:
             for batch in batches:
                 spool.extend(batch)
+            spool.flush()
         except BaseException:
             spool.close()
             raise
         return spool
-
-    def check_query(self, query: str) -> None:
-        """Raise DatabaseError unless *query* can be run and returns ``JOB_COLUMNS``.
-
-        The server looks at the query, and at no row.
-        """
-        # On lines of its own, because the query may end with a comment.
-        columns, batches = self._run(f"SELECT * FROM (\n{query}\n) AS job_query LIMIT 0")  # noqa: S608
-        list(batches)
-        _require_job_columns(columns)
-
-    def plan(self, query: str) -> list[PlanStep]:
-        """Return how the server would run *query*; empty if it shows no plan that can be read."""
-        steps = []
-        # The tables of one SELECT are read for each row of those above them.
-        times: dict[Any, int] = {}
-        for row in self.execute_query(f"EXPLAIN FORMAT=TRADITIONAL {query}"):
-            if not row.keys() >= {"id", "table", "type", "key", "rows", "Extra"}:
-                return []
-            rows = times[row["id"]] = times.get(row["id"], 1) * int(row["rows"] or 1)
-            step = PlanStep(
-                table=str(row["table"] or "<>"),
-                key=str(row["key"] or ""),
-                rows=rows,
-                whole=row["type"] in {"ALL", "index"},
-                covered="Using index" in str(row["Extra"]).split("; "),
-            )
-            # What is between < and > is the query's own, such as a common table expression.
-            if not step.table.startswith("<"):
-                steps.append(step)
-        return steps
-
-    def clock(self) -> datetime:
-        """Return the server's time, to the second, in UTC."""
-        (row,) = self.execute_query("SELECT UTC_TIMESTAMP() AS now")
-        now: datetime = row["now"]
-        return now.replace(tzinfo=UTC)
 
     def _prepare_session(self, cursor: MySQLCursorAbstract) -> str:
         cursor.execute("SET SESSION TRANSACTION READ ONLY")
@@ -294,37 +229,55 @@ class DatabaseConnection:
         return _explain("the query failed", error)
 
 
-def _require_job_columns(columns: Iterable[str]) -> None:
-    if missing := JOB_COLUMNS.difference(columns):
-        raise DatabaseError(f"Query {JOB_QUERY} must return {', '.join(sorted(missing))}")
+def _explain(what: str, error: mysql.connector.Error) -> DatabaseError:
+    """Return an error that says what failed, what to change and what the server said."""
+    number = error.errno
+    hint = _HINTS.get(number, "see the server's message")
+    # The connector uses MySQL's number 3024 for its own timeouts too, and -1 if a connection has
+    # gone dead unused.
+    timeouts = errors.ConnectionTimeoutError | errors.ReadTimeoutError
+    if isinstance(error, timeouts) or (isinstance(error, errors.OperationalError) and number == -1):
+        hint = _LOST
+    said = " ".join(str(error.msg or "").split())[:MAX_MESSAGE]
+    return DatabaseError(f"{what}: {hint} (MySQL error {number}: {said})")
 
 
-def load_query(number: int, path: Path = QUERIES_FILE) -> str:
-    """Return the statement below the comment ``-- Query <number>: ...`` of an SQL file.
+# What in an SQL text is no SQL. A comment that begins with /*! or /*M! is run, so it is not here.
+_QUOTED_OR_COMMENT = re.compile(
+    r"""'(?:[^'\\]|\\.)*' | "(?:[^"\\]|\\.)*" | `[^`]*`
+    | --(?=\s|$)[^\n]* | \#[^\n]* | /\*(?!M?!).*?\*/""",
+    re.DOTALL | re.VERBOSE,
+)
+
+
+def load_query(number: int) -> str:
+    """Return the statement below the comment ``-- Query <number>: ...`` of ``QUERIES_FILE``.
 
     It ends with its semicolon, before the next such comment, or with the file.
 
-    Raises:
-        DatabaseError: the file cannot be read, has no such query, or not one that only reads.
-
+    Raises DatabaseError when there is none, more than one, or one that does not only read.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DatabaseError(f"{path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise DatabaseError(f"{path} is not UTF-8; save it as UTF-8") from None
-    _, *parts = re.split(r"^-- Query (\d+):.*$", text, flags=re.MULTILINE)
-    found = [sql for name, sql in zip(parts[::2], parts[1::2], strict=True) if name == str(number)]
+    name = QUERIES_FILE.name
+    statement = rf"^-- Query {number}:[^\n]*(.*?)(?=^-- Query \d+:|\Z)"
+    found = re.findall(statement, _queries_text(), re.DOTALL | re.MULTILINE)
     if len(found) != 1:
         raise DatabaseError(
-            f"{path.name} must have one line '-- Query {number}: ...' above the job's query, "
+            f"{name} must have one line '-- Query {number}: ...' above the job's query, "
             f"not {len(found)}"
         )
     try:
         return _single_select(found[0])
     except ValueError as error:
-        raise DatabaseError(f"Query {number} in {path.name} {error}") from None
+        raise DatabaseError(f"Query {number} in {name} {error}") from None
+
+
+def _queries_text() -> str:
+    try:
+        return QUERIES_FILE.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DatabaseError(f"{QUERIES_FILE} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise DatabaseError(f"{QUERIES_FILE} is not UTF-8; save it as UTF-8") from None
 
 
 def _single_select(sql: str) -> str:
@@ -344,16 +297,3 @@ def _single_select(sql: str) -> str:
     if re.search(r"\bINTO\s+(OUTFILE|DUMPFILE)\b", bare, re.IGNORECASE):
         raise ValueError("must return its rows, not write them to a file with INTO")
     return sql[:end].strip()
-
-
-def _explain(what: str, error: mysql.connector.Error) -> DatabaseError:
-    """Say what failed, what to change and what the server said."""
-    number = error.errno
-    hint = _HINTS.get(number, "see the server's message")
-    # The connector uses MySQL's number 3024 for its own timeouts too, and -1 if a connection has
-    # gone dead unused.
-    timeouts = errors.ConnectionTimeoutError | errors.ReadTimeoutError
-    if isinstance(error, timeouts) or (isinstance(error, errors.OperationalError) and number == -1):
-        hint = _LOST
-    said = " ".join(str(error.msg or "").split())[:MAX_MESSAGE]
-    return DatabaseError(f"{what}: {hint} (MySQL error {number}: {said})")

@@ -1,8 +1,10 @@
-"""The command line: what may be asked for, and what the exit status answers."""
+"""The command line: what may be asked for."""
 
 import argparse
-from enum import IntEnum
 from pathlib import Path
+
+from records.exit_statuses import MEANINGS
+from records.run import RunOptions
 
 VERSION = "1.0.0"
 DESCRIPTION = (
@@ -10,36 +12,9 @@ DESCRIPTION = (
 )
 
 
-class ExitStatus(IntEnum):
-    """What a caller such as cron learns from the run. The numbers stay as they are."""
-
-    OK = 0
-    NOT_ALL_DELIVERED = 1
-    USAGE = 2
-    DATABASE = 3
-    STOPPED = 4
-    BUG = 70
-    BUSY = 75
-    SIGINT = 130
-    SIGTERM = 143
-
-
-MEANINGS = {
-    ExitStatus.OK: "every row delivered, or nothing to deliver",
-    ExitStatus.NOT_ALL_DELIVERED: "the run finished; some rows were not delivered",
-    ExitStatus.USAGE: "usage, settings or no room on the disk; nothing was sent",
-    ExitStatus.DATABASE: "database: no connection, query failed, row count; nothing was sent",
-    ExitStatus.STOPPED: "stopped early: all refused, Iterable down, time over, disk full",
-    ExitStatus.BUG: "a bug: see the traceback in the log",
-    ExitStatus.BUSY: "another run is under way; nothing was done",
-    ExitStatus.SIGINT: "interrupted (Ctrl-C); rows in flight were finished",
-    ExitStatus.SIGTERM: "terminated; rows in flight were finished",
-}
-
-
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line; exits with status 2 when it is wrong."""
-    statuses = "\n".join(f"  {status:<4} {meaning}" for status, meaning in MEANINGS.items())
+    statuses = "\n".join(f"  {status:<4} {text.summary}" for status, text in MEANINGS.items())
     parser = argparse.ArgumentParser(
         prog="main.py",
         description=DESCRIPTION,
@@ -97,3 +72,14 @@ def _row_count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError("must be a whole number, 1 or more")
     return int(text)
+
+
+def run_options(args: argparse.Namespace) -> RunOptions:
+    """Return what the command line asks of a run."""
+    return RunOptions(
+        bulk=args.bulk,
+        dry_run=args.dry_run,
+        changed_only=args.changed_only,
+        limit=args.limit,
+        quiet=args.quiet,
+    )

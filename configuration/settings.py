@@ -1,10 +1,8 @@
 """The settings of the job: `.env` and the environment become one frozen, validated record.
 
-No other module reads the environment. `.env.example` describes every variable for the operator.
+`.env.example` describes every variable for the operator.
 """
 
-import difflib
-import io
 import os
 import re
 import stat
@@ -15,7 +13,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import SplitResult, urlsplit
 
-from dotenv.parser import parse_stream
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -29,19 +26,25 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-# Relative paths start here, not in the working folder: cron starts the job in $HOME.
+from configuration.env_file import EnvFileError, absolute_path, read_env_file, read_secret_files
+from records.exit_statuses import RunError
+
+# The folder of main.py. Relative paths start here, not in the working folder: cron starts the job
+# in $HOME.
 HERE = Path(__file__).resolve().parent.parent
 DEFAULT_ENV_FILE = HERE / ".env"
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 # MySQL's own range of offsets.
 OFFSET = re.compile(r"([+-])(0\d|1[0-3]):([0-5]\d)|(\+)(14):(00)")
-# Each may be read from a file instead, which the variable NAME_FILE names.
-SECRETS = ("DB_PASSWORD", "ITERABLE_API_KEY")
 
 
-class SettingsError(Exception):
-    """The settings cannot be used. ``problems`` has one sentence per fault, and no values."""
+class SettingsError(RunError):
+    """The settings cannot be used.
+
+    ``problems`` has one sentence for each fault, without values; ``hint`` says how to begin, where
+    there is no file yet.
+    """
 
     def __init__(self, problems: Iterable[str], hint: str = "") -> None:
         self.problems = list(problems)
@@ -50,10 +53,7 @@ class SettingsError(Exception):
 
 
 def _beside_main(path: str) -> Path:
-    try:
-        return HERE / Path(path).expanduser()
-    except RuntimeError:
-        raise ValueError("begins with ~ and a user who has no home here") from None
+    return absolute_path(path, HERE)
 
 
 def _readable(path: Path) -> Path:
@@ -213,23 +213,22 @@ VARIABLES = tuple(name.upper() for name in Settings.model_fields)
 def load_environment_variables(
     env_file: Path | None = DEFAULT_ENV_FILE, environ: Mapping[str, str] | None = None
 ) -> Settings:
-    """Read *env_file* and the environment; a real environment variable wins over the file.
+    """Return the settings in *env_file* and the environment; a variable of the latter wins.
 
     *env_file* may be absent when it is the default; None reads the environment alone.
 
-    Raises:
-        SettingsError: with every problem found in both places.
-
+    Raises SettingsError with every problem found in both places.
     """
     environ = os.environ if environ is None else environ
-    from_file, problems = _read_env_file(env_file)
-    values = from_file | {name: environ[name] for name in VARIABLES if name in environ}
-    unread = _read_secret_files(values, environ)
+    values, problems = _values_of(env_file)
+    values |= {name: environ[name] for name in VARIABLES if name in environ}
+    unread = read_secret_files(values, environ, HERE)
     problems += unread.values()
     try:
         settings = Settings.model_validate(_without_blanks(values))
     except ValidationError as error:
         for detail in error.errors():
+            # That a secret is missing goes without saying where its file could not be read.
             if str(detail["loc"][0]).removesuffix("_FILE") not in unread:
                 problems.append(_sentence(detail, values))
     if problems:
@@ -238,17 +237,17 @@ def load_environment_variables(
     return settings
 
 
-def load_results_dir(
-    env_file: Path | None = DEFAULT_ENV_FILE, environ: Mapping[str, str] | None = None
-) -> Path:
+def load_results_dir(env_file: Path | None, environ: Mapping[str, str]) -> Path:
     """Return where the results files are, also when the other variables cannot be used.
 
-    Raises SettingsError when *env_file* cannot be read.
+    Raises SettingsError when *env_file* cannot be read, or the folder is in nobody's home.
     """
-    environ = os.environ if environ is None else environ
-    values = _read_env_file(env_file)[0] | dict(environ)
+    values = _values_of(env_file)[0] | dict(environ)
     default: Path = Settings.model_fields["results_dir"].default
-    return HERE / Path(values.get("RESULTS_DIR", "").strip() or default).expanduser()
+    try:
+        return _beside_main(values.get("RESULTS_DIR", "").strip() or str(default))
+    except ValueError as error:
+        raise SettingsError([f"RESULTS_DIR {error}"]) from None
 
 
 def exposed_files(env_file: Path | None, settings: Settings) -> list[Path]:
@@ -266,78 +265,14 @@ def exposed_files(env_file: Path | None, settings: Settings) -> list[Path]:
     ]
 
 
-def _read_secret_files(values: dict[str, str], environ: Mapping[str, str]) -> dict[str, str]:
-    """Put what the ``_FILE`` variables name into *values*; return a sentence for each failure.
-
-    One of a pair set in the environment wins over the other one set in the file. A variable set to
-    nothing is not set.
-    """
-    problems = {}
-    for name in SECRETS:
-        other = f"{name}_FILE"
-        given = [each for each in (name, other) if values.get(each, "").strip()]
-        if len(given) == 2 and (name in environ) == (other in environ):
-            problems[name] = f"{name} and {other} are both set; keep one"
-        elif len(given) == 2 and name in environ:
-            del values[other]
-        elif other in given:
-            try:
-                values[name] = _secret_in(_beside_main(values[other].strip()))
-            except ValueError as error:
-                problems[name] = f"{other} {error}"
-    return problems
-
-
-def _secret_in(path: Path) -> str:
-    """Return the text of *path* without its last line's end."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ValueError(f"names a file that cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ValueError("names a file that is not UTF-8") from None
-    # Python has read a CRLF as the one "\n".
-    text = text.removesuffix("\n")
-    if not text:
-        raise ValueError("names an empty file")
-    return text
-
-
-def _read_env_file(path: Path | None) -> tuple[dict[str, str], list[str]]:
-    """Return the variables of a dotenv file and the problems of its lines."""
-    if path is None or (path == DEFAULT_ENV_FILE and not path.exists()):
+def _values_of(env_file: Path | None) -> tuple[dict[str, str], list[str]]:
+    """Return the variables of *env_file* and its problems; it need not be there by default."""
+    if env_file is None or (env_file == DEFAULT_ENV_FILE and not env_file.exists()):
         return {}, []
-    values: dict[str, str] = {}
-    problems = []
-    # The parser, not dotenv_values(): that drops duplicates and broken lines in silence, and
-    # would replace a ${...} inside a password.
-    for binding in parse_stream(io.StringIO(_text_of(path))):
-        where = f"{path.name} line {binding.original.line}"
-        if binding.error:
-            problems.append(f"{where} is not NAME=value")
-        elif binding.key is None:
-            continue
-        elif binding.key not in VARIABLES:
-            problems.append(f"{where}: {binding.key} is no setting{_suggestion(binding.key)}")
-        elif binding.key in values:
-            problems.append(f"{where}: {binding.key} is set a second time")
-        else:
-            values[binding.key] = binding.value or ""
-    return values, problems
-
-
-def _text_of(path: Path) -> str:
     try:
-        # utf-8-sig: editors on Windows begin a file with a byte order mark.
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise SettingsError([f"{path} cannot be read: {error.strerror}"]) from None
-    except UnicodeDecodeError:
-        raise SettingsError([f"{path} is not UTF-8; save it as UTF-8"]) from None
-    # No variable of a real environment can hold one, and no file has one in its name.
-    if "\0" in text:
-        raise SettingsError([f"{path} holds a NUL byte; save it as UTF-8"])
-    return text
+        return read_env_file(env_file, VARIABLES)
+    except EnvFileError as error:
+        raise SettingsError([str(error)]) from None
 
 
 def _without_blanks(values: Mapping[str, str]) -> dict[str, str]:
@@ -352,11 +287,6 @@ def _sentence(detail: ErrorDetails, values: Mapping[str, str]) -> str:
         return f"{name} is {'empty' if name in values else 'missing'}"
     text = detail["msg"].removeprefix("Value error, ")
     return f"{name} {text.replace('Input should', 'must')}"
-
-
-def _suggestion(name: str) -> str:
-    close = difflib.get_close_matches(name.upper(), VARIABLES, n=1, cutoff=0.8)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _first_steps(env_file: Path | None) -> str:

@@ -7,15 +7,23 @@ again. That is harmless: a profile is merged, and an event keeps its id.
 """
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 from delivery.stopping import Stop
+from iterable_api.answers import Answer
+from iterable_api.bulk_answers import (
+    describe,
+    failed_inside,
+    failure_lists,
+    listed,
+    mismatches,
+    reason,
+    refused_as_a_whole,
+)
 from iterable_api.payloads import EVENT_NAME
-from iterable_client import Answer
-from records.outcomes import CallOutcome, CallStatus, Task
+from records.outcomes import CallOutcome, CallStatus, PreparedRow
 
 # Single rows refused for one reason, and none taken: then all will be.
 SAMPLES = 4
@@ -25,28 +33,28 @@ MAX_REQUESTS = 200
 _NOT_THE_ROW = frozenset({"conflictEmails", "conflictUserIds"})
 
 
-class Item(NamedTuple):
-    """A task, and its email as Iterable writes it in its lists."""
+class KeyedRow(NamedTuple):
+    """A row of a batch, and its email as Iterable writes it in its lists."""
 
     key: str
-    task: Task
+    row: PreparedRow
 
 
-class Search:
-    """Settles the outcome of every item of the groups it is given.
+class Bisection:
+    """Finds the outcome of every row of the groups it is given.
 
-    *name* is "users" or "events", *body* gives an item's part of a request, *send* sends a bulk
+    *name* is "users" or "events", *body* gives a row's part of a request, *send* sends a bulk
     request. *taken* holds the names that have had any row taken, in the whole run; *stop* tells
     whether the run is to end.
 
-    ``outcomes`` has what was settled, by key. ``all_refused`` is empty, or says why no row can
-    succeed; what is not settled then was not taken.
+    ``outcomes`` has what was found, by key. ``all_refused`` is empty, or says why no row can
+    succeed; what has no outcome then was not taken.
     """
 
     def __init__(
         self,
         name: str,
-        body: Callable[[Item], bytes],
+        body: Callable[[KeyedRow], bytes],
         send: Callable[[Sequence[bytes]], Answer],
         taken: set[str],
         stop: Stop,
@@ -60,19 +68,19 @@ class Search:
         self._stop = stop
         self._requests = 0
 
-    def settle(self, items: list[Item]) -> None:
-        """Send *items*, and parts of them again, until each has its outcome or the run ends."""
+    def resolve(self, rows: list[KeyedRow]) -> None:
+        """Send *rows*, and parts of them again, until each has its outcome or the run ends."""
         self._requests = 0
-        groups = [items]
+        groups = [rows]
         while groups and not (self.all_refused or self._stop.reason):
             group = groups.pop()
             groups += self._judge(group, self._send(group))
 
-    def _send(self, group: list[Item]) -> Answer:
+    def _send(self, group: list[KeyedRow]) -> Answer:
         self._requests += 1
-        return self._send_bodies([self._body(item) for item in group])
+        return self._send_bodies([self._body(row) for row in group])
 
-    def _judge(self, group: list[Item], answer: Answer) -> list[list[Item]]:
+    def _judge(self, group: list[KeyedRow], answer: Answer) -> list[list[KeyedRow]]:
         """Note what *answer* says of *group*; return the parts that are to be sent again."""
         outcome = answer.outcome
         if outcome.status is CallStatus.DELIVERED:
@@ -80,33 +88,33 @@ class Search:
         if len(group) > 1 and outcome.http_status == 413:
             return halves(group)
         if len(group) > 1 and refused_as_a_whole(answer):
-            return self._find_poison(group, answer)
+            return self._find_refused_row(group, answer)
         self._note(group, outcome)
         if len(group) > 1 and failed_inside(answer):
             return self._isolate(group)
         return []
 
-    def _note(self, group: list[Item], outcome: CallOutcome) -> None:
-        self.outcomes.update((item.key, outcome) for item in group)
+    def _note(self, group: list[KeyedRow], outcome: CallOutcome) -> None:
+        self.outcomes.update((row.key, outcome) for row in group)
         if group and outcome.status is CallStatus.DELIVERED:
             self._taken.add(self._name)
 
-    def _read_lists(self, group: list[Item], answer: Answer) -> list[list[Item]]:
-        """Note the items that a taken batch lists as failed, and the others as delivered."""
+    def _read_lists(self, group: list[KeyedRow], answer: Answer) -> list[list[KeyedRow]]:
+        """Note the rows that a taken batch lists as failed, and the others as delivered."""
         lists = failure_lists(answer.document)
         if self._name == "events" and EVENT_NAME in lists.pop("disallowedEventNames", ()):
-            self._note(group, _listed(answer, "disallowedEventNames"))
+            self._note(group, listed(answer, "disallowedEventNames"))
             return []
         named = {key: name for name in lists.keys() - _NOT_THE_ROW for key in lists[name]}
-        for item in group:
-            if item.key in named:
-                self._note([item], _listed(answer, named[item.key]))
-        others = [item for item in group if item.key not in named]
+        for row in group:
+            if row.key in named:
+                self._note([row], listed(answer, named[row.key]))
+        others = [row for row in group if row.key not in named]
         unnamed = answer.document["failCount"] - (len(group) - len(others))
         if unnamed <= 0:
             self._note(others, answer.outcome)
         elif unnamed >= len(others):
-            self._note(others, _listed(answer, next(iter(lists), "")))
+            self._note(others, listed(answer, next(iter(lists), "")))
         elif self._requests < MAX_REQUESTS:
             return halves(others)
         else:
@@ -114,8 +122,8 @@ class Search:
             self._note(others, replace(answer.outcome, status=CallStatus.UNKNOWN, message=text))
         return []
 
-    def _find_poison(self, group: list[Item], refusal: Answer) -> list[list[Item]]:
-        """Find one item for which the whole *group* was refused; return what is to be sent again.
+    def _find_refused_row(self, group: list[KeyedRow], refusal: Answer) -> list[list[KeyedRow]]:
+        """Find one row for which the whole *group* was refused; return what is to be sent again.
 
         Each request halves the suspects, so a thousand take ten.
         """
@@ -137,18 +145,20 @@ class Search:
         if not proven:
             refusal = self._send(suspects)
         self._judge(suspects, refusal)
-        return [each for each in (*again, self._after_samples(rest, refusal)) if each]
+        return [each for each in (*again, self._unless_all_refused(rest, refusal)) if each]
 
-    def _split(self, suspects: list[Item], refusal: Answer) -> tuple[list[Item], list[Item]]:
+    def _split(
+        self, suspects: list[KeyedRow], refusal: Answer
+    ) -> tuple[list[KeyedRow], list[KeyedRow]]:
         """Return the likelier part of *suspects* and the others, neither of them empty."""
         wrong = {field: detail.get("offendingValue") for field, detail in mismatches(refusal)}
-        likely = [item for item in suspects if wrong and _has_any(self._body(item), wrong)]
+        likely = [row for row in suspects if wrong and _has_any(self._body(row), wrong)]
         if not 0 < len(likely) < len(suspects):
             likely = halves(suspects)[0]
-        keys = {item.key for item in likely}
-        return likely, [item for item in suspects if item.key not in keys]
+        keys = {row.key for row in likely}
+        return likely, [row for row in suspects if row.key not in keys]
 
-    def _isolate(self, group: list[Item]) -> list[list[Item]]:
+    def _isolate(self, group: list[KeyedRow]) -> list[list[KeyedRow]]:
         """Return the parts of a *group*, which Iterable fails at, that are to be sent again.
 
         A row can make it fail at every try. The half without it is taken; if both halves fail, and
@@ -171,7 +181,7 @@ class Search:
             return again
         return again + [part for half in larger for part in self._isolate(half)]
 
-    def _takes_one_of(self, group: list[Item]) -> bool:
+    def _takes_one_of(self, group: list[KeyedRow]) -> bool:
         """Whether Iterable takes, or properly refuses, a row from the middle of *group*."""
         if self._stop.reason:
             return False
@@ -182,10 +192,10 @@ class Search:
         self._judge(sample, answer)
         return True
 
-    def _after_samples(self, rest: list[Item], refusal: Answer) -> list[Item]:
+    def _unless_all_refused(self, rest: list[KeyedRow], refusal: Answer) -> list[KeyedRow]:
         """Return what of *rest* is to be sent again: nothing, if samples say that all is refused.
 
-        That is so when a field has another type in the project: then every row is poison, and
+        That is so when a field has another type in the project: then every row is refused, and
         looking for each would take thousands of requests.
         """
         if self._name in self._taken or not refused_as_a_whole(refusal):
@@ -200,73 +210,13 @@ class Search:
             if len(samples) == SAMPLES - 1:
                 self.all_refused = describe(self._name, refusal)
                 return []
-        return [item for item in rest if item.key not in self.outcomes]
+        return [row for row in rest if row.key not in self.outcomes]
 
 
-def halves(items: list[Item]) -> list[list[Item]]:
-    """Return the two halves of two or more items."""
-    middle = len(items) // 2
-    return [items[:middle], items[middle:]]
-
-
-def refused_as_a_whole(answer: Answer) -> bool:
-    """Whether nothing of the batch was taken, for a reason that lies in a row."""
-    outcome = answer.outcome
-    passing = outcome.key_refused or outcome.http_status == 413
-    return outcome.status is CallStatus.REFUSED and not passing
-
-
-def failed_inside(answer: Answer) -> bool:
-    """Whether Iterable itself failed at every try, which one row of the batch can cause."""
-    return (answer.outcome.http_status or 0) >= 500
-
-
-def failure_lists(document: dict[str, Any]) -> dict[str, set[str]]:
-    """Return the non-empty lists of failures of a bulk answer, by name, in lower case.
-
-    Source: the responses of users/bulkUpdate and events/trackBulk, https://api.iterable.com/api/docs
-    """
-    listed = document.get("failedUpdates")
-    lists = dict(listed) if isinstance(listed, dict) else {}
-    for name in ("invalidEmails", "invalidUserIds", "disallowedEventNames"):
-        # The first two stand here in older answers, besides or instead.
-        lists[name] = [*(lists.get(name) or ()), *(document.get(name) or ())]
-    return {
-        name: {str(value).strip().lower() for value in values}
-        for name, values in lists.items()
-        if isinstance(values, list) and values
-    }
-
-
-def mismatches(answer: Answer) -> list[tuple[str, dict[str, Any]]]:
-    """Return the fields that had the wrong type, each with what the answer says of it."""
-    params = answer.document.get("params")
-    errors = params.get("validationErrors") if isinstance(params, dict) else None
-    found = errors.items() if isinstance(errors, dict) else ()
-    return [(str(field), detail) for field, detail in found if isinstance(detail, dict)]
-
-
-def reason(answer: Answer) -> tuple[object, ...]:
-    """Return what two refusals for one reason have in common."""
-    fields = sorted(field for field, _ in mismatches(answer))
-    return answer.outcome.http_status, answer.outcome.code, *fields
-
-
-def describe(name: str, refusal: Answer) -> str:
-    """Return the one message for a run whose every row is refused. It quotes no value."""
-    text = f"Iterable refuses all {name}: {refusal.outcome}"
-    for field, detail in mismatches(refusal):
-        text += (
-            f"; the project holds the field {field[:64]!r} as {detail.get('expectedType')!s:.20}"
-        )
-    return text
-
-
-def _listed(answer: Answer, name: str) -> CallOutcome:
-    """Return the outcome of a row that the list *name* of a taken batch holds, or "" for none."""
-    text = f"listed in {name}" if name else "counted in failCount, but not listed"
-    code = name if re.fullmatch(r"\w{1,64}", name) else None
-    return replace(answer.outcome, status=CallStatus.REFUSED, code=code, message=text[:200])
+def halves(rows: list[KeyedRow]) -> list[list[KeyedRow]]:
+    """Return the two halves of two or more rows."""
+    middle = len(rows) // 2
+    return [rows[:middle], rows[middle:]]
 
 
 def _has_any(body: bytes, wrong: dict[str, Any]) -> bool:

@@ -1,52 +1,78 @@
-"""What is planned for rows and what has come of them, written down as it happens."""
+"""Writes down what becomes of a run while it goes on: in its record, the ledger and its results."""
 
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from delivery.planner import Plan, Planner
-from delivery.stopping import Stop, StopReason
-from delivery.worker_pool import not_attempted
-from iterable_api.payloads import Payloads
+from delivery.planner import Plan
+from delivery.stopping import Stop
+from iterable_client import IterableClient
 from logger_config import get_logger
 from records.delivery_ledger import DeliveryLedger, LedgerError
-from records.outcomes import Row, RowOutcome
-from records.results_writer import ResultsWriter, Run
+from records.exit_statuses import RunError, StopReason
+from records.outcomes import RowOutcome
+from records.results_writer import ResultsWriter
+from records.run import RunRecord
 
 logger = get_logger(__name__)
 
 
 class Recorder:
-    """Writes down what is planned and what has come of it; when it cannot, the run stops."""
+    """Writes down what becomes of *run*; when it no longer can, it asks the run to stop."""
 
     def __init__(
-        self, run: Run, stop: Stop, ledger: DeliveryLedger, results: ResultsWriter
+        self, run: RunRecord, stop: Stop, ledger: DeliveryLedger, results: ResultsWriter
     ) -> None:
         self.run = run
-        self._stop = stop
-        self._ledger = ledger
+        self.stop = stop
+        self.ledger = ledger
         self._results = results
 
-    def planner(self, payloads: Payloads) -> Callable[[Sequence[Row]], Plan]:
-        """Return what plans rows, and leaves them alone when the ledger fails."""
-        changed_only, dry_run = self.run.changed_only, self.run.dry_run
-        planner = Planner(payloads, self._ledger, changed_only=changed_only, dry_run=dry_run)
+    def begin(self, rows: int) -> None:
+        """Note how many rows the run is about, and make sure of the disk for their outcomes.
 
-        def plan(rows: Sequence[Row]) -> Plan:
-            with self._failures_stop():
-                return planner.plan(rows)
-            return Plan([not_attempted(row) for row in rows], [])
+        Raises RunError when there is no room.
+        """
+        try:
+            self._results.reserve(rows)
+        except OSError as error:
+            folder = self._results.path.parent
+            text = f"RESULTS_DIR {folder} has no room for {rows} rows: {error.strerror}"
+            raise RunError(text) from None
+        self.ledger.check_room(rows)
+        self.run.begin(rows)
 
-        return plan
+    @contextmanager
+    def sending(self, client: IterableClient) -> Iterator[None]:
+        """Close *client* at the end, and note what was sent and how long it took."""
+        began_s = time.monotonic()
+        try:
+            yield
+        finally:
+            # First, so that nothing leaves any more that would not be counted.
+            client.close()
+            self.run.sent(
+                seconds=time.monotonic() - began_s,
+                endpoints=client.statistics.to_json(),
+                retries=client.retries,
+                rate_limited_seconds=client.rate_limited_seconds,
+            )
+
+    def before_sending(self, plan: Plan) -> None:
+        """Make the ledger forget what *plan* replaces. Raises LedgerError."""
+        self.ledger.forget(plan.replaced)
 
     def add(self, outcomes: Sequence[RowOutcome]) -> None:
         """Record *outcomes* in the ledger and in the results; each also when the other fails."""
-        with self._failures_stop():
-            self._ledger.record(outcomes)
-        with self._failures_stop():
+        self.run.count(outcomes)
+        with self.stopping_on_failure():
+            self.ledger.record(outcomes)
+        with self.stopping_on_failure():
             self._results.add(outcomes)
 
     @contextmanager
-    def _failures_stop(self) -> Iterator[None]:
+    def stopping_on_failure(self) -> Iterator[None]:
+        """Ask the run to stop when the ledger or the results file cannot be written."""
         try:
             yield
         except (LedgerError, OSError) as error:
@@ -56,4 +82,20 @@ class Recorder:
             if self.run.error != text:
                 logger.error("%s. No more rows are sent", text)
             self.run.error = text
-            self._stop.request(StopReason.NOT_RECORDED, text)
+            self.stop.request(StopReason.NOT_RECORDED, text)
+
+    def finish(self, advice: str) -> bool:
+        """Decide how the run ended, and write its results file; return whether it is there.
+
+        *advice* says why the run was stopped early; it is empty if it was not.
+        """
+        self.run.finish(self.stop.reason, advice)
+        try:
+            self._results.finish(self.run)
+        except OSError as error:
+            text = "The results could not be written to %s: %s. STATE_FILE knows what was delivered"
+            logger.error(text, self._results.path, error.strerror)
+            self.run.stop_reason = StopReason.NOT_RECORDED
+            return False
+        logger.info("Results saved to %s", self._results.path)
+        return True

@@ -1,34 +1,12 @@
-"""When a run ends before its last row: asked by a signal, a deadline or what Iterable answers."""
+"""A run's request to stop before its last row, and the signals and the deadline that make it."""
 
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import Enum, auto
 
-from records.outcomes import CallStatus, RowOutcome, RowStatus
-
-# Iterable is down when this many rows, and parcels, in a row got no answer that settles them, or
-# when none did for this long.
-OUTAGE_ROWS = 100
-OUTAGE_PARCELS = 3
-OUTAGE_S = 300.0
-
-_UNANSWERED = frozenset({CallStatus.UNAVAILABLE, CallStatus.UNKNOWN})
-
-
-class StopReason(Enum):
-    """Why a run ends before its last row."""
-
-    ROW_COUNT = auto()
-    KEY_REFUSED = auto()
-    EVERY_ROW_REFUSED = auto()
-    OUTAGE = auto()
-    DEADLINE = auto()
-    NOT_RECORDED = auto()
-    SIGINT = auto()
-    SIGTERM = auto()
+from records.exit_statuses import StopReason
 
 
 class Stop:
@@ -57,41 +35,6 @@ class Stop:
     def overdue(self, grace_s: float) -> bool:
         """Whether the run was asked to stop more than *grace_s* seconds ago."""
         return self.reason is not None and time.monotonic() - self._since_s > grace_s
-
-
-class Outage:
-    """Asks a run to stop when Iterable is down, so that the rest of the rows is not spent on it."""
-
-    def __init__(self, stop: Stop, parcel_size: int) -> None:
-        self._stop = stop
-        self._most = max(OUTAGE_ROWS, OUTAGE_PARCELS * parcel_size)
-        self._rows = 0
-        self._since_s = 0.0
-
-    def look_at(self, outcomes: Iterable[RowOutcome]) -> None:
-        """Take note of what became of some more rows."""
-        for outcome in outcomes:
-            if outcome.status is RowStatus.SUCCESSFUL:
-                self._rows = 0
-                continue
-            statuses = {outcome.users_update.status, outcome.events_track.status}
-            if not statuses & _UNANSWERED:
-                # Unchanged and not attempted rows say nothing about Iterable.
-                if statuses & {CallStatus.DELIVERED, CallStatus.REFUSED}:
-                    self._rows = 0
-                continue
-            if self._rows == 0:
-                self._since_s = time.monotonic()
-            self._rows += 1
-            self._stop_if_down()
-
-    def _stop_if_down(self) -> None:
-        seconds = time.monotonic() - self._since_s
-        if self._rows >= self._most or seconds > OUTAGE_S:
-            text = (
-                f"the last {self._rows} rows, in {seconds:.0f} s, got no answer that settles them"
-            )
-            self._stop.request(StopReason.OUTAGE, text)
 
 
 @contextmanager
@@ -128,3 +71,10 @@ def signals_stop(stop: Stop) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def stopping(stop: Stop, deadline_s: float) -> Iterator[None]:
+    """Let signals and, unless it is 0, the deadline ask the run to stop."""
+    with signals_stop(stop), deadline_stops(stop, deadline_s):
+        yield

@@ -1,150 +1,111 @@
-"""Many rows: keeps enough of them in flight, yields outcomes as they come, knows when to stop."""
+"""Threads that send batches of prepared rows; for every batch, its outcomes come back."""
 
-import itertools
 import queue
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import TypeVar
+from typing import Self
 
-from delivery.planner import Plan
-from delivery.stopping import Outage, Stop, StopReason
+from delivery.outage import Outage
+from delivery.stopping import Stop
+from records.exit_statuses import StopReason
 from records.outcomes import (
     NOT_SENT,
     CallOutcome,
     CallStatus,
-    Row,
+    PreparedRow,
     RowOutcome,
-    Task,
     outcome_of,
 )
 
-# Tasks that are delivered together: one in per-user mode, a batch in bulk mode.
-Parcel = Sequence[Task]
+# Rows that are sent together: one in per-user mode, up to a thousand in bulk mode.
+Batch = Sequence[PreparedRow]
 
 # The first request goes ahead alone for so long: Iterable refuses a key within milliseconds, and
 # then nothing else need leave.
 HEAD_START_S = 0.05
-# Beyond the threads a few parcels wait, so that a thread that is done finds its next at once.
-READY = 8
-# Rows that are planned together, if a parcel is not larger. Planning more at a time would hold up
-# the threads, whose requests are due every two milliseconds.
-PLANNED_AT_ONCE = 16
+# A few batches wait beyond those being sent, so that a worker that is done finds its next at once.
+WAITING_BATCHES = 8
 # What is in flight when a run is to stop gets so long to finish.
 GRACE_S = 10.0
-LOOK_S = 0.2
+POLL_S = 0.2
 _BUG = CallOutcome(CallStatus.UNKNOWN, message="this program failed while sending")
-_LEFT = CallOutcome(CallStatus.UNKNOWN, message="no answer when the run had to end")
+_ABANDONED = CallOutcome(CallStatus.UNKNOWN, message="no answer when the run had to end")
 
 
-def not_attempted(row: Row) -> RowOutcome:
-    """Return the outcome of a row that the run did not come to."""
-    return RowOutcome(row["customer_id"], row["email"], NOT_SENT, NOT_SENT, attempted=False)
+class WorkerPool:
+    """Sends batches in parallel; a context manager that lets its threads go at the end.
 
-
-T = TypeVar("T")
-
-
-def batches_of(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Yield *items* in lists of *size*, the last one shorter."""
-    remaining = iter(items)
-    while batch := list(itertools.islice(remaining, size)):
-        yield batch
-
-
-def deliver(  # noqa: PLR0913 - keyword-only
-    rows: Iterable[Row],
-    *,
-    plan: Callable[[list[Row]], Plan],
-    process: Callable[[Parcel], list[RowOutcome]],
-    stop: Stop,
-    workers: int,
-    parcel_size: int = 1,
-    head_start_s: float | None = HEAD_START_S,
-    grace_s: float = GRACE_S,
-) -> Iterator[list[RowOutcome]]:
-    """Yield one outcome for each of *rows*, in lists, as they come.
-
-    *plan* says what is to be sent of some rows; *process* sends one parcel of *parcel_size* tasks,
-    in one of *workers* threads. The first parcel goes alone for *head_start_s* seconds, until it is
-    done if that is None. After *stop*, a refused API key, an outage or an exception the remaining
-    rows are ``not_attempted``, and what is in flight *grace_s* seconds later is ``unknown``. The
-    exception, out of *process*, is raised at the end, when every row has its outcome.
+    *process* sends one batch of at most *batch_size* rows and returns the outcome of each; it is
+    called in one of *workers* threads. The first batch goes alone for *head_start_s* seconds,
+    until it is done if that is None. After *stop*, a refused API key, an outage or an exception
+    nothing more is sent, and what is in flight ``GRACE_S`` seconds later is ``unknown``. Leaving
+    the context raises the first exception that came out of *process*.
     """
-    crew = _Crew(process, stop, Outage(stop, parcel_size), workers, head_start_s, grace_s)
-    try:
-        for batch in batches_of(rows, max(parcel_size, PLANNED_AT_ONCE)):
-            if stop.reason or crew.bugs:
-                yield [not_attempted(row) for row in batch]
-                continue
-            settled, tasks = plan(batch)
-            if settled:
-                yield settled
-            for parcel in batches_of(tasks, parcel_size):
-                yield from crew.send(parcel)
-        yield from crew.finish()
-    finally:
-        crew.dismiss()
-    if crew.bugs:
-        raise crew.bugs[0]
 
-
-class _Crew:
-    """Threads that send parcels. For every parcel handed over, outcomes come back."""
-
-    def __init__(  # noqa: PLR0913, PLR0917 - what deliver() was told
+    def __init__(
         self,
-        process: Callable[[Parcel], list[RowOutcome]],
+        process: Callable[[Batch], list[RowOutcome]],
         stop: Stop,
-        outage: Outage,
+        *,
         workers: int,
+        batch_size: int,
         head_start_s: float | None,
-        grace_s: float,
     ) -> None:
-        self.bugs: list[Exception] = []
+        self.batch_size = batch_size
         self._process = process
         self._stop = stop
-        self._outage = outage
-        self._most = workers + READY
+        self._outage = Outage(stop, batch_size)
         self._head_start_s = head_start_s
-        self._grace_s = grace_s
+        self._most = workers + WAITING_BATCHES
+        self._bugs: list[Exception] = []
         self._first = True
-        self._pool = ThreadPoolExecutor(workers, "delivery")
-        self._under_way: dict[Future[list[RowOutcome]], Parcel] = {}
+        self._executor = ThreadPoolExecutor(workers, "delivery")
+        self._in_flight: dict[Future[list[RowOutcome]], Batch] = {}
         self._finished: queue.SimpleQueue[Future[list[RowOutcome]]] = queue.SimpleQueue()
 
-    def send(self, parcel: Parcel) -> Iterator[list[RowOutcome]]:
-        """Hand *parcel* over; yield outcomes until there is room for another."""
-        if self._stop.reason or self.bugs:
-            yield _untouched(parcel)
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        # What has not begun does not begin.
+        overdue = self._stop.overdue(GRACE_S)
+        self._executor.shutdown(wait=not overdue, cancel_futures=True)
+        if kind is None and self._bugs:
+            raise self._bugs[0]
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nothing more is sent."""
+        return bool(self._stop.reason or self._bugs)
+
+    def send(self, batch: Batch) -> Iterator[list[RowOutcome]]:
+        """Hand *batch* to a worker; yield outcomes until there is room for another batch."""
+        if self.stopped:
+            yield _not_sent(batch)
             return
-        future = self._pool.submit(self._attempt, parcel)
-        self._under_way[future] = parcel
+        future = self._executor.submit(self._attempt, batch)
+        self._in_flight[future] = batch
         future.add_done_callback(self._finished.put)
         if self._first:
             self._first = False
             wait([future], timeout=self._head_start_s)
-        while len(self._under_way) >= self._most:
+        while len(self._in_flight) >= self._most:
             yield self._next()
 
     def finish(self) -> Iterator[list[RowOutcome]]:
-        """Yield the outcomes of all that is under way."""
-        while self._under_way:
+        """Yield the outcomes of all batches in flight."""
+        while self._in_flight:
             yield self._next()
 
-    def dismiss(self) -> None:
-        """Let the threads go. What has not begun does not begin."""
-        overdue = self._stop.overdue(self._grace_s)
-        self._pool.shutdown(wait=not overdue, cancel_futures=True)
-
-    def _attempt(self, parcel: Parcel) -> list[RowOutcome]:
-        """Send one parcel; in a thread."""
-        if self._stop.reason or self.bugs:
-            return _untouched(parcel)
+    def _attempt(self, batch: Batch) -> list[RowOutcome]:
+        """Send one batch; in a thread."""
+        if self.stopped:
+            return _not_sent(batch)
         try:
-            outcomes = self._process(parcel)
-        except Exception as error:  # noqa: BLE001 - raised again by deliver(), when all rows are told
-            self.bugs.append(error)
-            return [outcome_of(task, _BUG, NOT_SENT) for task in parcel]
+            outcomes = self._process(batch)
+        except Exception as error:  # noqa: BLE001 - raised at the end, when all rows are told
+            self._bugs.append(error)
+            return [outcome_of(row, _BUG, NOT_SENT) for row in batch]
         if any(outcome.key_refused for outcome in outcomes):
             self._stop.request(StopReason.KEY_REFUSED)
         return outcomes
@@ -153,31 +114,31 @@ class _Crew:
         """Return the outcomes of what has finished; wait for some, but not beyond the grace."""
         futures: list[Future[list[RowOutcome]]] = []
         while not futures:
-            overdue = self._stop.overdue(self._grace_s)
+            overdue = self._stop.overdue(GRACE_S)
             try:
-                futures.append(self._finished.get(block=not overdue, timeout=LOOK_S))
+                futures.append(self._finished.get(block=not overdue, timeout=POLL_S))
             except queue.Empty:
                 if overdue:
                     return self._abandon()
         while not self._finished.empty():
             futures.append(self._finished.get())
         for future in futures:
-            del self._under_way[future]
+            del self._in_flight[future]
         outcomes = [outcome for future in futures for outcome in future.result()]
-        self._outage.look_at(outcomes)
+        self._outage.watch(outcomes)
         return outcomes
 
     def _abandon(self) -> list[RowOutcome]:
-        """Return the outcomes of what has not finished, which nobody waits for any more."""
+        """Return the outcomes of the batches in flight, for which nobody waits any more."""
         outcomes = []
-        for future, parcel in self._under_way.items():
+        for future, batch in self._in_flight.items():
             if future.cancel():
-                outcomes += _untouched(parcel)
+                outcomes += _not_sent(batch)
             else:
-                outcomes += [outcome_of(task, _LEFT, NOT_SENT) for task in parcel]
-        self._under_way.clear()
+                outcomes += [outcome_of(row, _ABANDONED, NOT_SENT) for row in batch]
+        self._in_flight.clear()
         return outcomes
 
 
-def _untouched(parcel: Parcel) -> list[RowOutcome]:
-    return [outcome_of(task, NOT_SENT, NOT_SENT) for task in parcel]
+def _not_sent(batch: Batch) -> list[RowOutcome]:
+    return [outcome_of(row, NOT_SENT, NOT_SENT) for row in batch]

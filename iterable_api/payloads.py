@@ -1,4 +1,4 @@
-"""A row of Query 2 becomes the two request bodies. Knows nothing of MySQL, HTTP or files.
+"""Request bodies from rows of Query 2. Knows nothing of MySQL, HTTP or files.
 
 Iterable fixes a field's type by the first value it ever receives, for the whole project and for
 good. So a type belongs to a column, never to a value: every data field here is text, whatever the
@@ -10,13 +10,13 @@ import hashlib
 import json
 import math
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from decimal import Decimal
 from typing import Any
 
-from records.outcomes import Row, Task
+from records.outcomes import PreparedRow, Row
 
 EVENT_NAME = "page_view"
 EVENT_TABLE = "page_views"
@@ -29,12 +29,12 @@ END_OF_TIME = 4_102_444_800
 
 
 class RowError(ValueError):
-    """The row cannot be sent as it is; the message names the column, not the value."""
+    """Refusal of a row that cannot be sent as it is; it names the column, not the value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Payloads:
-    """Builds request bodies for rows of one database.
+    """Builds the request bodies of rows of one database.
 
     ``database`` is part of each event's identity. ``time_zone`` is the zone in which the database
     session reports ``event_time``. Where its clocks are set back, a time that comes twice is taken
@@ -64,7 +64,7 @@ class Payloads:
         return self._event(row, _email(row))
 
     def _event(self, row: Row, email: str) -> dict[str, Any]:
-        when = _clock(row)
+        when = _event_time(row)
         fields = _present(row, "page", "browser", "location")
         fields["timestamp"] = when.isoformat(sep=" ")
         return {
@@ -75,7 +75,7 @@ class Payloads:
             "dataFields": {**fields, "candidate": "yes"},
         }
 
-    def task(self, row: Row) -> Task:
+    def prepare(self, row: Row) -> PreparedRow:
         """Return both bodies of *row*, encoded, with what names them later.
 
         Raises RowError.
@@ -83,7 +83,7 @@ class Payloads:
         user = self.user(row)
         event = self._event(row, user["email"])
         user_body, event_body = encode(user), encode(event)
-        return Task(
+        return PreparedRow(
             customer_id=row["customer_id"],
             customer=str(row["customer_id"]),
             email=user["email"],
@@ -117,6 +117,11 @@ class Payloads:
 def encode(body: dict[str, Any]) -> bytes:
     """Return *body* as JSON in ASCII."""
     return json.dumps(body).encode("ascii")
+
+
+def bulk_body(name: str, bodies: Sequence[bytes]) -> bytes:
+    """Return the body of a bulk request from encoded bodies; *name* is "users" or "events"."""
+    return b'{"%b":[%b]}' % (name.encode("ascii"), b",".join(bodies))
 
 
 def _hash(body: bytes) -> bytes:
@@ -199,7 +204,7 @@ def _email(row: Row) -> str:
     return email
 
 
-def _clock(row: Row) -> datetime:
+def _event_time(row: Row) -> datetime:
     """Return ``event_time`` to the whole second, without a zone."""
     value = row["event_time"]
     if isinstance(value, datetime):

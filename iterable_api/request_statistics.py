@@ -1,4 +1,4 @@
-"""How many requests were sent, what was answered and how soon; by endpoint."""
+"""Counts of the requests, of what was answered and how soon; by endpoint."""
 
 import threading
 from collections import Counter, defaultdict
@@ -8,7 +8,7 @@ QUANTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99, "max": 1.0}
 NO_ANSWER = "no answer"
 
 
-class Tally:
+class RequestStatistics:
     """Counts requests; may be shared by threads.
 
     Latencies are counted by the millisecond, so that memory does not grow with the requests.

@@ -3,12 +3,13 @@
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 
-from delivery.stopping import Stop, StopReason
 from logger_config import get_file_logger, get_logger
 from monitoring.progress import Progress
-from records.outcomes import CallStatus, RowOutcome, RowStatus
-from records.results_writer import Run
+from records.exit_statuses import ExitStatus, StopReason
+from records.outcomes import GOOD_OUTCOMES, CallStatus, RowOutcome, RowStatus
+from records.run import RunRecord
 
 logger, file_logger = get_logger(__name__), get_file_logger()
 
@@ -16,7 +17,6 @@ logger, file_logger = get_logger(__name__), get_file_logger()
 ROWS_ON_CONSOLE = 50
 PAYLOADS_SHOWN = 3
 RULE = "=" * 60
-_SUCCESSES = frozenset({RowStatus.SUCCESSFUL, RowStatus.UNCHANGED, RowStatus.PLANNED})
 
 DATA_CENTRES = {"api.iterable.com": "US", "api.eu.iterable.com": "EU"}
 
@@ -24,14 +24,14 @@ DATA_CENTRES = {"api.iterable.com": "US", "api.eu.iterable.com": "EU"}
 class RowLog(AbstractContextManager["RowLog"]):
     """Tells what becomes of the rows of *run*: all of them if they are few, else the failures."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: RunRecord) -> None:
         self._run = run
         self._done = self._shown = 0
         self._few = run.rows_read <= ROWS_ON_CONSOLE
         self._log = logger if self._few else file_logger
         # A batch of a thousand gets one line for all that went well.
-        self._each = self._few or not run.bulk
-        bar = sys.stderr.isatty() and not run.quiet
+        self._each = self._few or not run.options.bulk
+        bar = sys.stderr.isatty() and not run.options.quiet
         self._progress = None if self._few else Progress(run.rows_read, bar=bar)
 
     def __exit__(self, *_: object) -> None:
@@ -45,7 +45,7 @@ class RowLog(AbstractContextManager["RowLog"]):
             self._done += 1
             if self._few:
                 logger.info("Processing record %d/%d", self._done, self._run.rows_read)
-            if self._each or outcome.status not in _SUCCESSES:
+            if self._each or outcome.status not in GOOD_OUTCOMES:
                 self._line(outcome)
             else:
                 successes += 1
@@ -54,7 +54,7 @@ class RowLog(AbstractContextManager["RowLog"]):
             file_logger.info(text, successes, self._done, self._run.rows_read)
         if self._progress:
             self._progress.add(outcomes)
-        if self._run.dry_run and not self._run.quiet:
+        if self._run.options.dry_run and not self._run.options.quiet:
             self._shown = show_payloads(outcomes, self._shown)
 
     def _line(self, outcome: RowOutcome) -> None:
@@ -82,13 +82,13 @@ def show_payloads(outcomes: Sequence[RowOutcome], shown: int) -> int:
     They hold customers' data, so they are printed and not logged.
     """
     for outcome in outcomes:
-        if outcome.task is None or outcome.status is not RowStatus.PLANNED:
+        if outcome.prepared is None or outcome.status is not RowStatus.PLANNED:
             continue
         if shown == PAYLOADS_SHOWN:
             break
         for path, call, body in (
-            ("users/update", outcome.users_update, outcome.task.user),
-            ("events/track", outcome.events_track, outcome.task.event),
+            ("users/update", outcome.users_update, outcome.prepared.user),
+            ("events/track", outcome.events_track, outcome.prepared.event),
         ):
             if call.status is CallStatus.PLANNED:
                 sys.stdout.write(f"  POST /api/{path} {body.decode()}\n")
@@ -96,32 +96,39 @@ def show_payloads(outcomes: Sequence[RowOutcome], shown: int) -> int:
     return shown
 
 
-def log_summary(run: Run) -> None:
-    """Log how many rows of a finished run ended how."""
+def log_end(run: RunRecord, results: Path, advice: str) -> None:
+    """Log how many rows of a finished run ended how, and what to do about those that failed.
+
+    *results* is the run's results file; *advice* says why the run was stopped early, if it was.
+    """
     logger.info(RULE)
     logger.info("INTEGRATION SUMMARY")
     logger.info(RULE)
     for line in summary_lines(run):
         logger.info("%s", line)
-    if not_attempted := run.summary["not_attempted"]:
+    if not_attempted := run.outcomes[RowStatus.NOT_ATTEMPTED]:
         logger.warning("Not attempted: %d of %d users", not_attempted, run.rows_read)
+    if advice:
+        logger.error("%s", advice)
+    elif run.exit_status == ExitStatus.NOT_ALL_DELIVERED:
+        logger.warning("Some rows were not delivered; %s says why for each", results)
 
 
-def summary_lines(run: Run) -> list[str]:
+def summary_lines(run: RunRecord) -> list[str]:
     """Return how many rows of a finished run ended how; none for a run that never began."""
-    count = run.summary
-    if not count:
+    if run.finished_at is None:
         return []
+    count = run.outcomes
     lines = [
-        f"Total users processed: {count['total'] - count['not_attempted']}",
-        f"✓ Successful (both API calls): {count['successful']}",
-        f"⚠ Partial failures (one call failed): {count['partial_failures']}",
-        f"✗ Total failures (both calls failed): {count['total_failures']}",
+        f"Total users processed: {run.rows_read - count[RowStatus.NOT_ATTEMPTED]}",
+        f"✓ Successful (both API calls): {count[RowStatus.SUCCESSFUL]}",
+        f"⚠ Partial failures (one call failed): {count[RowStatus.PARTIAL_FAILURE]}",
+        f"✗ Total failures (both calls failed): {count[RowStatus.TOTAL_FAILURE]}",
     ]
-    if run.changed_only:
-        lines.append(f"Unchanged since an earlier run: {count['unchanged']}")
-    if run.dry_run:
-        lines.append(f"Would be sent: {count['planned']}. This was a dry run")
+    if run.options.changed_only:
+        lines.append(f"Unchanged since an earlier run: {count[RowStatus.UNCHANGED]}")
+    if run.options.dry_run:
+        lines.append(f"Would be sent: {count[RowStatus.PLANNED]}. This was a dry run")
     lines.append(
         f"{run.requests} requests in {run.sending_seconds:.1f} s, {run.retries} of them repeated, "
         f"{run.rate_limited_seconds:.1f} s held back by rate limits"
@@ -129,25 +136,26 @@ def summary_lines(run: Run) -> list[str]:
     return lines
 
 
-def advice(stop: Stop, base_url: str) -> str:
-    """Return why the run stopped early and what to do about it."""
-    match stop.reason:
+def stop_advice(reason: StopReason | None, detail: str, base_url: str) -> str:
+    """Return why a run was stopped early and what to do about it; empty if it was not."""
+    match reason:
         case StopReason.KEY_REFUSED:
-            return f"Iterable refused the API key. {_about_the_key(base_url)}"
+            return f"Iterable refused the API key. {key_advice(base_url)}"
         case StopReason.OUTAGE:
-            return f"Iterable seems to be down: {stop.detail}. {RUN_AGAIN}"
+            return f"Iterable seems to be down: {detail}. {RUN_AGAIN}"
         case StopReason.DEADLINE:
             return f"MAX_RUNTIME_SECONDS is over. {RUN_AGAIN}"
         case StopReason.SIGINT | StopReason.SIGTERM:
             return f"Stopped by a signal. {RUN_AGAIN}"
         case _:
-            return stop.detail
+            return detail
 
 
 RUN_AGAIN = "Run again with --changed-only to send the rest"
 
 
-def _about_the_key(base_url: str) -> str:
+def key_advice(base_url: str) -> str:
+    """Return what to look at when Iterable refuses the API key."""
     here = base_url.removeprefix("https://")
     if here in DATA_CENTRES:
         (other,) = DATA_CENTRES.keys() - {here}

@@ -14,29 +14,27 @@ logger = get_logger(__name__)
 # What Healthchecks keeps of a ping. Source: https://healthchecks.io/docs/http_api/
 MAX_BODY_BYTES = 10_000
 ATTEMPTS = 2
+# Connecting, and each wait for some of the answer.
+TIMEOUT_S = 2.0
+# A whole ping with its retry: the run never waits longer.
+LIMIT_S = 5.0
 
 
 class Heartbeat:
     """Pings *url* at the start and the end of one run; does nothing when *url* is empty.
 
-    *run_id* is a UUID, with or without hyphens. *timeout_s* bounds connecting and each wait for
-    the answer, *limit_s* a whole ping with its retry: the run never waits longer. A ping that
-    fails is one warning in the log and raises nothing. The URL is a secret, because whoever knows
-    it can ping: it is never logged.
+    *run_id* is a UUID, with or without hyphens. A ping that fails is one warning in the log and
+    raises nothing. The URL is a secret, because whoever knows it can ping: it is never logged.
 
     Raises:
         ValueError: *run_id* is no UUID.
 
     """
 
-    def __init__(
-        self, url: str, run_id: str, *, timeout_s: float = 2.0, limit_s: float = 5.0
-    ) -> None:
+    def __init__(self, url: str, run_id: str) -> None:
         self._url = url
         # Healthchecks documents the form with hyphens only.
         self._run_id = str(uuid.UUID(run_id))
-        self._timeout_s = timeout_s
-        self._limit_s = limit_s
 
     def start(self) -> None:
         """Tell that the run has begun."""
@@ -61,9 +59,9 @@ class Heartbeat:
             daemon=True,
         ).start()
         try:
-            problem = problems.get(timeout=self._limit_s)
+            problem = problems.get(timeout=LIMIT_S)
         except queue.Empty:
-            problem = f"did not answer in {self._limit_s:g} s"
+            problem = f"did not answer in {LIMIT_S:g} s"
         if problem:
             logger.warning("HEARTBEAT_URL %s", problem)
 
@@ -95,7 +93,7 @@ class Heartbeat:
                     "Content-Type": "text/plain; charset=utf-8",
                     "User-Agent": "iterable-sync",
                 },
-                timeout=self._timeout_s,
+                timeout=TIMEOUT_S,
                 # A redirect could hand the secret to another host, or turn the POST into a GET.
                 allow_redirects=False,
                 stream=True,

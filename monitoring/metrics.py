@@ -1,61 +1,51 @@
-"""What Prometheus may know about a run: a textfile for node_exporter, through prometheus_client."""
+"""Writes what Prometheus may know about a run: a textfile for node_exporter."""
 
-import os
-import tempfile
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
+from records.atomic_file import write_atomically
+from records.exit_statuses import ExitStatus
+from records.outcomes import COUNTERS, RowStatus
+from records.run import RunRecord
+
 LAST_SUCCESS = "iterable_sync_last_success_timestamp_seconds"
 
-# The row outcome that each number of the summary counts.
-OUTCOMES = {
-    "successful": "successful",
-    "partial_failures": "partial_failure",
-    "total_failures": "total_failure",
-    "unchanged": "unchanged",
-    "not_attempted": "not_attempted",
-}
 
+def write_metrics(path: Path, run: RunRecord) -> None:
+    """Replace *path* by the metrics of a finished run, readable by everyone; never half written.
 
-def write_metrics(path: Path, document: dict[str, Any], exit_status: int) -> None:
-    """Replace *path* by the metrics of one run, readable by everyone; it is never half written.
-
-    *document* is the results file without its rows: ``run`` and ``summary``. The time of the last
-    success is the run's own if *exit_status* is 0, else that of the file before, else 0. There are
-    counts and durations in it, no customers. node_exporter reads only files that end in .prom.
+    The time of the last success is the run's own if its exit status is 0, else that of the file
+    before, else 0. There are counts and durations in it, no customers. node_exporter reads only
+    files that end in .prom.
 
     Raises:
         OSError: *path* cannot be read or written.
 
     """
-    finished_s = _unix_seconds(document["run"]["finished_at"])
-    success_s = finished_s if exit_status == 0 else _last_success_s(path)
+    success_s = _finished_s(run) if run.exit_status is ExitStatus.OK else _last_success_s(path)
     registry = CollectorRegistry()
-    registry.register(_RunMetrics(document, exit_status, finished_s, success_s))
-    _replace(path, generate_latest(registry))
+    registry.register(_RunMetrics(run, success_s))
+    # Not prometheus_client's write_to_textfile(): a job that keeps its files to itself runs under a
+    # strict umask, and that would leave the file to its owner alone.
+    write_atomically(path, generate_latest(registry), mode=0o644)
 
 
 class _RunMetrics(Collector):
-    def __init__(
-        self, document: dict[str, Any], exit_status: int, finished_s: float, success_s: float
-    ) -> None:
-        self._run, self._summary = document["run"], document["summary"]
-        self._exit_status = exit_status
-        self._finished_s, self._success_s = finished_s, success_s
+    def __init__(self, run: RunRecord, success_s: float) -> None:
+        self._run, self._success_s = run, success_s
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics of the run, each with its help."""
+        run = self._run
         yield _gauge(
             "iterable_sync_last_run_timestamp_seconds",
             "When the last run ended, in unix time.",
-            self._finished_s,
+            _finished_s(run),
         )
         yield _gauge(
             LAST_SUCCESS,
@@ -65,17 +55,17 @@ class _RunMetrics(Collector):
         yield _gauge(
             "iterable_sync_last_run_duration_seconds",
             "How long the last run took.",
-            self._run["duration_seconds"],
+            round(run.duration_seconds, 3),
         )
         yield _gauge(
             "iterable_sync_last_run_exit_status",
             "Exit status of the last run; 0 means that every row was delivered.",
-            self._exit_status,
+            run.exit_status,
         )
         yield _gauge(
             "iterable_sync_last_run_throttled_seconds",
             "How long Iterable's answers 429 held the last run back.",
-            self._summary["rate_limited_seconds"],
+            round(run.rate_limited_seconds, 3),
         )
         yield self._rows()
         yield from self._endpoints()
@@ -86,8 +76,9 @@ class _RunMetrics(Collector):
             "Rows of the last run by what became of them.",
             labels=["outcome"],
         )
-        for name, outcome in OUTCOMES.items():
-            rows.add_metric([outcome], self._summary.get(name, 0))
+        for status in COUNTERS:
+            if status is not RowStatus.PLANNED:  # a dry run writes no metrics
+                rows.add_metric([status], self._run.outcomes[status])
         return rows
 
     def _endpoints(self) -> Iterator[Metric]:
@@ -102,12 +93,11 @@ class _RunMetrics(Collector):
             "How long Iterable took to answer in the last run: percentiles and the longest.",
             labels=["endpoint", "statistic"],
         )
-        for endpoint, numbers in self._summary.get("endpoints", {}).items():
-            for status, count in numbers.get("answers", {}).items():
+        for endpoint, numbers in self._run.endpoints.items():
+            for status, count in numbers["answers"].items():
                 requests.add_metric([endpoint, status], count)
-            for statistic, seconds in numbers.get("latency_seconds", {}).items():
-                if seconds is not None:
-                    latency.add_metric([endpoint, statistic], seconds)
+            for statistic, seconds in numbers["latency_seconds"].items():
+                latency.add_metric([endpoint, statistic], seconds)
         yield from (requests, latency)
 
 
@@ -115,8 +105,9 @@ def _gauge(name: str, documentation: str, value: float) -> Metric:
     return GaugeMetricFamily(name, documentation, value=value)
 
 
-def _unix_seconds(text: str) -> float:
-    return datetime.fromisoformat(text).timestamp()
+def _finished_s(run: RunRecord) -> float:
+    """Return when the run ended, to the second, as its results file says it."""
+    return (run.finished_at or run.started_at).replace(microsecond=0).timestamp()
 
 
 def _last_success_s(path: Path) -> float:
@@ -128,18 +119,3 @@ def _last_success_s(path: Path) -> float:
     except (FileNotFoundError, ValueError, LookupError):
         pass
     return 0.0
-
-
-def _replace(path: Path, content: bytes) -> None:
-    # Not prometheus_client's write_to_textfile(): the mode must be right before the file takes its
-    # name, because a job that keeps its files to itself runs under a strict umask.
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            os.fchmod(file.fileno(), 0o644)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink()
-        raise

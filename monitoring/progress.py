@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from logger_config import get_logger, guard_console
-from records.outcomes import RowOutcome, RowStatus
+from records.outcomes import FAILED_OUTCOMES, RowOutcome
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -15,7 +15,6 @@ logger = get_logger(__name__)
 
 # Off a terminal: log files and cron's mail are no place for a bar.
 LINE_EVERY_S = 30.0
-FAILURES = frozenset({RowStatus.PARTIAL_FAILURE, RowStatus.TOTAL_FAILURE})
 
 
 class Progress:
@@ -24,10 +23,9 @@ class Progress:
     *bar* says whether standard error is a terminal whose user wants to see one.
     """
 
-    def __init__(self, total: int, *, bar: bool, every_s: float = LINE_EVERY_S) -> None:
+    def __init__(self, total: int, *, bar: bool) -> None:
         self._total = total
         self._done = self._failed = 0
-        self._every_s = every_s
         self._began_s = self._told_s = time.monotonic()
         self._bar = _new_bar(total) if bar else None
 
@@ -40,11 +38,11 @@ class Progress:
     def add(self, outcomes: Sequence[RowOutcome]) -> None:
         """Count some more rows."""
         self._done += len(outcomes)
-        self._failed += sum(outcome.status in FAILURES for outcome in outcomes)
+        self._failed += sum(outcome.status in FAILED_OUTCOMES for outcome in outcomes)
         if self._bar is not None:
             self._bar.set_postfix_str(f"{self._failed} failed", refresh=False)
             self._bar.update(len(outcomes))
-        elif time.monotonic() - self._told_s >= self._every_s:
+        elif time.monotonic() - self._told_s >= LINE_EVERY_S:
             self._told_s = time.monotonic()
             self._log()
 

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from monitoring.report_text import short, when
+
 WIDTH, HEIGHT = 1000, 100
 # With fewer runs than this, bars stay as narrow as if there were so many.
 _MIN_SLOTS = 12
@@ -122,16 +124,7 @@ def stacked_bars(
     columns = list(zip(*(values for _, _, values in groups), strict=True))
     totals = [sum(column) for column in columns] or [0] * len(axis.times)
     top, y_ticks = _y_axis(max(totals, default=0), whole=True)
-    below = [0.0] * len(totals)
-    series = []
-    for label, css_class, values in groups:
-        path = []
-        for i, value in enumerate(values):
-            if value:
-                share = max(value / top, _LEAST_SHARE)
-                path.append(_bar(axis, i, below[i], share))
-                below[i] += share
-        series.append(Series(label, css_class, "".join(path)))
+    series = _stacks(axis, groups, top)
     if failed:
         marks = "".join(f"M{axis.middle(i):.2f} {HEIGHT}h0" for i in failed)
         series.append(Series("run failed", "bad", "", marks))
@@ -180,16 +173,21 @@ def lines(
     )
 
 
-def when(moment: datetime) -> str:
-    """Return a time as the report writes it."""
-    return f"{moment:%Y-%m-%d %H:%M} UTC"
-
-
-def short(value: float) -> str:
-    """Return a number with about three digits."""
-    if value and abs(value) < 10:
-        return f"{value:.2g}"
-    return f"{value:,.0f}"
+def _stacks(
+    axis: RunAxis, groups: Sequence[tuple[str, str, Sequence[int]]], top: float
+) -> list[Series]:
+    """Return the bars of each of *groups*, those of a run on top of each other."""
+    below = [0.0] * len(axis.times)
+    series = []
+    for label, css_class, values in groups:
+        path = []
+        for i, value in enumerate(values):
+            if value:
+                share = max(value / top, _LEAST_SHARE)
+                path.append(_bar(axis, i, below[i], share))
+                below[i] += share
+        series.append(Series(label, css_class, "".join(path)))
+    return series
 
 
 def _bar(axis: RunAxis, index: int, below: float, share: float) -> str:

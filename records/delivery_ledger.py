@@ -1,4 +1,4 @@
-"""What Iterable already holds, in one SQLite file, so that a run can send only what is new.
+"""What Iterable has taken, in one SQLite file, so that a run can send only what is new.
 
 For each destination and customer it keeps a hash of the profile and of the event that Iterable took
 last. The open file is also the lock that lets one run at a time through: the kernel drops it with
@@ -9,16 +9,17 @@ import hashlib
 import json
 import shutil
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from records.outcomes import CallStatus, RowOutcome, Task
+from records.exit_statuses import ExitStatus, RunError
+from records.outcomes import CallStatus, RowOutcome
 
 # Written into the file's header: "ItSy". A file with another number is not ours.
 APPLICATION_ID = 0x49745379
-SCHEMA_VERSION = 1
+FORMAT_VERSION = 1
 # What one customer takes at most, in the file and in the log in front of it.
 BYTES_PER_ROW = 400
 SPARE_BYTES = 5_000_000
@@ -42,22 +43,29 @@ CREATE TABLE delivered (
 """
 
 
-class LedgerError(Exception):
+class LedgerError(RunError):
     """The ledger cannot be read or written. The message says what to do about it."""
 
 
-class LedgerBusyError(Exception):
-    """Another run holds the ledger."""
+class LedgerBusyError(RunError):
+    """Another run is using the ledger."""
+
+    status = ExitStatus.BUSY
 
 
-class Held(NamedTuple):
-    """The hashes that the ledger has of one customer."""
+class Delivered(NamedTuple):
+    """The hashes of the profile and of the event that one customer's row delivered last."""
 
     profile: bytes | None = None
     event: bytes | None = None
 
 
-_NOTHING = Held()
+class Replaced(NamedTuple):
+    """Which of one customer's hashes are about to be replaced."""
+
+    customer: str
+    profile: bool
+    event: bool
 
 
 class DeliveryLedger:
@@ -70,7 +78,7 @@ class DeliveryLedger:
     not a ledger is left as it is.
 
     Raises:
-        LedgerBusyError: another process has it open.
+        LedgerBusyError: another run is using it.
 
     """
 
@@ -98,7 +106,7 @@ class DeliveryLedger:
         """Let the next run have it."""
         self._sqlite.close()
 
-    def held(self, customers: Iterable[str]) -> dict[str, Held]:
+    def delivered(self, customers: Iterable[str]) -> dict[str, Delivered]:
         """Return what is known of *customers*; those of whom nothing is known are left out."""
         sql = (
             "SELECT customer, profile, event FROM delivered "
@@ -106,41 +114,22 @@ class DeliveryLedger:
         )
         with self._explained():
             found = self._sqlite.execute(sql, (self._destination, json.dumps(list(customers))))
-            return {customer: Held(profile, event) for customer, profile, event in found}
+            return {customer: Delivered(profile, event) for customer, profile, event in found}
 
-    def unchanged(self, tasks: Sequence[Task]) -> list[Task]:
-        """Return *tasks* without the calls whose content Iterable already holds."""
-        held = self.held(task.customer for task in tasks)
-        return [
-            task._replace(
-                send_user=known.profile != task.user_hash,
-                send_event=known.event != task.event_hash,
-            )
-            for task in tasks
-            for known in [held.get(task.customer, _NOTHING)]
-        ]
+    def forget(self, replaced: Iterable[Replaced]) -> None:
+        """Forget the hashes that are about to be replaced; on disk when this returns.
 
-    def forget_before_sending(self, tasks: Sequence[Task]) -> None:
-        """Forget what the calls of *tasks* are about to replace.
-
-        From when a request leaves until its answer is here, nobody knows what Iterable holds. A
-        run that ends in between must not leave the older content behind as if it still stood.
+        From when a request leaves until its answer is here, nobody knows what Iterable has. A run
+        that ends in between must not leave the older content behind as if it were still there.
         """
-        held = self.held(task.customer for task in tasks)
-        stale = []
-        for task in tasks:
-            known = held.get(task.customer, _NOTHING)
-            profile = task.send_user and known.profile not in {None, task.user_hash}
-            event = task.send_event and known.event not in {None, task.event_hash}
-            if profile or event:
-                stale.append((profile, event, self._destination, task.customer))
         sql = (
             "UPDATE delivered SET profile = iif(?, NULL, profile), event = iif(?, NULL, event) "
             "WHERE destination = ? AND customer = ?"
         )
-        if stale:
+        rows = [(each.profile, each.event, self._destination, each.customer) for each in replaced]
+        if rows:
             with self._transaction():
-                self._sqlite.executemany(sql, stale)
+                self._sqlite.executemany(sql, rows)
 
     def record(self, outcomes: Iterable[RowOutcome]) -> None:
         """Remember the calls that Iterable has taken; on disk when this returns."""
@@ -178,13 +167,13 @@ class DeliveryLedger:
             for statement in _SCHEMA.split(";"):
                 execute(statement)
             execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            execute(f"PRAGMA user_version = {FORMAT_VERSION}")
         elif application != APPLICATION_ID:
             raise LedgerError(f"STATE_FILE {self._path} belongs to another program; name another")
-        elif version != SCHEMA_VERSION:
+        elif version != FORMAT_VERSION:
             raise LedgerError(
                 f"STATE_FILE {self._path} has format {version} and this program reads "
-                f"{SCHEMA_VERSION}; use the version that wrote it, or name another file"
+                f"{FORMAT_VERSION}; use the version that wrote it, or name another file"
             )
         execute("COMMIT")
         if (found := execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
@@ -203,18 +192,18 @@ class DeliveryLedger:
 
     def _rows_of(self, outcomes: Iterable[RowOutcome]) -> Iterator[tuple[object, ...]]:
         for outcome in outcomes:
-            task = outcome.task
-            if task is None:
+            prepared = outcome.prepared
+            if prepared is None:
                 continue
             user = outcome.users_update.status is CallStatus.DELIVERED
             event = outcome.events_track.status is CallStatus.DELIVERED
             if user or event:
                 yield (
                     self._destination,
-                    task.customer,
-                    task.user_hash if user else None,
-                    task.event_id if event else None,
-                    task.event_hash if event else None,
+                    prepared.customer,
+                    prepared.user_hash if user else None,
+                    prepared.event_id if event else None,
+                    prepared.event_hash if event else None,
                 )
 
     @contextmanager
@@ -238,7 +227,9 @@ class DeliveryLedger:
             # The lowest byte is the kind of error, the others its details.
             kind = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_IOERR) & 0xFF
             if kind == sqlite3.SQLITE_BUSY:
-                raise LedgerBusyError(str(self._path)) from None
+                raise LedgerBusyError(
+                    f"Another run is under way: it holds {self._path}"
+                ) from None
             damaged = kind in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
             text = getattr(error, "strerror", None) or error
             raise LedgerError(

@@ -20,10 +20,10 @@ class CallStatus(StrEnum):
     PLANNED = "planned"  # a dry run: it would have been sent
 
 
-# The call's content is at Iterable.
-HELD = frozenset({CallStatus.DELIVERED, CallStatus.UNCHANGED})
+# Iterable has the call's content.
+ARRIVED = frozenset({CallStatus.DELIVERED, CallStatus.UNCHANGED})
 # No request was sent for the call.
-HELD_BACK = frozenset({CallStatus.UNCHANGED, CallStatus.NOT_SENT})
+NO_REQUEST = frozenset({CallStatus.UNCHANGED, CallStatus.NOT_SENT})
 
 
 class RowStatus(StrEnum):
@@ -35,6 +35,21 @@ class RowStatus(StrEnum):
     UNCHANGED = "unchanged"  # Iterable held both already
     NOT_ATTEMPTED = "not_attempted"  # the run stopped before this row
     PLANNED = "planned"  # a dry run: the row would have been sent
+
+
+# How a row ends when all is well.
+GOOD_OUTCOMES = frozenset({RowStatus.SUCCESSFUL, RowStatus.UNCHANGED, RowStatus.PLANNED})
+# How a row ends that was tried and is not, or not wholly, at Iterable.
+FAILED_OUTCOMES = frozenset({RowStatus.PARTIAL_FAILURE, RowStatus.TOTAL_FAILURE})
+# What the summary of the results file calls the number of rows that ended so.
+COUNTERS = {
+    RowStatus.SUCCESSFUL: "successful",
+    RowStatus.PARTIAL_FAILURE: "partial_failures",
+    RowStatus.TOTAL_FAILURE: "total_failures",
+    RowStatus.UNCHANGED: "unchanged",
+    RowStatus.NOT_ATTEMPTED: "not_attempted",
+    RowStatus.PLANNED: "planned",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +87,7 @@ UNCHANGED = CallOutcome(CallStatus.UNCHANGED)
 PLANNED = CallOutcome(CallStatus.PLANNED)
 
 
-class Task(NamedTuple):
+class PreparedRow(NamedTuple):
     """A row that can be sent: its two request bodies, encoded, and which of them are to be sent.
 
     ``customer`` is ``customer_id`` as text. The hashes tell whether a body has changed.
@@ -93,14 +108,14 @@ class Task(NamedTuple):
 class RowOutcome(NamedTuple):
     """What happened to one row of Query 2; one object of ``results`` in the results file.
 
-    ``task`` is None for a row that could not be made ready, or was not.
+    ``prepared`` is None for a row that could not be made ready, or was not.
     """
 
     customer_id: int | str | None
     email: str | None
     users_update: CallOutcome
     events_track: CallOutcome
-    task: Task | None = None
+    prepared: PreparedRow | None = None
     attempted: bool = True
 
     @property
@@ -113,9 +128,9 @@ class RowOutcome(NamedTuple):
             return RowStatus.NOT_ATTEMPTED
         if update is CallStatus.PLANNED or track is CallStatus.PLANNED:
             return RowStatus.PLANNED
-        if update not in HELD:
+        if update not in ARRIVED:
             return RowStatus.TOTAL_FAILURE
-        if track not in HELD:
+        if track not in ARRIVED:
             return RowStatus.PARTIAL_FAILURE
         both_unchanged = update is track is CallStatus.UNCHANGED
         return RowStatus.UNCHANGED if both_unchanged else RowStatus.SUCCESSFUL
@@ -123,7 +138,7 @@ class RowOutcome(NamedTuple):
     @property
     def event_id(self) -> str | None:
         """The id of the row's event, the same at every run."""
-        return self.task.event_id if self.task else None
+        return self.prepared.event_id if self.prepared else None
 
     @property
     def key_refused(self) -> bool:
@@ -131,13 +146,20 @@ class RowOutcome(NamedTuple):
         return self.users_update.key_refused or self.events_track.key_refused
 
 
-def outcome_of(task: Task, users_update: CallOutcome, events_track: CallOutcome) -> RowOutcome:
-    """Return the outcome of a task's two calls; with nothing sent it was not attempted."""
+def outcome_of(
+    prepared: PreparedRow, users_update: CallOutcome, events_track: CallOutcome
+) -> RowOutcome:
+    """Return the outcome of a row's two calls; with nothing sent it was not attempted."""
     update, track = users_update.status, events_track.status
-    sent = update not in HELD_BACK or track not in HELD_BACK
+    sent = update not in NO_REQUEST or track not in NO_REQUEST
     attempted = sent or update is track is CallStatus.UNCHANGED
     return RowOutcome(
-        task.customer_id, task.email, users_update, events_track, task, attempted=attempted
+        prepared.customer_id,
+        prepared.email,
+        users_update,
+        events_track,
+        prepared,
+        attempted=attempted,
     )
 
 

@@ -1,12 +1,11 @@
 """Reads results files back, whatever their size: the run, its sums, and the rows that failed.
 
-A file as ``results.py`` lays it out is never read whole into memory: what stands before and behind
-its rows is read first, and the rows line by line only if some of them failed. Any other layout,
-such as that of a person's JSON editor, is accepted up to ``WHOLE_FILE_BYTES``.
+A file as ``results_writer.py`` lays it out is never read whole into memory: what stands before and
+behind its rows is read first, and the rows line by line only if some of them failed. Any other
+layout, such as that of a person's JSON editor, is accepted up to ``WHOLE_FILE_BYTES``.
 """
 
 import json
-import math
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -15,7 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-SCHEMA_VERSION = 1
+from records.outcomes import ARRIVED, COUNTERS, FAILED_OUTCOMES, GOOD_OUTCOMES, RowStatus
+from records.results_files import SCHEMA_VERSION
+from records.results_model import Endpoint, ResultRow, Run, Summary
+
 WHOLE_FILE_BYTES = 8_000_000
 # Summary and run take about 3 KB.
 _TAIL_BYTES = 64 * 1024
@@ -24,18 +26,8 @@ _HEAD = re.compile(rb'\{\n"schema_version": (\d+),\n"results": \[\n')
 _TAIL = b'\n],\n"summary": {'
 # A string in JSON holds no raw quote either: these bytes are the field, whatever an email says.
 _OUTCOME = b'"outcome": "'
-_FAILED = ("partial_failure", "total_failure")
-_FAILED_BYTES = tuple(name.encode() for name in _FAILED)
-# The summary's name for each outcome of a row.
-_COUNTERS = {
-    "successful": "successful",
-    "unchanged": "unchanged",
-    "partial_failure": "partial_failures",
-    "total_failure": "total_failures",
-    "not_attempted": "not_attempted",
-    "planned": "planned",
-}
-_ARRIVED = {"delivered", "unchanged"}
+_FAILED_BYTES = tuple(status.encode() for status in FAILED_OUTCOMES)
+_TEXT_LENGTH = 300
 
 
 class ResultsFileError(Exception):
@@ -43,22 +35,13 @@ class ResultsFileError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
-    """How one endpoint answered. ``latency_s`` has p50, p90, p95, p99 and max, in seconds."""
-
-    requests: int
-    answers: dict[str, int]
-    latency_s: dict[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class RunRecord:
+class PastRun:
     """One run, as its file tells it. ``counts`` has the rows of each outcome."""
 
     path: Path
     started_at: datetime
     duration_s: float
-    sending_s: float | None
+    sending_s: float
     exit_status: int | None
     error: str
     mode: str
@@ -67,7 +50,7 @@ class RunRecord:
     changed_only: bool
     limit: int | None
     rows: int
-    counts: dict[str, int]
+    counts: dict[RowStatus, int]
     requests: int
     retries: int
     rate_limited_s: float
@@ -79,14 +62,19 @@ class RunRecord:
         return not self.dry_run and self.limit is None
 
     @property
+    def failed(self) -> int:
+        """Rows that were tried and are not, or not wholly, at Iterable."""
+        return sum(self.counts[status] for status in FAILED_OUTCOMES)
+
+    @property
     def undelivered(self) -> int:
         """Rows that should have been delivered and were not."""
-        return sum(self.counts[name] for name in (*_FAILED, "not_attempted"))
+        return sum(self.counts[status] for status in RowStatus if status not in GOOD_OUTCOMES)
 
     @property
     def rows_per_second(self) -> float | None:
         """Rows that were sent per second of sending; None if none were."""
-        sent = sum(self.counts[name] for name in ("successful", *_FAILED))
+        sent = self.counts[RowStatus.SUCCESSFUL] + self.failed
         seconds = self.sending_s or self.duration_s
         return sent / seconds if sent and seconds and not self.dry_run else None
 
@@ -105,7 +93,7 @@ class FailedRow(NamedTuple):
     message: str
 
 
-def read_run(path: Path) -> RunRecord:
+def read_run(path: Path) -> PastRun:
     """Return what the file says of its run, without its rows.
 
     Raises:
@@ -113,7 +101,7 @@ def read_run(path: Path) -> RunRecord:
 
     """
     try:
-        return _run_record(path, _frame(path) or _whole(path))
+        return _past_run(path, _frame(path) or _whole(path))
     except OSError as error:
         raise ResultsFileError(f"cannot be read: {error.strerror}") from error
     except (ValueError, OverflowError, RecursionError) as error:
@@ -130,8 +118,8 @@ def read_failed_rows(path: Path) -> Iterator[FailedRow]:
     try:
         rows = _failed_lines(path) if _frame(path) else _whole(path)["results"]
         for row in rows:
-            if row["outcome"] in _FAILED:
-                yield _failed_row(row)
+            if row["outcome"] in FAILED_OUTCOMES:
+                yield _failed_row(ResultRow.model_validate(row))
     except OSError as error:
         raise ResultsFileError(f"cannot be read: {error.strerror}") from error
     except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
@@ -174,69 +162,58 @@ def _failed_lines(path: Path) -> Iterator[Any]:
                 return
 
 
-def _run_record(path: Path, document: Mapping[str, Any]) -> RunRecord:
+def _past_run(path: Path, document: Mapping[str, Any]) -> PastRun:
     version = document.get("schema_version")
     if version != SCHEMA_VERSION:
         raise ResultsFileError(
             f"has schema_version {version!r:.20}; this program reads {SCHEMA_VERSION}"
         )
-    run, summary = _object(document, "run"), _object(document, "summary")
-    counts = {outcome: _count(summary, name) for outcome, name in _COUNTERS.items()}
-    rows = _count(summary, "total")
-    dry_run = run.get("dry_run") is True
-    if dry_run and not counts["planned"]:
-        counts["planned"] = max(0, rows - sum(counts.values()))
-    return RunRecord(
+    run = Run.model_validate(_object(document, "run"))
+    summary = Summary.model_validate(_object(document, "summary"))
+    return PastRun(
         path=path,
-        started_at=_moment(run.get("started_at")),
-        duration_s=_number(run.get("duration_seconds")) or 0.0,
-        sending_s=_number(run.get("sending_seconds")),
-        exit_status=_whole_number(run.get("exit_status")),
-        error=_text(run.get("error")),
-        mode=_text(run.get("mode")) or "per-user",
-        version=_text(run.get("version")),
-        dry_run=dry_run,
-        changed_only=run.get("changed_only") is True,
-        limit=_whole_number(run.get("limit")),
-        rows=rows,
-        counts=counts,
-        requests=_count(summary, "requests"),
-        retries=_count(summary, "retries"),
-        rate_limited_s=_number(summary.get("rate_limited_seconds")) or 0.0,
-        endpoints=_endpoints(summary.get("endpoints")),
+        started_at=_moment(run.started_at),
+        duration_s=run.duration_seconds,
+        sending_s=run.sending_seconds,
+        exit_status=run.exit_status,
+        error=_text(run.error),
+        mode=_text(run.mode),
+        version=_text(run.version),
+        dry_run=run.dry_run,
+        changed_only=run.changed_only,
+        limit=run.limit,
+        rows=summary.total,
+        counts=_counts(summary, dry_run=run.dry_run),
+        requests=summary.requests,
+        retries=summary.retries,
+        rate_limited_s=summary.rate_limited_seconds,
+        # A row's user goes out before its event.
+        endpoints=dict(
+            sorted(summary.endpoints.items(), key=lambda item: not item[0].startswith("users/"))
+        ),
     )
 
 
-def _endpoints(value: object) -> dict[str, Endpoint]:
-    """Return what there is to know of each endpoint; older files say nothing."""
-    endpoints = {}
-    # A row's user goes out before its event.
-    for name, facts in sorted(_items(value), key=lambda item: not item[0].startswith("users/")):
-        latencies = {
-            key: _number(seconds) for key, seconds in _items(_get(facts, "latency_seconds"))
-        }
-        endpoints[name] = Endpoint(
-            requests=_whole_number(_get(facts, "requests")) or 0,
-            answers={key: _whole_number(n) or 0 for key, n in _items(_get(facts, "answers"))},
-            latency_s={key: value for key, value in latencies.items() if value is not None},
-        )
-    return endpoints
+def _counts(summary: Summary, *, dry_run: bool) -> dict[RowStatus, int]:
+    counts = {status: getattr(summary, name) for status, name in COUNTERS.items()}
+    if dry_run and not counts[RowStatus.PLANNED]:  # which older versions did not count
+        counts[RowStatus.PLANNED] = max(0, summary.total - sum(counts.values()))
+    return counts
 
 
-def _failed_row(row: Mapping[str, Any]) -> FailedRow:
-    users_update, events_track = row["users_update"], row["events_track"]
-    update_arrived = users_update["status"] in _ARRIVED
-    call = events_track if update_arrived else users_update
+def _failed_row(row: ResultRow) -> FailedRow:
+    update_arrived = row.users_update.status in ARRIVED
+    call = row.events_track if update_arrived else row.users_update
     return FailedRow(
-        customer_id=_text(row.get("customer_id")),
-        email=_text(row.get("email")),
-        outcome=row["outcome"],
+        customer_id=_text(row.customer_id),
+        email=_text(row.email),
+        outcome=row.outcome,
         call="events/track" if update_arrived else "users/update",
-        status=_text(call["status"]),
-        http_status=_whole_number(call.get("http_status")),
-        code=_text(call.get("code")),
-        attempts=_whole_number(call.get("attempts")) or 0,
-        message=_text(call.get("message")),
+        status=_text(call.status),
+        http_status=call.http_status,
+        code=_text(call.code),
+        attempts=call.attempts,
+        message=_text(call.message),
     )
 
 
@@ -247,34 +224,10 @@ def _object(document: Mapping[str, Any], name: str) -> dict[str, Any]:
     return value
 
 
-def _items(value: object) -> list[tuple[str, Any]]:
-    return list(value.items()) if isinstance(value, dict) else []
-
-
-def _get(value: object, name: str) -> object:
-    return value.get(name) if isinstance(value, dict) else None
-
-
-def _moment(value: object) -> datetime:
-    moment = datetime.fromisoformat(str(value))
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
 
 
-def _number(value: object) -> float | None:
-    """Return a number that can be drawn; None for anything else, NaN and infinity included."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if math.isfinite(value) and 0 <= value < 1e12 else None
-
-
-def _whole_number(value: object) -> int | None:
-    number = _number(value)
-    return None if number is None else int(number)
-
-
-def _count(summary: Mapping[str, Any], name: str) -> int:
-    return _whole_number(summary.get(name)) or 0
-
-
 def _text(value: object) -> str:
-    return "" if value is None else str(value)[:300]
+    return "" if value is None else str(value)[:_TEXT_LENGTH]

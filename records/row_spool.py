@@ -3,11 +3,16 @@
 import pickle
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from records.exit_statuses import RunError
 from records.outcomes import Row
+
+
+class SpoolError(RunError):
+    """The rows cannot be kept on disk. The message says where and why."""
 
 
 class RowSpool:
@@ -17,34 +22,47 @@ class RowSpool:
     ends. It is made in *folder*, by default the system's for temporary files.
 
     Raises (also when rows are added):
-        OSError: the folder cannot be written, or the disk is full.
+        SpoolError: the folder cannot be written, or the disk is full.
 
     """
 
     def __init__(self, columns: Sequence[str], folder: Path | None = None) -> None:
         self._columns = tuple(columns)
-        self._file = tempfile.TemporaryFile(dir=folder, buffering=1 << 20)  # noqa: SIM115 - closed by close()
+        self._folder = folder
         self._length = 0
+        with self._explained():
+            self._file = tempfile.TemporaryFile(dir=folder, buffering=1 << 20)  # noqa: SIM115 - closed by close()
 
     def extend(self, rows: Sequence[Sequence[Any]]) -> None:
         """Append *rows*, each the values of the columns. Not while iterating."""
-        # Pickle keeps every type that the connector can return; the file is ours alone.
-        pickle.dump(rows, self._file, pickle.HIGHEST_PROTOCOL)
+        with self._explained():
+            # Pickle keeps every type that the connector can return; the file is ours alone.
+            pickle.dump(rows, self._file, pickle.HIGHEST_PROTOCOL)
         self._length += len(rows)
 
     def flush(self) -> None:
         """Write what is still in memory, so that a full disk is noticed now and not later."""
-        self._file.flush()
+        with self._explained():
+            self._file.flush()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn the system's errors into ours."""
+        try:
+            yield
+        except OSError as error:
+            where = f"RESULTS_DIR {self._folder}" if self._folder else "a temporary file"
+            raise SpoolError(f"The rows cannot be kept in {where}: {error.strerror}") from None
 
     def __len__(self) -> int:
         return self._length
 
     def __iter__(self) -> Iterator[Row]:
         self._file.seek(0)
-        left = self._length
-        while left:
+        remaining = self._length
+        while remaining:
             rows = pickle.load(self._file)  # noqa: S301 - written above, readable by nobody else
-            left -= len(rows)
+            remaining -= len(rows)
             for row in rows:
                 yield dict(zip(self._columns, row, strict=True))
 

@@ -1,14 +1,20 @@
-"""Rows of Query 2 for the tests."""
+"""Rows of Query 2 for the tests, and what delivers them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from delivery.planner import Plan
-from iterable_api.payloads import Payloads, RowError
+from delivery.pipeline import deliver
+from delivery.planner import Planner
+from delivery.recorder import Recorder
+from delivery.stopping import Stop
+from delivery.worker_pool import Batch, WorkerPool
+from iterable_api.payloads import Payloads
 from records.delivery_ledger import DeliveryLedger
-from records.outcomes import Row, Task, refused_row
+from records.outcomes import PreparedRow, Row, RowOutcome
+from records.results_writer import ResultsWriter
+from records.run import RunOptions, RunRecord
 
 
 def make_row(number: int = 1, **changes: Any) -> dict[str, Any]:
@@ -27,20 +33,9 @@ def make_row(number: int = 1, **changes: Any) -> dict[str, Any]:
     }
 
 
-def make_task(number: int = 1, **changes: Any) -> Task:
+def make_prepared(number: int = 1, **changes: Any) -> PreparedRow:
     """Return what is to be sent for ``make_row()``."""
-    return Payloads("db").task(make_row(number, **changes))
-
-
-def plan_all(rows: Sequence[Row]) -> Plan:
-    """Plan to send whatever can be sent, as a run without a ledger would."""
-    settled, tasks = [], []
-    for row in rows:
-        try:
-            tasks.append(Payloads("db").task(row))
-        except RowError as error:
-            settled.append(refused_row(row, str(error)))
-    return Plan(settled, tasks)
+    return Payloads("db").prepare(make_row(number, **changes))
 
 
 def open_ledger(
@@ -48,3 +43,35 @@ def open_ledger(
 ) -> DeliveryLedger:
     """Open a ledger for a destination."""
     return DeliveryLedger(path, url, key)
+
+
+def make_planner(
+    ledger: DeliveryLedger, *, changed_only: bool = False, dry_run: bool = False
+) -> Planner:
+    """Return a planner of the rows of ``make_row()``."""
+    return Planner(Payloads("db"), ledger, changed_only=changed_only, dry_run=dry_run)
+
+
+def deliver_rows(
+    folder: Path,
+    rows: Iterable[Row],
+    process: Callable[[Batch], list[RowOutcome]],
+    stop: Stop,
+    *,
+    workers: int = 1,
+    batch_size: int = 1,
+    head_start_s: float | None = None,
+) -> Iterator[RowOutcome]:
+    """Deliver *rows* as a run does, with its files in *folder*; by default one after another."""
+    run = RunRecord(RunOptions(), "1.0.0")
+    pool = WorkerPool(
+        process, stop, workers=workers, batch_size=batch_size, head_start_s=head_start_s
+    )
+    with (
+        open_ledger(folder / "state.sqlite3") as ledger,
+        ResultsWriter(folder, run.started_at) as results,
+    ):
+        recorder = Recorder(run, stop, ledger, results)
+        for outcomes in deliver(rows, make_planner(ledger), recorder, pool):
+            recorder.add(outcomes)
+            yield from outcomes

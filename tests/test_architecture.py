@@ -1,147 +1,197 @@
-"""What the documents promise of the house, held against the house."""
+"""The structure of the code: what stands where, and who may import whom."""
 
 import ast
 import re
-from pathlib import Path
+from functools import cache
 
 import pytest
-from dotenv import dotenv_values
 
-from configuration import command_line
-from configuration.settings import HERE, VARIABLES, Settings
-from tools.build import usage
+from configuration.settings import HERE
 
-README = (HERE / "README.md").read_text(encoding="utf-8")
-MODULES = {path.stem for path in HERE.glob("*.py")}
-SHARED_WORDS = {"logger_config", "outcomes"}
-# Who may import whom: rows go from top to bottom and never back.
-MAY_IMPORT = {
-    "main": MODULES | {"sandbox"},
-    "command_line": set(),
-    "settings": set(),
-    "db_connection": {"row_spool", "logger_config"},
-    "row_spool": {"outcomes"},
-    "payloads": {"outcomes"},
-    "delivery_ledger": {"outcomes"},
-    "planning": {"delivery_ledger", "outcomes", "payloads"},
-    "pacing": set(),
-    "tally": set(),
-    "transport": {"pacing"},
-    "iterable_client": {"pacing", "payloads", "tally", "transport", *SHARED_WORDS},
-    "stopping": {"outcomes"},
-    "delivery": {"outcomes", "planning", "stopping"},
-    "bulk_search": {"iterable_client", "outcomes", "payloads", "stopping"},
-    "bulk_delivery": {"bulk_search", "delivery", "iterable_client", "outcomes", "stopping"},
-    "outcomes": set(),
-    "results": {"outcomes"},
-    "recording": {
-        *("delivery", "delivery_ledger", "payloads", "planning", "results", "stopping"),
-        *SHARED_WORDS,
-    },
-    "progress": SHARED_WORDS,
-    "run_log": {"progress", "results", "stopping", *SHARED_WORDS},
-    "heartbeat": {"logger_config"},
-    "preflight": {
-        *("command_line", "db_connection", "delivery_ledger", "iterable_client", "payloads"),
-        *("run_log", "settings", "stopping", *SHARED_WORDS),
-    },
-    "metrics": set(),
-    "logger_config": set(),
-    "report": {"report_charts", "results_reader"},
-    "report_charts": set(),
-    "results_reader": set(),
+# From bottom to top. A module imports only what stands below its own layer, and its own package.
+LAYERS = (
+    {"logger_config"},
+    {"records"},
+    {"iterable_api", "monitoring"},
+    {"db_connection", "iterable_client"},
+    {"delivery"},
+    {"configuration"},
+    {"main"},
+)
+PROGRAMS = {"main", "db_connection", "iterable_client", "logger_config"}
+JOB = set().union(*LAYERS)
+PACKAGES = JOB - PROGRAMS
+FOLDERS = PACKAGES | {"benchmarks", "deploy", "docs", "requirements", "sandbox", "tests", "tools"}
+# The only modules that may import a library themselves.
+EDGES = {
+    "mysql": {"db_connection"},
+    "requests": {"iterable_api.transport", "monitoring.heartbeat"},
+    "urllib3": {"iterable_api.transport"},
+    "sqlite3": {"records.delivery_ledger"},
+    "dotenv": {"configuration.env_file"},
+    "pydantic": {"configuration.settings", "records.results_model"},
+    "prometheus_client": {"monitoring.metrics"},
+    "jinja2": {"monitoring.report"},
+    "tqdm": {"monitoring.progress"},
 }
+# What these never reach, not even through others.
+NEVER_REACHED = {
+    "db_connection": {"requests", "urllib3", "sqlite3", "pydantic"},
+    "iterable_client": {"mysql", "sqlite3", "pydantic"},
+    "logger_config": {"mysql", "requests", "sqlite3", "pydantic"},
+    "records": {"mysql", "requests", "urllib3"},
+    "iterable_api": {"mysql", "sqlite3", "pydantic"},
+    "monitoring": {"mysql", "sqlite3"},
+    "delivery": {"mysql", "pydantic", "dotenv"},
+}
+SOURCES = [path for name in PROGRAMS for path in [HERE / f"{name}.py"]] + [
+    path for package in sorted(PACKAGES) for path in sorted((HERE / package).rglob("*.py"))
+]
 
 
+def module_of(path):
+    """Return the dotted name of a source file."""
+    name = ".".join(path.relative_to(HERE).with_suffix("").parts)
+    return name.removesuffix(".__init__")
+
+
+MODULES = {module_of(path): path for path in SOURCES}
+
+
+@cache
+def tree(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
 def imports(path):
-    """Return the top-level names that a file imports, wherever in it."""
+    """Return every name that a file imports, wherever in it, as dotted as it can be."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
-            names |= {alias.name.partition(".")[0] for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            names.add((node.module or "").partition(".")[0])
-    return names
+            assert node.level == 0, f"{path} has a relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name if name in MODULES else name.rpartition(".")[0] or name for name in names}
+
+
+def top(name):
+    return name.partition(".")[0]
+
+
+def reached_from(module):
+    """Return the top-level names that a module imports, itself or through others."""
+    seen, found, waiting = set(), set(), [module]
+    while waiting:
+        current = waiting.pop()
+        if current in seen:
+            continue
+        seen.add(current)
+        # Importing a module runs its package's __init__ first.
+        waiting += [name for name in (top(current),) if name in MODULES]
+        for name in imports(MODULES[current]):
+            found.add(top(name))
+            waiting += [each for each in (name, top(name)) if each in MODULES]
+    return found
+
+
+def layer_of(name):
+    return next(n for n, layer in enumerate(LAYERS) if top(name) in layer)
+
+
+def test_at_the_top_are_four_programs_and_twelve_folders():
+    assert {path.stem for path in HERE.glob("*.py")} == PROGRAMS
+    visible = {p.name for p in HERE.iterdir() if p.is_dir() and not p.name.startswith((".", "_"))}
+    assert visible == FOLDERS
+    assert len(visible) <= 12
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
-def test_modules_import_only_what_stands_below_them(module):
-    assert imports(HERE / f"{module}.py") & (MODULES | {"sandbox", "tests"}) <= MAY_IMPORT[module]
+def test_a_module_imports_only_what_stands_below_it(module):
+    for name in imports(MODULES[module]):
+        if top(name) in JOB and top(name) != top(module):
+            assert layer_of(name) < layer_of(module), name
 
 
-@pytest.mark.parametrize("path", list((HERE / "sandbox").glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_a_module_reaches_nothing_above_it_through_others_either(module):
+    above = set().union(*LAYERS[layer_of(module) :]) - {top(module)}
+    assert not reached_from(module) & above
+    assert not reached_from(module) & {"tests", "tools", "benchmarks"}
+
+
+@pytest.mark.parametrize("module", sorted(MODULES.keys() - {"main"}))
+def test_only_main_knows_the_sandbox(module):
+    assert "sandbox" not in reached_from(module)
+
+
+@pytest.mark.parametrize("path", sorted((HERE / "sandbox").glob("*.py")), ids=lambda p: p.stem)
 def test_the_sandbox_knows_nothing_of_the_job(path):
-    assert not imports(path) & (MODULES | {"tests"})
+    assert not {top(name) for name in imports(path)} & (JOB | {"tests"})
+
+
+@pytest.mark.parametrize("library", EDGES)
+def test_each_library_has_its_place(library):
+    users = {m for m, path in MODULES.items() if library in map(top, imports(path))}
+    assert users == EDGES[library]
+
+
+@pytest.mark.parametrize("module", sorted(m for m in MODULES if top(m) in NEVER_REACHED))
+def test_what_a_module_never_reaches(module):
+    if module == "records.results_model" or "records.results_model" in imports(MODULES[module]):
+        pytest.skip("reads results files back, for the report alone")
+    reports = {"monitoring.report", "monitoring.report_history"}
+    allowed = {"sqlite3"} if top(module) in {"records", "delivery"} or module in reports else set()
+    assert not reached_from(module) & (NEVER_REACHED[top(module)] - allowed)
+
+
+def test_nothing_is_imported_by_a_name_made_at_run_time():
+    for path in SOURCES:
+        assert not re.search(r"__import__|importlib", path.read_text(encoding="utf-8")), path
+
+
+def test_only_the_settings_and_main_read_the_environment():
+    readers = {m for m, path in MODULES.items() if "os.environ" in path.read_text("utf-8")}
+    assert {top(module) for module in readers} <= {"main", "configuration"}
+
+
+def test_nobody_but_main_exits():
+    for module, path in MODULES.items():
+        assert module == "main" or "sys.exit" not in path.read_text(encoding="utf-8")
+
+
+def functions(module):
+    return [n for n in ast.walk(tree(MODULES[module])) if isinstance(n, ast.FunctionDef)]
+
+
+def test_the_six_steps_stand_in_one_function_in_their_order():
+    (job,) = [f for f in functions("main") if "[STEP" in ast.unparse(f)]
+    assert job.name == "run_integration"
+    assert re.findall(r"\[STEP (\d)\]", ast.unparse(job)) == list("123456")
+    assert {f.name for f in functions("main")} >= {"load_environment_variables", "main"}
 
 
 @pytest.mark.parametrize(
-    ("library", "modules"),
-    [
-        ("mysql", {"db_connection"}),
-        # The modules that do HTTP.
-        ("requests", {"iterable_client", "transport", "heartbeat"}),
-        ("sqlite3", {"delivery_ledger"}),
-        ("dotenv", {"settings"}),
-        ("pydantic", {"settings"}),
-        ("prometheus_client", {"metrics"}),
-        ("jinja2", {"report"}),
-    ],
+    ("module", "most"), [("main", 180), ("db_connection", 300), ("iterable_client", 300)]
 )
-def test_each_library_has_its_rooms(library, modules):
-    assert {name for name in MODULES if library in imports(HERE / f"{name}.py")} == modules
+def test_a_program_stays_short(module, most):
+    assert len(MODULES[module].read_text(encoding="utf-8").splitlines()) <= most
 
 
-def test_only_settings_and_main_read_the_environment():
-    readers = [n for n in MODULES if "os.environ" in (HERE / f"{n}.py").read_text(encoding="utf-8")]
-    assert sorted(readers) == ["main", "settings"]
+def test_what_ends_a_run_is_caught_in_one_place():
+    catchers = [
+        module
+        for module, path in MODULES.items()
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.ExceptHandler)
+        and node.type
+        and "RunError" in ast.unparse(node.type)
+    ]
+    assert catchers == ["main"]
 
 
-def test_only_main_prints_and_nobody_but_main_exits():
-    for module in MODULES - {"main"}:
-        assert "sys.exit" not in (HERE / f"{module}.py").read_text(encoding="utf-8")
-
-
-def test_env_example_has_every_variable_with_its_default(tmp_path):
-    text = (HERE / ".env.example").read_text(encoding="utf-8")
-    everything = tmp_path / "env"
-    everything.write_text(re.sub(r"^# ([A-Z_]+=)", r"\1", text, flags=re.MULTILINE))
-    given = dotenv_values(everything)
-    assert set(given) == set(VARIABLES)
-    for name, value in given.items():
-        default = Settings.model_fields[name.lower()].get_default()
-        if value and not Settings.model_fields[name.lower()].is_required():
-            shown = default.relative_to(HERE) if isinstance(default, Path) else default
-            assert str(shown) == value, name
-
-
-def test_env_example_explains_every_variable():
-    text = (HERE / ".env.example").read_text(encoding="utf-8")
-    for group in text.split("\n\n")[1:]:
-        assert group.startswith("# "), group
-
-
-@pytest.mark.parametrize("name", VARIABLES)
-def test_the_readme_names_every_variable(name):
-    assert f"`{name}`" in README
-
-
-def test_the_readme_shows_the_help_as_it_is():
-    assert usage() in README
-
-
-@pytest.mark.parametrize("module", sorted(MODULES))
-def test_contributing_has_a_row_for_every_module(module):
-    text = (HERE / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    assert text.count(f"\n| `{module}.py` | ") == 1
-
-
-@pytest.mark.parametrize("status", command_line.ExitStatus)
-def test_the_readme_names_every_exit_status(status):
-    assert f"\n  {status:<4} {command_line.MEANINGS[status]}\n" in README
-
-
-def test_the_readme_gives_every_dependency_its_reason():
-    for file in HERE.glob("requirements*.txt"):
-        text = file.read_text(encoding="utf-8")
-        for name in re.findall(r"^([\w-]+)==", text, flags=re.MULTILINE):
-            assert re.search(rf"^\| `{name}` \| \w+", README, flags=re.MULTILINE), name
+def test_a_runs_record_is_written_in_two_modules_at_most():
+    changing = r"\brun\.(?:\w+(?:, \w+)* = |set_query\(|begin\(|count\(|sent\(|fail\(|finish\()"
+    writers = {m for m, path in MODULES.items() if re.search(changing, path.read_text("utf-8"))}
+    assert writers <= {"main", "delivery.recorder"}

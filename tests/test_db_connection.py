@@ -16,6 +16,8 @@ import trustme
 import db_connection
 from db_connection import JOB_COLUMNS, DatabaseConnection, DatabaseError, load_query
 from iterable_api.payloads import Payloads
+from records.exit_statuses import ExitStatus, RunError
+from records.row_spool import SpoolError
 from sandbox.database import PrivateDatabase, run_script
 from tests.conftest import local_servers
 from tests.rows import make_row
@@ -209,6 +211,13 @@ def test_a_query_without_the_jobs_columns_is_refused_before_anything_is_sent(dat
 
 
 @pytest.mark.database
+def test_rows_that_cannot_be_kept_are_an_error_of_the_disks(database, tmp_path):
+    nowhere = pytest.raises(SpoolError, match="nowhere")
+    with connection_to(database.settings) as connection, nowhere:
+        connection.get_pro_users_recent_engagement(folder=tmp_path / "nowhere")
+
+
+@pytest.mark.database
 def test_the_server_ends_a_query_that_runs_too_long(database):
     if "seekdb" in database.version:
         pytest.skip("this server does not enforce max_execution_time")
@@ -363,11 +372,20 @@ def test_a_query_needs_a_connection():
     connection.disconnect()
 
 
-def test_a_query_is_found_by_its_comment(tmp_path):
+@pytest.fixture
+def queries_file(tmp_path, monkeypatch):
+    """Return the path of a file that the queries are read from; it is not there yet."""
     path = tmp_path / "queries.sql"
-    path.write_text("USE x;\n-- Query 1: a\nSELECT 1;\n-- Query 2: b\n-- as Query 1\nSELECT 2;\n\n")
-    assert load_query(1, path) == "SELECT 1"
-    assert load_query(2, path) == "-- as Query 1\nSELECT 2"
+    monkeypatch.setattr(db_connection, "QUERIES_FILE", path)
+    return path
+
+
+def test_a_query_is_found_by_its_comment(queries_file):
+    queries_file.write_text(
+        "USE x;\n-- Query 1: a\nSELECT 1;\n-- Query 2: b\n-- as Query 1\nSELECT 2;\n\n"
+    )
+    assert load_query(1) == "SELECT 1"
+    assert load_query(2) == "-- as Query 1\nSELECT 2"
 
 
 @pytest.mark.parametrize(
@@ -379,10 +397,9 @@ def test_a_query_is_found_by_its_comment(tmp_path):
         ("with x as (select 1) select * from x;", None),
     ],
 )
-def test_a_semicolon_in_text_or_in_a_comment_ends_no_query(tmp_path, text, sql):
-    path = tmp_path / "queries.sql"
-    path.write_text(f"-- Query 2: b\n{text}", encoding="utf-8-sig")
-    assert load_query(2, path) == (sql or text.rstrip(";").strip())
+def test_a_semicolon_in_text_or_in_a_comment_ends_no_query(queries_file, text, sql):
+    queries_file.write_text(f"-- Query 2: b\n{text}", encoding="utf-8-sig")
+    assert load_query(2) == (sql or text.rstrip(";").strip())
 
 
 @pytest.mark.parametrize(
@@ -400,27 +417,35 @@ def test_a_semicolon_in_text_or_in_a_comment_ends_no_query(tmp_path, text, sql):
         ("SELECT 1 /*!50000 INTO DUMPFILE '/tmp/x' */", "must return its rows, not write them"),
     ],
 )
-def test_a_query_that_does_not_only_read_is_refused_by_name(tmp_path, text, told):
-    path = tmp_path / "phase2_queries.sql"
-    path.write_text(f"-- Query 2: b\n{text}\n-- Query 3: c\nSELECT 3;")
-    with pytest.raises(DatabaseError, match=rf"^Query 2 in phase2_queries.sql {told}"):
-        load_query(2, path)
+def test_a_query_that_does_not_only_read_is_refused_by_name(queries_file, text, told):
+    queries_file.write_text(f"-- Query 2: b\n{text}\n-- Query 3: c\nSELECT 3;")
+    with pytest.raises(DatabaseError, match=rf"^Query 2 in queries.sql {told}"):
+        load_query(2)
 
 
 @pytest.mark.parametrize(
     "text", ["", "-- Query two: b\nSELECT 2;", 2 * "-- Query 2: b\nSELECT 2;\n"]
 )
-def test_a_query_that_is_not_there_once_is_an_error(tmp_path, text):
-    path = tmp_path / "queries.sql"
-    path.write_text(text)
+def test_a_query_that_is_not_there_once_is_an_error(queries_file, text):
+    queries_file.write_text(text)
     with pytest.raises(DatabaseError, match=r"must have one line '-- Query 2: \.\.\.'"):
-        load_query(2, path)
+        load_query(2)
 
 
-def test_a_query_file_that_cannot_be_read_is_named(tmp_path):
-    with pytest.raises(DatabaseError, match=r"nowhere\.sql cannot be read: No such file"):
-        load_query(2, tmp_path / "nowhere.sql")
-    path = tmp_path / "queries.sql"
-    path.write_bytes(b"-- Query 2: caf\xe9\nSELECT 2;")
+def test_a_file_that_ends_with_the_querys_comment_has_an_empty_query(queries_file):
+    queries_file.write_text("-- Query 2: b")
+    with pytest.raises(DatabaseError, match="is empty"):
+        load_query(2)
+
+
+def test_a_query_file_that_cannot_be_read_is_named(queries_file):
+    with pytest.raises(DatabaseError, match=r"queries\.sql cannot be read: No such file"):
+        load_query(2)
+    queries_file.write_bytes(b"-- Query 2: caf\xe9\nSELECT 2;")
     with pytest.raises(DatabaseError, match=r"queries\.sql is not UTF-8"):
-        load_query(2, path)
+        load_query(2)
+
+
+def test_what_the_database_does_ends_a_run_with_the_databases_status():
+    assert issubclass(DatabaseError, RunError)
+    assert DatabaseError("no").status is ExitStatus.DATABASE

@@ -4,13 +4,16 @@ import json
 import socket
 import threading
 import time
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
+from typing import Any
 
 import pytest
 
+import iterable_client
+from iterable_api import transport
+from iterable_api.answers import Repeat
 from iterable_api.payloads import Payloads
-from iterable_client import IterableClient, backoff_s, retry_after_s
+from iterable_api.transport import Response
+from iterable_client import IterableClient
 from records.outcomes import CallStatus, RowStatus
 from sandbox.faults import Fault
 from tests.rows import make_row
@@ -26,14 +29,19 @@ HTML = "<html><head><title>Action not found</title></head></html>"
 
 @pytest.fixture
 def client(iterable):
-    return client_for(iterable)
+    with client_for(iterable) as client:
+        yield client
 
 
 def client_for(iterable, **options):
-    options = {"max_attempts": 3, "time_scale": 0.001, "timeout_s": 5.0} | options
-    return IterableClient(
-        "test-key", iterable.url, payloads=Payloads("iterable_challenge"), **options
-    )
+    defaults: dict[str, Any] = {"max_attempts": 3, "wait": short_wait, "timeout_s": 5.0}
+    payloads = Payloads("iterable_challenge")
+    return IterableClient("test-key", iterable.url, payloads=payloads, **(defaults | options))
+
+
+def short_wait(seconds):
+    time.sleep(seconds / 1000)
+    return False
 
 
 def update(client):
@@ -226,18 +234,19 @@ def test_a_rate_limit_uses_up_no_attempt(client, iterable):
     assert client.rate_limited_seconds > 0
 
 
-def test_a_rate_limit_without_end_ends_the_call(iterable):
+def test_a_rate_limit_without_end_ends_the_call(client, iterable, monkeypatch):
+    monkeypatch.setattr(iterable_client, "RATE_LIMIT_PATIENCE_S", 0.03)
     iterable.set_faults(Fault("rate_limited"))
-    outcome = update(client_for(iterable, time_scale=1e-4))
+    outcome = update(client)
     assert (outcome.status, outcome.http_status) == (UNAVAILABLE, 429)
     assert outcome.attempts > 1
 
 
-def test_the_servers_retry_after_is_obeyed(iterable):
-    iterable.set_faults(Fault("rate_limited", retry_after=7, times=1))
-    began = time.monotonic()
-    assert update(client_for(iterable, time_scale=0.01)).attempts == 2
-    assert time.monotonic() - began >= 0.07
+def test_the_servers_retry_after_is_obeyed(client, iterable):
+    iterable.set_faults(Fault("rate_limited", headers={"Retry-After": "0.07"}, times=1))
+    began_s = time.monotonic()
+    assert update(client).attempts == 2
+    assert time.monotonic() - began_s >= 0.07
 
 
 def test_no_answer_is_unknown_not_failed(iterable):
@@ -256,8 +265,9 @@ def test_a_server_that_is_not_there_is_unavailable():
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
-        outcome = update(IterableClient("key", url, max_attempts=2, time_scale=0.001))
+        outcome = update(IterableClient("key", url, max_attempts=2, wait=short_wait))
     assert (outcome.status, outcome.attempts) == (UNAVAILABLE, 2)
+    assert outcome.message == "NewConnectionError"
 
 
 def test_a_name_that_does_not_resolve_is_unavailable():
@@ -278,52 +288,62 @@ def test_a_redirect_does_not_carry_the_key_away(client, iterable):
     assert "ITERABLE_API_BASE_URL" in outcome.message
 
 
-def test_proxies_and_netrc_of_the_environment_are_not_used(iterable, monkeypatch, tmp_path):
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
-    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
-    (tmp_path / "netrc").write_text("machine 127.0.0.1 login a password b\n")
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    assert update(client_for(iterable)).status is DELIVERED
-    assert "authorization" not in iterable.requests[0].headers
-
-
 def test_a_stop_ends_the_waiting_and_the_call_is_told_as_it_stands(iterable):
     iterable.set_faults(Fault("server_error"))
     stop = threading.Event()
     stop.set()
-    outcome = update(client_for(iterable, wait=stop.wait, time_scale=1000.0, max_attempts=5))
+    outcome = update(client_for(iterable, wait=stop.wait, max_attempts=5))
     assert (outcome.status, outcome.attempts) == (UNAVAILABLE, 1)
 
 
-def test_backoff_doubles_with_full_jitter_up_to_32_seconds():
-    for attempt, longest in [(1, 1), (2, 2), (3, 4), (6, 32), (7, 32), (5000, 32)]:
-        waits = [backoff_s(attempt) for _ in range(300)]
-        assert 0 <= min(waits) < longest / 4
-        assert longest * 3 / 4 < max(waits) <= longest
-
-
-@pytest.mark.parametrize(
-    ("header", "seconds"),
-    [
-        (None, None),
-        ("soon", None),
-        ("", None),
-        ("7", 7.0),
-        ("0", 0.0),
-        ("-5", 0.0),
-        ("86400", 60.0),
-        ("nan", 60.0),
-        ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
-        pytest.param(format_datetime(datetime.now(UTC) + timedelta(days=1)), 60.0, id="tomorrow"),
-    ],
-)
-def test_retry_after_is_read_and_capped(header, seconds):
-    assert retry_after_s(header) == seconds
-
-
-def test_an_answer_that_trickles_in_is_given_up(iterable):
+def test_an_answer_that_trickles_in_is_given_up(iterable, monkeypatch):
+    monkeypatch.setattr(transport, "WATCH_INTERVAL_S", 0.05)
     iterable.set_faults(Fault("drip", seconds=20))
-    client = IterableClient("key", iterable.url, timeout_s=0.6, max_attempts=1)
     began_s = time.monotonic()
-    assert client.update_user("a@example.com", {}).status is UNKNOWN
+    assert update(client_for(iterable, timeout_s=0.4, max_attempts=1)).status is UNKNOWN
     assert time.monotonic() - began_s < 5
+
+
+def test_a_refused_key_ends_the_calls_that_have_not_been_sent(client, iterable):
+    iterable.set_faults(Fault("unauthorized"))
+    assert update(client).key_refused
+    outcome = client.process_user_record(make_row())
+    assert (outcome.users_update.status, outcome.attempted) == (NOT_SENT, False)
+    assert len(iterable.requests) == 1
+
+
+def test_a_closed_client_sends_nothing(iterable):
+    with client_for(iterable) as client:
+        assert update(client).status is DELIVERED
+    assert update(client).status is NOT_SENT
+    assert len(iterable.requests) == 1
+
+
+def test_an_answer_is_judged_by_the_table(client):
+    response = Response(429, {}, envelope("RateLimitExceeded", "Slow down").encode())
+    answer = client._handle_response(response)
+    assert (answer.outcome.status, answer.repeat) == (UNAVAILABLE, Repeat.THROTTLE)
+    assert answer.outcome.message == "Slow down"
+    assert answer.document["code"] == "RateLimitExceeded"
+
+
+def test_bulk_calls_send_the_bodies_in_one_request(client, iterable):
+    bodies = [json.dumps({"email": f"user{n}@example.com"}).encode() for n in range(3)]
+    answer = client.update_users(bodies)
+    assert (answer.outcome.status, answer.document["successCount"]) == (DELIVERED, 3)
+    events = [json.dumps({"email": "user1@example.com", "eventName": "e"}).encode()] * 2
+    assert client.track_events(events).document["successCount"] == 2
+    assert [request.path for request in iterable.requests] == [
+        "/api/users/bulkUpdate",
+        "/api/events/trackBulk",
+    ]
+
+
+def test_requests_and_those_that_repeated_another_are_counted(client, iterable):
+    iterable.set_faults(Fault("server_error", times=2))
+    client.process_user_record(make_row())
+    counted = client.statistics.to_json()
+    assert counted["users/update"]["requests"] == 3
+    assert counted["users/update"]["answers"] == {"200": 1, "500": 2}
+    assert counted["events/track"]["requests"] == 1
+    assert client.retries == 2

@@ -358,13 +358,13 @@ def test_a_signal_during_the_read_ends_the_run_with_nothing_sent(job, tmp_path, 
 def test_a_bug_keeps_its_traceback_and_the_results_so_far(job, monkeypatch, capsys):
     monkeypatch.setenv("ITERABLE_WORKERS", "1")
 
-    def broken(self, task):
-        if task.email == USERS[1]:
+    def broken(self, prepared):
+        if prepared.email == USERS[1]:
             raise ZeroDivisionError
-        return process_task(self, task)
+        return process_prepared(self, prepared)
 
-    process_task = iterable_client.IterableClient.process_task
-    monkeypatch.setattr(iterable_client.IterableClient, "process_task", broken)
+    process_prepared = iterable_client.IterableClient.process_prepared
+    monkeypatch.setattr(iterable_client.IterableClient, "process_prepared", broken)
     for name, value in job.environ.items():
         monkeypatch.setenv(name, value)
     umask = os.umask(0o077)

@@ -187,7 +187,7 @@ def test_query_1_ranks_what_query_2_picks_and_query_3_sums_up(database):
 
 def test_query_2_reads_page_views_from_the_covering_index_alone(database):
     if database.server.kind == "seekdb":
-        pytest.skip("its EXPLAIN is a language of its own")
+        pytest.skip("this server shows its execution plans in a form of its own")
     # Some thousand users and eight views of each, spread over 90 days and 6 pages.
     database.execute(
         "INSERT INTO customers (email, plan_type)"
@@ -204,9 +204,9 @@ def test_query_2_reads_page_views_from_the_covering_index_alone(database):
     database.execute("ANALYZE TABLE customers, page_views")
     with database.connect() as connection, connection.cursor(dictionary=True) as cursor:
         cursor.execute(f"EXPLAIN FORMAT=TRADITIONAL {query(database, 2)}")
-        [plan] = [row for row in cursor.fetchall() if row["table"] == "pv"]
-    assert (plan["type"], plan["key"]) == ("range", "ix_page_views_recent")
-    assert "Using index" in plan["Extra"].split("; ")
+        [access] = [row for row in cursor.fetchall() if row["table"] == "pv"]
+    assert (access["type"], access["key"]) == ("range", "ix_page_views_recent")
+    assert "Using index" in access["Extra"].split("; ")
 
 
 def mysql_client(kind: str) -> str | None:

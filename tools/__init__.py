@@ -1,1 +1,1 @@
-"""Documents to hold, and what writes what code can show of them."""
+"""What writes the documents, and holds them to the code."""

@@ -4,9 +4,9 @@
     what this program writes
     <!-- end -->
 
-It also writes SAMPLE_RESULTS.json, and the help text into README.md. Everything comes from the code
-and from one real run against a private database and a local Iterable; tests/tools/test_docs.py
-fails when what is written is not what would be written now.
+It also writes SAMPLE_RESULTS.json and results.schema.json, and the help text into README.md. All
+of it comes from the code and from one real run against a private database and a local Iterable;
+tests/tools/test_docs.py fails when what is written is not what would be written now.
 """
 
 import json
@@ -19,9 +19,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from configuration.command_line import MEANINGS
 from db_connection import JOB_QUERY, load_query
-from iterable_client import LIMITS_PER_S
+from iterable_api.endpoints import LIMITS_PER_S
+from records.exit_statuses import MEANINGS
+from records.results_model import json_schema
 from sandbox.database import PrivateDatabase
 from sandbox.iterable import IterableSandbox
 from tools import structure
@@ -51,6 +52,8 @@ def current_texts(blocks: Mapping[str, str]) -> Iterator[tuple[Path, str]]:
     """Yield each document and the text that it should have, as far as *blocks* tell."""
     if "sample" in blocks:
         yield SAMPLE, blocks["sample"]
+    if "results_schema" in blocks:
+        yield SCHEMA, blocks["results_schema"]
     for path in sorted(DOCS.glob("*.md")):
         yield path, fill(path.read_text(encoding="utf-8"), blocks)
     if "help" in blocks:
@@ -83,6 +86,7 @@ def static_blocks() -> dict[str, str]:
         "limits": limits(),
         "performance": performance(),
         "fields": fields(),
+        "results_schema": json.dumps(json_schema(), indent=2) + "\n",
         "query": query(),
         "help": f"```text\n{usage()}\n```",
     }
@@ -135,7 +139,7 @@ def query() -> str:
 
 def statuses() -> str:
     """Return the exit statuses as a table."""
-    rows = [f"| {status.value} | {meaning} |" for status, meaning in MEANINGS.items()]
+    rows = [f"| {status.value} | {meaning.summary} |" for status, meaning in MEANINGS.items()]
     return "\n".join(["| exit status | meaning |", "| ---: | --- |", *rows])
 
 
@@ -162,7 +166,7 @@ def performance() -> str:
 
 def fields() -> str:
     """Return the fields of a results file as a table, out of its JSON Schema."""
-    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    schema = json_schema()
     lines = ["| field | type | meaning |", "| --- | --- | --- |"]
     seen = set()
     for path, field in _fields(schema, schema, ""):
@@ -180,28 +184,22 @@ def _fields(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the path and the schema of every field below *node*."""
     for name, field in node.get("properties", {}).items():
-        found, path = resolve(schema, field), f"{before}{name}"
+        found, path = _resolved(schema, field), f"{before}{name}"
         yield path, found
         if "items" in found:
-            yield from _fields(schema, resolve(schema, found["items"]), f"{path}[].")
+            yield from _fields(schema, _resolved(schema, found["items"]), f"{path}[].")
         elif "properties" in found:
             yield from _fields(schema, found, f"{path}.")
         elif "$ref" in (more := found.get("additionalProperties", {})):
-            yield from _fields(schema, resolve(schema, more), f"{path}.*.")
+            yield from _fields(schema, _resolved(schema, more), f"{path}.*.")
 
 
-def resolve(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
-    """Return *node* with what it refers to; what it says itself wins or, of fields, is added."""
+def _resolved(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
+    """Return *node* with what it refers to; what it says itself wins."""
     if "$ref" not in node:
         return node
-    target = schema
-    for name in node["$ref"].removeprefix("#/").split("/"):
-        target = target[name]
-    target = resolve(schema, target)
-    joined = target | {name: value for name, value in node.items() if name != "$ref"}
-    if "properties" in target:
-        joined["properties"] = target["properties"] | node.get("properties", {})
-    return joined
+    target: dict[str, Any] = schema["$defs"][node["$ref"].removeprefix("#/$defs/")]
+    return target | node
 
 
 def _type(field: dict[str, Any]) -> str:
@@ -209,6 +207,8 @@ def _type(field: dict[str, Any]) -> str:
         return "one of " + ", ".join(f"`{value}`" for value in field["enum"])
     if "const" in field:
         return f"`{field['const']}`"
+    if "anyOf" in field:
+        return " or ".join(map(_type, field["anyOf"]))
     kinds = field["type"] if isinstance(field["type"], list) else [field["type"]]
     return " or ".join(kinds)
 

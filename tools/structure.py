@@ -4,7 +4,6 @@ import ast
 import re
 import statistics
 import subprocess
-from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -25,18 +24,19 @@ SAID_HERE = {
     "docs/results.schema.json": "JSON Schema of the results file",
     "main.py": "The job in six steps, from the settings to the exit status",
     "requirements/demo.txt": "A database server for --demo where none is installed",
-    "report_template.html": "The page that report.py fills",
+    "monitoring/report_template.html": "The page that report.py fills",
 }
-# They use nearly everything, or everything uses them: in the graph they would hide the rest.
-LEFT_OUT_OF_GRAPH = {"main", "preflight", "outcomes", "logger_config"}
+PROGRAMS = ("main", "db_connection", "iterable_client", "logger_config")
+PACKAGES = ("configuration", "delivery", "iterable_api", "monitoring", "records")
 # What the sizes are told of, and where it is.
 AREAS = {
-    "the job": "*.py",
-    "its SQL": "*.sql",
-    "sandbox": "sandbox/*.py",
-    "tests": "tests/*.py",
-    "benchmarks": "benchmarks/*.py",
-    "docs": "docs/*.py",
+    "the four programs": ["*.py"],
+    "the packages below them": [f"{package}/*.py" for package in PACKAGES],
+    "SQL": ["*.sql"],
+    "sandbox": ["sandbox/*.py"],
+    "tests": ["tests/*.py", "tests/*/*.py"],
+    "benchmarks": ["benchmarks/*.py"],
+    "tools": ["tools/*.py"],
 }
 
 
@@ -72,9 +72,13 @@ def _branch(folder: Path, indent: str) -> Iterator[tuple[str, str]]:
         path = folder / name
         sign = "└── " if last else "├── "
         if _is_folder(path):
-            yield f"{indent}{sign}{name}/", ""
-            yield from _branch(path, indent + ("    " if last else "│   "))
-        else:
+            package = path / "__init__.py"
+            text = describe(package) if package in files() else SAID_HERE.get(f"{name}/", "")
+            yield f"{indent}{sign}{name}/", shorten(text)
+            # The tests mirror the packages.
+            if name != "tests":
+                yield from _branch(path, indent + ("    " if last else "│   "))
+        elif name != "__init__.py":
             yield f"{indent}{sign}{name}", shorten(describe(path))
 
 
@@ -118,53 +122,44 @@ def shorten(text: str) -> str:
         cuts = [match.start() for match in re.finditer(ends, text[:WIDTH])]
         if cuts and cuts[-1] > 20:
             return text[: cuts[-1]]
-    raise ValueError(f"too long for a line of the tree: {text!r}; add a line to SAID_HERE")
+    return text[:WIDTH].rpartition(" ")[0] + " …"
 
 
 def imports() -> dict[str, list[str]]:
-    """Return which of the job's modules each of them imports, wherever in it."""
-    modules = {path.stem for path in files() if path.suffix == ".py" and len(path.parts) == 1}
-    found = {}
-    for module in sorted(modules):
-        nodes = list(ast.walk(parsed(Path(f"{module}.py"))))
-        names = {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
-        names |= {a.name for node in nodes if isinstance(node, ast.Import) for a in node.names}
-        found[module] = sorted(modules & {str(name).partition(".")[0] for name in names})
-    return found
+    """Return which of the job's programs and packages each of them imports, wherever in it."""
+    places = (*PROGRAMS, *PACKAGES)
+    found: dict[str, set[str]] = {place: set() for place in places}
+    for path in files():
+        place = path.parts[0].removesuffix(".py")
+        if path.suffix == ".py" and place in found:
+            nodes = list(ast.walk(parsed(path)))
+            names = {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)}
+            names |= {a.name for node in nodes if isinstance(node, ast.Import) for a in node.names}
+            found[place] |= {name.partition(".")[0] for name in names}
+    return {place: [each for each in places if each in found[place] - {place}] for place in places}
 
 
 def dependencies() -> str:
-    """Return the imports between the job's modules as a graph and as a table."""
-    uses, users = imports(), defaultdict(list)
-    for module, used in uses.items():
-        for name in used:
-            users[name].append(module)
-    graph = ["```mermaid", "flowchart LR"]
-    for module, used in uses.items():
-        arrows = [name for name in used if name not in LEFT_OUT_OF_GRAPH]
-        if module not in LEFT_OUT_OF_GRAPH and arrows:
-            graph.append(f"    {module} --> {' & '.join(arrows)}")
-    table = ["| module | imports | is imported by |", "| --- | --- | --- |"]
-    for module, used in uses.items():
-        table.append(f"| `{module}` | {_names(used)} | {_names(users[module])} |")
-    left_out = _names(sorted(LEFT_OUT_OF_GRAPH))
-    said = f"Left out of the graph, because they would touch nearly everything: {left_out}."
-    return "\n".join([*graph, "```", "", said, "", *table])
-
-
-def _names(names: list[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names) or "–"
+    """Return the imports between the job's programs and packages as a graph."""
+    graph = ["```mermaid", "flowchart TB"]
+    for place, used in imports().items():
+        # Everything logs, so those arrows would only hide the others.
+        arrows = [name for name in used if name != "logger_config"]
+        if arrows:
+            graph.append(f"    {place} --> {' & '.join(arrows)}")
+    return "\n".join([*graph, "```"])
 
 
 def sizes() -> str:
     """Return the size of each area, lines to the nearest hundred, and of the job's functions."""
     table = ["| | files | lines |", "| --- | ---: | ---: |"]
-    for area, pattern in AREAS.items():
-        paths = [path for path in files() if path.match(pattern) and _same_depth(path, pattern)]
+    for area, patterns in AREAS.items():
+        paths = _matching(patterns)
         lines = sum(len((ROOT / path).read_text(encoding="utf-8").splitlines()) for path in paths)
         table.append(f"| {area} | {len(paths)} | {round(lines, -2):,} |")
-    lengths = sorted(_function_lengths("*.py"))
-    tests = sum(1 for name, _ in _functions("tests/*.py") if name.startswith("test_"))
+    job = AREAS["the four programs"] + AREAS["the packages below them"]
+    lengths = sorted(lines for _, lines in _functions(job))
+    tests = sum(1 for name, _ in _functions(AREAS["tests"]) if name.startswith("test_"))
     return "\n".join(
         [
             *table,
@@ -176,18 +171,19 @@ def sizes() -> str:
     )
 
 
-def _same_depth(path: Path, pattern: str) -> bool:
-    return len(path.parts) == len(Path(pattern).parts)
+def _matching(patterns: list[str]) -> list[Path]:
+    """Return the files of the patterns' own depth that match one of them."""
+    return [
+        path
+        for path in files()
+        for pattern in patterns
+        if path.match(pattern) and len(path.parts) == len(Path(pattern).parts)
+    ]
 
 
-def _functions(pattern: str) -> Iterator[tuple[str, int]]:
+def _functions(patterns: list[str]) -> Iterator[tuple[str, int]]:
     """Yield the name and the lines of every function of some files."""
-    for path in files():
-        if path.match(pattern) and _same_depth(path, pattern):
-            for node in ast.walk(parsed(path)):
-                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                    yield node.name, (node.end_lineno or 0) - node.lineno + 1
-
-
-def _function_lengths(pattern: str) -> list[int]:
-    return [lines for _, lines in _functions(pattern)]
+    for path in _matching(patterns):
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield node.name, (node.end_lineno or 0) - node.lineno + 1

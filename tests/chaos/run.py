@@ -99,10 +99,10 @@ def unrecorded_bound(run: Run) -> int:
     """Return of how many rows a run may leave no record: in flight, or done a moment ago."""
     if run.status != -signal.SIGKILL:
         return 0
-    # delivery.py lets so many parcels be under way; their outcomes are recorded as they come.
+    # delivery.py lets so many batches be under way; their outcomes are recorded as they come.
     if "--bulk" in run.flags:
-        return (bulk.WORKERS + worker_pool.READY) * BATCH
-    return WORKERS + worker_pool.READY
+        return (bulk.WORKERS + worker_pool.WAITING_BATCHES) * BATCH
+    return WORKERS + worker_pool.WAITING_BATCHES
 
 
 def kills(world: World, count: int = 200, rows: int = 5000) -> str:

@@ -29,7 +29,7 @@ BARE = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in
 END_LIMIT_S = 120.0
 MAX_MESSAGE = 3000
 OUTCOMES = ("successful", "partial_failures", "total_failures", "unchanged", "not_attempted")
-HELD = {"delivered", "unchanged"}
+ARRIVED = {"delivered", "unchanged"}
 
 
 class Broken(Exception):  # noqa: N818 - a promise was
@@ -328,9 +328,9 @@ class World:
         for row in rows:
             bodies = wanted[row["customer_id"]]
             calls = row["users_update"]["status"], row["events_track"]["status"]
-            if calls[0] in HELD:
+            if calls[0] in ARRIVED:
                 demand(bodies and held.has_user(bodies[0]), f"not held: {row}")
-            if calls[1] in HELD:
+            if calls[1] in ARRIVED:
                 demand(bodies and held.has_event(bodies[1]), f"not held: {row}")
                 event_id = row["events_track"]["event_id"]
                 demand(bodies and event_id == bodies[1]["id"], f"not its event: {row}")

@@ -1,1 +1,1 @@
-"""Tests of configuration."""
+"""Tests of the settings and of --check."""

@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 from configuration import settings
-from configuration.settings import SettingsError, exposed_files, load_environment_variables
+from configuration.settings import (
+    SettingsError,
+    exposed_files,
+    load_environment_variables,
+    load_results_dir,
+)
+from records.exit_statuses import ExitStatus, RunError
+from tests.conftest import ROOT
 
 GOOD = {
     "DB_HOST": "db.internal",
@@ -46,22 +53,6 @@ def test_the_real_environment_wins_over_the_file(tmp_path):
     env_file.write_text("".join(f"{name}={value}\n" for name, value in GOOD.items()))
     loaded = load_environment_variables(env_file, {"DB_HOST": "other"})
     assert (loaded.db_host, loaded.db_user) == ("other", "reader")
-
-
-@pytest.mark.parametrize("prefix", [b"", b"\xef\xbb\xbf"], ids=["plain", "byte order mark"])
-@pytest.mark.parametrize("end", [b"\n", b"\r\n"], ids=["LF", "CRLF"])
-def test_a_file_from_any_editor_is_read(tmp_path, prefix, end):
-    lines = [f"{name}={value}".encode() for name, value in GOOD.items()]
-    env_file = tmp_path / ".env"
-    env_file.write_bytes(prefix + b"# a comment" + end + end.join(lines) + end)
-    assert load_environment_variables(env_file, {}).db_host == "db.internal"
-
-
-def test_a_password_is_taken_as_it_is_written(tmp_path):
-    env_file = tmp_path / ".env"
-    env_file.write_text("DB_PASSWORD=' a b#c${HOME} '\n")
-    loaded = load_environment_variables(env_file, without("DB_PASSWORD"))
-    assert loaded.db_password.get_secret_value() == " a b#c${HOME} "
 
 
 def test_an_empty_password_is_allowed_and_an_absent_one_is_not():
@@ -222,37 +213,6 @@ def test_an_offset_west_of_greenwich():
     assert loaded.time_zone.utcoffset(None) == -timedelta(hours=5, minutes=30)
 
 
-@pytest.mark.parametrize(
-    ("line", "told"),
-    [
-        ("DB_HOTS=x", ".env line 2: DB_HOTS is no setting; did you mean DB_HOST?"),
-        ("PATH_TO_NOWHERE=x", ".env line 2: PATH_TO_NOWHERE is no setting"),
-        ("DB_HOST=again", ".env line 2: DB_HOST is set a second time"),
-        ("'unclosed", ".env line 2 is not NAME=value"),
-    ],
-)
-def test_a_broken_line_of_the_file_is_named(tmp_path, line, told):
-    env_file = tmp_path / ".env"
-    env_file.write_text(f"DB_HOST=x\n{line}\n")
-    assert problems_of(without("DB_HOST"), env_file).problems == [told]
-
-
-def test_a_file_that_is_not_utf8(tmp_path):
-    env_file = tmp_path / ".env"
-    env_file.write_bytes(b"DB_USER=J\xf6rg\n")
-    assert "is not UTF-8" in str(problems_of(GOOD, env_file))
-    env_file.write_text("DB_USER=J\0rg\n")
-    assert "holds a NUL byte" in str(problems_of(GOOD, env_file))
-
-
-def test_a_file_that_cannot_be_read(tmp_path):
-    assert "cannot be read: Is a directory" in str(problems_of(GOOD, tmp_path))
-
-
-def test_a_named_file_that_is_not_there_is_an_error(tmp_path):
-    assert "cannot be read: No such file" in str(problems_of(GOOD, tmp_path / "nowhere.env"))
-
-
 def test_without_any_settings_the_message_names_them_and_the_demo(monkeypatch, tmp_path):
     monkeypatch.setattr(settings, "DEFAULT_ENV_FILE", tmp_path / ".env")
     error = problems_of({}, tmp_path / ".env")
@@ -261,87 +221,48 @@ def test_without_any_settings_the_message_names_them_and_the_demo(monkeypatch, t
     assert "--demo" in str(error)
 
 
+def test_the_files_of_a_run_are_beside_main_whatever_the_working_folder_is(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    loaded = load_environment_variables(None, without("LOG_FILE"))
+    assert (ROOT / "main.py").is_file()
+    assert settings.DEFAULT_ENV_FILE == ROOT / ".env"
+    assert settings.HERE == loaded.results_dir == ROOT
+    assert loaded.log_file == ROOT / "integration.log"
+    assert loaded.state_file == ROOT / "sync_state.sqlite3"
+
+
 def test_relative_paths_start_beside_main(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    loaded = load_environment_variables(None, GOOD | {"RESULTS_DIR": "out"})
-    here = Path(settings.__file__).parent
-    assert (loaded.log_file, loaded.results_dir) == (here / "integration.log", here / "out")
-
-
-@pytest.mark.parametrize("name", ["DB_PASSWORD", "ITERABLE_API_KEY"])
-@pytest.mark.parametrize("end", ["", "\n", "\r\n"], ids=["no line end", "LF", "CRLF"])
-def test_a_secret_can_be_read_from_a_file(tmp_path, name, end):
-    secret = tmp_path / "secret"
-    secret.write_bytes(f"from-a-file{end}".encode())
-    # As .env.example leaves it: set to nothing is not set.
-    loaded = load_environment_variables(None, GOOD | {name: "", f"{name}_FILE": str(secret)})
-    assert getattr(loaded, name.lower()).get_secret_value() == "from-a-file"
-
-
-def test_a_secret_file_in_the_home_of_nobody_is_one_problem():
-    environ = without("DB_PASSWORD") | {"DB_PASSWORD_FILE": "~no-such-user/x"}
-    told = ["DB_PASSWORD_FILE begins with ~ and a user who has no home here"]
-    assert problems_of(environ).problems == told
-
-
-def test_blanks_in_a_password_file_belong_to_the_password(tmp_path):
-    (tmp_path / "secret").write_text(" pass word \n\n")
-    environ = without("DB_PASSWORD") | {"DB_PASSWORD_FILE": str(tmp_path / "secret")}
-    loaded = load_environment_variables(None, environ)
-    assert loaded.db_password.get_secret_value() == " pass word \n"
-
-
-def test_the_file_of_a_secret_is_looked_for_beside_main(tmp_path, monkeypatch):
-    monkeypatch.setattr(settings, "HERE", tmp_path)
-    (tmp_path / "secret").write_text("from-a-file")
-    environ = without("DB_PASSWORD") | {"DB_PASSWORD_FILE": "secret"}
-    loaded = load_environment_variables(None, environ)
-    assert loaded.db_password.get_secret_value() == "from-a-file"
-    assert loaded.db_password_file == tmp_path / "secret"
+    given = {"LOG_FILE": "logs/job.log", "RESULTS_DIR": "out", "STATE_FILE": "../state"}
+    loaded = load_environment_variables(None, GOOD | given)
+    assert loaded.log_file == ROOT / "logs" / "job.log"
+    assert loaded.results_dir == ROOT / "out"
+    assert loaded.state_file == ROOT / ".." / "state"
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("in_the_file", "environ", "folder"),
     [
-        (None, "ITERABLE_API_KEY_FILE names a file that cannot be read: No such file"),
-        (b"", "ITERABLE_API_KEY_FILE names an empty file"),
-        (b"\n", "ITERABLE_API_KEY_FILE names an empty file"),
-        (b" \n", "ITERABLE_API_KEY is empty"),
-        (b"sEcReT-\xff", "ITERABLE_API_KEY_FILE names a file that is not UTF-8"),
-        (b"sEcReT\nsEcReT\n", "ITERABLE_API_KEY must be the key alone"),
+        ("", {}, ROOT),
+        ("RESULTS_DIR=out", {}, ROOT / "out"),
+        ("RESULTS_DIR=out", {"RESULTS_DIR": "/srv/out"}, Path("/srv/out")),
+        ("RESULTS_DIR=out", {"RESULTS_DIR": " "}, ROOT),
+        ("DB_PORT=many\nNO_SETTING=1\nRESULTS_DIR=out", {}, ROOT / "out"),
     ],
 )
-def test_a_secret_file_that_is_no_use_is_one_problem_without_its_content(tmp_path, content, told):
-    secret = tmp_path / "key"
-    if content is not None:
-        secret.write_bytes(content)
-    environ = without("ITERABLE_API_KEY") | {"ITERABLE_API_KEY_FILE": str(secret)}
-    error = problems_of(environ)
-    (problem,) = error.problems
-    assert problem.startswith(told)
-    assert "sEcReT" not in "".join(traceback.format_exception(error))
-
-
-def test_a_secret_and_its_file_in_one_place_are_one_too_many(tmp_path):
-    both = {"DB_PASSWORD": "x", "DB_PASSWORD_FILE": "y"}
-    told = ["DB_PASSWORD and DB_PASSWORD_FILE are both set; keep one"]
-    assert problems_of(GOOD | both).problems == told
+def test_the_results_are_found_whatever_the_other_variables_are(
+    tmp_path, in_the_file, environ, folder
+):
     env_file = tmp_path / ".env"
-    env_file.write_text("".join(f"{name}={value}\n" for name, value in both.items()))
-    assert problems_of(without("DB_PASSWORD"), env_file).problems == told
+    env_file.write_text(in_the_file)
+    assert load_results_dir(env_file, environ) == folder
 
 
-def test_of_a_secret_and_its_file_the_one_in_the_environment_wins(tmp_path):
-    secret = tmp_path / "secret"
-    secret.write_text("from-a-file")
-    env_file = tmp_path / ".env"
-    env_file.write_text("DB_PASSWORD_FILE=nowhere\n")
-    loaded = load_environment_variables(env_file, GOOD)
-    assert loaded.db_password.get_secret_value() == GOOD["DB_PASSWORD"]
-    env_file.write_text("DB_PASSWORD=x\n")
-    environ = without("DB_PASSWORD") | {"DB_PASSWORD_FILE": str(secret)}
-    loaded = load_environment_variables(env_file, environ)
-    assert loaded.db_password.get_secret_value() == "from-a-file"
+def test_without_its_settings_the_results_are_not_looked_for_elsewhere(tmp_path):
+    with pytest.raises(SettingsError, match="cannot be read: No such file"):
+        load_results_dir(tmp_path / "nowhere.env", {})
+    with pytest.raises(SettingsError, match="RESULTS_DIR begins with ~ and a user who has no home"):
+        load_results_dir(None, {"RESULTS_DIR": "~no-such-user/out"})
 
 
 def test_files_with_secrets_that_others_may_read_are_named(tmp_path):
@@ -360,6 +281,17 @@ def test_files_with_secrets_that_others_may_read_are_named(tmp_path):
         assert exposed_files(no_file, loaded) == []
 
 
+def test_the_credentials_that_systemd_guards_are_not_exposed(tmp_path, monkeypatch):
+    password = tmp_path / "password"
+    password.write_text("s3cret-password")
+    password.chmod(0o440)  # as systemd's access list looks
+    environ = without("DB_PASSWORD") | {"DB_PASSWORD_FILE": str(password)}
+    loaded = load_environment_variables(None, environ)
+    assert exposed_files(None, loaded) == [password]
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert exposed_files(None, loaded) == []
+
+
 def test_secrets_do_not_print():
     loaded = load_environment_variables(None, GOOD | {"HEARTBEAT_URL": "https://a.b/sEcReT-uuid"})
     secrets = [GOOD["DB_PASSWORD"], GOOD["ITERABLE_API_KEY"], "sEcReT-uuid"]
@@ -367,3 +299,9 @@ def test_secrets_do_not_print():
     assert loaded.heartbeat_url.get_secret_value() == "https://a.b/sEcReT-uuid"
     for shown in (repr(loaded), str(loaded), f"{loaded}", loaded.model_dump_json()):
         assert not [secret for secret in secrets if secret in shown]
+
+
+def test_settings_that_cannot_be_used_end_a_run_with_the_status_of_usage():
+    error = problems_of({})
+    assert isinstance(error, RunError)
+    assert error.status is ExitStatus.USAGE

@@ -1,1 +1,1 @@
-"""Tests of delivery."""
+"""Tests of the delivery of many rows."""

@@ -7,13 +7,13 @@ import pytest
 import delivery.bulk
 from delivery import bulk_bisection
 from delivery.bulk import BulkDelivery
-from delivery.stopping import Stop, StopReason
-from delivery.worker_pool import deliver
+from delivery.stopping import Stop
 from iterable_api.payloads import Payloads
 from iterable_client import IterableClient
+from records.exit_statuses import StopReason
 from records.outcomes import CallStatus, RowStatus
 from sandbox.faults import Fault
-from tests.rows import make_row, plan_all
+from tests.rows import deliver_rows, make_row
 
 BULK = {"/api/users/bulkUpdate", "/api/events/trackBulk"}
 
@@ -21,38 +21,32 @@ BULK = {"/api/users/bulkUpdate", "/api/events/trackBulk"}
 class Bulk:
     """Delivers rows through the bulk endpoints, and keeps what came of it."""
 
-    def __init__(self, iterable):
+    def __init__(self, iterable, folder):
         self.iterable = iterable
+        self.folder = folder
         self.stop = Stop()
         self.client = IterableClient(
             "key",
             iterable.url,
             payloads=Payloads("db"),
             max_attempts=2,
-            time_scale=0.001,
+            wait=lambda seconds: self.stop.wait(seconds / 1000),
             rate_share=1000,
         )
 
     def __call__(self, rows, size=1000):
-        lists = deliver(
-            rows,
-            plan=plan_all,
-            process=BulkDelivery(self.client, self.stop).process,
-            stop=self.stop,
-            workers=4,
-            parcel_size=size,
-            head_start_s=None,
-        )
-        outcomes = [outcome for outcomes in lists for outcome in outcomes]
+        process = BulkDelivery(self.client, self.stop).process
+        delivered = deliver_rows(self.folder, rows, process, self.stop, workers=4, batch_size=size)
+        outcomes = list(delivered)
         assert len(outcomes) == len(rows)
         assert {request.path for request in self.iterable.requests} <= BULK
         return {outcome.customer_id: outcome for outcome in outcomes}
 
 
 @pytest.fixture
-def bulk(iterable):
+def bulk(iterable, tmp_path):
     iterable.change(limits=False)
-    return Bulk(iterable)
+    return Bulk(iterable, tmp_path)
 
 
 def rows_of(count):

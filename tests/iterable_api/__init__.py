@@ -1,1 +1,1 @@
-"""Tests of iterable_api."""
+"""Tests of what is sent and what the answers mean."""

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iterable_api.payloads import Payloads, RowError, as_text
+from iterable_api.payloads import Payloads, RowError, as_text, bulk_body
 from tests.rows import make_row
 
 PAYLOADS = Payloads("iterable_challenge")
@@ -203,3 +203,11 @@ def test_an_event_keeps_its_id_and_no_two_events_share_one():
     ids = {Payloads(name).event_id(make_row(n)) for name in ("a", "b") for n in range(50)}
     assert len(ids) == 100
     assert all(uuid.UUID(each).version == 5 for each in ids)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_bulk_body_holds_the_bodies_as_they_are(count):
+    prepared = [PAYLOADS.prepare(make_row(number)) for number in range(count)]
+    body = bulk_body("users", [each.user for each in prepared])
+    assert json.loads(body) == {"users": [PAYLOADS.user(make_row(n)) for n in range(count)]}
+    assert all(each.user in body for each in prepared)

@@ -1,48 +1,49 @@
-"""The pace of requests: never more than the budget, and giving way when others need it."""
+"""The pace of requests: never more than the limiter, and giving way when others need it."""
 
 import itertools
 import threading
-import time
+from bisect import bisect_left
 
 import pytest
 
-from iterable_api.rate_limiter import JITTER_S, RECOVERY, WINDOW_S, Budget
+from iterable_api import rate_limiter
+from iterable_api.rate_limiter import JITTER_S, RECOVERY, WINDOW_S, RateLimiter
 
 
 class Clock:
-    """A clock that moves only when somebody sleeps."""
+    """Time that passes only when somebody sleeps; it takes the place of the module time."""
 
     def __init__(self):
-        self.now = 1000.0
+        self.now_s = 1000.0
 
-    def __call__(self):
-        return self.now
+    def monotonic(self):
+        return self.now_s
 
     def sleep(self, seconds):
-        self.now += seconds
+        self.now_s += seconds
         return False
 
 
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(time, "sleep", clock.sleep)
+    monkeypatch.setattr(rate_limiter, "time", clock)
     return clock
 
 
-def budget_of(per_second, clock):
-    return Budget(per_second, wait=clock.sleep, clock=clock)
+def limiter_of(per_second, clock):
+    return RateLimiter(per_second, wait=clock.sleep)
 
 
 def most_in_a_second(moments):
-    return max(sum(first <= each < first + WINDOW_S for each in moments) for first in moments)
+    return max(bisect_left(moments, at + WINDOW_S, i) - i for i, at in enumerate(moments))
 
 
 @pytest.mark.parametrize("per_second", [5, 4.5, 500, 1])
-def test_no_second_holds_more_than_the_budget_and_little_is_given_away(clock, per_second):
-    budget = budget_of(per_second, clock)
+def test_no_second_holds_more_than_the_limit_and_little_is_given_away(clock, per_second):
+    limiter = limiter_of(per_second, clock)
     count = int(per_second * 10) + 1
-    moments = [budget.acquire().at_s for _ in range(count)]
+    moments = [limiter.acquire().departed_s for _ in range(count)]
     assert most_in_a_second(moments) <= -(-per_second // 1)
     assert (count - 1) / (moments[-1] - moments[0]) == pytest.approx(
         per_second / (WINDOW_S + JITTER_S), rel=0.01
@@ -50,85 +51,85 @@ def test_no_second_holds_more_than_the_budget_and_little_is_given_away(clock, pe
 
 
 def test_requests_are_spread_evenly_also_after_a_pause(clock):
-    budget = budget_of(10, clock)
-    budget.acquire()
-    clock.now += 60
-    moments = [budget.acquire().at_s for _ in range(10)]
+    limiter = limiter_of(10, clock)
+    limiter.acquire()
+    clock.now_s += 60
+    moments = [limiter.acquire().departed_s for _ in range(10)]
     gaps = [later - earlier for earlier, later in itertools.pairwise(moments)]
     assert min(gaps[1:]) == pytest.approx((WINDOW_S + JITTER_S) / 10)
 
 
 def test_a_request_counts_from_when_it_was_on_the_wire(clock):
-    budget = budget_of(2, clock)
-    slow, _ = budget.acquire(), budget.acquire()
-    slow.at_s += 3
-    assert budget.acquire().at_s >= slow.at_s + WINDOW_S
+    limiter = limiter_of(2, clock)
+    slow, _ = limiter.acquire(), limiter.acquire()
+    slow.departed_s += 3
+    assert limiter.acquire().departed_s >= slow.departed_s + WINDOW_S
 
 
-def answered(budget, clock, per_second, seconds):
+def answered(limiter, clock, per_second, seconds):
     """Send for *seconds*, with answers 200 at *per_second* and 429 beyond; return the 200s."""
     accepted: list[float] = []
-    until = clock.now + seconds
-    while clock.now < until:
-        departure = budget.acquire()
-        accepted = [moment for moment in accepted if moment > departure.at_s - WINDOW_S]
+    until = clock.now_s + seconds
+    while clock.now_s < until:
+        permit = limiter.acquire()
+        accepted = [moment for moment in accepted if moment > permit.departed_s - WINDOW_S]
         if len(accepted) < per_second:
-            accepted.append(departure.at_s)
-            budget.accepted()
+            accepted.append(permit.departed_s)
+            limiter.accepted()
             yield True
         else:
-            budget.refused(departure, None)
+            limiter.throttled(permit, None)
             yield False
 
 
-def test_after_429_the_rate_falls_to_what_is_left_and_stays_near(clock):
-    budget = budget_of(500, clock)
-    answers = list(answered(budget, clock, 250, 60))
+def test_after_429_the_rate_falls_to_what_remains_and_stays_near(clock):
+    limiter = limiter_of(500, clock)
+    answers = list(answered(limiter, clock, 250, 60))
     assert answers.count(True) >= 0.85 * 250 * 60
     assert answers.count(False) <= 0.02 * len(answers)
-    assert budget.throttled_seconds > 50
+    assert limiter.throttled_seconds > 50
 
 
 def test_when_the_others_are_gone_the_rate_comes_back_gradually(clock):
-    budget = budget_of(100, clock)
-    list(answered(budget, clock, 50, 5))
-    seconds = [sum(answered(budget, clock, 1000, 1)) for _ in range(int(1 / RECOVERY))]
+    limiter = limiter_of(100, clock)
+    list(answered(limiter, clock, 50, 5))
+    seconds = [sum(answered(limiter, clock, 1000, 1)) for _ in range(int(1 / RECOVERY))]
     assert seconds[0] < 60
     assert seconds[-1] >= 97
     assert all(later - earlier <= 5 for earlier, later in itertools.pairwise(seconds))
 
 
 def test_one_answer_429_does_not_count_for_all_that_were_under_way(clock):
-    budget = budget_of(100, clock)
-    list(answered(budget, clock, 1000, 2))
-    under_way = [budget.acquire() for _ in range(20)]
-    for departure in under_way:
-        budget.refused(departure, None)
-    rate = sum(answered(budget, clock, 1000, 1))
+    limiter = limiter_of(100, clock)
+    list(answered(limiter, clock, 1000, 2))
+    under_way = [limiter.acquire() for _ in range(20)]
+    for permit in under_way:
+        limiter.throttled(permit, None)
+    rate = sum(answered(limiter, clock, 1000, 1))
     assert rate > 40
 
 
 def test_retry_after_holds_everybody_back(clock):
-    budget = budget_of(100, clock)
-    budget.refused(budget.acquire(), 7.0)
-    refused_at = clock.now
-    assert budget.acquire().at_s >= refused_at + 7
+    limiter = limiter_of(100, clock)
+    limiter.throttled(limiter.acquire(), 7.0)
+    throttled_at_s = clock.now_s
+    assert limiter.acquire().departed_s >= throttled_at_s + 7
 
 
 def test_a_stop_ends_the_pause(clock):
-    budget = Budget(100, wait=lambda seconds: True, clock=clock)
-    budget.refused(budget.acquire(), 60.0)
-    before = clock.now
-    budget.acquire()
-    assert clock.now - before < 1
+    limiter = RateLimiter(100, wait=lambda seconds: True)
+    limiter.throttled(limiter.acquire(), 60.0)
+    before = clock.now_s
+    limiter.acquire()
+    assert clock.now_s - before < 1
 
 
-def test_threads_share_one_budget():
-    budget, moments = Budget(200), []
+def test_threads_share_one_limit():
+    limiter, moments = RateLimiter(200), []
 
     def send():
         for _ in range(5):
-            moments.append(budget.acquire().at_s)
+            moments.append(limiter.acquire().departed_s)
 
     threads = [threading.Thread(target=send) for _ in range(20)]
     for thread in threads:

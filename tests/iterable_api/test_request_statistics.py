@@ -1,16 +1,16 @@
 """What was sent and answered, counted by endpoint."""
 
-from iterable_api.request_statistics import Tally
+from iterable_api.request_statistics import RequestStatistics
 
 
 def test_answers_are_counted_by_status_and_what_is_missing_too():
-    tally = Tally()
+    statistics = RequestStatistics()
     for status in (200, 200, 429, None):
-        tally.sent("users/update")
+        statistics.sent("users/update")
         if status:
-            tally.answered("users/update", status, 0.1)
-    tally.sent("events/track")
-    found = tally.to_json()
+            statistics.answered("users/update", status, 0.1)
+    statistics.sent("events/track")
+    found = statistics.to_json()
     assert found["users/update"]["requests"] == 4
     assert found["users/update"]["answers"] == {"200": 2, "429": 1, "no answer": 1}
     assert found["events/track"] == {
@@ -21,11 +21,11 @@ def test_answers_are_counted_by_status_and_what_is_missing_too():
 
 
 def test_quantiles_are_of_the_requests_that_were_answered():
-    tally = Tally()
+    statistics = RequestStatistics()
     for number in range(1, 101):
-        tally.sent("users/update")
-        tally.answered("users/update", 200, number / 1000)
-    assert tally.to_json()["users/update"]["latency_seconds"] == {
+        statistics.sent("users/update")
+        statistics.answered("users/update", 200, number / 1000)
+    assert statistics.to_json()["users/update"]["latency_seconds"] == {
         "p50": 0.050,
         "p90": 0.090,
         "p95": 0.095,

@@ -1,1 +1,1 @@
-"""Tests of monitoring."""
+"""Tests of what people and monitors see."""

@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from logger_config import setup_logger
+from monitoring import heartbeat
 from monitoring.heartbeat import MAX_BODY_BYTES, Heartbeat
 
 RUN_ID = "0b1e5c5a7f064d0c9e2a3c8b6d1f4a70"
@@ -174,25 +175,32 @@ def test_a_redirect_is_not_followed(monitor, warnings, status):
     assert warnings() == [f"HEARTBEAT_URL answered {status}"]
 
 
-def test_a_monitor_that_never_answers_delays_the_run_for_its_timeouts_only(monitor, warnings):
+def test_a_monitor_that_never_answers_delays_the_run_for_its_timeouts_only(
+    monitor, warnings, monkeypatch
+):
+    monkeypatch.setattr(heartbeat, "TIMEOUT_S", 0.1)
     monitor.silent = True
     began_s = time.monotonic()
-    Heartbeat(monitor.url, RUN_ID, timeout_s=0.1).start()
+    Heartbeat(monitor.url, RUN_ID).start()
     assert 0.2 <= time.monotonic() - began_s < 2
     assert len(monitor.requests) == 2
     assert warnings() == ["HEARTBEAT_URL did not answer: ReadTimeout"]
 
 
-def test_a_monitor_that_answers_byte_by_byte_delays_the_run_for_the_limit_only(monitor, warnings):
+def test_a_monitor_that_answers_byte_by_byte_delays_the_run_for_the_limit_only(
+    monitor, warnings, monkeypatch
+):
+    monkeypatch.setattr(heartbeat, "TIMEOUT_S", 0.2)
+    monkeypatch.setattr(heartbeat, "LIMIT_S", 0.3)
     monitor.drip_s = 0.02
     began_s = time.monotonic()
-    Heartbeat(monitor.url, RUN_ID, timeout_s=0.2, limit_s=0.3).start()
+    Heartbeat(monitor.url, RUN_ID).start()
     assert 0.3 <= time.monotonic() - began_s < 2
     assert warnings() == ["HEARTBEAT_URL did not answer in 0.3 s"]
 
 
 def test_a_whole_run_is_never_delayed_by_more_than_ten_seconds():
-    assert 2 * Heartbeat("", RUN_ID)._limit_s <= 10
+    assert 2 * heartbeat.LIMIT_S <= 10
 
 
 def test_a_monitor_that_is_down_is_one_warning(warnings):
@@ -200,8 +208,9 @@ def test_a_monitor_that_is_down_is_one_warning(warnings):
     assert warnings() == ["HEARTBEAT_URL did not answer: ConnectionError"]
 
 
-def test_a_certificate_that_nobody_trusts_is_refused(tls_server, warnings):
-    Heartbeat(f"{tls_server.url}/s3cret-check", RUN_ID, timeout_s=0.2).finish(0, "")
+def test_a_certificate_that_nobody_trusts_is_refused(tls_server, warnings, monkeypatch):
+    monkeypatch.setattr(heartbeat, "TIMEOUT_S", 0.2)
+    Heartbeat(f"{tls_server.url}/s3cret-check", RUN_ID).finish(0, "")
     assert tls_server.received == []
     told = warnings()
     assert len(told) == 1

@@ -2,36 +2,55 @@
 
 import os
 import re
+from collections import Counter
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from configuration.settings import HERE
 from monitoring.metrics import write_metrics
+from records.exit_statuses import ExitStatus
+from records.outcomes import RowStatus
+from records.run import RunOptions, RunRecord
+from tools.structure import ROOT
 
-DOCUMENT = {
-    "run": {"finished_at": "2026-01-13T14:30:45Z", "duration_seconds": 12.5, "id": "c0ffee"},
-    "summary": {
-        "total": 7,
-        "successful": 3,
-        "partial_failures": 1,
-        "total_failures": 2,
-        "unchanged": 0,
-        "not_attempted": 1,
-        "users_update": {"delivered": 4, "refused": 2, "not_sent": 1},
-        "requests": 11,
-        "rate_limited_seconds": 1.25,
-        "endpoints": {
-            "users/update": {
-                "requests": 7,
-                "answers": {"200": 4, "400": 2, "no answer": 1},
-                "latency_seconds": {"p50": 0.1, "p90": 0.2, "p95": 0.3, "p99": 0.4, "max": 0.5},
-            },
-            "events/track": {"requests": 4, "answers": {"200": 4}, "latency_seconds": {}},
-        },
-    },
-}
+FINISHED = datetime(2026, 1, 13, 14, 30, 45, 678900, tzinfo=UTC)
 FINISHED_S = 1768314645.0
+OUTCOMES = Counter(
+    {
+        RowStatus.SUCCESSFUL: 3,
+        RowStatus.PARTIAL_FAILURE: 1,
+        RowStatus.TOTAL_FAILURE: 2,
+        RowStatus.NOT_ATTEMPTED: 1,
+    }
+)
+ENDPOINTS = {
+    "users/update": {
+        "requests": 7,
+        "answers": {"200": 4, "400": 2, "no answer": 1},
+        "latency_seconds": {"p50": 0.1, "p90": 0.2, "p95": 0.3, "p99": 0.4, "max": 0.5},
+    },
+    "events/track": {"requests": 4, "answers": {"200": 4}, "latency_seconds": {}},
+}
+
+
+def make_run(status=ExitStatus.OK, outcomes=None, finished_at=FINISHED, **fields):
+    """Return the record of a run that ended with *status*."""
+    outcomes = outcomes or Counter()
+    run = RunRecord(RunOptions(), "1.0.0", outcomes=outcomes, rows_read=outcomes.total(), **fields)
+    if status > ExitStatus.NOT_ALL_DELIVERED:
+        run.fail(status, "why")
+    run.finish(None, "")
+    run.finished_at, run.duration_seconds = finished_at, 12.50049
+    assert run.exit_status is status
+    return run
+
+
+def make_mixed_run():
+    """Return the record of a run whose rows ended in many ways."""
+    return make_run(
+        ExitStatus.NOT_ALL_DELIVERED, OUTCOMES, endpoints=ENDPOINTS, rate_limited_seconds=1.25049
+    )
 
 
 def read(path):
@@ -51,7 +70,7 @@ def path(tmp_path):
 
 
 def test_every_number_of_a_run_is_there(path):
-    write_metrics(path, DOCUMENT, 1)
+    write_metrics(path, make_mixed_run())
     assert read(path) == {
         ("last_run_timestamp_seconds",): FINISHED_S,
         ("last_success_timestamp_seconds",): 0,
@@ -76,20 +95,19 @@ def test_every_number_of_a_run_is_there(path):
 
 
 def test_the_time_of_the_last_success_outlives_failing_runs(path):
-    write_metrics(path, DOCUMENT, 0)
-    later = {**DOCUMENT, "run": {**DOCUMENT["run"], "finished_at": "2026-01-14T14:30:45Z"}}
+    write_metrics(path, make_run())
+    later = FINISHED + timedelta(days=1)
     for _ in range(2):
-        write_metrics(path, later, 4)
+        write_metrics(path, make_run(ExitStatus.STOPPED, finished_at=later))
     after = read(path)
     assert after["last_success_timestamp_seconds",] == FINISHED_S
     assert after["last_run_timestamp_seconds",] == FINISHED_S + 86400
-    write_metrics(path, later, 0)
+    write_metrics(path, make_run(finished_at=later))
     assert read(path)["last_success_timestamp_seconds",] == FINISHED_S + 86400
 
 
 def test_a_run_that_sent_nothing_has_no_endpoints(path):
-    summary = {name: n for name, n in DOCUMENT["summary"].items() if name != "endpoints"}
-    write_metrics(path, {**DOCUMENT, "summary": summary}, 3)
+    write_metrics(path, make_run(ExitStatus.DATABASE))
     assert {name for name, *_ in read(path)} == {
         "last_run_timestamp_seconds",
         "last_success_timestamp_seconds",
@@ -115,39 +133,39 @@ def test_a_run_that_sent_nothing_has_no_endpoints(path):
 )
 def test_a_damaged_file_is_replaced(path, content):
     path.write_bytes(content)
-    write_metrics(path, DOCUMENT, 1)
+    write_metrics(path, make_mixed_run())
     assert read(path)["last_success_timestamp_seconds",] == 0
 
 
 def test_the_file_is_everyones_to_read_under_any_umask(path):
     before = os.umask(0o077)
     try:
-        write_metrics(path, DOCUMENT, 0)
+        write_metrics(path, make_run())
     finally:
         os.umask(before)
     assert path.stat().st_mode & 0o777 == 0o644
 
 
 def test_the_file_is_replaced_and_nothing_else_is_left(path):
-    write_metrics(path, DOCUMENT, 0)
+    write_metrics(path, make_run())
     with path.open() as reader:
         before = path.read_text()
-        write_metrics(path, DOCUMENT, 1)
+        write_metrics(path, make_mixed_run())
         assert reader.read() == before != path.read_text()
     assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_place_that_cannot_be_written_is_told_and_left_clean(tmp_path):
     with pytest.raises(FileNotFoundError):
-        write_metrics(tmp_path / "missing" / "iterable_sync.prom", DOCUMENT, 0)
+        write_metrics(tmp_path / "missing" / "iterable_sync.prom", make_run())
     (tmp_path / "folder.prom").mkdir()
     with pytest.raises(IsADirectoryError):
-        write_metrics(tmp_path / "folder.prom", DOCUMENT, 0)
+        write_metrics(tmp_path / "folder.prom", make_run())
     assert list(tmp_path.iterdir()) == [tmp_path / "folder.prom"]
 
 
 def test_the_operators_guide_lists_every_metric(path):
-    write_metrics(path, DOCUMENT, 0)
+    write_metrics(path, make_run())
     written = {family.name for family in text_string_to_metric_families(path.read_text())}
-    guide = (HERE / "deploy" / "README.md").read_text(encoding="utf-8")
+    guide = (ROOT / "deploy" / "README.md").read_text(encoding="utf-8")
     assert written == set(re.findall(r"^\| `(iterable_sync_\w+)`", guide, flags=re.MULTILINE))

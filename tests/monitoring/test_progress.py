@@ -3,6 +3,7 @@
 import io
 import sys
 
+import monitoring.progress
 from logger_config import get_logger, setup_logger
 from monitoring.progress import Progress
 from records.outcomes import NOT_SENT, CallOutcome, CallStatus, RowOutcome
@@ -25,9 +26,10 @@ def new_terminal(monkeypatch):
     return terminal
 
 
-def test_off_a_terminal_a_line_now_and_then_tells_rate_time_left_and_failures(capsys):
+def test_off_a_terminal_a_line_now_and_then_tells_rate_time_left_and_failures(capsys, monkeypatch):
+    monkeypatch.setattr(monitoring.progress, "LINE_EVERY_S", 0)
     setup_logger("INFO")
-    progress = Progress(1000, bar=False, every_s=0)
+    progress = Progress(1000, bar=False)
     progress.add([GOOD] * 99 + [BAD])
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("100 of 1000 rows, ")

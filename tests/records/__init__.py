@@ -1,1 +1,1 @@
-"""Tests of records."""
+"""Tests of the records."""

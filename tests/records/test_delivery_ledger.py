@@ -1,14 +1,12 @@
-"""What Iterable holds is remembered: per destination, call by call, and never too much of it."""
+"""What was delivered is remembered: per destination, call by call, and never too much."""
 
 import sqlite3
 
 import pytest
 
-from delivery.planner import Planner
-from iterable_api.payloads import Payloads
 from records.delivery_ledger import LedgerBusyError, LedgerError
-from records.outcomes import NOT_SENT, UNCHANGED, CallOutcome, CallStatus, RowStatus, outcome_of
-from tests.rows import make_row, make_task, open_ledger
+from records.outcomes import NOT_SENT, UNCHANGED, CallOutcome, CallStatus, outcome_of
+from tests.rows import make_planner, make_prepared, make_row, open_ledger
 
 OK = CallOutcome(CallStatus.DELIVERED, 200, "Success", 1)
 REFUSED = CallOutcome(CallStatus.REFUSED, 400, "BadParams", 1)
@@ -26,24 +24,27 @@ def ledger(path):
         yield ledger
 
 
-def to_send(ledger, task):
-    (task,) = ledger.unchanged([task])
-    return task.send_user, task.send_event
+def to_send(ledger, row):
+    """Return which of the row's two calls a run with --changed-only makes."""
+    plan = make_planner(ledger, changed_only=True).plan([row])
+    return [(row.send_user, row.send_event) for row in plan.to_send] or [(False, False)]
 
 
-def deliver(ledger, task, update=OK, track=OK):
-    ledger.forget_before_sending([task])
-    ledger.record([outcome_of(task, update, track)])
+def deliver(ledger, row, update=OK, track=OK):
+    """Record the outcome of a row, as a run does that sends it."""
+    plan = make_planner(ledger).plan([row])
+    ledger.forget(plan.replaced)
+    ledger.record([outcome_of(prepared, update, track) for prepared in plan.to_send])
 
 
-def test_nothing_is_held_at_first(ledger):
-    assert to_send(ledger, make_task()) == (True, True)
+def test_nothing_is_known_at_first(ledger):
+    assert to_send(ledger, make_row()) == [(True, True)]
 
 
 def test_what_was_delivered_is_not_sent_again(ledger):
-    deliver(ledger, make_task())
-    assert to_send(ledger, make_task()) == (False, False)
-    assert to_send(ledger, make_task(2)) == (True, True)
+    deliver(ledger, make_row())
+    assert to_send(ledger, make_row()) == [(False, False)]
+    assert to_send(ledger, make_row(2)) == [(True, True)]
 
 
 @pytest.mark.parametrize(
@@ -56,65 +57,65 @@ def test_what_was_delivered_is_not_sent_again(ledger):
     ],
 )
 def test_only_the_call_whose_content_changed_is_sent(ledger, changes, expected):
-    deliver(ledger, make_task())
-    assert to_send(ledger, make_task(**changes)) == expected
+    deliver(ledger, make_row())
+    assert to_send(ledger, make_row(**changes)) == [expected]
 
 
 @pytest.mark.parametrize("status", [s for s in CallStatus if s is not CallStatus.DELIVERED])
 def test_only_a_delivered_call_counts(ledger, status):
-    deliver(ledger, make_task(), OK, CallOutcome(status))
-    assert to_send(ledger, make_task()) == (False, True)
-    deliver(ledger, make_task(2), CallOutcome(status), NOT_SENT)
-    assert to_send(ledger, make_task(2)) == (True, True)
+    deliver(ledger, make_row(), OK, CallOutcome(status))
+    assert to_send(ledger, make_row()) == [(False, True)]
+    deliver(ledger, make_row(2), CallOutcome(status), NOT_SENT)
+    assert to_send(ledger, make_row(2)) == [(True, True)]
 
 
 def test_a_later_event_alone_leaves_the_profile_known(ledger):
-    deliver(ledger, make_task())
-    deliver(ledger, make_task(page_view_id=999), UNCHANGED, OK)
-    assert to_send(ledger, make_task(page_view_id=999)) == (False, False)
+    deliver(ledger, make_row())
+    deliver(ledger, make_row(page_view_id=999), UNCHANGED, OK)
+    assert to_send(ledger, make_row(page_view_id=999)) == [(False, False)]
 
 
-def test_content_that_may_have_been_replaced_is_no_longer_held(ledger):
+def test_content_that_may_have_been_replaced_is_forgotten(ledger):
     """Sent and not answered: then nobody knows which of the two Iterable has."""
-    deliver(ledger, make_task())
-    changed = make_task(first_name="Anna", browser="Safari")
+    deliver(ledger, make_row())
+    changed = make_row(first_name="Anna", browser="Safari")
     deliver(ledger, changed, UNKNOWN, NOT_SENT)
-    assert to_send(ledger, make_task()) == (True, True)
+    assert to_send(ledger, make_row()) == [(True, True)]
 
 
 def test_sending_the_same_again_forgets_nothing(ledger):
-    deliver(ledger, make_task())
-    deliver(ledger, make_task(), UNKNOWN, NOT_SENT)
-    assert to_send(ledger, make_task()) == (False, False)
+    deliver(ledger, make_row())
+    deliver(ledger, make_row(), UNKNOWN, NOT_SENT)
+    assert to_send(ledger, make_row()) == [(False, False)]
 
 
 @pytest.mark.parametrize(
     "other", [{"key": "another"}, {"url": "https://eu.example.com"}], ids=["key", "url"]
 )
-def test_another_destination_holds_other_things(path, other):
+def test_another_destination_has_its_own_memory(path, other):
     with open_ledger(path) as ledger:
-        deliver(ledger, make_task())
+        deliver(ledger, make_row())
     with open_ledger(path, **other) as ledger:
-        assert to_send(ledger, make_task()) == (True, True)
+        assert to_send(ledger, make_row()) == [(True, True)]
     with open_ledger(path) as ledger:
-        assert to_send(ledger, make_task()) == (False, False)
+        assert to_send(ledger, make_row()) == [(False, False)]
 
 
 def test_neither_the_key_nor_a_customers_data_are_in_the_file(path):
     with open_ledger(path, key="0123456789abcdef") as ledger:
-        deliver(ledger, make_task(first_name="Sarah"))
+        deliver(ledger, make_row(first_name="Sarah"))
     content = path.read_bytes()
     for text in (b"0123456789abcdef", b"user1@example.com", b"Sarah"):
         assert text not in content
 
 
 def test_every_record_is_on_disk_at_once(path, ledger, tmp_path):
-    deliver(ledger, make_task())
+    deliver(ledger, make_row())
     copy = tmp_path / "copy"
     for name in ("", "-wal"):
         (tmp_path / f"copy{name}").write_bytes(path.with_name(path.name + name).read_bytes())
     with open_ledger(copy) as as_if_killed:
-        assert to_send(as_if_killed, make_task()) == (False, False)
+        assert to_send(as_if_killed, make_row()) == [(False, False)]
 
 
 def test_a_second_run_is_kept_out(path, ledger):
@@ -143,8 +144,8 @@ def test_a_damaged_file_is_refused_and_left_as_it_is(tmp_path, content, told):
 def test_damage_inside_the_file_is_found_before_the_run(path):
     with open_ledger(path) as ledger:
         for start in range(0, 5000, 500):
-            tasks = [make_task(number) for number in range(start, start + 500)]
-            ledger.record([outcome_of(task, OK, OK) for task in tasks])
+            prepared_rows = [make_prepared(number) for number in range(start, start + 500)]
+            ledger.record([outcome_of(prepared, OK, OK) for prepared in prepared_rows])
     content = bytearray(path.read_bytes())
     content[len(content) // 2 :][:8192] = bytes(8192)
     content[40_000:48_192] = b"\xaa" * 8192
@@ -191,47 +192,17 @@ def test_too_little_room_is_found_before_anything_is_sent(ledger):
 
 
 def test_a_full_disk_fails_the_record_and_nothing_before_it(path, ledger):
-    deliver(ledger, make_task())
+    deliver(ledger, make_row())
     ledger._sqlite.execute("PRAGMA max_page_count = 1")
-    tasks = [make_task(number) for number in range(5000)]
+    prepared_rows = [make_prepared(number) for number in range(5000)]
     with pytest.raises(LedgerError, match="full"):
-        ledger.record([outcome_of(task, OK, OK) for task in tasks])
-    assert to_send(ledger, make_task()) == (False, False)
-    assert to_send(ledger, tasks[4000]) == (True, True)
-
-
-def plan(ledger, rows, **options):
-    return Planner(Payloads("db"), ledger, **options).plan(rows)
-
-
-def test_a_plan_leaves_out_what_is_unchanged_only_when_asked(ledger):
-    deliver(ledger, make_task(1))
-    rows = [make_row(1), make_row(2), make_row(3, email=" ")]
-    everything = plan(ledger, rows)
-    assert [task.customer_id for task in everything.tasks] == [1, 2]
-    assert [out.status for out in everything.settled] == [RowStatus.TOTAL_FAILURE]
-    changed = plan(ledger, rows, changed_only=True)
-    assert [task.customer_id for task in changed.tasks] == [2]
-    assert {out.customer_id: out.status for out in changed.settled} == {
-        1: RowStatus.UNCHANGED,
-        3: RowStatus.TOTAL_FAILURE,
-    }
-
-
-def test_a_dry_run_plans_everything_and_forgets_nothing(ledger):
-    deliver(ledger, make_task(1))
-    rows = [make_row(1, first_name="Anna"), make_row(2)]
-    settled, tasks = plan(ledger, rows, changed_only=True, dry_run=True)
-    assert tasks == []
-    assert [(out.users_update.status, out.events_track.status) for out in settled] == [
-        (CallStatus.PLANNED, CallStatus.UNCHANGED),
-        (CallStatus.PLANNED, CallStatus.PLANNED),
-    ]
-    assert to_send(ledger, make_task(1)) == (False, False)
+        ledger.record([outcome_of(prepared, OK, OK) for prepared in prepared_rows])
+    assert to_send(ledger, make_row()) == [(False, False)]
+    assert to_send(ledger, make_row(4000)) == [(True, True)]
 
 
 @pytest.mark.parametrize("customer", [7, "c-7", None, 2**80])
 def test_any_key_of_a_customer_is_remembered(ledger, customer):
-    task = make_task(customer_id=customer)
-    deliver(ledger, task)
-    assert to_send(ledger, task) == (False, False)
+    row = make_row(customer_id=customer)
+    deliver(ledger, row)
+    assert to_send(ledger, row) == [(False, False)]

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from records.row_spool import RowSpool
+from records.row_spool import RowSpool, SpoolError
 
 VALUES = [
     (1, "👩‍👩‍👧\n", None, Decimal("1.50")),
@@ -35,5 +35,5 @@ def test_the_file_has_no_name(tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
-    with pytest.raises(OSError, match="nowhere"):
+    with pytest.raises(SpoolError, match="nowhere"):
         RowSpool(["a"], tmp_path / "nowhere")

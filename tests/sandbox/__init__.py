@@ -1,1 +1,1 @@
-"""Tests of sandbox."""
+"""Tests of the local Iterable and of the private database."""

@@ -1,0 +1,142 @@
+"""What ``--check`` finds of the database: the login, its clock, Query 2 and its execution plan."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from configuration.preflight_finding import Finding, Mark, clock_finding
+from configuration.settings import Settings
+from configuration.wiring import database_connection
+from db_connection import JOB_COLUMNS, JOB_QUERY, DatabaseConnection, DatabaseError, load_query
+from iterable_api.payloads import EVENT_TABLE
+from records.row_spool import SpoolError
+
+# Fewer are read in no time, whatever the execution plan.
+MANY_ROWS = 100_000
+INDEX = "ix_page_views_recent"
+EXPLAIN_COLUMNS = {"id", "table", "type", "key", "rows", "Extra"}
+PLAN = "Query 2's plan"
+
+
+@dataclass(frozen=True, slots=True)
+class TableAccess:
+    """How the server reads one table of a query: a line of its execution plan.
+
+    *name* is the table's, in the query. *index* is empty for none. *rows* is how many rows are read
+    in all, by the server's estimate. *whole*: these are all that there are. *covered*: the index
+    has all that is asked for, so that the table itself is not read.
+    """
+
+    name: str
+    index: str
+    rows: int
+    whole: bool = False
+    covered: bool = False
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether this takes minutes when the table is not in the server's memory."""
+        return self.rows >= MANY_ROWS and (self.whole or not self.covered)
+
+    def __str__(self) -> str:
+        index = f" by index {self.index}" if self.index else ""
+        rows = f" (about {self.rows:,} row{'s' if self.rows != 1 else ''})"
+        return f"all of {self.name}{rows}" if self.whole else f"{self.name}{index}{rows}"
+
+
+def database_findings(settings: Settings) -> Iterator[Finding]:
+    """Log in as a run does and yield what is found; Query 2 is looked at and not run."""
+    query = None
+    try:
+        query = load_query(JOB_QUERY)
+    except DatabaseError as error:
+        yield Finding(Mark.BAD, "Query 2", str(error), error.status)
+    try:
+        with database_connection(settings, settings.db_query_timeout_seconds) as database:
+            yield Finding(Mark.GOOD, "Database", _session_text(settings, database.version))
+            (row,) = database.execute_query("SELECT UTC_TIMESTAMP() AS now")
+            yield database_clock_finding(row["now"].replace(tzinfo=UTC))
+            if query is not None:
+                yield from query_findings(database, query)
+    except DatabaseError as error:
+        yield Finding(Mark.BAD, "Database", str(error), error.status)
+
+
+def _session_text(settings: Settings, version: str) -> str:
+    where = settings.db_host
+    if not where.startswith("/"):
+        where += f":{settings.db_port}"
+    return (
+        f"{settings.db_user} may log in to {settings.db_name} at {where}, server {version}; "
+        f"session read-only, times in {settings.db_time_zone}"
+    )
+
+
+def database_clock_finding(now: datetime) -> Finding:
+    """Compare *now* by the database's clock, which is exact to the second, with this machine's."""
+    ahead_s = (now - datetime.now(UTC)).total_seconds()
+    advice = "Query 2 counts its seven days by it. Set both clocks by NTP"
+    return clock_finding("Database clock", ahead_s, "this machine's", advice)
+
+
+def query_findings(database: DatabaseConnection, query: str) -> Iterator[Finding]:
+    """Yield whether *query* would give a run its rows, and how it would find them."""
+    # On lines of its own, because the query may end with a comment.
+    no_rows = f"SELECT * FROM (\n{query}\n) AS job_query LIMIT 0"  # noqa: S608 - the job's own SQL
+    try:
+        database.get_pro_users_recent_engagement(no_rows).close()
+    except DatabaseError as error:
+        yield Finding(Mark.BAD, "Query 2", str(error), error.status)
+        return
+    except SpoolError as error:
+        # No fault of the query's, and a run keeps its rows elsewhere, in RESULTS_DIR.
+        yield Finding(Mark.NOTE, "Query 2", f"not looked at: {error}")
+        return
+    yield Finding(Mark.GOOD, "Query 2", f"can be run and returns its {len(JOB_COLUMNS)} columns")
+    try:
+        yield execution_plan_finding(execution_plan(database, query), query)
+    except DatabaseError as error:
+        yield Finding(Mark.NOTE, PLAN, f"not looked at: {error}")
+
+
+def execution_plan(database: DatabaseConnection, query: str) -> list[TableAccess]:
+    """Return how the server would read each table of *query*.
+
+    The list is empty if the server describes its execution plans in a form of its own.
+    """
+    tables = []
+    # The tables of one SELECT are read for each row of those above them.
+    times: dict[object, int] = {}
+    for row in database.execute_query(f"EXPLAIN FORMAT=TRADITIONAL {query}"):
+        if not row.keys() >= EXPLAIN_COLUMNS:
+            return []
+        rows = times[row["id"]] = times.get(row["id"], 1) * int(row["rows"] or 1)
+        table = str(row["table"] or "<>")
+        # What is between < and > is the query's own, such as a common table expression.
+        if not table.startswith("<"):
+            whole = row["type"] in {"ALL", "index"}
+            covered = "Using index" in str(row["Extra"]).split("; ")
+            tables.append(TableAccess(table, str(row["key"] or ""), rows, whole, covered))
+    return tables
+
+
+def execution_plan_finding(tables: Sequence[TableAccess], query: str) -> Finding:
+    """Return how the server reads the tables; a warning if it reads much of page_views itself."""
+    if not tables:
+        return Finding(Mark.NOTE, PLAN, "not looked at: this server shows it in a form of its own")
+    reads = f"reads {', '.join(map(str, tables))}"
+    names = {EVENT_TABLE, *_aliases_of(EVENT_TABLE, query)}
+    if any(table.is_slow and table.name.lower() in names for table in tables):
+        text = (
+            f"{reads}: minutes, once {EVENT_TABLE} is larger than the server's memory. Create the "
+            f"index {INDEX} as database_setup.sql does, or if it is there, run ANALYZE TABLE "
+            f"{EVENT_TABLE}"
+        )
+        return Finding(Mark.WARNING, PLAN, text)
+    return Finding(Mark.GOOD, PLAN, reads)
+
+
+def _aliases_of(table: str, query: str) -> set[str]:
+    """Return the words after *table* in *query*, its other names among them, in lower case."""
+    return set(re.findall(rf"\b{table}`?\s+(?:as\s+)?`?(\w+)", query.lower()))

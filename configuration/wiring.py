@@ -1,0 +1,186 @@
+"""Makes the objects of a run out of its settings. Nothing here decides or sends anything."""
+
+import gc
+import itertools
+import math
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from configuration.settings import Settings, exposed_files
+from db_connection import DatabaseConnection
+from delivery.bulk import WORKERS as BULK_WORKERS
+from delivery.bulk import BulkDelivery
+from delivery.pipeline import deliver
+from delivery.planner import Planner
+from delivery.recorder import Recorder
+from delivery.stopping import Stop
+from delivery.worker_pool import HEAD_START_S, WorkerPool
+from iterable_api.payloads import Payloads
+from iterable_client import IterableClient
+from logger_config import get_logger, setup_logger
+from monitoring.console import summary_lines
+from monitoring.heartbeat import Heartbeat
+from records.delivery_ledger import DeliveryLedger
+from records.exit_statuses import MEANINGS, RunError, StopReason
+from records.outcomes import RowOutcome
+from records.results_files import remove_old
+from records.results_writer import ResultsWriter
+from records.row_spool import RowSpool
+from records.run import RunRecord
+
+logger = get_logger(__name__)
+
+
+def open_ledger(settings: Settings) -> DeliveryLedger:
+    """Return the ledger, which keeps other runs out until it is closed."""
+    key = settings.iterable_api_key.get_secret_value()
+    return DeliveryLedger(settings.state_file, settings.iterable_api_base_url, key)
+
+
+@contextmanager
+def only_run(settings: Settings, env_file: Path | None, run: RunRecord) -> Iterator[DeliveryLedger]:
+    """Keep other runs out, then log to the file too; yield the ledger.
+
+    The lock comes first, because the log file of another run is not to be touched.
+    """
+    with open_ledger(settings) as ledger:
+        try:
+            setup_logger(settings.log_level, settings.log_file, quiet=run.options.quiet)
+        except OSError as error:
+            text = f"LOG_FILE {settings.log_file} cannot be written: {error.strerror}"
+            raise RunError(text) from None
+        logger.debug(
+            "run %s, version %s, Python %s", run.id, run.version, platform.python_version()
+        )
+        for path in exposed_files(env_file, settings):
+            logger.warning("%s holds secrets and others may read it: chmod 600 it", path)
+        yield ledger
+
+
+def open_results(settings: Settings, run: RunRecord) -> ResultsWriter:
+    """Return the writer of the run's results file, which has claimed its name."""
+    try:
+        return ResultsWriter(settings.results_dir, run.started_at)
+    except OSError as error:
+        text = f"RESULTS_DIR {settings.results_dir} cannot be written: {error.strerror}"
+        raise RunError(text) from None
+
+
+def remove_old_results(settings: Settings) -> None:
+    """Keep as many results files as the settings say; a failure is a warning."""
+    try:
+        remove_old(settings.results_dir, settings.results_keep)
+    except OSError as error:
+        logger.warning("RESULTS_KEEP: %s cannot be removed: %s", error.filename, error.strerror)
+
+
+def database_connection(settings: Settings, query_timeout_s: int) -> DatabaseConnection:
+    """Return the connection that the settings ask for, not opened yet."""
+    return DatabaseConnection(
+        host=settings.db_host,
+        port=settings.db_port,
+        user=settings.db_user,
+        password=settings.db_password.get_secret_value(),
+        database=settings.db_name,
+        ssl_ca=settings.db_ssl_ca,
+        time_zone=settings.db_time_zone,
+        query_timeout_s=query_timeout_s,
+    )
+
+
+def query_limit_s(settings: Settings) -> int:
+    """Return how long Query 2 may take: its own limit, and never longer than the whole run."""
+    if not settings.max_runtime_seconds:
+        return settings.db_query_timeout_seconds
+    return min(settings.db_query_timeout_seconds, math.ceil(settings.max_runtime_seconds))
+
+
+def check_row_count(rows: int, settings: Settings, stop: Stop) -> None:
+    """Stop the run if Query 2 found fewer or more rows than the operator thinks possible."""
+    found = f"Query 2 found {rows} rows and"
+    if rows < settings.min_rows:
+        text = f"{found} MIN_ROWS is {settings.min_rows}; nothing was sent"
+        stop.request(StopReason.ROW_COUNT, text)
+    elif settings.max_rows is not None and rows > settings.max_rows:
+        text = f"{found} MAX_ROWS is {settings.max_rows}; nothing was sent"
+        stop.request(StopReason.ROW_COUNT, text)
+
+
+def iterable_client(settings: Settings, stop: Stop) -> IterableClient:
+    """Return the client that the settings ask for; its waits end early when the run is to stop."""
+    return IterableClient(
+        settings.iterable_api_key.get_secret_value(),
+        settings.iterable_api_base_url,
+        payloads=payloads(settings),
+        timeout_s=settings.iterable_timeout_seconds,
+        max_attempts=settings.iterable_max_attempts,
+        rate_share=settings.iterable_rate_share,
+        connections=settings.iterable_workers,
+        wait=stop.wait,
+    )
+
+
+def payloads(settings: Settings) -> Payloads:
+    """Return what makes request bodies of rows."""
+    return Payloads(settings.db_name, settings.time_zone)
+
+
+def deliver_rows(
+    rows: RowSpool, settings: Settings, client: IterableClient, recorder: Recorder
+) -> Iterator[list[RowOutcome]]:
+    """Send the rows of the run, one by one or in batches; yield their outcomes as they come."""
+    options = recorder.run.options
+    planner = Planner(
+        payloads(settings),
+        recorder.ledger,
+        changed_only=options.changed_only,
+        dry_run=options.dry_run,
+    )
+    if options.bulk:
+        pool = WorkerPool(
+            BulkDelivery(client, recorder.stop).process,
+            recorder.stop,
+            workers=BULK_WORKERS,
+            batch_size=settings.bulk_batch_size,
+            # If every row is refused, the first batch tells, before others are under way.
+            head_start_s=None,
+        )
+    else:
+        pool = WorkerPool(
+            lambda batch: [client.process_prepared(row) for row in batch],
+            recorder.stop,
+            workers=settings.iterable_workers,
+            batch_size=1,
+            head_start_s=HEAD_START_S,
+        )
+    # What is loaded by now stays; looking through it for garbage would stop all threads at once.
+    # Rows leave no cycles behind, so a look now and then is enough.
+    gc.freeze()
+    gc.set_threshold(50_000)
+    return deliver(itertools.islice(rows, options.limit), planner, recorder, pool)
+
+
+@contextmanager
+def monitored(settings: Settings, run: RunRecord) -> Iterator[None]:
+    """Tell the heartbeat's monitor that the run begins, and it and Prometheus how it ended."""
+    url = settings.heartbeat_url.get_secret_value() if settings.heartbeat_url else ""
+    heartbeat = Heartbeat("" if run.options.dry_run else url, run.id)
+    heartbeat.start()
+    yield
+    if settings.metrics_file and not run.options.dry_run:
+        _export_metrics(settings.metrics_file, run)
+    meaning = MEANINGS[run.exit_status].summary
+    lines = [f"exit status {run.exit_status}: {meaning}", *summary_lines(run)]
+    heartbeat.finish(run.exit_status, "\n".join(lines))
+
+
+def _export_metrics(path: Path, run: RunRecord) -> None:
+    """Write METRICS_FILE; a failure is a warning."""
+    from monitoring.metrics import write_metrics  # noqa: PLC0415 - most runs have none
+
+    try:
+        write_metrics(path, run)
+    except OSError as error:
+        logger.warning("METRICS_FILE %s cannot be written: %s", path, error.strerror)

@@ -1,0 +1,38 @@
+"""Numbers, times and durations, as the report writes them."""
+
+from datetime import datetime
+
+# Unit, its seconds, the next smaller unit, its seconds.
+_UNITS = (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1))
+
+
+def when(moment: datetime) -> str:
+    """Return a time to the minute."""
+    return f"{moment:%Y-%m-%d %H:%M} UTC"
+
+
+def short(value: float) -> str:
+    """Return a number with about three digits."""
+    if value and abs(value) < 10:
+        return f"{value:.2g}"
+    return f"{value:,.0f}"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in its two largest units."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    for unit, size, smaller, part in _UNITS:
+        if whole >= size:
+            rest = whole % size // part
+            return f"{whole // size} {unit}" + (f" {rest} {smaller}" if rest else "")
+    return f"{whole} s"
+
+
+def about(seconds: float) -> str:
+    """Return a duration in one unit: runs do not start on the second."""
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 1.9 * size:
+            return f"{round(seconds / size, 1):g} {unit}"
+    return f"{seconds:.0f} s"

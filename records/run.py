@@ -1,0 +1,158 @@
+"""One run: what it was asked for, and what became of it."""
+
+import hashlib
+import time
+import uuid
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from logger_config import get_logger
+from records.exit_statuses import ExitStatus, StopReason, final_status
+from records.outcomes import COUNTERS, GOOD_OUTCOMES, CallStatus, RowOutcome, RowStatus
+
+logger = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What the command line asked for. ``limit`` is a number of rows, None for all."""
+
+    bulk: bool = False
+    dry_run: bool = False
+    changed_only: bool = False
+    limit: int | None = None
+    quiet: bool = False
+
+
+@dataclass(slots=True)
+class RunRecord:
+    """What became of a run; ``to_json()`` and ``summary()`` go into its results file.
+
+    Times are in UTC; durations are in seconds of a clock that cannot be set. ``error`` is the
+    sentence that says what ended the run, empty for a run that reached its last row.
+    """
+
+    options: RunOptions
+    version: str
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    finished_at: datetime | None = None
+    duration_seconds: float = 0.0
+    query_sha256: str | None = None
+    rows_read: int = 0
+    outcomes: Counter[RowStatus] = field(default_factory=Counter)
+    users_update: Counter[CallStatus] = field(default_factory=Counter)
+    events_track: Counter[CallStatus] = field(default_factory=Counter)
+    sending_seconds: float = 0.0
+    endpoints: Mapping[str, Any] = field(default_factory=dict)
+    retries: int = 0
+    rate_limited_seconds: float = 0.0
+    error: str = ""
+    error_status: ExitStatus | None = None
+    stop_reason: StopReason | None = None
+    _started_s: float = field(default_factory=time.monotonic)
+
+    def set_query(self, query: str) -> None:
+        """Note which query is run, by its hash."""
+        self.query_sha256 = hashlib.sha256(query.encode()).hexdigest()
+
+    def begin(self, rows: int) -> None:
+        """Note that the run is about *rows* rows: each of them must get its outcome."""
+        self.rows_read = rows
+
+    def count(self, outcomes: Sequence[RowOutcome]) -> None:
+        """Count what became of some more rows."""
+        self.outcomes.update(outcome.status for outcome in outcomes)
+        self.users_update.update(outcome.users_update.status for outcome in outcomes)
+        self.events_track.update(outcome.events_track.status for outcome in outcomes)
+
+    def sent(
+        self,
+        *,
+        seconds: float,
+        endpoints: Mapping[str, Any],
+        retries: int,
+        rate_limited_seconds: float,
+    ) -> None:
+        """Note how long sending took and which requests were sent."""
+        self.sending_seconds, self.endpoints = seconds, endpoints
+        self.retries, self.rate_limited_seconds = retries, rate_limited_seconds
+
+    def fail(self, status: ExitStatus, text: str) -> None:
+        """Note the first error that ended the run; later ones follow from it."""
+        if self.error_status is None:
+            self.error_status, self.error = status, text
+
+    def finish(self, reason: StopReason | None, advice: str) -> None:
+        """Note that the run is over now.
+
+        *reason* is why it was stopped, None if it was not; *advice* says so for the operator.
+        """
+        if self.outcomes.total() != self.rows_read and self.error_status is not ExitStatus.BUG:
+            self.error_status = ExitStatus.BUG
+            self.error = f"bug: {self.outcomes.total()} outcomes for {self.rows_read} rows"
+            logger.error("A bug in this program: %s", self.error)
+        self.error = self.error or advice
+        self.stop_reason = reason
+        self.finished_at = datetime.now(UTC)
+        self.duration_seconds = time.monotonic() - self._started_s
+
+    @property
+    def exit_status(self) -> ExitStatus:
+        """How the run ended, as far as it is known by now."""
+        return final_status(self.stop_reason, self.undelivered, self.error_status)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every row was attempted."""
+        return self.exit_status in {ExitStatus.OK, ExitStatus.NOT_ALL_DELIVERED}
+
+    @property
+    def undelivered(self) -> int:
+        """How many rows did not end well."""
+        return self.rows_read - sum(self.outcomes[status] for status in GOOD_OUTCOMES)
+
+    @property
+    def requests(self) -> int:
+        """How many requests were sent."""
+        return sum(endpoint["requests"] for endpoint in self.endpoints.values())
+
+    def summary(self) -> dict[str, Any]:
+        """Return the ``summary`` of the results file."""
+        return {
+            "total": self.rows_read,
+            **{name: self.outcomes[status] for status, name in COUNTERS.items()},
+            "users_update": self.users_update,
+            "events_track": self.events_track,
+            "requests": self.requests,
+            "retries": self.retries,
+            "rate_limited_seconds": round(self.rate_limited_seconds, 3),
+            "endpoints": self.endpoints,
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the ``run`` of the results file, once the run has finished."""
+        options = self.options
+        return {
+            "id": self.id,
+            "started_at": _utc_text(self.started_at),
+            "finished_at": _utc_text(self.finished_at or self.started_at),
+            "duration_seconds": round(self.duration_seconds, 3),
+            "complete": self.complete,
+            "exit_status": int(self.exit_status),
+            "error": self.error or None,
+            "sending_seconds": round(self.sending_seconds, 3),
+            "mode": "bulk" if options.bulk else "per-user",
+            "dry_run": options.dry_run,
+            "changed_only": options.changed_only,
+            "limit": options.limit,
+            "version": self.version,
+            "query_sha256": self.query_sha256,
+        }
+
+
+def _utc_text(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%dT%H:%M:%S}Z"

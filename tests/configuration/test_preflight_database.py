@@ -1,0 +1,138 @@
+"""--check on the database: the login, the clock, Query 2 and its execution plan."""
+
+import tempfile
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+import db_connection
+from configuration import preflight_database
+from configuration.preflight_database import (
+    INDEX,
+    TableAccess,
+    database_clock_finding,
+    database_findings,
+    execution_plan,
+    execution_plan_finding,
+    query_findings,
+)
+from configuration.preflight_finding import Mark
+from configuration.settings import HERE
+from configuration.wiring import database_connection
+from db_connection import JOB_QUERY, load_query
+from records.exit_statuses import ExitStatus
+from tests.configuration.conftest import settings_of
+
+
+@pytest.fixture
+def connection(database, environ):
+    with database_connection(settings_of(environ | database.settings), 30) as connection:
+        yield connection
+
+
+@pytest.mark.database
+def test_a_login_and_its_clock_are_told(database, environ):
+    login, clock, *_ = database_findings(settings_of(environ | database.settings))
+    assert login.mark is clock.mark is Mark.GOOD
+    user, name = database.settings["DB_USER"], database.name
+    assert login.text.startswith(f"{user} may log in to {name} at {database.settings['DB_HOST']}")
+    assert f"server {database.version}; session read-only, times in +00:00" in login.text
+    assert clock.text == "agrees with this machine's"
+
+
+def test_a_query_that_is_not_there_and_a_server_that_is_not_are_told_both(environ, monkeypatch):
+    monkeypatch.setattr(db_connection, "QUERIES_FILE", Path("/nowhere/queries.sql"))
+    found = list(database_findings(settings_of(environ)))
+    assert [(finding.what, finding.mark, finding.status) for finding in found] == [
+        ("Query 2", Mark.BAD, ExitStatus.DATABASE),
+        ("Database", Mark.BAD, ExitStatus.DATABASE),
+    ]
+    assert "cannot be read" in found[0].text
+    assert "cannot connect" in found[1].text
+
+
+@pytest.mark.database
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ("SELECT 1 AS customer_id, 2 AS email", "must return browser, event_time, first_name"),
+        ("SELECT * FROM no_such_table", "a table is missing"),
+        ("SELECT nothing FROM customers", "a column is missing"),
+        ("SELECT FROM", "check the query's syntax"),
+    ],
+)
+def test_a_query_that_would_fail_is_told_by_the_server(connection, query, told):
+    (finding,) = query_findings(connection, query)
+    assert (finding.mark, finding.status) == (Mark.BAD, ExitStatus.DATABASE)
+    assert told in finding.text
+
+
+@pytest.mark.database
+def test_query_2_is_looked_at_without_being_run(connection):
+    slow = load_query(JOB_QUERY).replace("ROW_NUMBER()", "SLEEP(5) + ROW_NUMBER()")
+    finding = next(query_findings(connection, f"{slow} -- the end"))
+    assert finding.mark is Mark.GOOD
+    assert finding.text == "can be run and returns its 9 columns"
+
+
+@pytest.mark.database
+def test_without_a_folder_for_temporary_files_query_2_is_not_called_bad(connection, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    (finding,) = query_findings(connection, load_query(JOB_QUERY))
+    assert finding.mark is Mark.NOTE
+
+
+@pytest.mark.database
+@pytest.mark.parametrize("left", ["ix_page_views_user", None])
+def test_many_rows_of_page_views_read_without_their_index_are_a_warning(
+    database, connection, monkeypatch, left
+):
+    if database.server.kind == "seekdb":
+        pytest.skip("this server shows its execution plans in a form of its own")
+    query = load_query(JOB_QUERY)
+    database.execute("ALTER TABLE page_views DROP FOREIGN KEY fk_page_views_user")
+    for index in {"ix_page_views_recent", "ix_page_views_user"} - {left}:
+        database.execute(f"ALTER TABLE page_views DROP INDEX {index}")
+    database.execute("ANALYZE TABLE customers, page_views")  # the server guesses by what it knew
+    tables = execution_plan(connection, query)
+    assert execution_plan_finding(tables, query).mark is Mark.GOOD  # 40 rows can be read anyhow
+    monkeypatch.setattr(preflight_database, "MANY_ROWS", 10)
+    warning = execution_plan_finding(tables, query)
+    assert warning.mark is Mark.WARNING
+    assert f"Create the index {INDEX} as database_setup.sql does" in warning.text
+    assert f"KEY {INDEX} " in (HERE / "database_setup.sql").read_text()
+
+
+@pytest.mark.database
+def test_the_execution_plan_names_the_indexes(database, connection):
+    _, finding = query_findings(connection, load_query(JOB_QUERY))
+    if database.server.kind == "seekdb":
+        assert "a form of its own" in finding.text
+    else:
+        assert finding.mark is Mark.GOOD
+        assert "pv by index ix_page_views_" in finding.text
+
+
+@pytest.mark.parametrize(
+    "tables",
+    ["page_views AS PV", "`page_views` pv", "page_views\n  pv", "db.page_views as `pv`"],
+)
+def test_page_views_is_known_by_the_querys_own_name(tables):
+    table = TableAccess("pv", index="", rows=10**6)
+    assert execution_plan_finding([table], f"SELECT 1 FROM {tables} WHERE 1").mark is Mark.WARNING
+    assert execution_plan_finding([table], "SELECT 1 FROM customers AS pv").mark is Mark.GOOD
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "mark", "told"),
+    [
+        (-58, Mark.GOOD, "agrees"),
+        (-62, Mark.WARNING, "62 s behind this machine's; Query 2 counts its seven days by it"),
+        (7200, Mark.WARNING, "7,200 s ahead of this machine's; Query 2"),
+    ],
+)
+def test_a_database_clock_that_is_off_is_a_warning(ahead_s, mark, told):
+    finding = database_clock_finding(datetime.now(UTC) + timedelta(seconds=ahead_s))
+    assert finding.mark is mark
+    assert told in finding.text

@@ -1,0 +1,124 @@
+"""--check on files and folders: what cannot be written, what is too little, what is in use."""
+
+import resource
+import stat
+
+import pytest
+
+from configuration.preflight_files import file_findings, room_finding
+from configuration.preflight_finding import Mark
+from configuration.wiring import open_ledger
+from records.exit_statuses import ExitStatus
+from tests.configuration.conftest import settings_of
+
+
+def of_files(environ, **changes):
+    """Return the findings of the files by their name."""
+    found = file_findings(settings_of(environ, **changes), None)
+    return {finding.what: finding for finding in found}
+
+
+def test_files_that_cannot_be_written_are_named_each(environ, tmp_path):
+    (tmp_path / "file").touch()
+    found = of_files(
+        environ,
+        RESULTS_DIR=str(tmp_path / "file" / "results"),
+        LOG_FILE=str(tmp_path),
+        STATE_FILE="/proc/ledger.sqlite3",
+        METRICS_FILE=str(tmp_path / "missing" / "job.prom"),
+    )
+    for name in ("RESULTS_DIR", "LOG_FILE", "STATE_FILE"):
+        assert (found[name].mark, found[name].status) == (Mark.BAD, ExitStatus.USAGE)
+        assert "cannot be written: " in found[name].text
+    # A run goes on without its metrics.
+    assert found["METRICS_FILE"].mark is Mark.WARNING
+
+
+def test_files_that_are_there_stay_as_they_are(environ, tmp_path):
+    for name in ("results", "logs", "state"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "logs" / "job.log").write_text("older lines\n")
+    settings = settings_of(environ)
+    open_ledger(settings).close()
+    before = {path: path.stat().st_size for path in tmp_path.rglob("*")}
+    assert {finding.mark for finding in of_files(environ).values()} == {Mark.GOOD}
+    assert {path: path.stat().st_size for path in tmp_path.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("free", "last_size", "mark"),
+    [
+        (49_000_000, 0, Mark.BAD),
+        (51_000_000, 0, Mark.GOOD),
+        (300_000_000, 100_000_000, Mark.BAD),
+        (401_000_000, 100_000_000, Mark.GOOD),
+    ],
+)
+def test_the_disk_must_have_room_for_a_run_like_the_last(tmp_path, free, last_size, mark):
+    finding = room_finding(tmp_path, free, last_size)
+    assert finding.mark is mark
+    assert f"{free // 1_000_000} MB" in finding.text
+
+
+def test_the_last_results_say_how_much_room_is_needed(environ, tmp_path):
+    results = tmp_path / "results"
+    # None of these is the last results file: older ones of the same second, and names and a folder
+    # that only look like one and sort behind it.
+    (results / "integration_results_20260102_000000.json").mkdir(parents=True)
+    for name in (
+        "integration_results_20260101_000000.json",
+        "integration_results_20260101_000000_9.json",
+        "integration_results_old.json",
+        "integration_results_20260103_000000.json.bak",
+    ):
+        write_sparse(results / name, 10**12)
+    write_sparse(results / "integration_results_20260101_000000_10.json", 10**13)
+    assert "a run may need 40000.0 GB" in of_files(environ)["RESULTS_DIR"].text
+
+
+def test_without_results_of_an_earlier_run_little_room_is_needed(environ, tmp_path):
+    (tmp_path / "results").mkdir()
+    write_sparse(tmp_path / "results" / "integration_results_old.json", 10**13)
+    assert of_files(environ)["RESULTS_DIR"].mark is Mark.GOOD
+
+
+def write_sparse(path, size):
+    """Make a file that has a length, and nothing in it."""
+    with path.open("wb") as file:
+        file.truncate(size)
+
+
+def test_a_run_under_way_is_a_warning(environ):
+    settings = settings_of(environ)
+    with open_ledger(settings):
+        finding = of_files(environ)["STATE_FILE"]
+    assert finding.mark is Mark.WARNING
+    assert "another run is under way" in finding.text
+
+
+def test_a_state_file_that_is_no_ledger_is_told(environ, tmp_path):
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "ledger.sqlite3").write_text("no database at all, but long enough" * 50)
+    finding = of_files(environ)["STATE_FILE"]
+    assert (finding.mark, finding.status) == (Mark.BAD, ExitStatus.USAGE)
+    assert "move it away" in finding.text
+
+
+def test_secrets_that_others_may_read_are_a_warning(environ, tmp_path):
+    env_file = tmp_path / "env"
+    env_file.write_text("")
+    env_file.chmod(0o644)
+    first, *_ = file_findings(settings_of(environ), env_file)
+    assert (first.mark, first.what) == (Mark.WARNING, str(env_file))
+    assert "chmod 600" in first.text
+    assert stat.S_IMODE(env_file.stat().st_mode) == 0o644
+
+
+def test_more_workers_than_open_files_are_a_warning(environ):
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, allowed[1]))
+    try:
+        assert "ulimit -n 380" in of_files(environ)["ITERABLE_WORKERS"].text
+        assert "ITERABLE_WORKERS" not in of_files(environ, ITERABLE_WORKERS="100")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, allowed)

@@ -1,0 +1,141 @@
+"""--check at Iterable: who answers, whether the key is accepted, the clock, the profile fields."""
+
+import re
+
+import pytest
+import requests
+
+from configuration.preflight_finding import Mark
+from configuration.preflight_iterable import iterable_findings, no_answer_finding, sent_types
+from iterable_api.user_fields import UserFields
+from records.exit_statuses import ExitStatus
+from sandbox.faults import Fault
+from tests.configuration.conftest import settings_of
+from tests.test_main import API_KEY
+
+
+def of_iterable(environ, **changes):
+    return list(iterable_findings(settings_of(environ, **changes)))
+
+
+def update_user(iterable, fields):
+    """Give a user of the project these profile fields, as some other program does."""
+    requests.post(
+        f"{iterable.url}/api/users/update",
+        json={"email": "ann@example.com", "dataFields": fields},
+        headers={"Api-Key": API_KEY},
+        timeout=10,
+    ).raise_for_status()
+
+
+@pytest.mark.parametrize(
+    ("fault", "told", "requests"),
+    [
+        (
+            Fault("unauthorized", variant="code_success"),
+            "refused the API key. Check ITERABLE_API_KEY",
+            1,
+        ),
+        (Fault("redirect"), "is not Iterable's API (HTTP 302)", 1),
+        (Fault("gateway", status=503), "is down, or a proxy before it (HTTP 503)", 2),
+        (Fault("garbage"), "is not Iterable's API (HTTP 200)", 1),
+        (Fault("answer", body='{"fields": []}'), "is not Iterable's API (HTTP 200)", 1),
+        (Fault("answer", status=404), "is not Iterable's API (HTTP 404)", 1),
+        (Fault("reset_before"), "ended the connection without an answer", 2),
+        (Fault("hang"), "no answer within ITERABLE_TIMEOUT_SECONDS", 1),
+    ],
+)
+def test_an_iterable_that_does_not_answer_as_it_should_is_told(
+    environ, iterable, fault, told, requests
+):
+    iterable.set_faults(fault)
+    finding, *_ = of_iterable(environ, ITERABLE_TIMEOUT_SECONDS="0.3")
+    assert (finding.mark, finding.status) == (Mark.BAD, ExitStatus.STOPPED)
+    assert told in finding.text
+    assert len(iterable.requests) == requests
+
+
+@pytest.mark.parametrize("kind", ["server_error", "rate_limited", "reset_before"])
+def test_a_passing_failure_is_tried_again(environ, iterable, kind):
+    iterable.set_faults(Fault(kind, times=1))
+    assert of_iterable(environ)[0].mark is Mark.GOOD
+
+
+def test_an_iterable_too_busy_to_answer_is_a_warning(environ, iterable):
+    iterable.set_faults(Fault("rate_limited"))
+    (finding,) = of_iterable(environ)
+    assert finding.mark is Mark.WARNING
+    assert "the API key was not checked" in finding.text
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("http://127.0.0.1:1", "cannot be reached"),
+        ("https://no-such-host.invalid", "has a name that DNS does not know"),
+    ],
+)
+def test_an_iterable_that_cannot_be_reached_is_told(environ, url, told):
+    (finding,) = of_iterable(environ, ITERABLE_API_BASE_URL=url)
+    assert finding.text.startswith(f"{url} {told}")
+
+
+def test_a_certificate_that_nobody_trusts_keeps_the_key_here(environ, tls_server):
+    (finding,) = of_iterable(environ, ITERABLE_API_BASE_URL=tls_server.url)
+    assert "failed TLS" in finding.text
+    assert not tls_server.received
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("https://api.iterable.com", "a key of the EU one needs https://api.eu.iterable.com"),
+        ("https://api.eu.iterable.com", "a key of the US one needs https://api.iterable.com"),
+    ],
+)
+def test_a_refused_key_may_be_the_other_data_centres(url, told):
+    assert no_answer_finding(UserFields(None, 401), url).text.endswith(told)
+
+
+@pytest.mark.parametrize(
+    ("skew_s", "told"),
+    [
+        (3600, "behind Iterable's"),
+        (-3600, "ahead of Iterable's"),
+    ],
+)
+def test_a_clock_that_is_not_iterables_is_a_warning(environ, iterable, skew_s, told):
+    iterable.change(clock_skew_s=skew_s)
+    _, clock, _ = of_iterable(environ)
+    assert clock.mark is Mark.WARNING
+    assert told in clock.text
+    seconds = int(re.sub(r"\D", "", clock.text.partition(" s ")[0]))
+    assert seconds == pytest.approx(3600, abs=5)
+
+
+def test_without_a_date_no_clocks_are_compared(environ, iterable):
+    iterable.change(send_date=False)
+    assert of_iterable(environ)[1].mark is Mark.NOTE
+
+
+def test_fields_of_another_type_are_told_because_every_row_would_be_refused(environ, iterable):
+    fields = {"first_name": 7, "candidate": True, "plan_type": "pro", "age": 3}
+    update_user(iterable, fields)
+    _, _, *found = of_iterable(environ)
+    assert [(finding.mark, finding.status) for finding in found] == [(Mark.BAD, 4)] * 2
+    assert "the project has first_name as long and the job sends a string" in found[0].text
+    assert "the project has candidate as boolean and the job sends a string" in found[1].text
+
+
+def test_fields_that_a_run_has_made_are_of_the_right_type(environ, iterable):
+    sent = {"first_name": "Ann", "plan_type": "pro", "recent_page_view": True, "candidate": "yes"}
+    for names in (["first_name"], sent):
+        update_user(iterable, {name: sent[name] for name in names})
+        text = of_iterable(environ)[2].text
+        assert ("will be created" in text) == (names != sent)
+    assert text.split(" of the")[0].split(", ") == list(sent)
+    assert sent_types() == {name: iterable_type(value) for name, value in sent.items()}
+
+
+def iterable_type(value):
+    return "boolean" if isinstance(value, bool) else "string"

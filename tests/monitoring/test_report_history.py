@@ -1,0 +1,72 @@
+"""Which runs and which of their failed rows the report shows."""
+
+import os
+from datetime import timedelta
+
+from monitoring.report_history import FAILED_ROWS_SHOWN, RUNS_SHOWN, read_history
+from records.outcomes import RowOutcome
+from tests.monitoring.report_page import report_text
+from tests.results import DOWN, LAST, OK, delivered, refused, save, save_daily
+
+
+def test_errors_are_counted_by_code_with_a_few_customers_each(tmp_path):
+    save(tmp_path, LAST - timedelta(days=1), refused(10, "old@example.com"), 1)
+    partial = [RowOutcome(50, "half@example.com", OK, DOWN)]
+    save(tmp_path, rows=[*refused(2, "new@example.com"), *partial], status=1)
+    text = report_text(tmp_path)
+    assert (
+        "BadParams users/update, HTTP 400, refused: mend the row: Iterable will not take it as it "
+        "is 2 12 2 2026-03-01 0 new@example.com 1 new@example.com 2 old@example.com HTTP 503"
+    ) in text
+    assert "HTTP 503 events/track, unavailable: run again" in text
+    assert "50 half@example.com partial failure events/track unavailable 503" in text
+
+
+def test_of_many_failed_rows_the_first_are_shown_and_the_rest_counted(tmp_path):
+    path = save(tmp_path, rows=refused(FAILED_ROWS_SHOWN + 50), status=1)
+    text = report_text(tmp_path)
+    assert text.count("total failure users/update") == FAILED_ROWS_SHOWN
+    assert f"And 50 more: all of them are in {path.name}" in text
+
+
+def test_only_the_newest_runs_are_read_and_the_page_says_so(tmp_path):
+    save_daily(tmp_path, [0] * (RUNS_SHOWN + 5), count=1)
+    text = report_text(tmp_path)
+    assert f"Shows the newest {RUNS_SHOWN} of {RUNS_SHOWN + 5} results files." in text
+    assert f"{RUNS_SHOWN} runs as a table" in text
+
+
+def test_runs_of_one_second_come_in_the_order_of_their_numbers(tmp_path):
+    names = [save(tmp_path, rows=delivered(number)).name for number in range(1, 12)]
+    assert names[-1] == "integration_results_20260301_021500_11.json"
+    assert [run.path.name for run in read_history(tmp_path).runs] == names
+    assert "delivered every row: 11 of 11" in report_text(tmp_path)
+
+
+def test_other_files_are_neither_shown_nor_named(tmp_path):
+    path = save(tmp_path)
+    (tmp_path / "integration_results_old.json").write_text("{}")
+    (tmp_path / "integration_results_20260302_000000.json").symlink_to(path)
+    os.mkfifo(tmp_path / "integration_results_20260303_000000.json")
+    history = read_history(tmp_path)
+    assert ([run.path for run in history.runs], history.files, history.skipped) == ([path], 1, [])
+
+
+def test_a_file_that_cannot_be_read_is_left_out_and_named(tmp_path):
+    (tmp_path / "integration_results_20260302_000000.json").write_bytes(b"[]")
+    text = report_text(tmp_path)
+    assert "Unreadable None of the results files can be read" in text
+    save(tmp_path, rows=delivered(3))
+    text = report_text(tmp_path)
+    assert "Healthy" in text
+    assert "left out integration_results_20260302_000000.json is not a results file" in text
+
+
+def test_a_damaged_row_is_named_and_its_run_still_counts(tmp_path):
+    path = save(tmp_path, rows=[*refused(2), *delivered(1)], status=1)
+    lines_ = path.read_text().splitlines(keepends=True)
+    lines_[4] = lines_[4][:90] + "\n"
+    path.write_text("".join(lines_))
+    text = report_text(tmp_path)
+    assert "2 of 3 rows were not delivered" in text
+    assert f"{path.name} has a damaged row" in text

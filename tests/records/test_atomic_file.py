@@ -1,0 +1,84 @@
+"""A file is replaced as a whole or not at all."""
+
+import errno
+import os
+import stat
+
+import pytest
+
+from records.atomic_file import write_atomically
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "status.txt"
+
+
+def test_a_reader_keeps_the_old_file_and_the_next_one_meets_the_new(path):
+    write_atomically(path, b"old")
+    with path.open("rb") as reader:
+        write_atomically(path, b"new")
+        assert reader.read() == b"old"
+    assert path.read_bytes() == b"new"
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o644])
+@pytest.mark.parametrize("umask", [0o077, 0o000])
+def test_the_mode_is_right_before_the_file_has_its_name(path, mode, umask, monkeypatch):
+    path.touch(0o666)
+    modes = []
+
+    def replace(partial, target):
+        modes.append(stat.S_IMODE(partial.stat().st_mode))
+        os.replace(partial, target)  # noqa: PTH105 - Path.replace() is replaced
+
+    monkeypatch.setattr(type(path), "replace", replace)
+    before = os.umask(umask)
+    try:
+        write_atomically(path, b"new", mode)
+    finally:
+        os.umask(before)
+    assert modes == [mode]
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_else(path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path.write_bytes(b"old")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_place_that_cannot_be_written_is_told_and_left_clean(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        write_atomically(tmp_path / "missing" / "status.txt", b"new")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError):
+        write_atomically(tmp_path / "folder", b"new")
+    assert list(tmp_path.iterdir()) == [tmp_path / "folder"]
+
+
+@pytest.mark.parametrize(("number", "told"), [(errno.EINVAL, False), (errno.EIO, True)])
+def test_a_folder_that_cannot_be_synced_is_told_only_when_something_is_wrong(
+    path, monkeypatch, number, told
+):
+    fsync = os.fsync
+
+    def fail_for_folders(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail_for_folders)
+    if told:
+        with pytest.raises(OSError, match="Input/output error"):
+            write_atomically(path, b"new")
+    else:
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"new"

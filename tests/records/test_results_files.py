@@ -1,0 +1,92 @@
+"""Which files are results files, which is the newest, and which go."""
+
+import os
+import time
+from datetime import UTC, datetime
+
+import pytest
+
+from records.results_files import STALE_S, claim_name, remove_old, remove_stale, results_files
+
+STARTED = datetime(2026, 1, 3, tzinfo=UTC)
+STEM = "integration_results_2026010"
+# From the oldest to the newest.
+NAMES = [
+    f"{STEM}1_235959.json",
+    f"{STEM}2_000000.json",
+    *(f"{STEM}3_000000{suffix}.json" for suffix in ("", "_2", "_9", "_10")),
+]
+FOREIGN = [
+    "integration_results_old.json",
+    "integration_results_20260109.json",
+    "my_integration_results_20260109_000000.json",
+    f"{STEM}9_000000_.json",
+    f"{STEM}9_000000_x.json",
+    f"{STEM}9_000000.json.bak",
+    f".{STEM}9_000000.partial",
+    f"{STEM}9_٠٠٠٠٠٠.json",
+    "x.json",
+    "report.html",
+]
+
+
+def fill(folder):
+    """Put results files into *folder*, and everything that looks like one."""
+    for name in [*reversed(NAMES), *FOREIGN]:
+        (folder / name).touch()
+    (folder / f"{STEM}7_000000.json").mkdir()
+    (folder / f"{STEM}8_000000.json").symlink_to(folder / NAMES[0])
+    (folder / f"{STEM}8_000001.json").symlink_to(folder / "nowhere")
+    os.mkfifo(folder / f"{STEM}9_000000.json")
+
+
+def test_results_files_come_in_the_order_of_their_runs_and_nothing_else_is_one(tmp_path):
+    fill(tmp_path)
+    assert results_files(tmp_path) == [tmp_path / name for name in NAMES]
+
+
+def test_a_folder_without_results_files_is_not_one_that_cannot_be_listed(tmp_path):
+    assert results_files(tmp_path) == []
+    with pytest.raises(FileNotFoundError):
+        results_files(tmp_path / "missing")
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        results_files(tmp_path / "file")
+
+
+def test_the_oldest_results_files_go_and_nothing_else(tmp_path):
+    fill(tmp_path)
+    everything = set(tmp_path.iterdir())
+    remove_old(tmp_path, 0)
+    assert set(tmp_path.iterdir()) == everything
+    remove_old(tmp_path, 2)
+    assert everything - set(tmp_path.iterdir()) == {tmp_path / name for name in NAMES[:-2]}
+    remove_old(tmp_path, 5)
+    assert results_files(tmp_path) == [tmp_path / name for name in NAMES[-2:]]
+
+
+def test_a_name_is_claimed_by_one_run_alone(tmp_path):
+    (tmp_path / f"{STEM}3_000000.json").touch()
+    claimed = [claim_name(tmp_path, STARTED) for _ in range(9)]
+    for each in claimed:
+        os.close(each.descriptor)
+        each.partial.rename(each.path)
+    assert [each.path.name for each in claimed] == [
+        f"{STEM}3_000000_{number}.json" for number in range(2, 11)
+    ]
+    assert results_files(tmp_path)[1:] == [each.path for each in claimed]
+
+
+def test_the_partial_file_of_a_killed_run_is_removed_and_that_of_a_living_run_is_not(tmp_path):
+    new, dead = (tmp_path / f".{STEM}{day}_000000.partial" for day in (1, 2))
+    new.touch()
+    dead.touch()
+    alive = claim_name(tmp_path, STARTED)
+    long_ago = time.time() - 2 * STALE_S
+    for path in (dead, alive.partial):
+        os.utime(path, (long_ago, long_ago))
+    remove_stale(tmp_path)
+    assert set(tmp_path.iterdir()) == {new, alive.partial}
+    os.close(alive.descriptor)
+    remove_stale(tmp_path)
+    assert set(tmp_path.iterdir()) == {new}

@@ -1,0 +1,114 @@
+"""The models: what is published of them, and what they take when a file is read back."""
+
+import json
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from records.exit_statuses import ExitStatus
+from records.outcomes import PLANNED, CallStatus, RowOutcome, RowStatus
+from records.results_model import Endpoint, ResultRow, ResultsFile, Run, Summary, json_schema
+from tests.results import ENDPOINTS, delivered, refused, save
+from tests.rows import make_prepared
+from tools.build import SAMPLE, SCHEMA
+
+DEFINITIONS = json_schema()["$defs"]
+
+
+def test_the_published_schema_is_that_of_the_models():
+    assert json.loads(SCHEMA.read_text(encoding="utf-8")) == json_schema(), "run: make docs"
+    Draft202012Validator.check_schema(json_schema())
+
+
+def test_the_words_of_the_schema_are_those_of_the_program():
+    call = DEFINITIONS["UsersUpdate"]["properties"]
+    assert call["status"]["enum"] == list(CallStatus)
+    assert DEFINITIONS["ResultRow"]["properties"]["outcome"]["enum"] == list(RowStatus)
+    # Without the status of a run that met another one: it writes no file.
+    assert DEFINITIONS["Run"]["properties"]["exit_status"]["enum"] == [
+        status for status in ExitStatus if status is not ExitStatus.BUSY
+    ]
+
+
+@pytest.mark.parametrize("name", DEFINITIONS)
+def test_every_field_is_described_and_all_but_the_payload_must_be_there(name):
+    fields = DEFINITIONS[name]["properties"]
+    assert set(fields) - set(DEFINITIONS[name]["required"]) <= {"payload"}
+    described = [field for field in fields.values() if "description" in field or "$ref" in field]
+    assert len(described) == len(fields)
+    assert all("default" not in field for field in fields.values())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda d: d.update(schema_version=2),
+        lambda d: d["results"][0].update(outcome="lost"),
+        lambda d: d["results"][0]["users_update"].update(http_status=99),
+        lambda d: d["results"][0]["users_update"].update(payload=None),
+        lambda d: d["results"][0]["events_track"].pop("event_id"),
+        lambda d: d["results"][0]["events_track"].update(event_id="x"),
+        lambda d: d["summary"].update(total=-1),
+        lambda d: d["summary"]["users_update"].update(lost=1),
+        lambda d: d["summary"]["endpoints"]["users/update"]["answers"].update(none=1),
+        lambda d: d["summary"]["endpoints"]["users/update"]["latency_seconds"].update(p75=1),
+        lambda d: d["run"].update(exit_status=75),
+        lambda d: d["run"].update(mode="slow"),
+        lambda d: d["run"].update(limit=0),
+        lambda d: d["run"].update(started_at="yesterday"),
+        lambda d: d["run"].pop("sending_seconds"),
+    ],
+)
+def test_the_schema_is_strict_where_reading_is_not(change):
+    sample = json.loads(SAMPLE.read_text(encoding="utf-8"))
+    schema = Draft202012Validator(json_schema())
+    assert schema.is_valid(sample)
+    change(sample)
+    assert not schema.is_valid(sample)
+
+
+def test_what_a_run_writes_is_read_back_as_it_is(tmp_path):
+    planned = RowOutcome(1, "a@example.com", PLANNED, PLANNED, make_prepared(1))
+    path = save(tmp_path, rows=[*delivered(2), *refused(1), planned], status=1)
+    document = json.loads(path.read_text())
+    document["summary"]["endpoints"] = ENDPOINTS
+    assert ResultsFile.model_validate(document).model_dump(exclude_unset=True) == document
+
+
+def test_an_older_file_lacks_fields_and_a_newer_one_has_more():
+    run = Run.model_validate({"started_at": "2026-01-13T14:30:45Z", "new": 1})
+    assert (run.exit_status, run.limit, run.mode, run.error) == (None, None, "per-user", None)
+    assert Summary.model_validate({"new": 1}) == Summary()
+
+
+@pytest.mark.parametrize(
+    "odd", [None, True, -1, 10**400, 1e12, float("inf"), float("nan"), "1", [], {}, "\ud800"]
+)
+def test_a_value_of_no_use_counts_as_missing(odd):
+    assert Run.model_validate({"duration_seconds": odd, "limit": odd, "exit_status": odd}) == Run()
+    assert Summary.model_validate({"total": odd, "rate_limited_seconds": odd}) == Summary()
+    assert Endpoint.model_validate({"requests": odd, "answers": {"200": odd}}) == Endpoint()
+
+
+def test_the_other_values_are_kept():
+    run = Run.model_validate({"duration_seconds": "long", "limit": 3, "error": "the server"})
+    assert (run.duration_seconds, run.limit, run.error) == (0.0, 3, "the server")
+
+
+def test_words_of_a_later_version_are_taken_as_they_are():
+    run = Run.model_validate({"mode": "slow", "exit_status": 99})
+    assert (run.mode, run.exit_status) == ("slow", 99)
+    call = {"status": "lost"}
+    row = {"outcome": "lost", "users_update": call, "events_track": call}
+    assert ResultRow.model_validate(row).users_update.status == "lost"
+
+
+@pytest.mark.parametrize("missing", ["outcome", "users_update", "events_track"])
+def test_a_row_without_what_says_how_it_ended_is_damaged(missing):
+    call = {"status": "refused"}
+    row = {"outcome": "total_failure", "users_update": call, "events_track": call}
+    ResultRow.model_validate(row)
+    with pytest.raises(ValueError, match=missing):
+        ResultRow.model_validate({name: row[name] for name in row if name != missing})
+    with pytest.raises(ValueError, match=missing):
+        ResultRow.model_validate({**row, missing: []})

@@ -1,0 +1,57 @@
+"""Results files for the tests."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from records.outcomes import NOT_SENT, CallOutcome, CallStatus, RowOutcome
+from records.results_writer import ResultsWriter
+from records.run import RunOptions, RunRecord
+
+LAST = datetime(2026, 3, 1, 2, 15, tzinfo=UTC)
+OK = CallOutcome(CallStatus.DELIVERED, 200, "Success", 1)
+BAD = CallOutcome(CallStatus.REFUSED, 400, "BadParams", 1, "no such field")
+DOWN = CallOutcome(CallStatus.UNAVAILABLE, 503, None, 5)
+ENDPOINTS = {
+    "users/update": {
+        "requests": 6,
+        "answers": {"200": 5, "no answer": 1},
+        "latency_seconds": {"p50": 0.1, "p90": 0.2, "p95": 0.25, "p99": 0.5, "max": 1.5},
+    }
+}
+
+
+def delivered(count):
+    return [RowOutcome(i, f"user{i}@example.com", OK, OK) for i in range(count)]
+
+
+def refused(count, email="user@example.com"):
+    return [RowOutcome(i, email, BAD, NOT_SENT) for i in range(count)]
+
+
+def finished_run(rows=(), **fields) -> RunRecord:
+    """Return the record of a run that came to *rows*; *fields* are the record's own."""
+    run = RunRecord(RunOptions(), "1.0.0", rows_read=len(rows), **fields)
+    run.count(rows)
+    run.finish(None, "")
+    return run
+
+
+def save(folder, begun=LAST, rows=(), status=0, summary=None, **run):
+    """Write a results file; *summary* and *run* replace fields that no run would set so."""
+    with ResultsWriter(folder, begun) as results:
+        results.add(rows)
+        results.finish(finished_run(rows, started_at=begun))
+    head, mark, tail = results.path.read_text().partition('\n],\n"summary": ')
+    end: dict[str, Any] = json.loads('{"summary": ' + tail)
+    end["summary"].update(summary or {})
+    end["run"].update({"exit_status": status, **run})
+    end_text = json.dumps(end["summary"], indent=2), json.dumps(end["run"], indent=2)
+    results.path.write_text(f'{head}{mark}{end_text[0]},\n"run": {end_text[1]}\n}}\n')
+    return results.path
+
+
+def save_daily(folder, statuses, count=100, **run):
+    """Write a run for each exit status, one a day, the last of them at LAST."""
+    for days, status in enumerate(reversed(statuses)):
+        save(folder, LAST - timedelta(days=days), delivered(count), status, **run)

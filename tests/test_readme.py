@@ -1,0 +1,53 @@
+"""What README.md and .env.example promise, held against the code."""
+
+import re
+from pathlib import Path
+
+import pytest
+from dotenv import dotenv_values
+
+from configuration.settings import HERE, VARIABLES, Settings
+from records.exit_statuses import MEANINGS, ExitStatus
+from tools.build import usage
+
+README = (HERE / "README.md").read_text(encoding="utf-8")
+
+
+def test_env_example_has_every_variable_with_its_default(tmp_path):
+    text = (HERE / ".env.example").read_text(encoding="utf-8")
+    everything = tmp_path / "env"
+    everything.write_text(re.sub(r"^# ([A-Z_]+=)", r"\1", text, flags=re.MULTILINE))
+    given = dotenv_values(everything)
+    assert set(given) == set(VARIABLES)
+    for name, value in given.items():
+        default = Settings.model_fields[name.lower()].get_default()
+        if value and not Settings.model_fields[name.lower()].is_required():
+            shown = default.relative_to(HERE) if isinstance(default, Path) else default
+            assert str(shown) == value, name
+
+
+def test_env_example_explains_every_variable():
+    text = (HERE / ".env.example").read_text(encoding="utf-8")
+    for group in text.split("\n\n")[1:]:
+        assert group.startswith("# "), group
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+def test_the_readme_names_every_variable(name):
+    assert f"`{name}`" in README
+
+
+def test_the_readme_shows_the_help_as_it_is():
+    assert usage() in README
+
+
+@pytest.mark.parametrize("status", ExitStatus)
+def test_the_readme_names_every_exit_status(status):
+    assert f"\n  {status:<4} {MEANINGS[status].summary}\n" in README
+
+
+def test_the_readme_gives_every_dependency_its_reason():
+    for file in [HERE / "requirements.txt", *HERE.glob("requirements/*.txt")]:
+        text = file.read_text(encoding="utf-8")
+        for name in re.findall(r"^([\w-]+)==", text, flags=re.MULTILINE):
+            assert re.search(rf"^\| `{name}` \| \w+", README, flags=re.MULTILINE), name
