@@ -3,9 +3,10 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
-from iterable_api.answers import Answer, Fault, Repeat, judge_failure, judge_response
+from iterable_api.answers import Answer, Repeat, judge_failure, judge_response
 from iterable_api.backoff import backoff_s, retry_after_s, sleep
 from iterable_api.endpoints import (
     LIMITS_PER_S,
@@ -14,23 +15,26 @@ from iterable_api.endpoints import (
     UPDATE_USER,
     UPDATE_USERS,
 )
+from iterable_api.hold import Silence
 from iterable_api.payloads import Payloads, RowError, bulk_body, encode
-from iterable_api.rate_limiter import RateLimiter
+from iterable_api.rate_limiter import Permit, RateLimiter
 from iterable_api.request_statistics import RequestStatistics
 from iterable_api.transport import Response, Transport, TransportError
 from logger_config import get_file_logger
 from records.outcomes import (
     ARRIVED,
     NOT_SENT,
-    UNCHANGED,
     CallOutcome,
     CallStatus,
+    Fault,
     PreparedRow,
     Row,
     RowOutcome,
     outcome_of,
     refused_row,
 )
+
+__all__ = ["IterableClient", "Silence"]
 
 logger = get_file_logger()
 
@@ -63,7 +67,7 @@ class IterableClient:
         connections: int = 10,
         wait: Callable[[float], bool] | None = None,
     ) -> None:
-        self.payloads = payloads or Payloads(database="")
+        self.payloads = payloads or Payloads(source="")
         self.statistics = RequestStatistics()
         self.retries = 0
         self._key_refused = self._closed = False
@@ -88,6 +92,11 @@ class IterableClient:
         self._transport.close()
 
     @property
+    def silence(self) -> Silence:
+        """For how long an endpoint that was asked has given no definite answer: the longest."""
+        return max(limiter.silence for limiter in self._limiters.values())
+
+    @property
     def rate_limited_seconds(self) -> float:
         """Seconds in which answers 429 held the most affected endpoint below its limiter."""
         return max(limiter.throttled_seconds for limiter in self._limiters.values())
@@ -100,11 +109,14 @@ class IterableClient:
             return refused_row(row, str(error))
 
     def process_prepared(self, prepared: PreparedRow) -> RowOutcome:
-        """Make the calls of *prepared* that are to be made."""
-        update = self._call(UPDATE_USER, prepared.user).outcome if prepared.send_user else UNCHANGED
-        track = NOT_SENT if prepared.send_event else UNCHANGED
-        if prepared.send_event and update.status in ARRIVED:
-            track = self._call(TRACK_EVENT, prepared.event).outcome
+        """Make the calls of *prepared* whose outcome is not known beforehand."""
+        update, track = prepared.users_update, prepared.events_track
+        if update is None:
+            update = self._call(UPDATE_USER, prepared.user).outcome
+        if track is None:
+            track = NOT_SENT
+            if update.status in ARRIVED:
+                track = self._call(TRACK_EVENT, prepared.event).outcome
         return outcome_of(prepared, update, track)
 
     def update_user(self, email: str, data_fields: dict[str, Any]) -> CallOutcome:
@@ -141,72 +153,95 @@ class IterableClient:
     def update_users(self, users: Sequence[bytes]) -> Answer:
         """Create or merge many profiles, each an encoded body of users/update.
 
-        ``delivered`` says that Iterable took the batch, not that it took each user: the answer's
-        ``failCount`` and ``failedUpdates`` tell.
+        ``delivered`` says that Iterable accounted for the whole batch, not that it took each user:
+        the answer's ``failCount`` and ``failedUpdates`` tell.
 
         Source: POST /api/users/bulkUpdate, https://api.iterable.com/api/docs
         """
-        return self._call(UPDATE_USERS, bulk_body("users", users))
+        return self._call(UPDATE_USERS, bulk_body("users", users), len(users))
 
     def track_events(self, events: Sequence[bytes]) -> Answer:
         """Record many events, each an encoded body of events/track; else like update_users().
 
         Source: POST /api/events/trackBulk, https://api.iterable.com/api/docs
         """
-        return self._call(TRACK_EVENTS, bulk_body("events", events))
+        return self._call(TRACK_EVENTS, bulk_body("events", events), len(events))
 
-    def _call(self, path: str, body: bytes) -> Answer:
-        """Send *body* until the answer is final, the attempts are used up or the run stops."""
+    def _call(self, path: str, body: bytes, rows: int | None = None) -> Answer:
+        """Send *body*, of *rows* if in bulk, until the answer is final or the attempts are used up.
+
+        A stop of the run ends it too.
+        """
         answer = Answer(NOT_SENT, {})
         requests = failures = 0
         may_have_landed = False
         patient_until_s = time.monotonic() + RATE_LIMIT_PATIENCE_S
-        while (latest := self._send(path, body)).outcome is not NOT_SENT:
+        while (latest := self._send(path, body, rows)) is not None:
             answer, outcome = latest, latest.outcome
             throttled = answer.repeat is Repeat.THROTTLE
             requests += 1
             failures += not throttled
             may_have_landed |= outcome.status is CallStatus.UNKNOWN
-            if answer.repeat is Repeat.NEVER or failures >= self._max_attempts:
-                break
-            if throttled and time.monotonic() > patient_until_s:
+            patient = not throttled or time.monotonic() < patient_until_s
+            if answer.repeat is Repeat.NEVER or failures >= self._max_attempts or not patient:
                 break
             # After a 429 the limiter makes all calls wait, this one among them.
             wait_s = 0.0 if throttled else backoff_s(failures)
-            note = "%s: %s; request %d, next in %.1f s"
-            logger.warning(note, path, outcome, requests, wait_s)
+            text = "%s: %s; request %d, next in %.1f s at the earliest"
+            logger.warning(text, path, outcome, requests, wait_s)
             if self._wait(wait_s):
                 break
-        with self._counting:
-            self.retries += max(0, requests - 1)
+        if failures >= self._max_attempts and not answer.definite:
+            self._limiters[path].given_up()
+        self._count_retries(requests - 1)
         settled = _settled(answer.outcome, requests, may_have_landed=may_have_landed)
         return answer._replace(outcome=settled)
 
-    def _send(self, path: str, body: bytes) -> Answer:
-        """Send one request when it may depart; return what came of it."""
+    def _count_retries(self, retries: int) -> None:
+        with self._counting:
+            self.retries += max(0, retries)
+
+    def _send(self, path: str, body: bytes, rows: int | None) -> Answer | None:
+        """Send one request when it may depart; return what came of it, None if it did not."""
         limiter = self._limiters[path]
         permit = limiter.acquire()
-        # Looked at after the wait, in which either can have come to be.
-        if self._key_refused or self._closed:
-            return Answer(NOT_SENT, {})
-        self.statistics.sent(path)
+        if permit is None:
+            return None
+        try:
+            # Looked at after the wait, in which either can have come to be.
+            if self._key_refused or self._closed:
+                return None
+            self.statistics.sent(path)
+            return self._exchange(path, body, rows, limiter, permit)
+        finally:
+            limiter.release(permit)
+
+    def _exchange(
+        self, path: str, body: bytes, rows: int | None, limiter: RateLimiter, permit: Permit
+    ) -> Answer:
+        """Send one request with *permit*; tell *limiter* what came of it, and return that."""
         began_s = time.perf_counter()
         try:
             response = self._transport.post(path, body, permit)
         except TransportError as error:
-            return judge_failure(error)
-        self.statistics.answered(path, response.status_code, time.perf_counter() - began_s)
-        answer = self._handle_response(response)
-        if answer.repeat is Repeat.THROTTLE:
-            limiter.throttled(permit, retry_after_s(response.headers.get("Retry-After")))
+            answer = judge_failure(error)
         else:
+            self.statistics.answered(path, response.status_code, time.perf_counter() - began_s)
+            answer = self._handle_response(response, rows)
+            if pause_s := retry_after_s(response.headers.get("Retry-After")):
+                limiter.pause(pause_s)
+        if answer.repeat is Repeat.THROTTLE:
+            limiter.throttled(permit)
+        elif answer.definite:
             limiter.accepted()
+        else:
+            limiter.unanswered(permit, answer.cause.words)
         return answer
 
-    def _handle_response(self, response: Response) -> Answer:
+    def _handle_response(self, response: Response, rows: int | None = None) -> Answer:
         """Judge an answer, by the table in answers.py."""
-        answer = judge_response(response)
-        if answer.fault is Fault.KEY:
+        answer = judge_response(response, rows)
+        if answer.outcome.fault is Fault.KEY:
             # Calls that wait for their moment need not be sent any more.
             self._key_refused = True
         return answer
@@ -220,4 +255,4 @@ def _settled(answer: CallOutcome, requests: int, *, may_have_landed: bool) -> Ca
     status = answer.status
     if may_have_landed and status is CallStatus.UNAVAILABLE:
         status = CallStatus.UNKNOWN
-    return CallOutcome(status, answer.http_status, answer.code, requests, answer.message)
+    return replace(answer, status=status, attempts=requests)

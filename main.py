@@ -68,10 +68,8 @@ def run_integration(
                 client = wiring.iterable_client(settings, stop)
                 logger.info("[STEP 5] Sending users and events to Iterable...")
                 stop.finish_rows_first = True
-                with recorder.sending(client), RowLog(run) as log:
-                    for outcomes in wiring.deliver_rows(rows, settings, client, recorder):
-                        recorder.add(outcomes)
-                        log.add(outcomes)
+                with RowLog(run) as log, recorder.sending(client, log):
+                    wiring.deliver_rows(rows, settings, client, recorder)
         # Also for a run that sent nothing: from now on a first signal no longer interrupts.
         stop.finish_rows_first = True
         logger.info("[STEP 6] Saving results...")

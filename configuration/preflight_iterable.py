@@ -5,65 +5,50 @@ from collections.abc import Iterator, Mapping
 from configuration.preflight_finding import Finding, Mark, clock_finding
 from configuration.settings import Settings
 from db_connection import JOB_COLUMNS
+from iterable_api.answers import Answer, Repeat
 from iterable_api.payloads import Payloads
-from iterable_api.user_fields import UserFields, fetch_user_fields
+from iterable_api.user_fields import UNKNOWN_TYPE, fetch_user_fields
 from monitoring.console import key_advice
 from records.exit_statuses import ExitStatus
+from records.outcomes import Fault
 
 # Iterable's names of the types that the payloads have.
 _TYPE_NAMES = {str: "string", bool: "boolean"}
-_SLOW = "gave no answer within ITERABLE_TIMEOUT_SECONDS; check again later"
-# What a request without an answer failed of, by the error's name.
-_NO_ANSWER = {
-    "ReadTimeout": _SLOW,
-    "ReadTimeoutError": _SLOW,
-    "ConnectionError": "ended the connection without an answer; check what stands between",
-    "NameResolutionError": "has a name that DNS does not know; check ITERABLE_API_BASE_URL and DNS",
-    "SSLError": (
-        "failed TLS: its certificate is another host's or not trusted here; check "
-        "ITERABLE_API_BASE_URL, this machine's clock and CA certificates, and what stands between"
-    ),
-}
-_UNREACHABLE = (
-    "cannot be reached; check ITERABLE_API_BASE_URL and the firewall. The job uses no proxy"
-)
 
 
 def iterable_findings(settings: Settings) -> Iterator[Finding]:
     """Ask Iterable for the project's profile fields, which changes nothing; yield what is found."""
     url = settings.iterable_api_base_url
     key = settings.iterable_api_key.get_secret_value()
-    answer = fetch_user_fields(key, url, settings.iterable_timeout_seconds)
-    if answer.types is None:
-        yield no_answer_finding(answer, url)
+    fields = fetch_user_fields(key, url, settings.iterable_timeout_seconds)
+    if fields.types is None:
+        yield no_fields_finding(fields.answer, url)
     else:
         text = f"{url} accepts the API key; whether it may write shows with the first row"
         yield Finding(Mark.GOOD, "Iterable", text)
-    if answer.types is not None or answer.http_status == 401:
-        yield _clock_finding(answer.clock_ahead_s)
-    if answer.types is not None:
-        yield from field_findings(answer.types)
+    if fields.types is not None or fields.answer.outcome.fault is Fault.KEY:
+        yield _clock_finding(fields.clock_ahead_s)
+    if fields.types is not None:
+        yield from field_findings(fields.types)
 
 
-def no_answer_finding(answer: UserFields, url: str) -> Finding:
+def no_fields_finding(answer: Answer, url: str) -> Finding:
     """Return why *answer*, from *url*, has no profile fields, and what to look at."""
-    status = answer.http_status
-    mark = Mark.BAD
-    match status:
-        case None:
-            text = f"{url} {_NO_ANSWER.get(answer.problem, _UNREACHABLE)} ({answer.problem})"
-        case 401:
-            text = f"refused the API key. {key_advice(url)}"
-        case 429:
-            mark = Mark.WARNING
-            text = f"{url} is too busy to answer (HTTP 429): the API key was not checked, try again"
-        case _ if status >= 500:
-            text = f"{url} is down, or a proxy before it (HTTP {status}); check again later"
-        case _:
-            text = (
-                f"what answers at {url} is not Iterable's API (HTTP {status}); "
-                "check ITERABLE_API_BASE_URL, and what stands between"
-            )
+    outcome, mark = answer.outcome, Mark.BAD
+    if outcome.http_status is None:
+        text = f"{url}: {answer.cause.words}; {answer.cause.advice}"
+    elif outcome.fault is Fault.KEY:
+        text = f"refused the API key: {outcome.message}. {key_advice(url)}"
+    elif answer.repeat is Repeat.THROTTLE:
+        mark = Mark.WARNING
+        text = f"{url} is too busy to answer: the API key was not checked, try again"
+    elif outcome.http_status >= 500:
+        status = f"HTTP {outcome.http_status}"
+        text = f"{url} is down, or a proxy before it ({status}); check again later"
+    elif outcome.fault in {Fault.NETWORK, Fault.PROJECT}:
+        text = f"{url}: {outcome.message}"
+    else:
+        text = f"{url} {answer.cause.words}, but not with the project's fields; check again later"
     return Finding(mark, "Iterable", text, ExitStatus.STOPPED)
 
 
@@ -82,7 +67,7 @@ def field_findings(project_types: Mapping[str, str]) -> Iterator[Finding]:
     """
     sent = sent_types()
     known = [name for name in sent if name in project_types]
-    wrong = [name for name in known if project_types[name] != sent[name]]
+    wrong = [name for name in known if project_types[name] not in {sent[name], UNKNOWN_TYPE}]
     for name in wrong:
         text = (
             f"the project has {name} as {project_types[name]} and the job sends a {sent[name]}: "
@@ -93,7 +78,11 @@ def field_findings(project_types: Mapping[str, str]) -> Iterator[Finding]:
     if not wrong:
         texts = [f"{', '.join(known)} of the right type"] if known else []
         if new := [name for name in sent if name not in known]:
-            texts.append(f"{', '.join(new)} will be created by the first row")
+            are, them = ("is", "it") if len(new) == 1 else ("are", "them")
+            texts.append(
+                f"{', '.join(new)} {are} new to the project: "
+                f"whether Iterable adds {them} is the project's setting"
+            )
         yield Finding(Mark.GOOD, "Profile fields", "; ".join(texts))
 
 

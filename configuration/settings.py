@@ -160,6 +160,7 @@ class Settings(BaseModel):
     db_password: Annotated[SecretStr, BeforeValidator(_unstripped)]
     db_password_file: FolderOrFile | None = None
     db_name: Text
+    source_name: Text | None = None
     db_ssl_ca: Annotated[FolderOrFile, AfterValidator(_readable)] | None = None
     db_time_zone: Annotated[str, AfterValidator(_time_zone)] = "+00:00"
     db_query_timeout_seconds: Annotated[int, Field(ge=1, le=86400)] = 300
@@ -196,6 +197,11 @@ class Settings(BaseModel):
         if value is not None and value < info.data.get("min_rows", 0):
             raise ValueError("must not be less than MIN_ROWS")
         return value
+
+    @property
+    def source(self) -> str:
+        """The name of the data's source, which is part of each event's identity."""
+        return self.source_name or self.db_name
 
     @property
     def time_zone(self) -> tzinfo:

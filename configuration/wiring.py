@@ -8,23 +8,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from delivery.batching import BatchLimits
+
 from configuration.settings import Settings, exposed_files
 from db_connection import DatabaseConnection
 from delivery.bulk import WORKERS as BULK_WORKERS
 from delivery.bulk import BulkDelivery
-from delivery.pipeline import deliver
+from delivery.outage import Outage
+from delivery.pipeline import Pipeline
 from delivery.planner import Planner
 from delivery.recorder import Recorder
+from delivery.repeats import Repeats
 from delivery.stopping import Stop
 from delivery.worker_pool import HEAD_START_S, WorkerPool
 from iterable_api.payloads import Payloads
+from iterable_api.user_fields import fetch_user_fields
 from iterable_client import IterableClient
 from logger_config import get_logger, setup_logger
 from monitoring.console import summary_lines
 from monitoring.heartbeat import Heartbeat
 from records.delivery_ledger import DeliveryLedger
 from records.exit_statuses import MEANINGS, RunError, StopReason
-from records.outcomes import RowOutcome
 from records.results_files import remove_old
 from records.results_writer import ResultsWriter
 from records.row_spool import RowSpool
@@ -124,42 +128,62 @@ def iterable_client(settings: Settings, stop: Stop) -> IterableClient:
 
 def payloads(settings: Settings) -> Payloads:
     """Return what makes request bodies of rows."""
-    return Payloads(settings.db_name, settings.time_zone)
+    return Payloads(settings.source, settings.time_zone)
 
 
 def deliver_rows(
     rows: RowSpool, settings: Settings, client: IterableClient, recorder: Recorder
-) -> Iterator[list[RowOutcome]]:
-    """Send the rows of the run, one by one or in batches; yield their outcomes as they come."""
-    options = recorder.run.options
-    planner = Planner(
-        payloads(settings),
-        recorder.ledger,
-        changed_only=options.changed_only,
-        dry_run=options.dry_run,
+) -> None:
+    """Send the rows of the run, one by one or in batches; *recorder* is told every outcome."""
+    options, make = recorder.run.options, payloads(settings)
+    limits = BatchLimits(settings.bulk_batch_size if options.bulk else 1)
+    pipeline = Pipeline(
+        planner=Planner(
+            make, recorder.ledger, changed_only=options.changed_only, dry_run=options.dry_run
+        ),
+        pool=_worker_pool(settings, client, recorder, limits),
+        recorder=recorder,
+        outage=Outage(recorder.stop, lambda: client.silence),
+        limits=limits,
+        folder=settings.results_dir,
     )
-    if options.bulk:
-        pool = WorkerPool(
-            BulkDelivery(client, recorder.stop).process,
-            recorder.stop,
-            workers=BULK_WORKERS,
-            batch_size=settings.bulk_batch_size,
-            # If every row is refused, the first batch tells, before others are under way.
-            head_start_s=None,
-        )
-    else:
-        pool = WorkerPool(
-            lambda batch: [client.process_prepared(row) for row in batch],
-            recorder.stop,
-            workers=settings.iterable_workers,
-            batch_size=1,
-            head_start_s=HEAD_START_S,
-        )
+    keys = (make.key(row) for row in itertools.islice(rows, options.limit))
+    repeats = Repeats(keys)
     # What is loaded by now stays; looking through it for garbage would stop all threads at once.
     # Rows leave no cycles behind, so a look now and then is enough.
     gc.freeze()
     gc.set_threshold(50_000)
-    return deliver(itertools.islice(rows, options.limit), planner, recorder, pool)
+    pipeline.deliver(itertools.islice(rows, options.limit), repeats)
+    if not (options.bulk or options.dry_run or recorder.stop.reason):
+        recorder.check_fields(lambda: _project_fields(settings))
+
+
+def _worker_pool(
+    settings: Settings, client: IterableClient, recorder: Recorder, limits: BatchLimits
+) -> WorkerPool:
+    if recorder.run.options.bulk:
+        return WorkerPool(
+            BulkDelivery(client, recorder.stop, limits).process,
+            recorder.stop,
+            workers=BULK_WORKERS,
+            # If every row is refused, the first batch tells, before others are under way.
+            head_start_s=None,
+        )
+    return WorkerPool(
+        lambda batch: [client.process_prepared(row) for row in batch],
+        recorder.stop,
+        workers=settings.iterable_workers,
+        head_start_s=HEAD_START_S,
+    )
+
+
+def _project_fields(settings: Settings) -> dict[str, str] | None:
+    """Return the profile fields that the project has, None if it does not tell."""
+    return fetch_user_fields(
+        settings.iterable_api_key.get_secret_value(),
+        settings.iterable_api_base_url,
+        settings.iterable_timeout_seconds,
+    ).types
 
 
 @contextmanager

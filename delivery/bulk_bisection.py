@@ -1,224 +1,169 @@
-"""What became of each row of a bulk request, which Iterable does not always say.
+"""Finds the bad rows of a batch that Iterable refuses, or fails at, as a whole.
 
-It answers in one of three ways. It takes the batch and lists, by email and without a reason, the
-rows that it does not take. It refuses the whole batch for the sake of one row, and applies nothing.
-Or it finds the batch too large. Where the answer leaves a row open, parts of the batch are sent
-again. That is harmless: a profile is merged, and an event keeps its id.
+Where an answer leaves rows open they are sent again, fewer at a time, so that the good ones are in
+at each step. That is harmless: a profile is merged, and an event keeps its id.
+
+How many requests k bad rows among n take: about log2(n / k) each to find them, and one to judge
+each; two each if the answer quotes the bad value. Where every third row is bad, it takes no more
+than one for each row.
 """
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple
+import itertools
+from collections import deque
 
+from delivery.batching import Batch, BatchLimits, packed
+from delivery.bulk_verdicts import Endpoint, Finding, Found, Verdicts
 from delivery.stopping import Stop
-from iterable_api.answers import Answer
-from iterable_api.bulk_answers import (
-    describe,
-    failed_inside,
-    failure_lists,
-    listed,
-    mismatches,
-    reason,
-    refused_as_a_whole,
-)
-from iterable_api.payloads import EVENT_NAME
-from records.outcomes import CallOutcome, CallStatus, PreparedRow
+from records.outcomes import CallOutcome, PreparedRow
 
-# Single rows refused for one reason, and none taken: then all will be.
-SAMPLES = 4
-# Requests spent on one batch. A batch that needs more is full of bad rows.
-MAX_REQUESTS = 200
-# These lists name the address that stands in the way, which need not be that of the row.
-_NOT_THE_ROW = frozenset({"conflictEmails", "conflictUserIds"})
-
-
-class KeyedRow(NamedTuple):
-    """A row of a batch, and its email as Iterable writes it in its lists."""
-
-    key: str
-    row: PreparedRow
+# Its multiples, taken without their whole numbers, are spread evenly however many there are.
+_GOLDEN_RATIO = 0.618034
 
 
 class Bisection:
-    """Finds the outcome of every row of the groups it is given.
+    """Finds the outcome of each of *rows*; used once.
 
-    *name* is "users" or "events", *body* gives a row's part of a request, *send* sends a bulk
-    request. *taken* holds the names that have had any row taken, in the whole run; *stop* tells
-    whether the run is to end.
-
-    ``outcomes`` has what was found, by key. ``all_refused`` is empty, or says why no row can
-    succeed; what has no outcome then was not taken.
+    Rows are sent from the front of those that wait. When one of some rows is known to be bad, these
+    are the suspects: their first half is sent, then half of the half that must have the bad row,
+    until it is alone. The others go back to wait.
     """
 
-    def __init__(
-        self,
-        name: str,
-        body: Callable[[KeyedRow], bytes],
-        send: Callable[[Sequence[bytes]], Answer],
-        taken: set[str],
-        stop: Stop,
-    ) -> None:
-        self.outcomes: dict[str, CallOutcome] = {}
-        self.all_refused = ""
-        self._name = name
-        self._body = body
-        self._send_bodies = send
-        self._taken = taken
-        self._stop = stop
-        self._requests = 0
+    def __init__(self, endpoint: Endpoint, rows: Batch, limits: BatchLimits, stop: Stop) -> None:
+        self._verdicts = Verdicts(endpoint, rows, limits, stop)
+        self._endpoint = endpoint
+        self._limits = limits
+        self._waiting = deque(rows)
+        self._suspects: Batch = ()
+        self._suspects_failed = False
+        self._stopped = False
+        # From one bad row to the next, as far as it is known; rows taken since the last one.
+        self._distance = float(len(rows))
+        self._taken = 0
+        self._quoted = True
+        self._together = False
+        self._singles = 0
 
-    def resolve(self, rows: list[KeyedRow]) -> None:
-        """Send *rows*, and parts of them again, until each has its outcome or the run ends."""
-        self._requests = 0
-        groups = [rows]
-        while groups and not (self.all_refused or self._stop.reason):
-            group = groups.pop()
-            groups += self._judge(group, self._send(group))
+    def outcomes(self) -> dict[int, CallOutcome]:
+        """Send until every row has its outcome or the run is to stop; return them by ``id()``.
 
-    def _send(self, group: list[KeyedRow]) -> Answer:
-        self._requests += 1
-        return self._send_bodies([self._body(row) for row in group])
-
-    def _judge(self, group: list[KeyedRow], answer: Answer) -> list[list[KeyedRow]]:
-        """Note what *answer* says of *group*; return the parts that are to be sent again."""
-        outcome = answer.outcome
-        if outcome.status is CallStatus.DELIVERED:
-            return self._read_lists(group, answer)
-        if len(group) > 1 and outcome.http_status == 413:
-            return halves(group)
-        if len(group) > 1 and refused_as_a_whole(answer):
-            return self._find_refused_row(group, answer)
-        self._note(group, outcome)
-        if len(group) > 1 and failed_inside(answer):
-            return self._isolate(group)
-        return []
-
-    def _note(self, group: list[KeyedRow], outcome: CallOutcome) -> None:
-        self.outcomes.update((row.key, outcome) for row in group)
-        if group and outcome.status is CallStatus.DELIVERED:
-            self._taken.add(self._name)
-
-    def _read_lists(self, group: list[KeyedRow], answer: Answer) -> list[list[KeyedRow]]:
-        """Note the rows that a taken batch lists as failed, and the others as delivered."""
-        lists = failure_lists(answer.document)
-        if self._name == "events" and EVENT_NAME in lists.pop("disallowedEventNames", ()):
-            self._note(group, listed(answer, "disallowedEventNames"))
-            return []
-        named = {key: name for name in lists.keys() - _NOT_THE_ROW for key in lists[name]}
-        for row in group:
-            if row.key in named:
-                self._note([row], listed(answer, named[row.key]))
-        others = [row for row in group if row.key not in named]
-        unnamed = answer.document["failCount"] - (len(group) - len(others))
-        if unnamed <= 0:
-            self._note(others, answer.outcome)
-        elif unnamed >= len(others):
-            self._note(others, listed(answer, next(iter(lists), "")))
-        elif self._requests < MAX_REQUESTS:
-            return halves(others)
-        else:
-            text = f"{unnamed} of {len(others)} rows failed, and Iterable does not say which"
-            self._note(others, replace(answer.outcome, status=CallStatus.UNKNOWN, message=text))
-        return []
-
-    def _find_refused_row(self, group: list[KeyedRow], refusal: Answer) -> list[list[KeyedRow]]:
-        """Find one row for which the whole *group* was refused; return what is to be sent again.
-
-        Each request halves the suspects, so a thousand take ten.
+        What has not had its turn by then is ``NOT_SENT``, or what the last answer said of it.
         """
-        if self._requests >= MAX_REQUESTS:
-            text = f"refused together with other rows: {refusal.outcome.message}"
-            self._note(group, replace(refusal.outcome, message=text))
-            return []
-        suspects, proven, rest, again = group, False, [], []
-        while len(suspects) > 1:
-            part, others = self._split(suspects, refusal)
-            answer = self._send(part)
-            proven = refused_as_a_whole(answer)
-            if proven:
-                suspects, refusal = part, answer
-                rest += others
+        while (self._waiting or self._suspects) and not self._stopped:
+            if self._suspects:
+                part, rest = halves(self._suspects)
+                self._suspects = ()
             else:
-                suspects = others
-                again += self._judge(part, answer)
-        if not proven:
-            refusal = self._send(suspects)
-        self._judge(suspects, refusal)
-        return [each for each in (*again, self._unless_all_refused(rest, refusal)) if each]
+                part, rest = self._next_batch(), ()
+                self._suspects_failed = False
+            self._follow(self._ask(part), rest)
+        return self._verdicts.outcomes
 
-    def _split(
-        self, suspects: list[KeyedRow], refusal: Answer
-    ) -> tuple[list[KeyedRow], list[KeyedRow]]:
-        """Return the likelier part of *suspects* and the others, neither of them empty."""
-        wrong = {field: detail.get("offendingValue") for field, detail in mismatches(refusal)}
-        likely = [row for row in suspects if wrong and _has_any(self._body(row), wrong)]
-        if not 0 < len(likely) < len(suspects):
-            likely = halves(suspects)[0]
-        keys = {row.key for row in likely}
-        return likely, [row for row in suspects if row.key not in keys]
+    def _ask(self, rows: Batch) -> Finding:
+        """Send *rows*, and learn from the answer how many to send next time."""
+        finding = self._verdicts.ask(rows)
+        found = finding.found
+        if found is Found.TAKEN:
+            self._taken += len(rows)
+        elif found in {Found.JUDGED, Found.QUOTED} or (found is Found.FAILED and not finding.open):
+            self._distance = (self._distance + self._taken) / 2
+            self._taken = 0
+        if found in {Found.QUOTED, Found.REFUSED}:
+            self._quoted = found is Found.QUOTED
+        self._stopped |= found is Found.STOPPED
+        return finding
 
-    def _isolate(self, group: list[KeyedRow]) -> list[list[KeyedRow]]:
-        """Return the parts of a *group*, which Iterable fails at, that are to be sent again.
+    def _next_batch(self) -> Batch:
+        """Take the rows that are to be sent next from those that wait.
 
-        A row can make it fail at every try. The half without it is taken; if both halves fail, and
-        a single row of each too, then it is Iterable that is down.
+        As many as there usually are from one bad row to the next; half as many if answers do not
+        quote the bad value, because then it takes more requests to find it.
         """
-        if self._requests >= MAX_REQUESTS:
-            return []
-        again, failed = [], []
-        for half in halves(group):
-            if self._stop.reason:
-                break
-            answer = self._send(half)
-            if failed_inside(answer):
-                self._note(half, answer.outcome)
-                failed.append(half)
-            else:
-                again += self._judge(half, answer)
-        larger = [half for half in failed if len(half) > 1]
-        if len(failed) == 2 and not any(self._takes_one_of(half) for half in larger):
-            return again
-        return again + [part for half in larger for part in self._isolate(half)]
+        if self._endpoint.may_refuse_all and not self._together:
+            return [self._take_from_anywhere()]
+        distance = max(self._distance, self._taken)
+        most = max(1, int(distance if self._quoted else distance / 2))
+        if self._together:
+            most, self._together = len(self._waiting), False
+        batch = next(packed(itertools.islice(self._waiting, most), self._limits))
+        for _ in batch:
+            self._waiting.popleft()
+        return batch
 
-    def _takes_one_of(self, group: list[KeyedRow]) -> bool:
-        """Whether Iterable takes, or properly refuses, a row from the middle of *group*."""
-        if self._stop.reason:
-            return False
-        sample = group[len(group) // 2 :][:1]
-        answer = self._send(sample)
-        if failed_inside(answer):
-            return False
-        self._judge(sample, answer)
-        return True
+    def _take_from_anywhere(self) -> PreparedRow:
+        """Take one row, the next one from elsewhere: neighbours may be bad for the same reason."""
+        self._singles += 1
+        place = int(len(self._waiting) * (self._singles * _GOLDEN_RATIO % 1))
+        row = self._waiting[place]
+        del self._waiting[place]
+        return row
 
-    def _unless_all_refused(self, rest: list[KeyedRow], refusal: Answer) -> list[KeyedRow]:
-        """Return what of *rest* is to be sent again: nothing, if samples say that all is refused.
+    def _follow(self, finding: Finding, rest: Batch) -> None:
+        """Decide what becomes of the rows that an answer leaves open, and of the *rest*.
 
-        That is so when a field has another type in the project: then every row is refused, and
-        looking for each would take thousands of requests.
+        The rest is the other half, if those that were sent were one.
         """
-        if self._name in self._taken or not refused_as_a_whole(refusal):
-            return rest
-        samples = rest[:: len(rest) // (SAMPLES - 1) or 1][: SAMPLES - 1]
-        for sample in samples:
-            answer = self._send([sample])
-            self._judge([sample], answer)
-            if reason(answer) != reason(refusal):
-                break
+        if finding.found is Found.TAKEN:
+            # Then the bad one is among the rest.
+            self._suspects = rest
+            return
+        self._wait_again(rest)
+        if finding.found is Found.FAILED and not self._suspects_failed:
+            self._suspects = self._part_to_search(finding.open)
+            self._suspects_failed = True
+        elif finding.found in {Found.FAILED, Found.REFUSED}:
+            self._suspects = finding.open
+            self._suspects_failed = finding.found is Found.FAILED
         else:
-            if len(samples) == SAMPLES - 1:
-                self.all_refused = describe(self._name, refusal)
-                return []
-        return [row for row in rest if row.key not in self.outcomes]
+            self._wait_again(finding.open)
+            # If no row is why, it would be the same for fewer.
+            self._together = finding.found is Found.NO_ROW
+
+    def _part_to_search(self, rows: Batch) -> Batch:
+        """Return the part of *rows*, which failed together, that has a row that is why."""
+        if not rows:
+            # It was one alone. Are there others?
+            self._together = True
+            return ()
+        first, second = halves(rows)
+        if not self._fails(first):
+            return second
+        if not self._fails(second):
+            return first
+        return self._part_if_not_down([first, second])
+
+    def _part_if_not_down(self, parts: list[Batch]) -> Batch:
+        """Return what is left of one of the *parts*, which all fail, if a row of it alone does not.
+
+        If a row out of the middle of each fails too, then it is Iterable that is down, or what lies
+        between, and more requests would gain nothing.
+        """
+        to_search: list[Batch] = []
+        unclear: list[Batch] = []
+        for part in parts:
+            middle = len(part) // 2
+            others = [*part[:middle], *part[middle + 1 :]]
+            fails = not others or self._fails(part[middle : middle + 1])
+            (unclear if fails else to_search).append(others)
+        if not to_search:
+            self._together = True
+            return ()
+        for rest in [*to_search[1:], *unclear]:
+            self._wait_again(rest)
+        return to_search[0]
+
+    def _fails(self, rows: Batch) -> bool:
+        """Send some of the rows; return whether nothing was settled."""
+        finding = self._ask(rows)
+        failed = finding.found is Found.FAILED
+        if not failed:
+            self._wait_again(finding.open)
+        return failed
+
+    def _wait_again(self, rows: Batch) -> None:
+        self._waiting.extendleft(reversed(rows))
 
 
-def halves(rows: list[KeyedRow]) -> list[list[KeyedRow]]:
-    """Return the two halves of two or more rows."""
-    middle = len(rows) // 2
-    return [rows[:middle], rows[middle:]]
-
-
-def _has_any(body: bytes, wrong: dict[str, Any]) -> bool:
-    fields = json.loads(body)["dataFields"]
-    return any(field in fields and fields[field] == value for field, value in wrong.items())
+def halves(rows: Batch) -> tuple[Batch, Batch]:
+    """Return the two halves of *rows*; the first is the larger one if there is one."""
+    middle = (len(rows) + 1) // 2
+    return rows[:middle], rows[middle:]

@@ -1,42 +1,240 @@
-"""The way of the rows: planned in groups, sent in batches, and their outcomes as they come."""
+"""The way of the rows: planned in groups, sent in batches, recorded as they come back.
+
+Most rows go through in one pass. Two kinds come later. A row with the address of a row before it
+waits for that row's outcome, so that the profile does not depend on a race. And an event of a
+user who was delivered a moment ago and whom Iterable does not find yet is sent again: Iterable's
+documentation asks for a minute between a profile and the calls that depend on it.
+"""
 
 import itertools
-from collections.abc import Iterable, Iterator
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
+from delivery.batching import BatchLimits, Packer
+from delivery.deferred import DeferredRows
+from delivery.outage import Outage
 from delivery.planner import Plan, Planner
 from delivery.recorder import Recorder
-from delivery.worker_pool import WorkerPool
-from records.outcomes import NOT_SENT, Row, RowOutcome
+from delivery.refusals import RefusalWatch
+from delivery.repeats import Repeats
+from delivery.worker_pool import WorkerPool, not_sent
+from iterable_api.answers import user_not_found
+from logger_config import get_logger
+from records.delivery_ledger import Change
+from records.outcomes import ARRIVED, NOT_SENT, SUPERSEDED, CallStatus, PreparedRow, Row, RowOutcome
+
+logger = get_logger(__name__)
 
 # Rows that are planned together, if a batch is not larger. Planning more at a time would hold up
 # the workers, whose requests are due every two milliseconds.
 GROUP_ROWS = 16
+# Between a profile and the calls that depend on it.
+# Source: POST /api/users/update, https://api.iterable.com/api/docs
+VISIBLE_AFTER_S = 60.0
 
 T = TypeVar("T")
 
 
-def deliver(
-    rows: Iterable[Row], planner: Planner, recorder: Recorder, pool: WorkerPool
-) -> Iterator[list[RowOutcome]]:
-    """Yield one outcome for each of *rows*, in lists, as they come.
+class Pipeline:
+    """Delivers the rows of one run; every row gets exactly one outcome, which *recorder* is told.
 
-    Once the run is to stop, or the ledger fails, the remaining rows are ``not_attempted``. An
-    exception out of *pool* is raised when every row has its outcome.
+    *limits* say how large a batch may be. Files for rows that come later are made in *folder*.
     """
-    with pool:
-        for group in in_groups(rows, max(pool.batch_size, GROUP_ROWS)):
-            plan = Plan([not_attempted(row) for row in group], [], [])
-            if not pool.stopped:
-                with recorder.stopping_on_failure():
-                    made = planner.plan(group)
-                    recorder.before_sending(made)
-                    plan = made
-            if plan.outcomes:
-                yield plan.outcomes
-            for batch in in_groups(plan.to_send, pool.batch_size):
-                yield from pool.send(batch)
-        yield from pool.finish()
+
+    def __init__(  # noqa: PLR0913 - keyword-only
+        self,
+        *,
+        planner: Planner,
+        pool: WorkerPool,
+        recorder: Recorder,
+        outage: Outage,
+        limits: BatchLimits,
+        folder: Path,
+    ) -> None:
+        self._planner = planner
+        self._pool = pool
+        self._recorder = recorder
+        self._outage = outage
+        self._limits = limits
+        self._packer = Packer(limits)
+        self._refusals = RefusalWatch(recorder.stop)
+        self._repeats = Repeats(())
+        self._repeated = DeferredRows(folder)
+        self._not_found = DeferredRows(folder)
+        self._not_found_s = 0.0
+        self._sent_again = False
+        # Planned and not yet packed.
+        self._planned: deque[PreparedRow] = deque()
+        # Of the addresses that may come twice: whether the first row's profile has arrived.
+        self._arrived: dict[str, bool] = {}
+
+    def deliver(self, rows: Iterable[Row], repeats: Repeats) -> None:
+        """Deliver *rows*; *repeats* knows which of them have the address of a row before them.
+
+        Once the run is to stop the remaining rows are ``not_attempted``. Whatever is raised on the
+        way is raised again when every batch in flight has come back and is recorded.
+        """
+        self._repeats = repeats
+        remaining, repeated, not_found = iter(rows), iter(self._repeated), iter(self._not_found)
+        with closing(self._repeated), closing(self._not_found), self._pool:
+            try:
+                self._send_first_rows(remaining)
+                self._send_repeated_rows(repeated)
+                self._send_events_again(not_found)
+                self._refusals.finish()
+            finally:
+                # After an exception there is something left.
+                self._drain()
+                self._record(not_sent([*(self._packer.flush() or ()), *self._planned]))
+                for group in in_groups(itertools.chain(repeated, not_found), GROUP_ROWS):
+                    self._record(not_sent(group))
+                for some in in_groups(remaining, GROUP_ROWS):
+                    self._record(not_attempted(some))
+        if self._pool.bugs:
+            raise self._pool.bugs[0]
+
+    # --- Three passes
+
+    def _send_first_rows(self, rows: Iterator[Row]) -> None:
+        for group in in_groups(rows, max(self._limits.rows, GROUP_ROWS)):
+            if self._pool.stopped:
+                self._record(not_attempted(group))
+                continue
+            with self._recording_if_it_fails(partial(not_attempted, group)):
+                outcomes, prepared = self._planner.prepare(group)
+            self._record(outcomes)
+            repeated = [row for row in prepared if self._repeats.is_repeat(row.key)]
+            if repeated:
+                self._repeated.extend(repeated)
+                ids = {id(row) for row in repeated}
+                prepared = [row for row in prepared if id(row) not in ids]
+            self._send(prepared)
+        self._submit(self._packer.flush())
+        self._drain()
+
+    def _send_repeated_rows(self, rows: Iterator[PreparedRow]) -> None:
+        """Send the rows that have the address of a row before them: their events alone.
+
+        If the first row's profile did not arrive, the next one's is sent in its place.
+        """
+        if self._repeats.count:
+            text = "%d rows have the address of a row before them; the first row's profile is sent"
+            logger.warning(text, self._repeats.count)
+        for row in rows:
+            if self._arrived.get(row.key, False):
+                self._send([row._replace(users_update=SUPERSEDED)])
+            else:
+                # In Query 2's order, so nothing else of that address is in flight.
+                self._submit(self._packer.flush())
+                self._drain()
+                self._send([row])
+                self._submit(self._packer.flush())
+                self._drain()
+        self._submit(self._packer.flush())
+        self._drain()
+
+    def _send_events_again(self, rows: Iterator[PreparedRow]) -> None:
+        """Send the events once more whose user Iterable did not find, when it should know them."""
+        if not len(self._not_found):
+            return
+        wait_s = max(0.0, self._not_found_s + VISIBLE_AFTER_S - time.monotonic())
+        text = "Iterable does not know %d new users yet: their events are sent again in %.0f s"
+        logger.info(text, len(self._not_found), wait_s)
+        self._recorder.stop.wait(wait_s)
+        self._sent_again = True
+        for row in rows:
+            self._submit(self._packer.add(row))
+        self._submit(self._packer.flush())
+        self._drain()
+
+    # --- Steps
+
+    def _send(self, rows: list[PreparedRow]) -> None:
+        """Plan *rows*; record those that need no call, and hand on the others."""
+        if self._pool.stopped:
+            self._record(not_sent(rows))
+            return
+        plan = Plan(not_sent(rows), [], Change())
+        with (
+            self._recording_if_it_fails(partial(not_sent, rows)),
+            self._recorder.stopping_on_failure(),
+        ):
+            made = self._planner.plan(rows)
+            self._recorder.before_sending(made)
+            plan = made
+        self._record(plan.outcomes)
+        self._planned.extend(plan.to_send)
+        while self._planned:
+            self._submit(self._packer.add(self._planned.popleft()))
+
+    def _submit(self, batch: Sequence[PreparedRow] | None) -> None:
+        if not batch:
+            return
+        if self._pool.stopped:
+            self._record(not_sent(batch))
+            return
+        self._pool.submit(batch)
+        while self._pool.full:
+            self._take()
+
+    def _drain(self) -> None:
+        while self._pool.busy:
+            self._take()
+
+    def _take(self) -> None:
+        outcomes = kept = self._pool.take()
+        try:
+            with self._recorder.stopping_on_failure():
+                kept = self._less_not_found(outcomes)
+            self._refusals.watch(outcomes)
+            self._outage.check()
+        finally:
+            self._record(kept)
+
+    def _record(self, outcomes: list[RowOutcome]) -> None:
+        if not outcomes:
+            return
+        for outcome in outcomes:
+            row = outcome.prepared
+            if row is not None and self._repeats.is_suspect(row.key):
+                status = outcome.users_update.status
+                self._arrived[row.key] = status in ARRIVED or status is CallStatus.PLANNED
+        self._recorder.add(outcomes)
+
+    @contextmanager
+    def _recording_if_it_fails(self, outcomes: Callable[[], list[RowOutcome]]) -> Iterator[None]:
+        """Give some rows the outcomes of rows that were not sent, if an exception loses them."""
+        try:
+            yield
+        except BaseException:
+            self._record(outcomes())
+            raise
+
+    def _less_not_found(self, outcomes: list[RowOutcome]) -> list[RowOutcome]:
+        """Put the rows aside whose event is to be sent again; return the others."""
+        if self._sent_again:
+            return outcomes
+        aside = [outcome for outcome in outcomes if _is_to_be_sent_again(outcome)]
+        if not aside:
+            return outcomes
+        self._not_found.extend(
+            [o.prepared._replace(users_update=o.users_update) for o in aside if o.prepared]
+        )
+        self._not_found_s = time.monotonic()
+        self._recorder.note_profiles(aside)
+        ids = {id(outcome) for outcome in aside}
+        return [outcome for outcome in outcomes if id(outcome) not in ids]
+
+
+def _is_to_be_sent_again(outcome: RowOutcome) -> bool:
+    """Whether the event met a user that was delivered in this run and is not visible yet."""
+    accepted_now = outcome.users_update.status in {CallStatus.DELIVERED, CallStatus.SUPERSEDED}
+    return accepted_now and user_not_found(outcome.events_track)
 
 
 def in_groups(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -46,6 +244,9 @@ def in_groups(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield group
 
 
-def not_attempted(row: Row) -> RowOutcome:
-    """Return the outcome of a row that the run did not come to."""
-    return RowOutcome(row["customer_id"], row["email"], NOT_SENT, NOT_SENT, attempted=False)
+def not_attempted(rows: Iterable[Row]) -> list[RowOutcome]:
+    """Return the outcomes of rows that the run did not come to."""
+    return [
+        RowOutcome(row["customer_id"], row["email"], NOT_SENT, NOT_SENT, attempted=False)
+        for row in rows
+    ]

@@ -4,20 +4,28 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from iterable_api.payloads import Payloads, RowError
-from records.delivery_ledger import Delivered, DeliveryLedger, Replaced
-from records.outcomes import PLANNED, UNCHANGED, PreparedRow, Row, RowOutcome, refused_row
+from records.delivery_ledger import Change, DeliveryLedger, Known
+from records.outcomes import (
+    PLANNED,
+    UNCHANGED,
+    PreparedRow,
+    Row,
+    RowOutcome,
+    outcome_of,
+    refused_row,
+)
 
 
 class Plan(NamedTuple):
     """What is to become of some rows.
 
-    ``outcomes`` has the rows that need no call, or cannot be sent. ``to_send`` are the others;
-    sending them makes what the ledger knows of ``replaced`` untrue.
+    ``outcomes`` has the rows that need no call, or cannot be sent; ``to_send`` are the others.
+    ``change`` is what the ledger must forget before they are sent.
     """
 
     outcomes: list[RowOutcome]
     to_send: list[PreparedRow]
-    replaced: list[Replaced]
+    change: Change
 
 
 class Planner:
@@ -35,8 +43,8 @@ class Planner:
         self._changed_only = changed_only
         self._dry_run = dry_run
 
-    def plan(self, rows: Sequence[Row]) -> Plan:
-        """Return what is to become of *rows*. Raises LedgerError."""
+    def prepare(self, rows: Sequence[Row]) -> tuple[list[RowOutcome], list[PreparedRow]]:
+        """Return the outcomes of the rows that cannot be sent, and the others, prepared."""
         outcomes: list[RowOutcome] = []
         prepared: list[PreparedRow] = []
         for row in rows:
@@ -44,46 +52,51 @@ class Planner:
                 prepared.append(self._payloads.prepare(row))
             except RowError as error:
                 outcomes.append(refused_row(row, str(error)))
-        known = self._ledger.delivered(row.customer for row in prepared)
+        return outcomes, prepared
+
+    def plan(self, rows: Sequence[PreparedRow]) -> Plan:
+        """Return what is to become of *rows*. Raises LedgerError."""
+        known = self._ledger.known(rows)
         if self._changed_only:
-            prepared = [_less_delivered(row, known.get(row.customer)) for row in prepared]
-            outcomes += [_unchanged(row) for row in prepared if not _needs_a_call(row)]
-            prepared = [row for row in prepared if _needs_a_call(row)]
-        if self._dry_run:
-            return Plan(outcomes + [_planned(row) for row in prepared], [], [])
-        replaced = [
-            _replaced(row, known[row.customer]) for row in prepared if row.customer in known
+            rows = [_less_delivered(row, each) for row, each in zip(rows, known, strict=True)]
+        outcomes = [
+            outcome_of(row, row.users_update, row.events_track)
+            for row in rows
+            if row.users_update is not None and row.events_track is not None
         ]
-        return Plan(outcomes, prepared, [each for each in replaced if each.profile or each.event])
+        to_send = [row for row in rows if row.send_user or row.send_event]
+        if self._dry_run:
+            return Plan(outcomes + [_planned(row) for row in to_send], [], Change())
+        return Plan(outcomes, to_send, _change(rows, known))
 
 
-def _less_delivered(row: PreparedRow, known: Delivered | None) -> PreparedRow:
+def _less_delivered(row: PreparedRow, known: Known) -> PreparedRow:
     """Return *row* without the calls whose content is *known* to be delivered."""
-    if known is None:
-        return row
-    return row._replace(
-        send_user=known.profile != row.user_hash, send_event=known.event != row.event_hash
-    )
+    profile, event = known
+    if row.send_user and profile is not None and profile.proves(row.user_hash):
+        row = row._replace(users_update=UNCHANGED)
+    if row.send_event and event is not None and event.proves(row.event_hash):
+        row = row._replace(events_track=UNCHANGED)
+    return row
 
 
-def _needs_a_call(row: PreparedRow) -> bool:
-    return row.send_user or row.send_event
-
-
-def _replaced(row: PreparedRow, known: Delivered) -> Replaced:
-    """Return what of the *known* content is replaced when *row* is sent."""
-    return Replaced(
-        row.customer,
-        profile=row.send_user and known.profile not in {None, row.user_hash},
-        event=row.send_event and known.event not in {None, row.event_hash},
-    )
-
-
-def _unchanged(row: PreparedRow) -> RowOutcome:
-    return RowOutcome(row.customer_id, row.email, UNCHANGED, UNCHANGED, row)
+def _change(rows: Sequence[PreparedRow], known: Sequence[Known]) -> Change:
+    """Return what sending *rows* makes untrue of what is *known*, and what is still needed."""
+    forget_profiles, forget_events = [], []
+    mark_profiles, mark_events = [], []
+    for row, (profile, event) in zip(rows, known, strict=True):
+        if profile is not None:
+            if row.send_user and not profile.proves(row.user_hash):
+                forget_profiles.append(row)
+            elif profile.is_old and row.users_update == UNCHANGED:
+                mark_profiles.append(row)
+        if event is not None:
+            if row.send_event and not event.proves(row.event_hash):
+                forget_events.append(row)
+            elif event.is_old and row.events_track == UNCHANGED:
+                mark_events.append(row)
+    return Change(forget_profiles, forget_events, mark_profiles, mark_events)
 
 
 def _planned(row: PreparedRow) -> RowOutcome:
-    update = PLANNED if row.send_user else UNCHANGED
-    track = PLANNED if row.send_event else UNCHANGED
-    return RowOutcome(row.customer_id, row.email, update, track, row)
+    return outcome_of(row, row.users_update or PLANNED, row.events_track or PLANNED)

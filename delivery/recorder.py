@@ -1,17 +1,21 @@
 """Writes down what becomes of a run while it goes on: in its record, the ledger and its results."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from delivery.field_check import FieldCheck
 from delivery.planner import Plan
 from delivery.stopping import Stop
+from iterable_api.answers import user_not_found
 from iterable_client import IterableClient
 from logger_config import get_logger
-from records.delivery_ledger import DeliveryLedger, LedgerError
+from monitoring.console import RowLog
+from records.delivery_ledger import Change, DeliveryLedger, LedgerError
 from records.exit_statuses import RunError, StopReason
-from records.outcomes import RowOutcome
+from records.outcomes import NOT_SENT, RowOutcome
 from records.results_writer import ResultsWriter
+from records.row_spool import SpoolError
 from records.run import RunRecord
 
 logger = get_logger(__name__)
@@ -27,6 +31,8 @@ class Recorder:
         self.stop = stop
         self.ledger = ledger
         self._results = results
+        self._log: RowLog | None = None
+        self._fields = FieldCheck()
 
     def begin(self, rows: int) -> None:
         """Note how many rows the run is about, and make sure of the disk for their outcomes.
@@ -40,11 +46,14 @@ class Recorder:
             text = f"RESULTS_DIR {folder} has no room for {rows} rows: {error.strerror}"
             raise RunError(text) from None
         self.ledger.check_room(rows)
+        if not self.run.options.dry_run:
+            self.ledger.begin_run()
         self.run.begin(rows)
 
     @contextmanager
-    def sending(self, client: IterableClient) -> Iterator[None]:
-        """Close *client* at the end, and note what was sent and how long it took."""
+    def sending(self, client: IterableClient, log: RowLog) -> Iterator[None]:
+        """Tell *log* every outcome; at the end close *client*, and note what was sent."""
+        self._log = log
         began_s = time.monotonic()
         try:
             yield
@@ -60,22 +69,46 @@ class Recorder:
 
     def before_sending(self, plan: Plan) -> None:
         """Make the ledger forget what *plan* replaces. Raises LedgerError."""
-        self.ledger.forget(plan.replaced)
+        self.ledger.apply(plan.change)
+
+    def note_profiles(self, outcomes: Sequence[RowOutcome]) -> None:
+        """Remember the profiles of rows whose event is still to come."""
+        profiles = [outcome._replace(events_track=NOT_SENT) for outcome in outcomes]
+        self.ledger.record(profiles)
 
     def add(self, outcomes: Sequence[RowOutcome]) -> None:
-        """Record *outcomes* in the ledger and in the results; each also when the other fails."""
+        """Record *outcomes*: in the ledger and in the results, each also when the other fails."""
         self.run.count(outcomes)
-        with self.stopping_on_failure():
-            self.ledger.record(outcomes)
-        with self.stopping_on_failure():
-            self._results.add(outcomes)
+        try:
+            with self.stopping_on_failure():
+                self.ledger.record(outcomes)
+                # Iterable knows nothing of a user whose profile it is thought to have.
+                lost = [o.prepared for o in outcomes if user_not_found(o.events_track)]
+                self.ledger.apply(Change(profiles_to_forget=[row for row in lost if row]))
+        finally:
+            with self.stopping_on_failure():
+                self._results.add(outcomes)
+        self._fields.add(outcomes)
+        if self._log is not None:
+            self._log.add(outcomes)
+
+    def check_fields(self, fetch: Callable[[], dict[str, str] | None]) -> None:
+        """Note the delivered profile fields that the project does not have.
+
+        *fetch* returns the project's fields, None if they cannot be had. If some are missing, this
+        run's profiles are forgotten: they are sent again until the project takes all of them.
+        """
+        if missing := self._fields.missing(fetch, self.stop.wait):
+            self.run.filter_out("users_update", missing)
+            with self.stopping_on_failure():
+                self.ledger.forget_profiles_of_this_run()
 
     @contextmanager
     def stopping_on_failure(self) -> Iterator[None]:
         """Ask the run to stop when the ledger or the results file cannot be written."""
         try:
             yield
-        except (LedgerError, OSError) as error:
+        except (LedgerError, SpoolError, OSError) as error:
             text = str(error)
             if isinstance(error, OSError):
                 text = f"The results file cannot be written: {error.strerror}"

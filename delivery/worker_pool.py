@@ -1,12 +1,14 @@
 """Threads that send batches of prepared rows; for every batch, its outcomes come back."""
 
 import queue
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+import threading
+import time
+from collections.abc import Callable
 from typing import Self
 
-from delivery.outage import Outage
+from delivery.batching import Batch
 from delivery.stopping import Stop
+from logger_config import get_logger
 from records.exit_statuses import StopReason
 from records.outcomes import (
     NOT_SENT,
@@ -17,8 +19,7 @@ from records.outcomes import (
     outcome_of,
 )
 
-# Rows that are sent together: one in per-user mode, up to a thousand in bulk mode.
-Batch = Sequence[PreparedRow]
+logger = get_logger(__name__)
 
 # The first request goes ahead alone for so long: Iterable refuses a key within milliseconds, and
 # then nothing else need leave.
@@ -35,11 +36,12 @@ _ABANDONED = CallOutcome(CallStatus.UNKNOWN, message="no answer when the run had
 class WorkerPool:
     """Sends batches in parallel; a context manager that lets its threads go at the end.
 
-    *process* sends one batch of at most *batch_size* rows and returns the outcome of each; it is
-    called in one of *workers* threads. The first batch goes alone for *head_start_s* seconds,
-    until it is done if that is None. After *stop*, a refused API key, an outage or an exception
-    nothing more is sent, and what is in flight ``GRACE_S`` seconds later is ``unknown``. Leaving
-    the context raises the first exception that came out of *process*.
+    *process* sends one batch and returns the outcome of each of its rows; it is called in one of at
+    most *workers* threads, which are started as they are needed. The first batch goes alone for
+    *head_start_s* seconds, until it is done if that is None. After *stop*, a refused API key or an
+    exception nothing more is sent, and what is in flight ``GRACE_S`` seconds later is ``unknown``.
+
+    ``bugs`` are the exceptions that came out of *process*.
     """
 
     def __init__(
@@ -48,97 +50,148 @@ class WorkerPool:
         stop: Stop,
         *,
         workers: int,
-        batch_size: int,
         head_start_s: float | None,
     ) -> None:
-        self.batch_size = batch_size
+        self.bugs: list[Exception] = []
         self._process = process
         self._stop = stop
-        self._outage = Outage(stop, batch_size)
+        self._workers = workers
         self._head_start_s = head_start_s
-        self._most = workers + WAITING_BATCHES
-        self._bugs: list[Exception] = []
-        self._first = True
-        self._executor = ThreadPoolExecutor(workers, "delivery")
-        self._in_flight: dict[Future[list[RowOutcome]], Batch] = {}
-        self._finished: queue.SimpleQueue[Future[list[RowOutcome]]] = queue.SimpleQueue()
+        self._began_s = time.monotonic()
+        self._threads: list[threading.Thread] = []
+        self._submitted = 0
+        self._in_flight: dict[int, Batch] = {}
+        self._begun: set[int] = set()
+        # Guards the step from waiting to begun, so that a batch is not given up and sent.
+        self._beginning = threading.Lock()
+        self._waiting: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        self._finished: queue.SimpleQueue[tuple[int, list[RowOutcome]]] = queue.SimpleQueue()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: object, *_: object) -> None:
-        # What has not begun does not begin.
-        overdue = self._stop.overdue(GRACE_S)
-        self._executor.shutdown(wait=not overdue, cancel_futures=True)
-        if kind is None and self._bugs:
-            raise self._bugs[0]
+    def __exit__(self, *_: object) -> None:
+        with self._beginning:
+            self._in_flight.clear()
+        for _thread in self._threads:
+            self._waiting.put(None)
+        if not self._stop.overdue(GRACE_S):
+            for thread in self._threads:
+                thread.join()
 
     @property
     def stopped(self) -> bool:
         """Whether nothing more is sent."""
-        return bool(self._stop.reason or self._bugs)
+        return bool(self._stop.reason or self.bugs)
 
-    def send(self, batch: Batch) -> Iterator[list[RowOutcome]]:
-        """Hand *batch* to a worker; yield outcomes until there is room for another batch."""
-        if self.stopped:
-            yield _not_sent(batch)
-            return
-        future = self._executor.submit(self._attempt, batch)
-        self._in_flight[future] = batch
-        future.add_done_callback(self._finished.put)
-        if self._first:
-            self._first = False
-            wait([future], timeout=self._head_start_s)
-        while len(self._in_flight) >= self._most:
-            yield self._next()
+    @property
+    def busy(self) -> bool:
+        """Whether the outcomes of some batches are still to come."""
+        return bool(self._in_flight)
 
-    def finish(self) -> Iterator[list[RowOutcome]]:
-        """Yield the outcomes of all batches in flight."""
-        while self._in_flight:
-            yield self._next()
+    @property
+    def full(self) -> bool:
+        """Whether another batch should not be submitted yet."""
+        return len(self._in_flight) >= self._workers + WAITING_BATCHES or self._is_head_start()
+
+    def submit(self, batch: Batch) -> None:
+        """Have *batch* sent by a worker; ``take()`` returns its outcomes."""
+        number = self._submitted
+        self._submitted += 1
+        self._in_flight[number] = batch
+        if number == 0:
+            self._began_s = time.monotonic()
+        self._waiting.put(number)
+        if len(self._threads) < min(self._workers, len(self._in_flight)):
+            self._start_thread()
+
+    def take(self) -> list[RowOutcome]:
+        """Return the outcomes of what has finished; after ``POLL_S`` seconds perhaps none.
+
+        What has not finished ``GRACE_S`` seconds after a stop comes back as it is known then.
+        """
+        overdue = self._stop.overdue(GRACE_S)
+        if not self._threads and not self._waiting.empty():
+            # The system gives no thread at all.
+            self._work_on(self._waiting.get())
+        outcomes: list[RowOutcome] = []
+        try:
+            number, some = self._finished.get(timeout=0 if overdue else self._patience_s())
+            while True:
+                del self._in_flight[number]
+                outcomes += some
+                number, some = self._finished.get_nowait()
+        except queue.Empty:
+            return outcomes + self._abandon() if overdue else outcomes
+
+    def _is_head_start(self) -> bool:
+        """Whether the first batch is still to be alone."""
+        if self._submitted != 1 or not self._in_flight:
+            return False
+        return self._head_start_s is None or time.monotonic() - self._began_s < self._head_start_s
+
+    def _patience_s(self) -> float:
+        return min(POLL_S, self._head_start_s or POLL_S) if self._is_head_start() else POLL_S
+
+    def _start_thread(self) -> None:
+        """Start one more worker. When the system gives none, those that there are must do."""
+        try:
+            thread = threading.Thread(target=self._work, name="delivery", daemon=True)
+            thread.start()
+        except (RuntimeError, MemoryError):
+            self._workers = max(1, len(self._threads))
+            text = "The system gives no more threads: rows are sent by %d at a time"
+            logger.warning(text, self._workers)
+        else:
+            self._threads.append(thread)
+
+    def _work(self) -> None:
+        """Send batches until there are no more; in a thread."""
+        while (number := self._waiting.get()) is not None:
+            self._work_on(number)
+
+    def _work_on(self, number: int | None) -> None:
+        with self._beginning:
+            batch = None if number is None else self._in_flight.get(number)
+            if number is None or batch is None:
+                return
+            self._begun.add(number)
+        self._finished.put((number, self._attempt(batch)))
+        self._begun.discard(number)
 
     def _attempt(self, batch: Batch) -> list[RowOutcome]:
-        """Send one batch; in a thread."""
         if self.stopped:
-            return _not_sent(batch)
+            return not_sent(batch)
         try:
             outcomes = self._process(batch)
-        except Exception as error:  # noqa: BLE001 - raised at the end, when all rows are told
-            self._bugs.append(error)
-            return [outcome_of(row, _BUG, NOT_SENT) for row in batch]
-        if any(outcome.key_refused for outcome in outcomes):
-            self._stop.request(StopReason.KEY_REFUSED)
-        return outcomes
-
-    def _next(self) -> list[RowOutcome]:
-        """Return the outcomes of what has finished; wait for some, but not beyond the grace."""
-        futures: list[Future[list[RowOutcome]]] = []
-        while not futures:
-            overdue = self._stop.overdue(GRACE_S)
-            try:
-                futures.append(self._finished.get(block=not overdue, timeout=POLL_S))
-            except queue.Empty:
-                if overdue:
-                    return self._abandon()
-        while not self._finished.empty():
-            futures.append(self._finished.get())
-        for future in futures:
-            del self._in_flight[future]
-        outcomes = [outcome for future in futures for outcome in future.result()]
-        self._outage.watch(outcomes)
+        except Exception as error:  # noqa: BLE001 - raised when all rows have their outcome
+            self.bugs.append(error)
+            return [outcome_of(row, row.users_update or _BUG, NOT_SENT) for row in batch]
+        for outcome in outcomes:
+            for call in (outcome.users_update, outcome.events_track):
+                if call.key_refused:
+                    self._stop.request(StopReason.KEY_REFUSED, call.message)
         return outcomes
 
     def _abandon(self) -> list[RowOutcome]:
         """Return the outcomes of the batches in flight, for which nobody waits any more."""
-        outcomes = []
-        for future, batch in self._in_flight.items():
-            if future.cancel():
-                outcomes += _not_sent(batch)
-            else:
-                outcomes += [outcome_of(row, _ABANDONED, NOT_SENT) for row in batch]
-        self._in_flight.clear()
+        outcomes: list[RowOutcome] = []
+        with self._beginning:
+            for number, batch in self._in_flight.items():
+                outcomes += map(_abandoned, batch) if number in self._begun else not_sent(batch)
+            self._in_flight.clear()
         return outcomes
 
 
-def _not_sent(batch: Batch) -> list[RowOutcome]:
-    return [outcome_of(row, NOT_SENT, NOT_SENT) for row in batch]
+def _abandoned(row: PreparedRow) -> RowOutcome:
+    """Return the outcome of a row of which nobody knows how far it has come."""
+    if row.users_update is None:
+        return outcome_of(row, _ABANDONED, NOT_SENT)
+    return outcome_of(row, row.users_update, row.events_track or _ABANDONED)
+
+
+def not_sent(batch: Batch) -> list[RowOutcome]:
+    """Return the outcomes of rows whose calls were not made."""
+    return [
+        outcome_of(row, row.users_update or NOT_SENT, row.events_track or NOT_SENT) for row in batch
+    ]

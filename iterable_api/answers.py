@@ -10,10 +10,15 @@ from collections.abc import Callable, Container
 from enum import Enum, StrEnum, auto
 from typing import Any, NamedTuple
 
+from iterable_api.causes import BETWEEN, Cause
 from iterable_api.transport import Response, TransportError
-from records.outcomes import CallOutcome, CallStatus
+from records.outcomes import CallOutcome, CallStatus, Fault
 
 MAX_MESSAGE = 200
+# Of the fields that an answer names.
+MAX_FIELDS = 20
+MAX_FIELD_NAME = 64
+MAX_TYPE_NAME = 20
 
 
 class Repeat(Enum):
@@ -22,16 +27,6 @@ class Repeat(Enum):
     NEVER = auto()
     BACKOFF = auto()  # after a pause of our own; uses up an attempt
     THROTTLE = auto()  # when the rate limiter permits; uses up no attempt
-
-
-class Fault(StrEnum):
-    """Place to look for what went wrong."""
-
-    ROW = auto()
-    KEY = auto()  # no request with this key can succeed
-    PROJECT = auto()  # its settings, its limits, and who else uses them
-    ITERABLE = auto()
-    NETWORK = auto()  # what lies between, or another server than Iterable's
 
 
 class Evidence(StrEnum):
@@ -45,34 +40,43 @@ class Evidence(StrEnum):
 class Answer(NamedTuple):
     """Result of a request: its outcome, and the JSON object in the answer ({} for none).
 
-    ``repeat`` tells whether to send it again, ``fault`` where to look, None if all is well.
+    ``repeat`` tells whether to send it again, ``cause`` what came back, in words.
     """
 
     outcome: CallOutcome
     document: dict[str, Any]
     repeat: Repeat = Repeat.NEVER
-    fault: Fault | None = None
+    cause: Cause = Cause("")
+
+    @property
+    def definite(self) -> bool:
+        """Whether Iterable itself answered, and is not merely out of order."""
+        return self.repeat is not Repeat.BACKOFF and self.outcome.fault is not Fault.NETWORK
 
 
 class Reply(NamedTuple):
-    """Reply as the rules look at it; ``http_status`` is None if there was no answer."""
+    """Reply as the rules look at it; ``http_status`` is None if there was no answer.
+
+    ``rows`` is how many rows a bulk request had, None for a call about one row.
+    """
 
     http_status: int | None
     document: dict[str, Any]
     code: str | None = None
     message: str = ""
     left_machine: bool = True
+    rows: int | None = None
 
 
 class Rule(NamedTuple):
     """One line of the table: what replies of these HTTP statuses and of this shape mean.
 
-    ``shape`` is a code of Iterable's, or else a question to ask of the reply. ``message`` is for
-    the results file, in place of Iterable's own.
+    ``shape`` is a code of Iterable's, or several, or else a question to ask of the reply.
+    ``message`` is for the results file, in place of Iterable's own.
     """
 
     http_statuses: Container[int | None]
-    shape: str | Callable[[Reply], bool]
+    shape: str | frozenset[str] | Callable[[Reply], bool]
     verdict: CallStatus
     repeat: Repeat
     fault: Fault | None
@@ -83,19 +87,25 @@ class Rule(NamedTuple):
         """Whether this line is about replies such as *reply*."""
         if reply.http_status not in self.http_statuses:
             return False
-        return reply.code == self.shape if isinstance(self.shape, str) else self.shape(reply)
+        if isinstance(self.shape, str):
+            return reply.code == self.shape
+        if isinstance(self.shape, frozenset):
+            return reply.code in self.shape
+        return self.shape(reply)
 
 
-def judge_response(response: Response) -> Answer:
-    """Return what *response* means."""
+def judge_response(response: Response, rows: int | None = None) -> Answer:
+    """Return what *response* means; *rows* is how many rows a bulk request had, else None."""
     document = parse_object(response.content)
-    message = str(document.get("msg") or "")[:MAX_MESSAGE]
-    return _judge(Reply(response.status_code, document, _code_in(document), message))
+    message = text_of(document.get("msg"), MAX_MESSAGE)
+    return _judge(Reply(response.status_code, document, _code_in(document), message, rows=rows))
 
 
 def judge_failure(error: TransportError) -> Answer:
     """Return what it means that a request got no whole answer."""
-    return _judge(Reply(None, {}, message=error.problem, left_machine=error.left_machine))
+    message = f"{error.problem}: {error.cause.words}"
+    reply = Reply(None, {}, message=message, left_machine=error.left_machine)
+    return _judge(reply, error.cause)
 
 
 def rule_for(reply: Reply) -> Rule:
@@ -103,13 +113,32 @@ def rule_for(reply: Reply) -> Rule:
     return next(rule for rule in RULES if rule.fits(reply))
 
 
-def _judge(reply: Reply) -> Answer:
+def user_not_found(outcome: CallOutcome) -> bool:
+    """Whether Iterable does not know the user of an event, who may be too new for it."""
+    return _is_unknown_user(outcome.code)
+
+
+def too_large(outcome: CallOutcome) -> bool:
+    """Whether Iterable, or a proxy before it, finds the request too large."""
+    return outcome.http_status == 413 or outcome.code == "BatchTooLarge"
+
+
+def _judge(reply: Reply, cause: Cause | None = None) -> Answer:
     rule = rule_for(reply)
+    if cause is None:
+        cause = Cause(f"answered {reply.http_status}{_BUT.get(rule.message, '')}", BETWEEN)
     # Only a failure has something to say.
     delivered = rule.verdict is CallStatus.DELIVERED
-    message = "" if delivered else rule.message or reply.message
-    outcome = CallOutcome(rule.verdict, reply.http_status, reply.code, message=message)
-    return Answer(outcome, reply.document, rule.repeat, rule.fault)
+    message = "" if delivered else rule.message.format(reply.http_status) or reply.message
+    outcome = CallOutcome(
+        rule.verdict,
+        reply.http_status,
+        reply.code,
+        message=message,
+        fault=rule.fault,
+        fields=_fields_in(reply),
+    )
+    return Answer(outcome, reply.document, rule.repeat, cause)
 
 
 # --- Shapes
@@ -120,19 +149,55 @@ def anything(_: Reply) -> bool:
     return True
 
 
-def no_code(reply: Reply) -> bool:
-    """Fit a reply outside Iterable's envelope: a proxy's page, or an answer cut short."""
-    return reply.code is None
+def foreign(reply: Reply) -> bool:
+    """Fit what Iterable has not said: a proxy's or a firewall's page, or an answer cut short.
+
+    Iterable's own has a code, or at a bulk endpoint counts.
+    """
+    return reply.code is None and (reply.rows is None or _counts_in(reply) is None)
 
 
-def counts(reply: Reply) -> bool:
-    """Fit a bulk endpoint's reply, which has counts in place of a code."""
-    return reply.code is None and isinstance(reply.document.get("failCount"), int)
+def accounted(reply: Reply) -> bool:
+    """Fit a success that is proven: by its code, and in bulk by counts of all the rows sent.
+
+    Events whose name is blocked are listed, and it is not known whether they are counted.
+    """
+    if reply.rows is None:
+        return reply.code == "Success"
+    counts = _counts_in(reply)
+    if counts is None or reply.code not in {None, "Success"}:
+        return False
+    unchanged = sum(len(_list_in(reply, name)) for name in ("noOpEmails", "noOpUserIds"))
+    blocked = _list_in(reply, "disallowedEventNames")
+    return reply.rows in {sum(counts), sum(counts) + unchanged} or bool(blocked)
+
+
+def unaccounted(reply: Reply) -> bool:
+    """Fit what looks like a success, but leaves open what became of the rows."""
+    counted = "successCount" in reply.document or "failCount" in reply.document
+    return reply.code == "Success" or (reply.code is None and counted)
+
+
+def forgotten(reply: Reply) -> bool:
+    """Fit a person whom Iterable was asked to forget."""
+    return (reply.code or "").lower().startswith("forgotten")
 
 
 def event_blocked(reply: Reply) -> bool:
-    """Fit what is a success by its code, but the project's settings block the event's name."""
-    return reply.code == "Success" and "is disallowed from tracking" in reply.message
+    """Fit an event whose name the project's settings block: a success by its code."""
+    return reply.code is not None and "disallowed from tracking" in reply.message
+
+
+def unknown_user(reply: Reply) -> bool:
+    """Fit an event of a user whom Iterable does not know."""
+    return _is_unknown_user(reply.code)
+
+
+def no_permission(reply: Reply) -> bool:
+    """Fit a key that Iterable knows."""
+    params = reply.document.get("params")
+    typed = isinstance(params, dict) and "apiKeyType" in params
+    return typed or "insufficient privileges" in reply.message
 
 
 def request_left(reply: Reply) -> bool:
@@ -142,103 +207,193 @@ def request_left(reply: Reply) -> bool:
 
 # --- The table
 
-DELIVERED, REFUSED = CallStatus.DELIVERED, CallStatus.REFUSED
+DELIVERED, REFUSED, FORGOTTEN = CallStatus.DELIVERED, CallStatus.REFUSED, CallStatus.FORGOTTEN
 UNAVAILABLE, UNKNOWN = CallStatus.UNAVAILABLE, CallStatus.UNKNOWN
 NEVER, BACKOFF, THROTTLE = Repeat
-ROW, KEY, PROJECT, ITERABLE, NETWORK = Fault
+ROW, FIELD, KEY, PROJECT, ITERABLE, NETWORK = Fault
 OFFICIAL, SEEN, ASSUMED = Evidence
 
 NO_ANSWER = {None}
 HTTP_2XX, HTTP_3XX, HTTP_4XX = range(200, 300), range(300, 400), range(400, 500)
 HTTP_5XX, ANY_STATUS = range(500, 1000), range(1000)
-REDIRECTED = "redirected, not followed; check ITERABLE_API_BASE_URL"
+# Statuses with which the code decides, and those with which what is left is about the values.
+CODED, VALUES = {*HTTP_2XX, *HTTP_4XX}, {*HTTP_2XX, 400, 422}
+PASSING = {408, 423, 425}
 
-# The first line that fits decides.
+UNKNOWN_KEY = frozenset({"BadApiKey", "Success"})
+JWT = frozenset({"InvalidJwtPayload", "JwtUserIdentifiersMismatched", "BadAuthorizationHeader"})
+FORBIDDEN = frozenset({"Forbidden", "Unauthorized"})
+OUT_OF_ORDER = frozenset({"GenericError", "DatabaseError"})
+BAD_IDENTITY = frozenset({"InvalidEmailAddressError", "InvalidUserIdError"})
+TAKEN_IDENTITY = frozenset({"EmailAlreadyExists", "UserIdAlreadyExists", "ExternalKeyConflict"})
+
+NOT_ITERABLE = (
+    "answered {}, but not by Iterable: check what stands between (proxy, firewall) and "
+    "ITERABLE_API_BASE_URL"
+)
+REDIRECTED = "redirected, not followed; check ITERABLE_API_BASE_URL"
+NOT_ACCOUNTED = "the answer did not account for all rows"
+TOO_LARGE = "the request is larger than Iterable, or a proxy before it, takes"
+KEY_UNKNOWN = "Iterable does not know this API key"
+KEY_LACKS = "the API key is disabled, or lacks the permission for this call"
+KEY_REFUSED = "Iterable does not accept this API key"
+KEY_OF_JWT = "the API key asks for a JWT of each user: use a server-side key without JWT"
+NOT_ALLOWED = "Iterable forbids this call: check what the project and its API key allow"
+NOTHING_THERE = "Iterable has nothing at this address: check ITERABLE_API_BASE_URL"
+NO_SUCH_CALL = (
+    "Iterable takes no such call: check ITERABLE_API_BASE_URL, and for a newer version of this "
+    "program"
+)
+NAME_BLOCKED = "the project blocks events of this name: allow it in the project's settings"
+NO_MORE_FIELDS = "the project has as many fields as Iterable allows: ask Iterable for more"
+NOT_YET_KNOWN = "Iterable does not know this user, or not yet"
+_BUT = {
+    NOT_ITERABLE: ", but not by Iterable",
+    NOT_ACCOUNTED: ", but did not account for all rows",
+}
+
+# The first line that fits decides. Only a reason that can lie in a row is a refusal.
 # Source: the endpoints' responses, https://api.iterable.com/api/docs; else see Evidence.
 # fmt: off
 RULES = (
     # HTTP         code or shape                   means        again     at fault  evidence
-    Rule(HTTP_2XX, event_blocked,                  REFUSED,     NEVER,    PROJECT,  SEEN),
-    Rule(HTTP_2XX, "Success",                      DELIVERED,   NEVER,    None,     OFFICIAL),
-    Rule(HTTP_2XX, counts,                         DELIVERED,   NEVER,    None,     OFFICIAL),
-    # The request may have landed.
-    Rule(HTTP_2XX, no_code,                        UNKNOWN,     BACKOFF,  NETWORK,  ASSUMED),
-    # A passing fault of the service, not a verdict on the row.
-    Rule(HTTP_2XX, "GenericError",                 UNAVAILABLE, BACKOFF,  ITERABLE, ASSUMED),
-    Rule(HTTP_2XX, "RateLimitExceeded",            UNAVAILABLE, BACKOFF,  PROJECT,  ASSUMED),
-    Rule(HTTP_2XX, anything,                       REFUSED,     NEVER,    ROW,      ASSUMED),
+    Rule(CODED,    event_blocked,                  UNAVAILABLE, NEVER,    PROJECT,  SEEN,
+         NAME_BLOCKED),
+    Rule(HTTP_2XX, accounted,                      DELIVERED,   NEVER,    None,     OFFICIAL),
 
-    Rule(HTTP_3XX, anything,                       REFUSED,     NEVER,    NETWORK,  ASSUMED,
-         REDIRECTED),
+    # At the person's own request, and so for good.
+    Rule({409},    forgotten,                      FORGOTTEN,   NEVER,    ROW,      OFFICIAL),
+    Rule(ANY_STATUS, forgotten,                    FORGOTTEN,   NEVER,    ROW,      ASSUMED),
 
-    Rule({400},    "InvalidEmailAddressError",     REFUSED,     NEVER,    ROW,      SEEN),
-    Rule({400},    "BadJsonBody",                  REFUSED,     NEVER,    ROW,      SEEN),
-    # The project holds a field as another type. In bulk one row's refuses the whole batch.
-    Rule({400},    "RequestFieldsTypesMismatched", REFUSED,     NEVER,    ROW,      SEEN),
-    Rule({400},    "UniqueFieldsLimitExceeded",    REFUSED,     NEVER,    PROJECT,  ASSUMED),
-    Rule({401},    anything,                       REFUSED,     NEVER,    KEY,      OFFICIAL),
-    # Iterable's page for a path that it does not have, or another server's.
-    Rule({404},    anything,                       REFUSED,     NEVER,    NETWORK,  SEEN),
-    # The user was forgotten, or the email or userId belongs to another.
-    Rule({409},    anything,                       REFUSED,     NEVER,    ROW,      OFFICIAL),
-    # Of a batch, smaller parts may pass.
-    Rule({413},    anything,                       REFUSED,     NEVER,    ROW,      SEEN),
+    # Whoever answers, it will pass. 500 may also come at every try for one row.
     Rule({429},    anything,                       UNAVAILABLE, THROTTLE, PROJECT,  SEEN),
-    Rule(HTTP_4XX, anything,                       REFUSED,     NEVER,    ROW,      ASSUMED),
-
-    # May also come at every try for one row.
+    Rule(CODED,    "RateLimitExceeded",            UNAVAILABLE, THROTTLE, PROJECT,  ASSUMED),
     Rule({500},    "GenericError",                 UNAVAILABLE, BACKOFF,  ITERABLE, SEEN),
     Rule({502, 504}, anything,                     UNAVAILABLE, BACKOFF,  ITERABLE, SEEN),
     Rule(HTTP_5XX, anything,                       UNAVAILABLE, BACKOFF,  ITERABLE, ASSUMED),
+    Rule(PASSING,  anything,                       UNAVAILABLE, BACKOFF,  ITERABLE, ASSUMED),
+    # Of a batch, smaller parts may pass.
+    Rule({413},    anything,                       REFUSED,     NEVER,    ROW,      SEEN,
+         TOO_LARGE),
+    Rule(CODED,    "BatchTooLarge",                REFUSED,     NEVER,    ROW,      ASSUMED,
+         TOO_LARGE),
+
+    # The request may have landed.
+    Rule(HTTP_2XX, unaccounted,                    UNKNOWN,     BACKOFF,  ITERABLE, ASSUMED,
+         NOT_ACCOUNTED),
+    Rule(HTTP_2XX, foreign,                        UNKNOWN,     BACKOFF,  NETWORK,  ASSUMED,
+         NOT_ITERABLE),
+    Rule(HTTP_3XX, anything,                       UNAVAILABLE, NEVER,    NETWORK,  ASSUMED,
+         REDIRECTED),
+    # Iterable's page for a path that it does not have, or another server's.
+    Rule({404},    foreign,                        UNAVAILABLE, BACKOFF,  NETWORK,  SEEN,
+         NOT_ITERABLE),
+    Rule(HTTP_4XX, foreign,                        UNAVAILABLE, BACKOFF,  NETWORK,  ASSUMED,
+         NOT_ITERABLE),
+
+    # From here on Iterable itself has answered. One user's token is not the run's key.
+    Rule({401},    "InvalidJwtPayload",            UNAVAILABLE, NEVER,    PROJECT,  OFFICIAL,
+         KEY_OF_JWT),
+    Rule(CODED,    JWT,                            UNAVAILABLE, NEVER,    PROJECT,  ASSUMED,
+         KEY_OF_JWT),
+    Rule({401},    no_permission,                  UNAVAILABLE, NEVER,    KEY,      SEEN,
+         KEY_LACKS),
+    Rule({401},    UNKNOWN_KEY,                    UNAVAILABLE, NEVER,    KEY,      OFFICIAL,
+         KEY_UNKNOWN),
+    Rule({401},    anything,                       UNAVAILABLE, NEVER,    KEY,      OFFICIAL,
+         KEY_REFUSED),
+    Rule({403},    anything,                       UNAVAILABLE, NEVER,    PROJECT,  ASSUMED,
+         NOT_ALLOWED),
+    Rule(CODED,    "BadApiKey",                    UNAVAILABLE, NEVER,    KEY,      ASSUMED,
+         KEY_REFUSED),
+    Rule(CODED,    FORBIDDEN,                      UNAVAILABLE, NEVER,    PROJECT,  ASSUMED,
+         NOT_ALLOWED),
+    Rule(CODED,    "UniqueFieldsLimitExceeded",    UNAVAILABLE, NEVER,    PROJECT,  ASSUMED,
+         NO_MORE_FIELDS),
+    # The event is sent again later.
+    Rule(CODED,    unknown_user,                   UNAVAILABLE, NEVER,    ITERABLE, ASSUMED,
+         NOT_YET_KNOWN),
+    Rule(CODED,    OUT_OF_ORDER,                   UNAVAILABLE, BACKOFF,  ITERABLE, ASSUMED),
+
+    Rule({400},    "InvalidEmailAddressError",     REFUSED,     NEVER,    ROW,      SEEN),
+    Rule(CODED,    BAD_IDENTITY,                   REFUSED,     NEVER,    ROW,      ASSUMED),
+    # The email or userId belongs to another.
+    Rule({409},    anything,                       REFUSED,     NEVER,    ROW,      OFFICIAL),
+    Rule(CODED,    TAKEN_IDENTITY,                 REFUSED,     NEVER,    ROW,      ASSUMED),
+    # The project has a field as another type. In bulk one row's refuses the whole batch.
+    Rule(CODED,    "RequestFieldsTypesMismatched", REFUSED,     NEVER,    FIELD,    SEEN),
+    Rule({400},    "BadJsonBody",                  REFUSED,     NEVER,    FIELD,    SEEN),
+    Rule(VALUES,   anything,                       REFUSED,     NEVER,    FIELD,    ASSUMED),
+    Rule({404},    anything,                       UNAVAILABLE, NEVER,    PROJECT,  ASSUMED,
+         NOTHING_THERE),
+    Rule(HTTP_4XX, anything,                       UNAVAILABLE, NEVER,    PROJECT,  ASSUMED,
+         NO_SUCH_CALL),
 
     Rule(NO_ANSWER, request_left,                  UNKNOWN,     BACKOFF,  NETWORK,  ASSUMED),
     Rule(NO_ANSWER, anything,                      UNAVAILABLE, BACKOFF,  NETWORK,  ASSUMED),
     # 1xx, which is no answer.
-    Rule(ANY_STATUS, anything,                     REFUSED,     NEVER,    NETWORK,  ASSUMED),
+    Rule(ANY_STATUS, anything,                     UNKNOWN,     BACKOFF,  NETWORK,  ASSUMED,
+         NOT_ITERABLE),
 )
 # fmt: on
 
 
-# --- Inside an answer
+# --- Inside a response
 
 
 def parse_object(content: bytes) -> dict[str, Any]:
-    """Return the JSON object that *content* is, {} if it is none."""
+    """Return the JSON object that *content* is, {} if it is none or cannot be read."""
     try:
         document = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}
 
 
-def failure_lists(document: dict[str, Any]) -> dict[str, set[str]]:
-    """Return the non-empty lists of failures of a bulk answer, by name, in lower case.
-
-    Source: the responses of users/bulkUpdate and events/trackBulk, https://api.iterable.com/api/docs
-    """
-    listed = document.get("failedUpdates")
-    lists = dict(listed) if isinstance(listed, dict) else {}
-    for name in ("invalidEmails", "invalidUserIds", "disallowedEventNames"):
-        # The first two stand here in older answers, besides or instead.
-        lists[name] = [*(lists.get(name) or ()), *(document.get(name) or ())]
-    return {
-        name: {str(value).strip().lower() for value in values}
-        for name, values in lists.items()
-        if isinstance(values, list) and values
-    }
-
-
-def mismatches(answer: Answer) -> list[tuple[str, dict[str, Any]]]:
-    """Return the fields that had the wrong type, each with what the answer says of it."""
-    params = answer.document.get("params")
-    errors = params.get("validationErrors") if isinstance(params, dict) else None
-    found = errors.items() if isinstance(errors, dict) else ()
-    return [(str(field), detail) for field, detail in found if isinstance(detail, dict)]
+def text_of(value: object, longest: int) -> str:
+    """Return *value*, cut, if it is text that can be written down, else ""."""
+    if not isinstance(value, str):
+        return ""
+    return value[:longest].encode("utf-8", "replace").decode()
 
 
 def _code_in(document: dict[str, Any]) -> str | None:
     """Return the answer's code. It goes to the log, so anything but a plain word stays out."""
     value = document.get("code")
-    if value is None:
+    if not isinstance(value, str):
         return None
-    return value if isinstance(value, str) and re.fullmatch(r"[\w.]{1,64}", value) else "?"
+    return value if re.fullmatch(r"[\w.]{1,64}", value) else "?"
+
+
+def _counts_in(reply: Reply) -> list[int] | None:
+    """Return how many rows succeeded and failed, None unless both are whole numbers."""
+    counts = [reply.document.get(name) for name in ("successCount", "failCount")]
+    # A bool is an int, too.
+    whole = [count for count in counts if type(count) is int and count >= 0]
+    return whole if len(whole) == len(counts) else None
+
+
+def _list_in(reply: Reply, name: str) -> list[Any]:
+    value = reply.document.get(name)
+    return value if isinstance(value, list) else []
+
+
+def _is_unknown_user(code: str | None) -> bool:
+    """Whether *code* says so: Iterable's of a single call, or the name of a bulk list."""
+    pattern = r"unknown(email|user(id)?)(error)?|(email|user(id)?)notfound(error)?"
+    return bool(re.fullmatch(rf"{pattern}|notfound(emails|userids)", (code or "").lower()))
+
+
+def _fields_in(reply: Reply) -> tuple[tuple[str, str], ...]:
+    """Return the fields that the reply names, each with what the project has for it."""
+    fields: list[tuple[object, str]] = []
+    if reply.code == "RequestFieldsTypesMismatched":
+        params = reply.document.get("params")
+        errors = params.get("validationErrors") if isinstance(params, dict) else None
+        for name, detail in errors.items() if isinstance(errors, dict) else ():
+            kind = detail.get("expectedType") if isinstance(detail, dict) else None
+            fields.append((name, text_of(kind, MAX_TYPE_NAME) or "another type"))
+    elif reply.rows is not None and accounted(reply):
+        fields = [(name, "filtered out") for name in _list_in(reply, "filteredOutFields")]
+    named = [(text_of(name, MAX_FIELD_NAME), kind) for name, kind in fields[:MAX_FIELDS]]
+    return tuple((name, kind) for name, kind in named if name)

@@ -41,7 +41,7 @@ def seconds_since(http_date: str | None) -> float | None:
     """Return how many seconds ago an HTTP date was by this machine's time; None if unreadable."""
     try:
         return (datetime.now(UTC) - parsedate_to_datetime(http_date or "")).total_seconds()
-    except (ValueError, TypeError):  # TypeError: a date without a zone
+    except (ValueError, TypeError, OverflowError):  # TypeError: a date without a zone
         return None
 
 

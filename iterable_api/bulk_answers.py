@@ -1,68 +1,151 @@
-"""What a bulk answer says of the rows of its batch."""
+"""What a bulk answer says of the rows of its batch.
+
+Iterable names rows by address, without a reason. Every part of an answer may be missing or of
+another shape than documented: then it says nothing, and nothing here raises.
+"""
 
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from iterable_api.answers import Answer
-from records.outcomes import CallOutcome, CallStatus
+from iterable_api.answers import NAME_BLOCKED, NOT_YET_KNOWN, Answer
+from iterable_api.payloads import EVENT_NAME
+from records.outcomes import CallOutcome, CallStatus, Fault
 
+# The kinds of lists of failures, the most final first; each comes as ...Emails and as ...UserIds.
+# Source: the responses of users/bulkUpdate and events/trackBulk, https://api.iterable.com/api/docs
+_VERDICTS = {
+    "forgotten": (CallStatus.FORGOTTEN, Fault.ROW),
+    "invalid": (CallStatus.REFUSED, Fault.ROW),
+    "invalidData": (CallStatus.REFUSED, Fault.FIELD),
+    # The user was accepted a moment ago and is not visible yet.
+    "notFound": (CallStatus.UNAVAILABLE, Fault.ITERABLE),
+}
+# These name the address that stands in the way, which need not be that of the row.
+_NOT_THE_ROW = frozenset({"conflictEmails", "conflictUserIds"})
+_EVENTS = "disallowedEventNames"
+# The first two stand here in older answers, besides or instead.
+_AT_THE_TOP = ("invalidEmails", "invalidUserIds", _EVENTS)
+_SENT_AGAIN = f"{NOT_YET_KNOWN}: the event is sent again later, at the latest by the next run"
 
-def refused_as_a_whole(answer: Answer) -> bool:
-    """Whether nothing of the batch was taken, for a reason that lies in a row."""
-    outcome = answer.outcome
-    passing = outcome.key_refused or outcome.http_status == 413
-    return outcome.status is CallStatus.REFUSED and not passing
-
-
-def failed_inside(answer: Answer) -> bool:
-    """Whether Iterable itself failed at every try, which one row of the batch can cause."""
-    return (answer.outcome.http_status or 0) >= 500
+# The values that fields of our own can have.
+Scalar = str | bool | int | float
 
 
 def failure_lists(document: dict[str, Any]) -> dict[str, set[str]]:
-    """Return the non-empty lists of failures of a bulk answer, by name, in lower case.
-
-    Source: the responses of users/bulkUpdate and events/trackBulk, https://api.iterable.com/api/docs
-    """
+    """Return the non-empty lists of failures of a bulk answer, by name, in lower case."""
     failed = document.get("failedUpdates")
-    lists = dict(failed) if isinstance(failed, dict) else {}
-    for name in ("invalidEmails", "invalidUserIds", "disallowedEventNames"):
-        # The first two stand here in older answers, besides or instead.
-        lists[name] = [*(lists.get(name) or ()), *(document.get(name) or ())]
+    lists = list(failed.items()) if isinstance(failed, dict) else []
+    lists += [(name, document.get(name)) for name in _AT_THE_TOP]
+    found: dict[str, set[str]] = {}
+    for name, values in lists:
+        if texts := set(_texts(values)):
+            found.setdefault(str(name), set()).update(texts)
+    return found
+
+
+def fail_count(document: dict[str, Any]) -> int:
+    """Return how many rows of a batch failed, 0 if the answer does not say."""
+    count = document.get("failCount")
+    return count if type(count) is int and count > 0 else 0
+
+
+def named_failures(answer: Answer) -> dict[str, CallOutcome]:
+    """Return the outcomes of the rows that an answer names, by address in lower case."""
+    lists = failure_lists(answer.document)
+    named: dict[str, CallOutcome] = {}
+    for name in sorted(lists.keys() - _NOT_THE_ROW - {_EVENTS}, key=_finality):
+        outcome = _listed(answer, name)
+        for key in lists[name]:
+            named.setdefault(key, outcome)
+    return named
+
+
+def unnamed_failure(answer: Answer) -> CallOutcome:
+    """Return the outcome of a row that an answer counts as failed, and does not name."""
+    reasons = failure_lists(answer.document).keys() & _NOT_THE_ROW
+    if len(reasons) == 1:
+        return _listed(answer, *reasons)
+    text = "counted in failCount, but not listed"
+    return replace(
+        answer.outcome, status=CallStatus.REFUSED, message=text, fault=Fault.ROW, fields=()
+    )
+
+
+def unclear(answer: Answer, failures: int, rows: int) -> CallOutcome:
+    """Return the outcome of *rows* rows of which *failures* failed, as long as nobody says which.
+
+    The others have landed.
+    """
+    text = f"{failures} of {rows} rows failed, and Iterable does not say which"
+    return replace(answer.outcome, status=CallStatus.UNKNOWN, message=text, fields=())
+
+
+def blocked(answer: Answer) -> CallOutcome | None:
+    """Return the outcome of events whose name the project's settings block; None if they do not."""
+    if EVENT_NAME not in failure_lists(answer.document).get(_EVENTS, ()):
+        return None
+    return replace(
+        answer.outcome,
+        status=CallStatus.UNAVAILABLE,
+        code=_EVENTS,
+        message=NAME_BLOCKED,
+        fault=Fault.PROJECT,
+        fields=(),
+    )
+
+
+def offending_values(document: dict[str, Any]) -> dict[str, Scalar]:
+    """Return the values for whose type a batch was refused, by field."""
+    params = document.get("params")
+    errors = params.get("validationErrors") if isinstance(params, dict) else None
+    found = errors.items() if isinstance(errors, dict) else ()
     return {
-        name: {str(value).strip().lower() for value in values}
-        for name, values in lists.items()
-        if isinstance(values, list) and values
+        str(field): detail["offendingValue"]
+        for field, detail in found
+        if isinstance(detail, dict) and isinstance(detail.get("offendingValue"), Scalar)
     }
 
 
-def mismatches(answer: Answer) -> list[tuple[str, dict[str, Any]]]:
-    """Return the fields that had the wrong type, each with what the answer says of it."""
-    params = answer.document.get("params")
-    errors = params.get("validationErrors") if isinstance(params, dict) else None
-    found = errors.items() if isinstance(errors, dict) else ()
-    return [(str(field), detail) for field, detail in found if isinstance(detail, dict)]
+def failed(outcome: CallOutcome) -> bool:
+    """Whether an answer came and settled nothing, for a reason that one row can cause.
+
+    A row can make Iterable itself fail, or a firewall on the way refuse the batch.
+    """
+    return (
+        outcome.status in {CallStatus.UNAVAILABLE, CallStatus.UNKNOWN}
+        and outcome.http_status is not None
+        and outcome.fault not in {Fault.KEY, Fault.PROJECT}
+    )
 
 
-def reason(answer: Answer) -> tuple[object, ...]:
-    """Return what two refusals for one reason have in common."""
-    fields = sorted(field for field, _ in mismatches(answer))
-    return answer.outcome.http_status, answer.outcome.code, *fields
+def _listed(answer: Answer, name: str) -> CallOutcome:
+    """Return the outcome of a row that stands in the list *name*."""
+    kind = _kind(name)
+    status, fault = _VERDICTS.get(kind, (CallStatus.REFUSED, Fault.ROW))
+    # The name goes to the log and into files, so anything but a plain word stays out.
+    code = name if re.fullmatch(r"\w{1,64}", name, re.ASCII) else None
+    text = _SENT_AGAIN if kind == "notFound" else f"listed in {code or 'a list of failures'}"
+    return replace(answer.outcome, status=status, code=code, message=text, fault=fault, fields=())
 
 
-def describe(name: str, refusal: Answer) -> str:
-    """Return the one message for a run whose every row is refused. It quotes no value."""
-    text = f"Iterable refuses all {name}: {refusal.outcome}"
-    for field, detail in mismatches(refusal):
-        text += (
-            f"; the project holds the field {field[:64]!r} as {detail.get('expectedType')!s:.20}"
-        )
-    return text
+def _kind(name: str) -> str:
+    return name.removesuffix("Emails").removesuffix("UserIds")
 
 
-def listed(answer: Answer, name: str) -> CallOutcome:
-    """Return the outcome of a row that the list *name* of a taken batch holds, or "" for none."""
-    text = f"listed in {name}" if name else "counted in failCount, but not listed"
-    code = name if re.fullmatch(r"\w{1,64}", name) else None
-    return replace(answer.outcome, status=CallStatus.REFUSED, code=code, message=text[:200])
+def _finality(name: str) -> tuple[int, str]:
+    kinds = list(_VERDICTS)
+    kind = _kind(name)
+    return (kinds.index(kind) if kind in kinds else len(kinds)), name
+
+
+def _texts(values: object) -> Iterator[str]:
+    """Yield the identifiers in a list, in lower case; one that stands alone is a list too."""
+    for value in [values] if isinstance(values, str) else _items(values):
+        if isinstance(value, str):
+            yield value.strip().lower()
+
+
+def _items(values: object) -> list[object]:
+    return list(values) if isinstance(values, list | dict) else []

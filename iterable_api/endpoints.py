@@ -7,7 +7,7 @@ UPDATE_USER = "users/update"
 TRACK_EVENT = "events/track"
 UPDATE_USERS = "users/bulkUpdate"
 TRACK_EVENTS = "events/trackBulk"
-# 3 requests a second, which only --check makes, and at most twice.
+# 3 requests a second; --check makes two at most, and a look after a run a few.
 GET_USER_FIELDS = "users/getFields"
 
 # Requests a second that Iterable allows a project, whoever sends them.

@@ -20,6 +20,7 @@ from records.outcomes import PreparedRow, Row
 
 EVENT_NAME = "page_view"
 EVENT_TABLE = "page_views"
+PROFILE_FIELDS = ("first_name", "plan_type", "recent_page_view", "candidate")
 # Chosen once. Another value would give every event another id, and so send it a second time.
 EVENT_NAMESPACE = uuid.UUID("5b0c3c1e-6d5e-4c7d-9a53-1f2f3f0f8f61")
 
@@ -34,15 +35,16 @@ class RowError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Payloads:
-    """Builds the request bodies of rows of one database.
+    """Builds the request bodies of rows of one source.
 
-    ``database`` is part of each event's identity. ``time_zone`` is the zone in which the database
+    ``source`` names the database that page view ids and customer ids belong to; it is part of each
+    event's identity. ``time_zone`` is the zone in which the database
     session reports ``event_time``. Where its clocks are set back, a time that comes twice is taken
     for the first of the two; where they are set forward, a time that is missing is read with the
     offset that held before.
     """
 
-    database: str
+    source: str
     time_zone: tzinfo = UTC
 
     def user(self, row: Row) -> dict[str, Any]:
@@ -65,13 +67,14 @@ class Payloads:
 
     def _event(self, row: Row, email: str) -> dict[str, Any]:
         when = _event_time(row)
+        created_at = self._unix_seconds(when)
         fields = _present(row, "page", "browser", "location")
         fields["timestamp"] = when.isoformat(sep=" ")
         return {
             "email": email,
             "eventName": EVENT_NAME,
-            "id": self.event_id(row),
-            "createdAt": self._unix_seconds(when),
+            "id": self._event_id(row, created_at),
+            "createdAt": created_at,
             "dataFields": {**fields, "candidate": "yes"},
         }
 
@@ -85,8 +88,8 @@ class Payloads:
         user_body, event_body = encode(user), encode(event)
         return PreparedRow(
             customer_id=row["customer_id"],
-            customer=str(row["customer_id"]),
             email=user["email"],
+            key=user["email"].lower(),
             event_id=event["id"],
             user=user_body,
             event=event_body,
@@ -94,17 +97,27 @@ class Payloads:
             event_hash=_hash(event_body),
         )
 
-    def event_id(self, row: Row) -> str:
-        """Return the same id for the same page view at every run.
+    def key(self, row: Row) -> str | None:
+        """Return how Iterable tells the user of *row* apart; None if the row cannot be sent."""
+        try:
+            return _email(row).lower()
+        except RowError:
+            return None
+
+    def _event_id(self, row: Row, created_at: int) -> str:
+        """Return the same id for the same page view at every run, and for no other.
 
         Iterable updates an event in place when its id is sent again, so a repeated call makes no
-        second event. A UUID keeps to the letters, digits and hyphens that Iterable allows.
+        second event. The ids of a table that was emptied start again; with the customer and the
+        time no later view gets an earlier one's id. A UUID keeps to the letters, digits and hyphens
+        that Iterable allows.
         """
         view = as_text("page_view_id", row["page_view_id"])
         if view is None:
             raise RowError("page_view_id is NULL")
-        before, after = _event_name_around(self.database)
-        return str(uuid.uuid5(EVENT_NAMESPACE, f"{before}{json.dumps(view)}{after}"))
+        identity = [view, as_text("customer_id", row["customer_id"]), created_at]
+        before = _event_name_of(self.source)
+        return str(uuid.uuid5(EVENT_NAMESPACE, f"{before}{json.dumps(identity)}"))
 
     def _unix_seconds(self, when: datetime) -> int:
         # A datetime's fold is 0 unless told otherwise, and that is the rule of the class docstring.
@@ -181,10 +194,9 @@ _TO_TEXT: dict[type, Callable[[Any], str]] = {
 
 
 @functools.cache
-def _event_name_around(database: str) -> tuple[str, str]:
-    """Return what stands before and after the view's id in the JSON list that names an event."""
-    before, after = json.dumps([database, EVENT_TABLE, 0, EVENT_NAME]).rsplit("0", 1)
-    return before, after
+def _event_name_of(source: str) -> str:
+    """Return what all events of *source* have in common."""
+    return json.dumps([source, EVENT_TABLE, EVENT_NAME])
 
 
 def _present(row: Row, *columns: str) -> dict[str, str]:

@@ -6,9 +6,12 @@ many calls. Here proxies, ``.netrc``, cookies and redirects are not even looked 
 can go nowhere but to the base URL's host.
 """
 
+import http.client
 import socket
+import ssl
 import threading
 import time
+import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,14 +21,30 @@ from urllib.parse import urlsplit
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
+from urllib3.response import BaseHTTPResponse
 from urllib3.util import Retry, Timeout
+from urllib3.util.ssl_ import ALPN_PROTOCOLS, create_urllib3_context
 
+from iterable_api.causes import UNKNOWN, Cause, cause_of
+from iterable_api.endpoints import GET_USER_FIELDS, TRACK_EVENTS, UPDATE_USERS
 from iterable_api.rate_limiter import Permit
 
 CONNECT_TIMEOUT_S = 10.0
 WATCH_INTERVAL_S = 0.5
+# Bytes of an answer, before and after decoding. Only answers about many rows, or fields, are long:
+# those that take them, or refuse them for their values.
+MAX_BYTES = 100_000
+MAX_BYTES_OF_MANY = 8_000_000
+ABOUT_MANY = frozenset({UPDATE_USERS, TRACK_EVENTS, GET_USER_FIELDS})
+LISTING = frozenset({200, 400})
+# Interim answers (1xx) before the answer itself.
+MAX_INTERIM = 20
+
+# How zlib is told the format. Some servers send deflate without its head.
+_GZIP = zlib.MAX_WBITS | 16
+_WINDOWS = {"gzip": [_GZIP], "x-gzip": [_GZIP], "deflate": [zlib.MAX_WBITS, -zlib.MAX_WBITS]}
 
 # To repeat a request is for the client to decide.
 _NO_RETRIES = Retry(total=False)
@@ -40,7 +59,7 @@ _PROBLEMS_BEFORE_ANSWER = {
 
 
 class Response(NamedTuple):
-    """A whole answer, of whatever HTTP status."""
+    """A whole answer, of whatever HTTP status. One beyond the limits has no content."""
 
     status_code: int
     headers: Mapping[str, str]
@@ -50,15 +69,16 @@ class Response(NamedTuple):
 class TransportError(Exception):
     """Failure to get a whole answer to a request.
 
-    ``problem`` is the name of the cause, such as ReadTimeout or NewConnectionError.
-    ``left_machine`` is False when certainly nothing of the request went out, so that the server
-    cannot have acted on it.
+    ``problem`` is the name of the error, such as ReadTimeout or NewConnectionError, and ``cause``
+    says it in words. ``left_machine`` is False when certainly nothing of the request went out, so
+    that the server cannot have acted on it.
     """
 
-    def __init__(self, problem: str, *, left_machine: bool) -> None:
+    def __init__(self, problem: str, *, left_machine: bool, cause: Cause = UNKNOWN) -> None:
         super().__init__(problem)
         self.problem = problem
         self.left_machine = left_machine
+        self.cause = cause
 
 
 class Transport:
@@ -75,9 +95,10 @@ class Transport:
             "Content-Type": "application/json",
             "User-Agent": "iterable-sync",
         }
-        connect_s = min(CONNECT_TIMEOUT_S, timeout_s)
-        self._timeout = Timeout(connect=connect_s, read=timeout_s)
-        self._longest_s = connect_s + timeout_s
+        self._answer_s = timeout_s
+        self._connect_s = min(CONNECT_TIMEOUT_S, timeout_s)
+        self._longest_s = self._connect_s + timeout_s
+        self._timeout = Timeout(connect=self._connect_s, read=timeout_s)
         self._pool = _connection_pool(base_url, connections)
         self._watchdog = _Watchdog()
         self._watchdog.start()
@@ -117,14 +138,60 @@ class Transport:
                 preload_content=False,
                 decode_content=False,
             )
-            return Response(response.status, response.headers, response.data)
+            long = path in ABOUT_MANY and response.status in LISTING
+            content = _content(response, MAX_BYTES_OF_MANY if long else MAX_BYTES)
+            return Response(response.status, response.headers, content)
         except HTTPError as error:
-            problem = type(error).__name__
-            if response is None:
-                problem = _PROBLEMS_BEFORE_ANSWER.get(problem, problem)
-            raise TransportError(problem, left_machine=exchange.left_machine) from error
+            raise self._failure(error, exchange, answered=response is not None) from error
         finally:
             self._watchdog.exchanges.discard(exchange)
+
+    def _failure(
+        self, error: HTTPError, exchange: "_Exchange", *, answered: bool
+    ) -> TransportError:
+        """Return what *error* means; *answered* says whether the head of an answer came before."""
+        problem = type(error).__name__
+        if not answered:
+            problem = _PROBLEMS_BEFORE_ANSWER.get(problem, problem)
+        if exchange.overdue:
+            cause = cause_of(TimeoutError(), "whole answer", self._longest_s)
+        elif exchange.left_machine:
+            cause = cause_of(error, "answer", self._answer_s)
+        else:
+            cause = cause_of(error, "connection", self._connect_s)
+        return TransportError(problem, left_machine=exchange.left_machine, cause=cause)
+
+
+def _content(response: BaseHTTPResponse, most: int) -> bytes:
+    """Return what is in the body; b"" if it is longer than *most* bytes, or cannot be decoded.
+
+    A connection that still holds a part of the body is closed.
+    """
+    body = bytearray()
+    too_long = (response.length_remaining or 0) > most
+    while not too_long and (part := response.read(most + 1 - len(body), decode_content=False)):
+        body += part
+        too_long = len(body) > most
+        if response.length_remaining == 0:
+            break
+    if too_long:
+        response.close()
+        response.release_conn()
+        return b""
+    return _decoded(bytes(body), response.headers.get("Content-Encoding", ""), most)
+
+
+def _decoded(body: bytes, coding: str, most: int) -> bytes:
+    """Return *body* without gzip or deflate; b"" if that is not what it is, or too long then."""
+    if coding.lower() in {"", "identity"}:
+        return body
+    for window in _WINDOWS.get(coding.lower(), ()):
+        with suppress(zlib.error):
+            decoder = zlib.decompressobj(window)
+            content = decoder.decompress(body, most + 1)
+            if decoder.eof and len(content) <= most:
+                return content
+    return b""
 
 
 @dataclass(slots=True, eq=False)
@@ -136,10 +203,34 @@ class _Exchange:
     deadline_s: float
     left_machine: bool = False
     sock: socket.socket | None = None
+    overdue: bool = False
+
+
+class _Answer(http.client.HTTPResponse):
+    """An answer that is read from after the interim ones (1xx), of which http.client knows one."""
+
+    def _read_status(self) -> tuple[str, int, str]:
+        for _ in range(MAX_INTERIM + 1):
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if status >= 200:
+                return version, status, reason
+            if status == http.client.SWITCHING_PROTOCOLS:
+                break
+            http.client.parse_headers(self.fp)
+        raise http.client.BadStatusLine("no answer after 1xx")
+
+    def _read_next_chunk_size(self) -> int:
+        size: int = super()._read_next_chunk_size()  # type: ignore[misc]
+        if size < 0:
+            # To http.client it would mean all that ever comes.
+            raise ValueError("negative size")
+        return size
 
 
 class _Connection(HTTPConnection):
     """A connection that tells an exchange how far it has come."""
+
+    response_class = _Answer
 
     def request(
         self,
@@ -172,7 +263,23 @@ def _connection_pool(base_url: str, connections: int) -> HTTPConnectionPool:
     pool = adapter.get_connection_with_tls_context(request, verify=True)
     adapter.cert_verify(pool, base_url, verify=True, cert=None)
     pool.ConnectionCls = _TLSConnection if pool.scheme == "https" else _Connection
+    if isinstance(pool, HTTPSConnectionPool):
+        _share_context(pool)
     return pool
+
+
+def _share_context(pool: HTTPSConnectionPool) -> None:
+    """Let the connections of *pool* share what urllib3 would make anew for each of them.
+
+    Nearly all of the time and memory of a connection go into its own copy of the certificates.
+    """
+    context = create_urllib3_context(cert_reqs=ssl.CERT_REQUIRED)
+    context.load_verify_locations(pool.ca_certs, pool.ca_cert_dir)
+    context.set_alpn_protocols(ALPN_PROTOCOLS)
+    # urllib3 would set them again for each connection, while OpenSSL may copy them for another.
+    context.set_alpn_protocols = lambda _: None  # type: ignore[assignment]
+    pool.conn_kw["ssl_context"] = context
+    pool.ca_certs = pool.ca_cert_dir = None
 
 
 class _Watchdog:
@@ -198,6 +305,7 @@ class _Watchdog:
             now_s = time.monotonic()
             for exchange in self.exchanges.copy():
                 if exchange.sock is not None and now_s > exchange.deadline_s:
+                    exchange.overdue = True
                     # The waiting thread then reads the end of the answer. Not the TLS socket's own
                     # shutdown(), which is not for use beside another thread.
                     with suppress(OSError):

@@ -1,14 +1,24 @@
-"""Profile fields of a project, which only ``--check`` asks for: the one request that reads."""
+"""Profile fields of a project: the one request that reads, before a run or after it."""
 
 import time
 from typing import NamedTuple
 
-from iterable_api.answers import parse_object
+from iterable_api.answers import (
+    MAX_TYPE_NAME,
+    Answer,
+    Repeat,
+    judge_failure,
+    judge_response,
+    text_of,
+)
 from iterable_api.backoff import seconds_since
 from iterable_api.endpoints import GET_USER_FIELDS
 from iterable_api.transport import Transport, TransportError
+from records.outcomes import Fault
 
 READ_RETRY_S = 0.5
+# Of a field whose type the answer does not tell in a word.
+UNKNOWN_TYPE = "?"
 
 # Broken before there was an answer: a second try may do better.
 _PASSING_PROBLEMS = frozenset({"NewConnectionError", "ConnectionError"})
@@ -17,14 +27,13 @@ _PASSING_PROBLEMS = frozenset({"NewConnectionError", "ConnectionError"})
 class UserFields(NamedTuple):
     """The answer to users/getFields: the type of each profile field, by its name.
 
-    ``types`` is None when there is no such answer. Then ``http_status`` says what came instead, or
-    ``problem``, the name of an error, why nothing came. ``clock_ahead_s`` is by how many seconds
-    this machine's clock is ahead of Iterable's, None if Iterable did not tell the time.
+    ``types`` is None when there is no such answer; ``answer`` says what came instead.
+    ``clock_ahead_s`` is by how many seconds this machine's clock is ahead of Iterable's, None if
+    Iterable did not tell the time.
     """
 
     types: dict[str, str] | None
-    http_status: int | None = None
-    problem: str = ""
+    answer: Answer
     clock_ahead_s: float | None = None
 
 
@@ -38,27 +47,30 @@ def fetch_user_fields(api_key: str, base_url: str, timeout_s: float) -> UserFiel
     """
     transport = Transport(base_url, api_key, timeout_s, connections=1)
     try:
-        answer = _ask(transport)
-        if _may_pass(answer):
+        fields = _ask(transport)
+        if fields.types is None and _may_pass(fields.answer):
             time.sleep(READ_RETRY_S)
-            answer = _ask(transport)
+            fields = _ask(transport)
     finally:
         transport.close()
-    return answer
+    return fields
 
 
 def _ask(transport: Transport) -> UserFields:
     try:
         response = transport.get(GET_USER_FIELDS)
     except TransportError as error:
-        return UserFields(None, problem=error.problem)
-    types = parse_object(response.content).get("fields")
-    if response.status_code != 200 or not isinstance(types, dict):
-        types = None
+        return UserFields(None, judge_failure(error))
+    answer = judge_response(response)
     ahead_s = seconds_since(response.headers.get("Date"))
-    return UserFields(types, response.status_code, clock_ahead_s=ahead_s)
+    types = answer.document.get("fields")
+    if response.status_code != 200 or not isinstance(types, dict):
+        return UserFields(None, answer, ahead_s)
+    named = {name: text_of(kind, MAX_TYPE_NAME) or UNKNOWN_TYPE for name, kind in types.items()}
+    return UserFields(named, answer, ahead_s)
 
 
-def _may_pass(answer: UserFields) -> bool:
-    status = answer.http_status or 0
-    return status == 429 or status >= 500 or answer.problem in _PASSING_PROBLEMS
+def _may_pass(answer: Answer) -> bool:
+    if answer.outcome.http_status is None:
+        return answer.outcome.message.partition(":")[0] in _PASSING_PROBLEMS
+    return answer.repeat is Repeat.THROTTLE or answer.outcome.fault is Fault.ITERABLE

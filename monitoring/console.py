@@ -64,6 +64,9 @@ class RowLog(AbstractContextManager["RowLog"]):
                 log.info("✓ Successfully processed user: %s", outcome.email)
             case RowStatus.UNCHANGED:
                 log.info("✓ Unchanged since an earlier run: %s", outcome.email)
+            case RowStatus.FORGOTTEN:
+                text = "– Forgotten at the person's request, not to be delivered: %s (customer %s)"
+                log.info(text, outcome.email, outcome.customer_id)
             case RowStatus.PLANNED:
                 log.info("✓ Would be sent: %s", outcome.email)
             case RowStatus.PARTIAL_FAILURE:
@@ -108,6 +111,9 @@ def log_end(run: RunRecord, results: Path, advice: str) -> None:
         logger.info("%s", line)
     if not_attempted := run.outcomes[RowStatus.NOT_ATTEMPTED]:
         logger.warning("Not attempted: %d of %d users", not_attempted, run.rows_read)
+    for call, fields in sorted(run.filtered_fields.items()):
+        text = "The project takes no new fields and has left out %s of %s: create them in Iterable"
+        logger.warning(text, ", ".join(sorted(fields)), call.replace("_", "/"))
     if advice:
         logger.error("%s", advice)
     elif run.exit_status == ExitStatus.NOT_ALL_DELIVERED:
@@ -127,6 +133,8 @@ def summary_lines(run: RunRecord) -> list[str]:
     ]
     if run.options.changed_only:
         lines.append(f"Unchanged since an earlier run: {count[RowStatus.UNCHANGED]}")
+    if forgotten := count[RowStatus.FORGOTTEN]:
+        lines.append(f"Forgotten at the person's own request, not to be delivered: {forgotten}")
     if run.options.dry_run:
         lines.append(f"Would be sent: {count[RowStatus.PLANNED]}. This was a dry run")
     lines.append(
@@ -140,7 +148,8 @@ def stop_advice(reason: StopReason | None, detail: str, base_url: str) -> str:
     """Return why a run was stopped early and what to do about it; empty if it was not."""
     match reason:
         case StopReason.KEY_REFUSED:
-            return f"Iterable refused the API key. {key_advice(base_url)}"
+            said = f": {detail}" if detail else ""
+            return f"Iterable refused the API key{said}. {key_advice(base_url)}"
         case StopReason.OUTAGE:
             return f"Iterable seems to be down: {detail}. {RUN_AGAIN}"
         case StopReason.DEADLINE:

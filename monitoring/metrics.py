@@ -59,7 +59,7 @@ class _RunMetrics(Collector):
         )
         yield _gauge(
             "iterable_sync_last_run_exit_status",
-            "Exit status of the last run; 0 means that every row was delivered.",
+            "Exit status of the last run; 0 means that nothing failed.",
             run.exit_status,
         )
         yield _gauge(

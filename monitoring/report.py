@@ -13,11 +13,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from monitoring.report_charts import Chart, RunAxis, lines, stacked_bars
 from monitoring.report_health import how_it_ended, judge, meaning_of
-from monitoring.report_history import RUNS_SHOWN, History, read_history
-from monitoring.report_text import duration, when
+from monitoring.report_history import RUNS_SHOWN, ErrorGroup, History, read_history
+from monitoring.report_text import duration, field_types, when
 from records.atomic_file import write_atomically
 from records.exit_statuses import RunError
-from records.outcomes import GOOD_OUTCOMES, CallStatus, RowStatus
+from records.outcomes import GOOD_OUTCOMES, CallStatus, Fault, RowStatus
 from records.results_reader import PastRun
 
 ERRORS_SHOWN = 30
@@ -26,16 +26,21 @@ _ENDPOINTS_SHOWN = 8  # there are four; a foreign file may have more
 OUTCOMES = (  # outcome, what it is called, CSS class
     (RowStatus.SUCCESSFUL, "successful", "good"),
     (RowStatus.UNCHANGED, "unchanged", "same"),
+    (RowStatus.FORGOTTEN, "forgotten on request", "forgotten"),
     (RowStatus.PLANNED, "planned (dry run)", "idle"),
     (RowStatus.PARTIAL_FAILURE, "partial failures", "warn"),
     (RowStatus.TOTAL_FAILURE, "total failures", "bad"),
     (RowStatus.NOT_ATTEMPTED, "not attempted", "unattempted"),
 )
-WHAT_TO_DO = {
-    CallStatus.REFUSED: "mend the row: Iterable will not take it as it is",
+_MEND_WHAT_IS_NAMED = "mend what the message names, then run again"
+_OF_A_REFUSAL: dict[str, str] = {  # by where its reason lies
+    Fault.ROW: "mend the row: Iterable will not take it as it is",
+    Fault.FIELD: "mend the value: the project does not take it in this field",
+}
+_RUN_AGAIN: dict[str, str] = {
     CallStatus.UNAVAILABLE: "run again: Iterable or the way to it was down",
     CallStatus.UNKNOWN: "run again: it may have landed, nothing is doubled",
-    CallStatus.NOT_SENT: "see the row's other call",
+    CallStatus.NOT_SENT: "run again: the run ended before it was sent",
 }
 
 
@@ -115,9 +120,30 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.globals.update(
-        when=when, duration=duration, what_to_do=WHAT_TO_DO, meaning_of=meaning_of
+        when=when,
+        duration=duration,
+        field_types=field_types,
+        what_to_do=what_to_do,
+        meaning_of=meaning_of,
     )
     return environment
+
+
+def what_to_do(group: ErrorGroup) -> str:
+    """Return what mends calls that failed so; empty for what only a later version knows.
+
+    To mend the row is the advice only where the reason can lie in the row.
+    """
+    if group.http_status == 429:
+        return "run again: Iterable asked for fewer requests"
+    if group.fault in {Fault.KEY, Fault.PROJECT}:
+        return _MEND_WHAT_IS_NAMED
+    if group.fault == Fault.NETWORK and group.http_status:
+        return "see what answers in Iterable's place, then run again"
+    if group.status == CallStatus.REFUSED:
+        # Earlier versions also called so what cannot lie in a row, and did not say which is which.
+        return _OF_A_REFUSAL.get(group.fault, _MEND_WHAT_IS_NAMED)
+    return _RUN_AGAIN.get(group.status, "")
 
 
 def strip(runs: Sequence[PastRun]) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ from itertools import pairwise, takewhile
 from statistics import median, quantiles
 
 from monitoring.report_history import History
-from monitoring.report_text import about, duration, short
+from monitoring.report_text import about, duration, names, short
 from records.exit_statuses import MEANINGS, ExitStatus, Meaning
 from records.outcomes import RowStatus
 from records.results_reader import PastRun
@@ -37,7 +37,10 @@ class Measure:
 
 @dataclass(frozen=True)
 class Health:
-    """The answer to: is the job healthy? ``level`` is good, warn, bad or idle."""
+    """The answer to: is the job healthy? ``level`` is good, warn, bad or idle.
+
+    *notes* are worth knowing of the last run, and nothing is to be done about them.
+    """
 
     level: str
     headline: str
@@ -47,6 +50,7 @@ class Health:
     warnings: list[str] = field(default_factory=list)
     facts: list[Fact] = field(default_factory=list)
     measures: list[Measure] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def judge(history: History, now: datetime) -> Health:
@@ -55,18 +59,29 @@ def judge(history: History, now: datetime) -> Health:
     if last is None:
         return Health("bad", "Unreadable", "None of the results files can be read.")
     measures = _measures(last, [run for run in judged if run is not last])
-    facts = _facts(last, judged, now)
     sentence = f"The last run {how_it_ended(last)}."
-    if not judged:
+    meaning, warnings = meaning_of(last), _filtered(last)
+    if judged:
+        overdue = _overdue(judged, now)
+        warnings = [*overdue, *warnings, *(measure.note for measure in measures if measure.note)]
+        level = "bad" if overdue else meaning.level
+        if level == "good" and warnings:
+            level = "warn"
+        headline = {"good": "Healthy", "warn": "Needs a look", "bad": "Failing"}[level]
+    else:
+        level, headline = "idle", "Not in use yet"
         sentence += " No run of the whole job yet: only dry runs or runs with --limit."
-        return Health("idle", "Not in use yet", sentence, last.error, "", [], facts, measures)
-    meaning = meaning_of(last)
-    warnings = [*_overdue(judged, now), *(measure.note for measure in measures if measure.note)]
-    level = "bad" if _overdue(judged, now) else meaning.level
-    if level == "good" and warnings:
-        level = "warn"
-    headline = {"good": "Healthy", "warn": "Needs a look", "bad": "Failing"}[level]
-    return Health(level, headline, sentence, last.error, meaning.advice, warnings, facts, measures)
+    return Health(
+        level,
+        headline,
+        sentence,
+        last.error,
+        advice=meaning.advice if judged else "",
+        warnings=warnings,
+        facts=_facts(last, judged, now),
+        measures=measures,
+        notes=_notes(last),
+    )
 
 
 def meaning_of(run: PastRun) -> Meaning:
@@ -92,7 +107,35 @@ def _how_it_succeeded(run: PastRun) -> str:
     if run.counts[RowStatus.UNCHANGED]:
         changed = run.counts[RowStatus.SUCCESSFUL]
         return f"delivered what had changed: {changed:,} of {run.rows:,} rows"
+    if forgotten := run.counts[RowStatus.FORGOTTEN]:
+        return f"delivered every row that can be: {run.rows - forgotten:,} of {run.rows:,}"
     return f"{meaning_of(run).event}: {run.rows:,} of {run.rows:,}"
+
+
+def _notes(run: PastRun) -> list[str]:
+    """Return what is worth knowing of *run*, and needs nothing."""
+    notes = []
+    if forgotten := run.counts[RowStatus.FORGOTTEN]:
+        notes.append(
+            f"Forgotten rows: {forgotten:,}. The person asked Iterable to forget them: such a row "
+            "can never be delivered, and nothing is to be done."
+        )
+    if run.superseded:
+        notes.append(
+            f"Superseded profiles: {run.superseded:,}. A row before theirs in Query 2 has the same "
+            "address, and its profile is the one that is sent. Each row's event is sent."
+        )
+    return notes
+
+
+def _filtered(run: PastRun) -> list[str]:
+    """Say which fields the project does not take."""
+    return [
+        f"The project takes no new fields and left out {names(fields)} of {call.replace('_', '/')}"
+        ": create them in Iterable. Until then such rows are sent again at every run"
+        for call, fields in run.filtered_fields.items()
+        if fields
+    ]
 
 
 def _facts(last: PastRun, judged: Sequence[PastRun], now: datetime) -> list[Fact]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from records.outcomes import Fault
 from records.results_files import results_files
 from records.results_reader import (
     FailedRow,
@@ -20,7 +21,8 @@ EXAMPLES_SHOWN = 3
 # Kinds of errors kept in memory; a server that invents a code for every row must not fill it.
 _ERRORS_KEPT = 1000
 
-ErrorKind = tuple[str, str, str, int | None]  # label, call, status, HTTP status
+# Label, call, status, HTTP status, fault, fields.
+ErrorKind = tuple[str, str, str, int | None, str, tuple[tuple[str, str], ...]]
 
 
 @dataclass
@@ -31,12 +33,20 @@ class ErrorGroup:
     call: str
     status: str
     http_status: int | None
+    fault: str
+    fields: tuple[tuple[str, str], ...]
     rows: int = 0
     rows_in_last: int = 0
     runs: int = 0
     last_seen: datetime | None = None
     examples: list[FailedRow] = field(default_factory=list)
     _run: PastRun | None = None
+
+    @property
+    def message(self) -> str:
+        """What says the reason of all these rows; empty where each row has its own."""
+        message = self.examples[0].message if self.examples else ""
+        return "" if self.fault in {Fault.ROW, Fault.FIELD} or message == self.label else message
 
     def add(self, row: FailedRow, run: PastRun, *, is_last: bool) -> None:
         """Count a row of *run*. All rows of a run come together, those of the newest run first."""
@@ -123,7 +133,7 @@ def _failed_rows(run: PastRun) -> Iterable[FailedRow]:
 def _group_of(row: FailedRow, groups: dict[ErrorKind, ErrorGroup]) -> ErrorGroup:
     # Without an answer of Iterable's, the message is this program's own and says the kind.
     label = row.code or (f"HTTP {row.http_status}" if row.http_status else row.message[:80])
-    kind: ErrorKind = (label, row.call, row.status, row.http_status)
+    kind: ErrorKind = (label, row.call, row.status, row.http_status, row.fault, row.fields)
     if kind not in groups and len(groups) >= _ERRORS_KEPT:
-        kind = ("(other errors)", row.call, row.status, None)
+        kind = ("(other errors)", row.call, row.status, None, "", ())
     return groups.setdefault(kind, ErrorGroup(*kind))

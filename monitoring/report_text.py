@@ -1,6 +1,10 @@
 """Numbers, times and durations, as the report writes them."""
 
+from collections.abc import Sequence
 from datetime import datetime
+
+# A foreign file may name any number of fields.
+_NAMES_SHOWN = 20
 
 # Unit, its seconds, the next smaller unit, its seconds.
 _UNITS = (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1))
@@ -36,3 +40,14 @@ def about(seconds: float) -> str:
         if seconds >= 1.9 * size:
             return f"{round(seconds / size, 1):g} {unit}"
     return f"{seconds:.0f} s"
+
+
+def names(found: Sequence[str]) -> str:
+    """Return some names in one phrase, and of very many how many more there are."""
+    shown, more = found[:_NAMES_SHOWN], len(found) - _NAMES_SHOWN
+    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
+
+
+def field_types(fields: Sequence[tuple[str, str]]) -> str:
+    """Return which types the project has for *fields* of (name, type); empty for none."""
+    return names([f"{name} as {kind}" for name, kind in fields])

@@ -1,28 +1,41 @@
 """What Iterable has taken, in one SQLite file, so that a run can send only what is new.
 
-For each destination and customer it keeps a hash of the profile and of the event that Iterable took
-last. The open file is also the lock that lets one run at a time through: the kernel drops it with
-the process, however that ends.
+Iterable tells users apart by their address and events by their id, within a project. So does the
+ledger: for each address it remembers a hash of the profile that was delivered last, for each event
+id a hash of the event, and with which API key. Another key may belong to the same project, so what
+was delivered with one key proves nothing under another, and is forgotten before that key sends.
+
+The open file is also the lock that lets one run at a time through: the kernel drops it with the
+process, however that ends.
 """
 
 import hashlib
-import json
 import shutil
 import sqlite3
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Self
 
+from logger_config import get_logger
 from records.exit_statuses import ExitStatus, RunError
-from records.outcomes import CallStatus, RowOutcome
+from records.outcomes import CallOutcome, CallStatus, PreparedRow, RowOutcome
+
+logger = get_logger(__name__)
 
 # Written into the file's header: "ItSy". A file with another number is not ours.
 APPLICATION_ID = 0x49745379
-FORMAT_VERSION = 1
-# What one customer takes at most, in the file and in the log in front of it.
+FORMAT_VERSION = 2
+# What one row takes at most, in the file and in the log in front of it.
 BYTES_PER_ROW = 400
 SPARE_BYTES = 5_000_000
+# What no run has needed for so long is dropped: Query 2 looks back seven days.
+KEEP_DAYS = 30
+# An entry that is still needed is marked so only now and then, because each mark is a write.
+MARK_DAYS = 7
+# SQLite's oldest limit of parameters in one statement is 999.
+LOOKUP_ROWS = 500
 
 MOVE_AWAY = (
     "Name another file or move it away; the next run then sends every row again, which makes "
@@ -30,17 +43,21 @@ MOVE_AWAY = (
 )
 
 _SCHEMA = """
-CREATE TABLE destination (id INTEGER PRIMARY KEY, hash BLOB NOT NULL UNIQUE);
--- profile and event are hashes of the bodies that Iterable took last, NULL if that is not known.
-CREATE TABLE delivered (
-    destination INTEGER NOT NULL REFERENCES destination (id),
-    customer TEXT NOT NULL,
-    profile BLOB,
-    event_id TEXT,
-    event BLOB,
-    PRIMARY KEY (destination, customer)
+CREATE TABLE origin (id INTEGER PRIMARY KEY, hash BLOB NOT NULL UNIQUE);
+CREATE TABLE run (id INTEGER PRIMARY KEY, day INTEGER NOT NULL);
+-- name is a hash of the address, body one of the profile that was delivered last. api_key says with
+-- which key, run which one has needed it lately.
+CREATE TABLE profile (
+    host INTEGER NOT NULL, name BLOB NOT NULL, api_key INTEGER NOT NULL, body BLOB NOT NULL,
+    run INTEGER NOT NULL, PRIMARY KEY (host, name)
+) WITHOUT ROWID;
+-- The same for events, whose name is a hash of the event's id.
+CREATE TABLE event (
+    host INTEGER NOT NULL, name BLOB NOT NULL, api_key INTEGER NOT NULL, body BLOB NOT NULL,
+    run INTEGER NOT NULL, PRIMARY KEY (host, name)
 ) WITHOUT ROWID;
 """
+_OLD_TABLES = ("destination", "delivered")
 
 
 class LedgerError(RunError):
@@ -53,26 +70,42 @@ class LedgerBusyError(RunError):
     status = ExitStatus.BUSY
 
 
-class Delivered(NamedTuple):
-    """The hashes of the profile and of the event that one customer's row delivered last."""
+class Entry(NamedTuple):
+    """What was delivered last under one name: the hash of its body, and whether with this key.
 
-    profile: bytes | None = None
-    event: bytes | None = None
+    ``is_old`` says that it is time to mark the entry as needed.
+    """
+
+    body: bytes
+    same_key: bool
+    is_old: bool
+
+    def proves(self, body: bytes) -> bool:
+        """Whether Iterable has exactly *body* under this name."""
+        return self.same_key and self.body == body
 
 
-class Replaced(NamedTuple):
-    """Which of one customer's hashes are about to be replaced."""
+class Known(NamedTuple):
+    """What is known of one row: the entries of its profile and its event, None for nothing."""
 
-    customer: str
-    profile: bool
-    event: bool
+    profile: Entry | None
+    event: Entry | None
+
+
+class Change(NamedTuple):
+    """Entries that sending some rows makes untrue, and entries that are still needed."""
+
+    profiles_to_forget: Sequence[PreparedRow] = ()
+    events_to_forget: Sequence[PreparedRow] = ()
+    profiles_to_mark: Sequence[PreparedRow] = ()
+    events_to_mark: Sequence[PreparedRow] = ()
 
 
 class DeliveryLedger:
     """The ledger in *path*, made if there is none; locked until ``close()``.
 
-    *base_url* and *api_key* name the destination: another key is another project. Only a hash of
-    them is kept.
+    *base_url* and *api_key* say where things are delivered and with which right. Only hashes of
+    them, of addresses and of bodies are kept.
 
     Every method raises LedgerError when the file is damaged or the disk is full; a file that is
     not a ledger is left as it is.
@@ -84,6 +117,7 @@ class DeliveryLedger:
 
     def __init__(self, path: Path, base_url: str, api_key: str) -> None:
         self._path = path
+        self._today = int(time.time() // 86_400)
         with self._explained():
             path.parent.mkdir(parents=True, exist_ok=True)
             # Each statement commits by itself, unless it stands between BEGIN and COMMIT.
@@ -91,7 +125,9 @@ class DeliveryLedger:
         try:
             with self._explained():
                 self._take()
-                self._destination = self._find_destination(f"{base_url}\n{api_key}")
+                self._host = self._number_of(base_url)
+                self._api_key = self._number_of(f"{base_url}\n{api_key}")
+                self._number_runs()
         except BaseException:
             self._sqlite.close()
             raise
@@ -106,52 +142,112 @@ class DeliveryLedger:
         """Let the next run have it."""
         self._sqlite.close()
 
-    def delivered(self, customers: Iterable[str]) -> dict[str, Delivered]:
-        """Return what is known of *customers*; those of whom nothing is known are left out."""
-        sql = (
-            "SELECT customer, profile, event FROM delivered "
-            "WHERE destination = ? AND customer IN (SELECT value FROM json_each(?))"
-        )
+    def known(self, rows: Sequence[PreparedRow]) -> list[Known]:
+        """Return what is known of each of *rows*."""
         with self._explained():
-            found = self._sqlite.execute(sql, (self._destination, json.dumps(list(customers))))
-            return {customer: Delivered(profile, event) for customer, profile, event in found}
+            profiles = self._entries("profile", [_address_hash(row) for row in rows])
+            events = self._entries("event", [_event_name(row) for row in rows])
+        return [Known(*pair) for pair in zip(profiles, events, strict=True)]
 
-    def forget(self, replaced: Iterable[Replaced]) -> None:
-        """Forget the hashes that are about to be replaced; on disk when this returns.
+    def apply(self, change: Change) -> None:
+        """Forget and mark what *change* says.
 
-        From when a request leaves until its answer is here, nobody knows what Iterable has. A run
-        that ends in between must not leave the older content behind as if it were still there.
+        What is forgotten stays so even after a power failure: from when a request leaves until its
+        answer is here, nobody knows what Iterable has, and the older content must not come back as
+        if it were still there.
         """
-        sql = (
-            "UPDATE delivered SET profile = iif(?, NULL, profile), event = iif(?, NULL, event) "
-            "WHERE destination = ? AND customer = ?"
-        )
-        rows = [(each.profile, each.event, self._destination, each.customer) for each in replaced]
-        if rows:
+        profiles = [_address_hash(row) for row in change.profiles_to_forget]
+        events = [_event_name(row) for row in change.events_to_forget]
+        if profiles or events:
+            with self._transaction(durable=True):
+                self._delete("profile", profiles)
+                self._delete("event", events)
+        profiles = [_address_hash(row) for row in change.profiles_to_mark]
+        events = [_event_name(row) for row in change.events_to_mark]
+        if profiles or events:
             with self._transaction():
-                self._sqlite.executemany(sql, rows)
+                self._mark("profile", profiles)
+                self._mark("event", events)
 
     def record(self, outcomes: Iterable[RowOutcome]) -> None:
-        """Remember the calls that Iterable has taken; on disk when this returns."""
-        rows = list(self._rows_of(outcomes))
-        sql = (
-            "INSERT INTO delivered VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
-            "profile = coalesce(excluded.profile, profile), "
-            "event_id = coalesce(excluded.event_id, event_id), "
-            "event = coalesce(excluded.event, event)"
-        )
-        if rows:
+        """Remember the calls that Iterable has taken; forget those that it has refused.
+
+        A call of which a field was filtered out is not remembered: it is to be sent again when the
+        project takes all of it. On disk when this returns.
+        """
+        profiles, events, refused_profiles, refused_events = [], [], [], []
+        for row, update, track in _calls_of(outcomes):
+            if _is_whole(update):
+                profiles.append(self._row(_address_hash(row), row.user_hash))
+            elif _disproves(update):
+                refused_profiles.append(_address_hash(row))
+            if _is_whole(track):
+                events.append(self._row(_event_name(row), row.event_hash))
+            elif _disproves(track):
+                refused_events.append(_event_name(row))
+        if profiles or events or refused_profiles or refused_events:
             with self._transaction():
-                self._sqlite.executemany(sql, rows)
+                self._delete("profile", refused_profiles)
+                self._delete("event", refused_events)
+                self._insert("profile", profiles)
+                self._insert("event", events)
+
+    def forget_profiles_of_this_run(self) -> None:
+        """Forget every profile that this run has delivered or needed."""
+        with self._transaction():
+            self._sqlite.execute(
+                "DELETE FROM profile WHERE host = ? AND run = ?", (self._host, self._run)
+            )
+
+    def begin_run(self) -> None:
+        """Note that a run begins, and drop what no run has needed for ``KEEP_DAYS`` days."""
+        execute = self._sqlite.execute
+        with self._transaction():
+            execute("INSERT INTO run VALUES (?, ?)", (self._run, self._today))
+            (first_kept,) = execute(
+                "SELECT min(id) FROM run WHERE day >= ?", (self._today - KEEP_DAYS,)
+            ).fetchone()
+            for table, column in (("profile", "run"), ("event", "run"), ("run", "id")):
+                execute(f"DELETE FROM {table} WHERE {column} < ?", (first_kept,))  # noqa: S608
 
     def check_room(self, rows: int) -> None:
-        """Raise LedgerError when the disk has no room for *rows* more customers."""
+        """Raise LedgerError when the disk has no room for *rows* more rows."""
         needed = rows * BYTES_PER_ROW + SPARE_BYTES
         if (free := shutil.disk_usage(self._path.parent).free) < needed:
             raise LedgerError(
                 f"STATE_FILE {self._path} needs {needed / 1e6:.0f} MB of free disk for {rows} "
                 f"rows, and there are {free / 1e6:.0f} MB"
             )
+
+    # --- Tables
+
+    def _entries(self, table: str, names: list[bytes]) -> list[Entry | None]:
+        """Return the entries under *names*, in their order."""
+        found: dict[bytes, Entry] = {}
+        for start in range(0, len(names), LOOKUP_ROWS):
+            some = names[start : start + LOOKUP_ROWS]
+            marks = ",".join("?" * len(some))
+            sql = f"SELECT name, api_key, body, run FROM {table} WHERE host=? AND name IN ({marks})"  # noqa: S608
+            for name, api_key, body, run in self._sqlite.execute(sql, (self._host, *some)):
+                found[name] = Entry(body, api_key == self._api_key, run < self._first_fresh_run)
+        return [found.get(name) for name in names]
+
+    def _row(self, name: bytes, body: bytes) -> tuple[object, ...]:
+        return self._host, name, self._api_key, body, self._run
+
+    def _insert(self, table: str, rows: list[tuple[object, ...]]) -> None:
+        # Not ON CONFLICT DO UPDATE, which older versions of SQLite cannot do.
+        self._sqlite.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?, ?)", rows)  # noqa: S608
+
+    def _delete(self, table: str, names: list[bytes]) -> None:
+        sql = f"DELETE FROM {table} WHERE host = ? AND name = ?"  # noqa: S608
+        self._sqlite.executemany(sql, [(self._host, name) for name in names])
+
+    def _mark(self, table: str, names: list[bytes]) -> None:
+        sql = f"UPDATE {table} SET run = ? WHERE host = ? AND name = ?"  # noqa: S608
+        self._sqlite.executemany(sql, [(self._run, self._host, name) for name in names])
+
+    # --- File
 
     def _take(self) -> None:
         """Lock the file, and make it a ledger if it is new."""
@@ -164,13 +260,16 @@ class DeliveryLedger:
         )
         tables = execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if (application, tables) == (0, 0):
-            for statement in _SCHEMA.split(";"):
-                execute(statement)
-            execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+            self._make_tables()
         elif application != APPLICATION_ID:
             raise LedgerError(f"STATE_FILE {self._path} belongs to another program; name another")
-        elif version != FORMAT_VERSION:
+        elif version < FORMAT_VERSION:
+            for table in _OLD_TABLES:
+                execute(f"DROP TABLE IF EXISTS {table}")
+            self._make_tables()
+            text = "STATE_FILE %s was written by an older version: every row is sent once more"
+            logger.warning(text, self._path)
+        elif version > FORMAT_VERSION:
             raise LedgerError(
                 f"STATE_FILE {self._path} has format {version} and this program reads "
                 f"{FORMAT_VERSION}; use the version that wrote it, or name another file"
@@ -183,40 +282,48 @@ class DeliveryLedger:
         execute("PRAGMA journal_mode = WAL")
         execute("PRAGMA synchronous = NORMAL")
 
-    def _find_destination(self, name: str) -> int:
+    def _make_tables(self) -> None:
+        for statement in _SCHEMA.split(";"):
+            self._sqlite.execute(statement)
+        self._sqlite.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        self._sqlite.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+
+    def _number_of(self, name: str) -> int:
+        """Return the number that stands for a host, or for a host with a key."""
         execute = self._sqlite.execute
-        digest = hashlib.blake2b(name.encode(), digest_size=16).digest()
-        execute("INSERT OR IGNORE INTO destination (hash) VALUES (?)", (digest,))
-        (number,) = execute("SELECT id FROM destination WHERE hash = ?", (digest,)).fetchone()
+        digest = _hash(name)
+        execute("INSERT OR IGNORE INTO origin (hash) VALUES (?)", (digest,))
+        (number,) = execute("SELECT id FROM origin WHERE hash = ?", (digest,)).fetchone()
         return int(number)
 
-    def _rows_of(self, outcomes: Iterable[RowOutcome]) -> Iterator[tuple[object, ...]]:
-        for outcome in outcomes:
-            prepared = outcome.prepared
-            if prepared is None:
-                continue
-            user = outcome.users_update.status is CallStatus.DELIVERED
-            event = outcome.events_track.status is CallStatus.DELIVERED
-            if user or event:
-                yield (
-                    self._destination,
-                    prepared.customer,
-                    prepared.user_hash if user else None,
-                    prepared.event_id if event else None,
-                    prepared.event_hash if event else None,
-                )
+    def _number_runs(self) -> None:
+        """Find this run's number, and the first one whose entries need no new mark."""
+        execute = self._sqlite.execute
+        (last,) = execute("SELECT coalesce(max(id), 0) FROM run").fetchone()
+        self._run = int(last) + 1
+        (fresh,) = execute(
+            "SELECT min(id) FROM run WHERE day > ?", (self._today - MARK_DAYS,)
+        ).fetchone()
+        self._first_fresh_run = int(fresh or self._run)
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def _transaction(self, *, durable: bool = False) -> Iterator[None]:
+        """Commit at the end; when *durable*, the disk has it before this returns."""
+        execute = self._sqlite.execute
         with self._explained():
-            self._sqlite.execute("BEGIN")
+            if durable:
+                execute("PRAGMA synchronous = FULL")
+            execute("BEGIN")
             try:
                 yield
-                self._sqlite.execute("COMMIT")
+                execute("COMMIT")
             except BaseException:
                 if self._sqlite.in_transaction:
-                    self._sqlite.execute("ROLLBACK")
+                    execute("ROLLBACK")
                 raise
+            finally:
+                if durable:
+                    execute("PRAGMA synchronous = NORMAL")
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -227,12 +334,42 @@ class DeliveryLedger:
             # The lowest byte is the kind of error, the others its details.
             kind = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_IOERR) & 0xFF
             if kind == sqlite3.SQLITE_BUSY:
-                raise LedgerBusyError(
-                    f"Another run is under way: it holds {self._path}"
-                ) from None
+                raise LedgerBusyError(f"Another run is under way: it holds {self._path}") from None
             damaged = kind in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
             text = getattr(error, "strerror", None) or error
             raise LedgerError(
                 f"STATE_FILE {self._path} cannot be used ({text}). "
                 + (MOVE_AWAY if damaged else "Look at its folder's rights and the free disk")
             ) from None
+
+
+def _calls_of(
+    outcomes: Iterable[RowOutcome],
+) -> Iterator[tuple[PreparedRow, CallOutcome, CallOutcome]]:
+    for outcome in outcomes:
+        if outcome.prepared is not None:
+            yield outcome.prepared, outcome.users_update, outcome.events_track
+
+
+def _is_whole(call: CallOutcome) -> bool:
+    """Whether Iterable has taken all of the call."""
+    return call.status is CallStatus.DELIVERED and not call.fields
+
+
+def _disproves(call: CallOutcome) -> bool:
+    """Whether the outcome shows that Iterable does not have what was remembered."""
+    return call.status in {CallStatus.REFUSED, CallStatus.FORGOTTEN} or (
+        call.status is CallStatus.DELIVERED and bool(call.fields)
+    )
+
+
+def _hash(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+
+def _address_hash(row: PreparedRow) -> bytes:
+    return _hash(row.key)
+
+
+def _event_name(row: PreparedRow) -> bytes:
+    return _hash(row.event_id)

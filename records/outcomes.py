@@ -16,14 +16,27 @@ class CallStatus(StrEnum):
     UNAVAILABLE = "unavailable"  # run again
     UNKNOWN = "unknown"  # it was sent, no answer came: it may have landed; run again
     UNCHANGED = "unchanged"  # nothing: Iterable holds it from an earlier run
+    FORGOTTEN = "forgotten"  # nothing: the person asked Iterable to forget them
+    SUPERSEDED = "superseded"  # nothing: a row before this one has the same address
     NOT_SENT = "not_sent"  # nothing left this machine
     PLANNED = "planned"  # a dry run: it would have been sent
 
 
-# Iterable has the call's content.
-ARRIVED = frozenset({CallStatus.DELIVERED, CallStatus.UNCHANGED})
+# Iterable has the call's content, or that of the row which stands for it.
+ARRIVED = frozenset({CallStatus.DELIVERED, CallStatus.UNCHANGED, CallStatus.SUPERSEDED})
 # No request was sent for the call.
-NO_REQUEST = frozenset({CallStatus.UNCHANGED, CallStatus.NOT_SENT})
+NO_REQUEST = frozenset({CallStatus.UNCHANGED, CallStatus.SUPERSEDED, CallStatus.NOT_SENT})
+
+
+class Fault(StrEnum):
+    """Where the reason lies why a call was not delivered."""
+
+    ROW = "row"  # in this row alone
+    FIELD = "field"  # in a value, or in the type that the project has for its field
+    KEY = "key"  # no request with this key can succeed
+    PROJECT = "project"  # in the project's settings or limits, or in what the key may do
+    ITERABLE = "iterable"
+    NETWORK = "network"  # in what lies between, or another server answers
 
 
 class RowStatus(StrEnum):
@@ -32,13 +45,16 @@ class RowStatus(StrEnum):
     SUCCESSFUL = "successful"
     PARTIAL_FAILURE = "partial_failure"  # the user was updated, the event was not delivered
     TOTAL_FAILURE = "total_failure"  # the user was not updated, so no event was sent
-    UNCHANGED = "unchanged"  # Iterable held both already
+    UNCHANGED = "unchanged"  # Iterable had both already
+    FORGOTTEN = "forgotten"  # the person asked Iterable to forget them: never to be delivered
     NOT_ATTEMPTED = "not_attempted"  # the run stopped before this row
     PLANNED = "planned"  # a dry run: the row would have been sent
 
 
 # How a row ends when all is well.
-GOOD_OUTCOMES = frozenset({RowStatus.SUCCESSFUL, RowStatus.UNCHANGED, RowStatus.PLANNED})
+GOOD_OUTCOMES = frozenset(
+    {RowStatus.SUCCESSFUL, RowStatus.UNCHANGED, RowStatus.FORGOTTEN, RowStatus.PLANNED}
+)
 # How a row ends that was tried and is not, or not wholly, at Iterable.
 FAILED_OUTCOMES = frozenset({RowStatus.PARTIAL_FAILURE, RowStatus.TOTAL_FAILURE})
 # What the summary of the results file calls the number of rows that ended so.
@@ -47,6 +63,7 @@ COUNTERS = {
     RowStatus.PARTIAL_FAILURE: "partial_failures",
     RowStatus.TOTAL_FAILURE: "total_failures",
     RowStatus.UNCHANGED: "unchanged",
+    RowStatus.FORGOTTEN: "forgotten",
     RowStatus.NOT_ATTEMPTED: "not_attempted",
     RowStatus.PLANNED: "planned",
 }
@@ -58,7 +75,8 @@ class CallOutcome:
 
     ``attempts`` counts the requests sent; 0 means that Iterable never saw the call. ``code`` and
     ``message`` come from Iterable's last answer, cut short. They may quote a customer's values:
-    results file only, never the log.
+    results file only, never the log. ``fields`` has the fields that the answer names, each with the
+    type that the project has for it, or with ``filtered out``.
     """
 
     status: CallStatus
@@ -66,11 +84,13 @@ class CallOutcome:
     code: str | None = None
     attempts: int = 0
     message: str = ""
+    fault: Fault | None = None
+    fields: tuple[tuple[str, str], ...] = ()
 
     @property
     def key_refused(self) -> bool:
         """Whether no call with this API key can succeed."""
-        return self.http_status == 401
+        return self.fault is Fault.KEY
 
     def __str__(self) -> str:
         """Return what may be logged: never a message of Iterable's."""
@@ -84,25 +104,38 @@ class CallOutcome:
 
 NOT_SENT = CallOutcome(CallStatus.NOT_SENT)
 UNCHANGED = CallOutcome(CallStatus.UNCHANGED)
+SUPERSEDED = CallOutcome(CallStatus.SUPERSEDED)
 PLANNED = CallOutcome(CallStatus.PLANNED)
 
 
 class PreparedRow(NamedTuple):
     """A row that can be sent: its two request bodies, encoded, and which of them are to be sent.
 
-    ``customer`` is ``customer_id`` as text. The hashes tell whether a body has changed.
+    ``key`` is how Iterable tells users apart: the address in lower case. The hashes tell whether a
+    body has changed. ``users_update`` and ``events_track`` are the outcomes of calls that need not
+    be made; None for a call that is to be made.
     """
 
-    customer_id: int | str
-    customer: str
+    customer_id: int | str | None
     email: str
+    key: str
     event_id: str
     user: bytes
     event: bytes
     user_hash: bytes
     event_hash: bytes
-    send_user: bool = True
-    send_event: bool = True
+    users_update: CallOutcome | None = None
+    events_track: CallOutcome | None = None
+
+    @property
+    def send_user(self) -> bool:
+        """Whether the profile is to be sent."""
+        return self.users_update is None
+
+    @property
+    def send_event(self) -> bool:
+        """Whether the event is to be sent, provided that Iterable has the profile."""
+        return self.events_track is None
 
 
 class RowOutcome(NamedTuple):
@@ -128,12 +161,14 @@ class RowOutcome(NamedTuple):
             return RowStatus.NOT_ATTEMPTED
         if update is CallStatus.PLANNED or track is CallStatus.PLANNED:
             return RowStatus.PLANNED
+        if CallStatus.FORGOTTEN in {update, track}:
+            return RowStatus.FORGOTTEN
         if update not in ARRIVED:
             return RowStatus.TOTAL_FAILURE
         if track not in ARRIVED:
             return RowStatus.PARTIAL_FAILURE
-        both_unchanged = update is track is CallStatus.UNCHANGED
-        return RowStatus.UNCHANGED if both_unchanged else RowStatus.SUCCESSFUL
+        nothing_sent = update in NO_REQUEST and track in NO_REQUEST
+        return RowStatus.UNCHANGED if nothing_sent else RowStatus.SUCCESSFUL
 
     @property
     def event_id(self) -> str | None:
@@ -152,7 +187,7 @@ def outcome_of(
     """Return the outcome of a row's two calls; with nothing sent it was not attempted."""
     update, track = users_update.status, events_track.status
     sent = update not in NO_REQUEST or track not in NO_REQUEST
-    attempted = sent or update is track is CallStatus.UNCHANGED
+    attempted = sent or (update in ARRIVED and track in ARRIVED)
     return RowOutcome(
         prepared.customer_id,
         prepared.email,
@@ -165,5 +200,5 @@ def outcome_of(
 
 def refused_row(row: Row, reason: str) -> RowOutcome:
     """Return the outcome of a row that cannot be sent as it is."""
-    refusal = CallOutcome(CallStatus.REFUSED, message=reason)
+    refusal = CallOutcome(CallStatus.REFUSED, message=reason, fault=Fault.ROW)
     return RowOutcome(row["customer_id"], row["email"], refusal, NOT_SENT)

@@ -24,7 +24,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core.core_schema import ModelSchema, WithDefaultSchema
 
 from records.exit_statuses import ExitStatus
-from records.outcomes import CallStatus, RowStatus
+from records.outcomes import CallStatus, Fault, RowStatus
 from records.results_files import SCHEMA_VERSION
 
 # No run comes near it, and no plot could show it.
@@ -39,6 +39,15 @@ def _one_of(words: Iterable[str]) -> object:
     return _published(enum=[*words])
 
 
+def _optional(*names: str) -> ConfigDict:
+    """Return the setting of a model that need not have these fields."""
+
+    def leave_out(schema: JsonSchemaValue) -> None:
+        schema["required"] = [name for name in schema["required"] if name not in names]
+
+    return ConfigDict(json_schema_extra=leave_out)
+
+
 def _plausible(number: float) -> float:
     if number >= _TOO_MUCH:
         raise ValueError
@@ -49,7 +58,9 @@ Count = Annotated[int, Strict(), Field(ge=0), AfterValidator(_plausible)]
 Seconds = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False), AfterValidator(_plausible)]
 Moment = Annotated[str, _published(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$")]
 CallWord = Annotated[str, _one_of(CallStatus)]
+CallName = Annotated[str, _one_of(["users_update", "events_track"])]
 QuantileWord = Annotated[str, _one_of(["p50", "p90", "p95", "p99", "max"])]
+_TEXT_BY_NAME: JsonSchemaValue = {"type": "object", "additionalProperties": {"type": "string"}}
 # A run that meets another one writes no results file.
 _EXIT_STATUSES = [int(status) for status in ExitStatus if status is not ExitStatus.BUSY]
 
@@ -76,7 +87,7 @@ class _Part(BaseModel):
 class Call(_Part):
     """One of the two API calls for a row."""
 
-    model_config = ConfigDict(json_schema_extra=lambda schema: schema["required"].remove("payload"))
+    model_config = _optional("fault", "fields", "payload")
 
     status: CallWord
     """What to do about the call: see above."""
@@ -90,6 +101,15 @@ class Call(_Part):
     message: str = ""
     """Why the call failed, in Iterable's words or the job's; empty after a success. It may quote a
     customer's value."""
+    fault: Annotated[str | None, WithJsonSchema({"type": "string", "enum": [*Fault]})] = None
+    """Where the reason lies: in this `row` alone; in a `field`, its value or the type that the
+    project has for it; in the API `key`; in the `project`, its settings, its limits or what the key
+    may do; in `iterable` itself; in the `network`, also when another server answered. Not there
+    when nothing is wrong."""
+    fields: Annotated[dict[str, str] | None, WithJsonSchema(_TEXT_BY_NAME)] = None
+    """The fields that the answer names, each with the type that the project has for it, or with
+    `filtered out`: the project does not take it, although the call was delivered. Not there when
+    the answer names none."""
     payload: Annotated[dict[str, Any] | None, WithJsonSchema({"type": "object"})] = None
     """In a dry run: the body that would have been sent."""
 
@@ -137,7 +157,10 @@ class Endpoint(_Part):
 
 
 class Summary(_Part):
-    """Counts. The six outcomes add up to the total."""
+    """Counts. The seven outcomes add up to the total."""
+
+    # Files of earlier versions do not have them.
+    model_config = _optional("forgotten", "filtered_fields")
 
     total: Count = 0
     """Rows that Query 2 returned, or the first of them that `--limit` asked for."""
@@ -149,6 +172,8 @@ class Summary(_Part):
     """Rows whose profile was not delivered, so that no event was sent."""
     unchanged: Count = 0
     """With `--changed-only`: rows of which Iterable held both already."""
+    forgotten: Count = 0
+    """Rows of people who asked Iterable to forget them: they can never be delivered."""
     not_attempted: Count = 0
     """Rows that the run did not come to."""
     planned: Count = 0
@@ -165,6 +190,9 @@ class Summary(_Part):
     """How long answers 429 held the run below its rate."""
     endpoints: dict[str, Endpoint] = {}
     """The requests by endpoint."""
+    filtered_fields: dict[CallName, list[str]] = {}
+    """By call, the fields that the project does not take, because it creates no new ones. Rows with
+    them count as delivered, but are sent again at each run until the project has the fields."""
 
 
 class Run(_Part):

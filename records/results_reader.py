@@ -14,7 +14,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from records.outcomes import ARRIVED, COUNTERS, FAILED_OUTCOMES, GOOD_OUTCOMES, RowStatus
+from records.outcomes import (
+    ARRIVED,
+    COUNTERS,
+    FAILED_OUTCOMES,
+    GOOD_OUTCOMES,
+    CallStatus,
+    RowStatus,
+)
 from records.results_files import SCHEMA_VERSION
 from records.results_model import Endpoint, ResultRow, Run, Summary
 
@@ -36,7 +43,12 @@ class ResultsFileError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PastRun:
-    """One run, as its file tells it. ``counts`` has the rows of each outcome."""
+    """One run, as its file tells it.
+
+    ``counts`` has the rows of each outcome. ``superseded`` is how many profiles were not sent
+    because a row before theirs has the same address. ``filtered_fields`` has, by call, what the
+    project does not take.
+    """
 
     path: Path
     started_at: datetime
@@ -55,6 +67,8 @@ class PastRun:
     retries: int
     rate_limited_s: float
     endpoints: dict[str, Endpoint]
+    superseded: int
+    filtered_fields: dict[str, list[str]]
 
     @property
     def counts_for_health(self) -> bool:
@@ -74,7 +88,7 @@ class PastRun:
     @property
     def rows_per_second(self) -> float | None:
         """Rows that were sent per second of sending; None if none were."""
-        sent = self.counts[RowStatus.SUCCESSFUL] + self.failed
+        sent = self.counts[RowStatus.SUCCESSFUL] + self.counts[RowStatus.FORGOTTEN] + self.failed
         seconds = self.sending_s or self.duration_s
         return sent / seconds if sent and seconds and not self.dry_run else None
 
@@ -91,6 +105,8 @@ class FailedRow(NamedTuple):
     code: str
     attempts: int
     message: str
+    fault: str
+    fields: tuple[tuple[str, str], ...]
 
 
 def read_run(path: Path) -> PastRun:
@@ -191,6 +207,11 @@ def _past_run(path: Path, document: Mapping[str, Any]) -> PastRun:
         endpoints=dict(
             sorted(summary.endpoints.items(), key=lambda item: not item[0].startswith("users/"))
         ),
+        superseded=summary.users_update.get(CallStatus.SUPERSEDED, 0),
+        filtered_fields={
+            call: [_text(field) for field in fields]
+            for call, fields in summary.filtered_fields.items()
+        },
     )
 
 
@@ -214,6 +235,8 @@ def _failed_row(row: ResultRow) -> FailedRow:
         code=_text(call.code),
         attempts=call.attempts,
         message=_text(call.message),
+        fault=_text(call.fault),
+        fields=tuple((_text(name), _text(kind)) for name, kind in (call.fields or {}).items()),
     )
 
 

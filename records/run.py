@@ -4,7 +4,7 @@ import hashlib
 import time
 import uuid
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -46,6 +46,8 @@ class RunRecord:
     outcomes: Counter[RowStatus] = field(default_factory=Counter)
     users_update: Counter[CallStatus] = field(default_factory=Counter)
     events_track: Counter[CallStatus] = field(default_factory=Counter)
+    # By call, the fields that the project does not take.
+    filtered_fields: dict[str, set[str]] = field(default_factory=dict)
     sending_seconds: float = 0.0
     endpoints: Mapping[str, Any] = field(default_factory=dict)
     retries: int = 0
@@ -68,6 +70,17 @@ class RunRecord:
         self.outcomes.update(outcome.status for outcome in outcomes)
         self.users_update.update(outcome.users_update.status for outcome in outcomes)
         self.events_track.update(outcome.events_track.status for outcome in outcomes)
+        for outcome in outcomes:
+            for name, call in (
+                ("users_update", outcome.users_update),
+                ("events_track", outcome.events_track),
+            ):
+                if call.fields and call.status is CallStatus.DELIVERED:
+                    self.filter_out(name, [field for field, _ in call.fields])
+
+    def filter_out(self, call: str, fields: Collection[str]) -> None:
+        """Note that the project does not take *fields* of "users_update" or "events_track"."""
+        self.filtered_fields.setdefault(call, set()).update(fields)
 
     def sent(
         self,
@@ -131,6 +144,7 @@ class RunRecord:
             "retries": self.retries,
             "rate_limited_seconds": round(self.rate_limited_seconds, 3),
             "endpoints": self.endpoints,
+            "filtered_fields": {call: sorted(n) for call, n in self.filtered_fields.items()},
         }
 
     def to_json(self) -> dict[str, Any]:

@@ -1,33 +1,39 @@
 """The bodies of Iterable's four write endpoints: reading, judging and answering them.
 
 Pure functions, no state. A request that can change nothing raises :class:`RefusedError`.
+
+Documented by Iterable: the form of emails, userIds and event ids; about 32,000 characters for the
+value of a field. Assumed, since nobody says: the answers to a malformed userId or event id and to
+a value that is too long, and that 32,768 characters are still taken. What is known of the other
+answers stands in ``project.py``.
 """
 
 import json
 import re
+import sys
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any, Final, NamedTuple, NoReturn
-
-USERS_UPDATE: Final = "users/update"
-EVENTS_TRACK: Final = "events/track"
-USERS_BULK_UPDATE: Final = "users/bulkUpdate"
-EVENTS_TRACK_BULK: Final = "events/trackBulk"
-USERS_GET_FIELDS: Final = "users/getFields"
-ENDPOINTS: Final = (USERS_UPDATE, EVENTS_TRACK, USERS_BULK_UPDATE, EVENTS_TRACK_BULK)
-# With the one that only reads.
-METHODS: Final = {**dict.fromkeys(ENDPOINTS, "POST"), USERS_GET_FIELDS: "GET"}
 
 Fields = dict[str, Any]  # a JSON object as parsed
 Types = dict[str, str]  # dotted field name -> string, date, long, double, boolean or object
 
+_BLANKS: Final = b" " * 65_536
+
 
 class Answer(NamedTuple):
-    """One HTTP answer; ``headers`` are those beyond Content-Type and Content-Length."""
+    """One HTTP answer; ``headers`` are those beyond Content-Type, Content-Length and the usual."""
 
     status: int
     body: bytes
     content_type: str = "application/json"
     headers: Mapping[str, str] = {}
+    blanks: int = 0  # that follow the body, and are never in memory as a whole
+
+    def blank_parts(self) -> Iterator[bytes]:
+        """Yield the blanks in parts."""
+        for sent in range(0, self.blanks, len(_BLANKS)):
+            yield _BLANKS[: self.blanks - sent]
 
 
 class RefusedError(Exception):
@@ -129,8 +135,10 @@ _EMAIL: Final = re.compile(
     re.IGNORECASE,
 )
 _USER_ID: Final = re.compile(r"[ -~]{0,51}[!-~]")  # printable ASCII, no space at the end
+_EVENT_ID: Final = re.compile(r"[A-Za-z0-9-]{0,512}")  # empty is as good as none
 
 
+@lru_cache(maxsize=10_000)  # an update and its event name the same user
 def check_email(email: str) -> None:
     """Raise unless *email* has the form of an address with a top-level domain."""
     if not _EMAIL.fullmatch(email):
@@ -145,6 +153,13 @@ def check_user_id(user_id: str) -> None:
         raise RefusedError(answer, "invalidUserIds", user_id)
 
 
+def check_event_id(event_id: str) -> None:
+    """Raise unless *event_id* is letters, digits and hyphens, 512 at most; no list is for these."""
+    if not _EVENT_ID.fullmatch(event_id):
+        msg = "An id is at most 512 bytes: letters, digits and hyphens."
+        raise RefusedError(envelope(400, "BadParams", msg))
+
+
 # --- Types of dataFields ----------------------------------------------------------------------
 
 _TIME: Final = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]"
@@ -157,8 +172,11 @@ _KINDS: Final[Mapping[type, str]] = {bool: "boolean", int: "long", float: "doubl
 _ALSO_FITS: Final = {("double", "long"), ("string", "date")}  # stored type, incoming type
 
 
-def _kind(value: object) -> str | None:
+def _kind(value: object, longest: int) -> str | None:
+    """Return the type of a value, None for null, and nothing for a string that is too long."""
     if isinstance(value, str):
+        if len(value) > longest:
+            return ""
         return "date" if value[4:5] == "-" and _DATE.fullmatch(value) else "string"
     return _KINDS.get(type(value))
 
@@ -175,25 +193,56 @@ def _leaves(fields: Fields, prefix: str = "") -> Iterator[tuple[str, object]]:
                 yield from _leaves(value, f"{prefix}{name}.")
 
 
-def judge_types(types: Types, category: str, fields: Fields) -> tuple[Types, Fields]:
+class TooLongError(Exception):
+    """The field whose name is the message holds too long a string."""
+
+
+def judge_fields(
+    types: Types, category: str, fields: Fields, longest_value: int | None
+) -> tuple[Types, Fields]:
     """Return the types that *fields* would add to *types*, and those that do not fit.
 
     The latter as Iterable describes them: field name -> incomingTypes, expectedType, category
     (user or event), offendingValue, _type.
+
+    Raises:
+        TooLongError: a string has more characters than *longest_value*.
     """
     new: Types = {}
     wrong: Fields = {}
+    longest = sys.maxsize if longest_value is None else longest_value
     for name, value in _leaves(fields):
-        kind = _kind(value)
-        if kind is None:  # null fits any type and fixes none
-            continue
+        kind = _kind(value, longest)
+        if not kind:
+            if kind is None:  # null fits any type and fixes none
+                continue
+            raise TooLongError(name)
         known = types.get(name) or new.setdefault(name, kind)
         if kind != known and (known, kind) not in _ALSO_FITS:
-            wrong[name] = {
-                "incomingTypes": ["string", "keyword"] if kind == "string" else [kind],
-                "expectedType": known,
-                "category": category,
-                "offendingValue": value,
-                "_type": "UnexpectedType",
-            }
+            wrong[name] = _mismatch(kind, known, value) | {"category": category}
     return new, wrong
+
+
+def _mismatch(kind: str, known: str, value: object) -> Fields:
+    return {
+        "incomingTypes": ["string", "keyword"] if kind == "string" else [kind],
+        "expectedType": known,
+        "offendingValue": value,
+        "_type": "UnexpectedType",
+    }
+
+
+def known_only(types: Types, fields: Fields, prefix: str = "") -> tuple[Fields, list[str]]:
+    """Return *fields* without those that *types* lacks, in objects too, and the names of these."""
+    kept: Fields = {}
+    dropped: list[str] = []
+    for name, value in fields.items():
+        full_name = prefix + name
+        if full_name not in types:
+            dropped.append(full_name)
+        elif isinstance(value, dict):
+            kept[name], inside = known_only(types, value, f"{full_name}.")
+            dropped += inside
+        else:
+            kept[name] = value
+    return kept, dropped

@@ -3,17 +3,23 @@
 A fault says what is sent instead of the project's answer, whether the request is applied all the
 same, and in what manner the bytes leave. The first fault of the script that matches a request and
 has a turn left takes it; the others do not see it.
+
+What Iterable has never been seen to do, but HTTP allows, is here too: interim answers, answers
+compressed or very large, a connection that ends with its answer (``headers={"Connection":
+"close"}``, with a status of 408 for instance).
 """
 
 import datetime
 import email.utils
 import json
 import random
-from collections.abc import Callable, Iterable, Mapping
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Final, Literal, get_args
 
-from sandbox.bodies import METHODS, Answer, envelope
+from sandbox.bodies import Answer, envelope
+from sandbox.endpoints import METHODS
 
 Kind = Literal[
     "rate_limited",  # 429
@@ -28,12 +34,15 @@ Kind = Literal[
     "unauthorized",  # 401 in one `variant`
     "drip",  # applied; the answer comes byte by byte over `seconds` (10)
     "redirect",  # 302, or `status`, to `location`
-    "answer",  # `status`, `headers`, `body` as given
+    "answer",  # `status`, `headers`, `body` as given; blanks after it up to `size`
+    "interim",  # applied; `interims` (one 103), then the project's answer
+    "gzip",  # applied; the project's answer, compressed though nobody asked
 ]
 Unauthorized = Literal["bad_key", "code_success", "no_permission", "bad_jwt"]
 Manner = Literal["whole", "reset", "hang", "truncated", "drip"]
 
-_ALWAYS_APPLIED: Final = ("reset_after", "truncated", "drip")
+_OWN_ANSWER: Final = ("truncated", "drip", "interim", "gzip")  # the project's
+_ALWAYS_APPLIED: Final = ("reset_after", *_OWN_ANSWER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +52,7 @@ class Fault:
     Fields that a kind has no use for are ignored.
 
     Raises:
-        ValueError: unknown kind, variant or endpoint.
+        ValueError: unknown kind, variant or endpoint, or a final status among the interim ones.
     """
 
     kind: Kind
@@ -67,6 +76,11 @@ class Fault:
     variant: Unauthorized = "bad_key"
     location: str = "/elsewhere"
     seconds: float | None = None
+    size: int | None = None  # bytes of the body, before gzip
+    # Besides, of any kind
+    interims: Sequence[int] = ()  # statuses of answers that are sent before the final one
+    interim_headers: Mapping[str, str] = field(default_factory=dict)  # of each of them
+    gzip: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -75,6 +89,8 @@ class Fault:
             raise ValueError(f"unknown variant of 401: {self.variant}")
         if self.endpoint is not None and self.endpoint not in METHODS:
             raise ValueError(f"unknown endpoint: {self.endpoint}; one of {', '.join(METHODS)}")
+        if not all(100 <= status < 200 for status in self.interims):
+            raise ValueError("interim answers have a status from 100 to 199")
 
     @property
     def manner(self) -> Manner:
@@ -87,12 +103,19 @@ class Fault:
             case _:
                 return "whole"
 
+    @property
+    def interim_statuses(self) -> Sequence[int]:
+        """What is sent before the answer, or before none comes."""
+        return self.interims or ((103,) if self.kind == "interim" else ())
+
     def answer(self, endpoint: str, apply: Callable[[], Answer]) -> Answer | None:
         """Return what to send, None for nothing; *apply* asks the project."""
-        applied = apply() if self.applied or self.kind in _ALWAYS_APPLIED else None
-        if self.manner in ("truncated", "drip"):
-            return applied
-        return _ANSWERS[self.kind](self, endpoint) if self.kind in _ANSWERS else None
+        answer = apply() if self.applied or self.kind in _ALWAYS_APPLIED else None
+        if self.kind not in _OWN_ANSWER:
+            answer = _ANSWERS[self.kind](self, endpoint) if self.kind in _ANSWERS else None
+        if answer is not None and (self.gzip or self.kind == "gzip"):
+            return _compressed(answer)
+        return answer
 
     def retry_after_header(self) -> dict[str, str]:
         """Return the Retry-After header, or nothing."""
@@ -131,11 +154,23 @@ def rate_limited(fault: Fault, _endpoint: str = "") -> Answer:
 
 def _text(fault: Fault, status: int, body: str, content_type: str) -> Answer:
     """Return the fault's own status, body and type, or the given ones."""
+    content = (body if fault.body is None else fault.body).encode()
     return Answer(
         fault.status or status,
-        (body if fault.body is None else fault.body).encode(),
+        content,
         fault.content_type or content_type,
         fault.headers,
+        max(0, (fault.size or 0) - len(content)),
+    )
+
+
+def _compressed(answer: Answer) -> Answer:
+    packer = zlib.compressobj(wbits=31)  # gzip's own framing
+    packed = [packer.compress(part) for part in (answer.body, *answer.blank_parts())]
+    return answer._replace(
+        body=b"".join([*packed, packer.flush()]),
+        headers={**answer.headers, "Content-Encoding": "gzip"},
+        blanks=0,
     )
 
 

@@ -1,4 +1,4 @@
-"""A local Iterable on a real socket: four write endpoints, users/getFields, faults on demand.
+"""A local Iterable on a real socket: four endpoints that write, some that read, faults on demand.
 
 ``python3 -m sandbox.iterable --port 8080`` runs it alone; ``with IterableSandbox() as iterable:``
 runs it in a thread of a test or a demo.
@@ -6,7 +6,7 @@ runs it in a thread of a test or a demo.
 The standard library only, and an HTTP reader of its own instead of a web framework: a framework
 decides what goes over the wire, and half of the faults are bytes that no framework would send.
 
-Besides ``/api/...`` it answers whoever asks, in JSON:
+``/api/...`` is as in ``endpoints.py``. Besides, it answers whoever asks, in JSON:
 
     GET  /sandbox/users, /sandbox/events, /sandbox/requests    ?offset=0&limit=1000
     GET  /sandbox/stats, /sandbox/settings
@@ -27,14 +27,15 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, Self, TypeVar
 
 from sandbox.bodies import Answer
+from sandbox.events import Event
 from sandbox.faults import Fault, Script
-from sandbox.project import Event, User
+from sandbox.profiles import User
 from sandbox.stand_in import Decision, Received, Request, StandIn
 
 T = TypeVar("T")
@@ -77,18 +78,23 @@ async def read_request(reader: asyncio.StreamReader) -> Request:
 def head_of(answer: Answer, began: float, date: str) -> bytes:
     """Return status line and headers; Iterable's own JSON carries its ingress's headers."""
     lines = [
-        f"HTTP/1.1 {answer.status} {_reason(answer.status)}",
         f"Content-Type: {answer.content_type}",
-        f"Content-Length: {len(answer.body)}",
-        "Connection: keep-alive",
+        f"Content-Length: {len(answer.body) + answer.blanks}",
     ]
+    if "Connection" not in answer.headers:
+        lines.append("Connection: keep-alive")
     if date:
         lines.append(f"Date: {date}")
     if answer.content_type == "application/json":
         spent_ms = int((time.perf_counter() - began) * 1000)
         lines += ["Vary: Origin", f"Request-Time: {spent_ms}", "Server: iterable-ingress sandbox"]
-    lines += [f"{name}: {value}" for name, value in answer.headers.items()]
-    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+    return _head(answer.status, lines, answer.headers)
+
+
+def _head(status: int, lines: list[str], headers: Mapping[str, str]) -> bytes:
+    start = f"HTTP/1.1 {status} {_reason(status)}"
+    more = [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join([start, *lines, *more, "", ""]).encode("latin-1")
 
 
 def _reason(status: int) -> str:
@@ -122,7 +128,7 @@ class _Connection:
         request = await read_request(self._reader)
         began = time.perf_counter()
         if request.path.startswith("/sandbox/"):
-            await self._send(self._stand_in.obey(request), began)
+            await self._send(self._stand_in.control(request), began)
         else:
             decision = self._stand_in.decide(request)
             if decision.latency_s:
@@ -132,12 +138,11 @@ class _Connection:
         return request.headers.get("connection", "").lower() != "close"
 
     async def _deliver(self, decision: Decision, began: float) -> bool:
+        """Send the answer, in the manner of the fault; return whether the connection goes on."""
         answer, fault = decision.answer, decision.fault
         manner = "whole" if fault is None else fault.manner
-        if fault is not None and manner == "hang":
-            # A client that leaves ends the read; one that waits gets nothing.
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._reader.read(1), fault.seconds or _HANG_S)
+        if fault is not None:
+            await self._before_answer(fault)
         if answer is None or manner in ("hang", "reset"):
             self._reset()
             return False
@@ -149,13 +154,25 @@ class _Connection:
             await self._drip(head + answer.body, fault.seconds or _DRIP_S)
             return True
         await self._send(answer, began)
-        return True
+        return answer.headers.get("Connection") != "close"
+
+    async def _before_answer(self, fault: Fault) -> None:
+        for status in fault.interim_statuses:
+            self._writer.write(_head(status, [], fault.interim_headers))
+            await self._writer.drain()
+        if fault.manner == "hang":
+            # A client that leaves ends the read; one that waits gets nothing.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._reader.read(1), fault.seconds or _HANG_S)
 
     async def _send(self, answer: Answer, began: float, body: bytes | None = None) -> None:
         # One write, one packet; asyncio has set TCP_NODELAY on the socket.
         head = head_of(answer, began, self._stand_in.date())
         self._writer.write(head + (answer.body if body is None else body))
         await self._writer.drain()
+        for part in answer.blank_parts():
+            self._writer.write(part)
+            await self._writer.drain()
 
     async def _drip(self, data: bytes, seconds: float) -> None:
         for byte in data:
@@ -241,7 +258,7 @@ class IterableSandbox:
 
     @property
     def users(self) -> dict[str, User]:
-        """A copy of the profiles, by lower-cased email."""
+        """A copy of the profiles, by lower-cased email; by userId in a userID-based project."""
         return self._ask(self._stand_in.project.users.copy)
 
     @property
@@ -251,7 +268,7 @@ class IterableSandbox:
 
     @property
     def requests(self) -> list[Received]:
-        """A copy of the log, oldest first; orders are not in it."""
+        """A copy of the log, oldest first; what went to /sandbox/ is not in it."""
         return self._ask(lambda: list(self._stand_in.received))
 
     @property

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from sandbox.bodies import (
+from sandbox.endpoints import (
     EVENTS_TRACK,
     EVENTS_TRACK_BULK,
+    LOOKUPS,
     USERS_BULK_UPDATE,
     USERS_GET_FIELDS,
     USERS_UPDATE,
@@ -20,6 +21,7 @@ LIMITS_PER_S: Final = {
     USERS_BULK_UPDATE: 5,
     EVENTS_TRACK_BULK: 10,
     USERS_GET_FIELDS: 3,
+    **dict.fromkeys(LOOKUPS, 100),
 }
 
 

@@ -1,4 +1,4 @@
-"""What the local Iterable answers to each request, what it remembers, and the orders it takes.
+"""What the local Iterable answers to each request, what it remembers, and how it is controlled.
 
 Everything but the sockets, which are in ``iterable.py``. Nothing here waits, and nothing here is
 safe to call from two threads.
@@ -17,14 +17,19 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, get_args
 
-from sandbox.bodies import METHODS, Answer, envelope, reply
+from sandbox.bodies import Answer, envelope, reply
+from sandbox.endpoints import METHODS, endpoint_of
 from sandbox.faults import Fault, Script, Unauthorized, rate_limited, unauthorized
-from sandbox.project import Project, ProjectType
+from sandbox.project import Project
 from sandbox.rate_limits import RateLimits
+from sandbox.variants import ProjectType, TooLargeStatus
 
-_PATHS: Final = {f"/api/{endpoint}": endpoint for endpoint in METHODS}
 _SECRET_HEADERS: Final = ("api-key", "api_key", "authorization", "proxy-authorization")
-_CHOICES: Final = {"unauthorized": get_args(Unauthorized), "project_type": get_args(ProjectType)}
+_CHOICES: Final = {
+    "unauthorized": get_args(Unauthorized),
+    "project_type": get_args(ProjectType),
+    "too_large_status": get_args(TooLargeStatus),
+}
 _NOT_FOUND: Final = Answer(
     404, b"<html><head><title>Action not found</title></head></html>", "text/html"
 )
@@ -72,7 +77,7 @@ class ServerSettings:
     log_requests: int = 10_000  # the latest are kept
     log_bytes: int = 64_000_000  # of their bodies
     send_date: bool = True  # the Date header
-    clock_skew_s: float = 0.0  # what its clock is ahead
+    clock_skew_s: float = 0.0  # what its clock is ahead: of that header, and of the lag
 
 
 class StandIn:
@@ -81,7 +86,7 @@ class StandIn:
     def __init__(self, **settings: object) -> None:
         self.server = ServerSettings()
         self.limits = RateLimits()
-        self.project = Project()
+        self.project = Project(clock=self._now)
         variants = self.project.variants
         self._owners: dict[str, object] = {
             **dict.fromkeys((field.name for field in dataclasses.fields(variants)), variants),
@@ -106,23 +111,27 @@ class StandIn:
     # --- Requests
 
     def decide(self, request: Request) -> Decision:
-        """Apply or refuse one request that is no order, and log it."""
-        decision = self._decide(request)
-        self._log(request, decision)
+        """Apply or refuse one request to Iterable, and log it."""
+        found = endpoint_of(request.method, request.path)
+        decision = Decision(_NOT_FOUND) if found is None else self._decide(request, *found)
+        self._log(request, "other" if found is None else found[0], decision)
         return decision
 
-    def _decide(self, request: Request) -> Decision:
-        endpoint = _PATHS.get(request.path)
-        if endpoint is None:
-            return Decision(_NOT_FOUND)
+    def _decide(self, request: Request, endpoint: str, in_path: Mapping[str, str]) -> Decision:
         latency_s = self._latency_s(endpoint)
         if refused := self._refusal(request, endpoint):
             return Decision(refused, None, latency_s)
+
+        def apply() -> Answer:
+            if request.method == "GET":
+                query = urllib.parse.parse_qsl(request.query, keep_blank_values=True)
+                return self.project.read(endpoint, {**dict(query), **in_path})
+            return self.project.handle(endpoint, request.body)
+
         fault = self.script.next(endpoint, request.body)
         if fault is None:
-            return Decision(self.project.handle(endpoint, request.body), None, latency_s)
-        answer = fault.answer(endpoint, lambda: self.project.handle(endpoint, request.body))
-        return Decision(answer, fault, latency_s)
+            return Decision(apply(), None, latency_s)
+        return Decision(fault.answer(endpoint, apply), fault, latency_s)
 
     def _refusal(self, request: Request, endpoint: str) -> Answer | None:
         """Return the answer to a request that does not reach the project, if it is one."""
@@ -149,7 +158,7 @@ class StandIn:
             latency = self._random.uniform(*latency)
         return float(latency) / 1000
 
-    def _log(self, request: Request, decision: Decision) -> None:
+    def _log(self, request: Request, endpoint: str, decision: Decision) -> None:
         fault = None if decision.fault is None else decision.fault.kind
         status = decision.answer.status if _is_answered(decision) and decision.answer else None
         headers = {n: _masked(v) if n in _SECRET_HEADERS else v for n, v in request.headers.items()}
@@ -163,17 +172,18 @@ class StandIn:
             self._received_bytes > self.server.log_bytes
         ):
             self._received_bytes -= len(self.received.popleft().body)
-        self._answered.setdefault(_PATHS.get(request.path, "other"), Counter())[str(status)] += 1
+        self._answered.setdefault(endpoint, Counter())[str(status)] += 1
         if fault is not None:
             self._faults[fault] += 1
 
+    def _now(self) -> float:
+        return time.time() + self.server.clock_skew_s
+
     def date(self) -> str:
         """Return the Date header's value now; empty for none."""
-        if not self.server.send_date:
-            return ""
-        return _http_date(int(time.time() + self.server.clock_skew_s))
+        return _http_date(int(self._now())) if self.server.send_date else ""
 
-    # --- Orders
+    # --- Control
 
     def settings(self) -> dict[str, Any]:
         """Return every setting by name; the key, which may be a real one, as its hash."""
@@ -208,14 +218,14 @@ class StandIn:
             "connections": self.connections,
         }
 
-    def obey(self, request: Request) -> Answer:
+    def control(self, request: Request) -> Answer:
         """Answer a request whose path begins with /sandbox/."""
         name = request.path.removeprefix("/sandbox/")
         try:
             if request.method == "GET":
                 return self._show(name, dict(urllib.parse.parse_qsl(request.query)))
             if request.method == "POST":
-                return self._take(name, json.loads(request.body or b"null"))
+                return self._run(name, json.loads(request.body or b"null"))
         except (ValueError, TypeError, AttributeError) as error:
             return reply(400, {"error": str(error)})
         return reply(405, {"error": "GET or POST"})
@@ -234,21 +244,21 @@ class StandIn:
             return reply(200, self.stats() if name == "stats" else self.settings())
         return reply(404, {"error": "nothing of that name to show"})
 
-    def _take(self, name: str, order: Any) -> Answer:  # noqa: ANN401 - any JSON may come
-        match name:
+    def _run(self, command: str, argument: Any) -> Answer:  # noqa: ANN401 - any JSON may come
+        match command:
             case "settings":
-                self.change(order)
+                self.change(argument)
             case "faults":
-                self.script = Script([Fault(**rule) for rule in order])
+                self.script = Script([Fault(**rule) for rule in argument])
             case "forget":
-                for identifier in order:
+                for identifier in argument:
                     self.project.forget(identifier)
             case "disallow":
-                self.project.disallowed_events.update(order)
+                self.project.disallowed_events.update(argument)
             case "reset":
                 self.reset()
             case _:
-                return reply(404, {"error": "no order of that name"})
+                return reply(404, {"error": "no command of that name"})
         return reply(200, {})
 
 

@@ -4,14 +4,24 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from records.outcomes import NOT_SENT, CallOutcome, CallStatus, RowOutcome
+from records.outcomes import NOT_SENT, SUPERSEDED, CallOutcome, CallStatus, Fault, RowOutcome
 from records.results_writer import ResultsWriter
 from records.run import RunOptions, RunRecord
 
 LAST = datetime(2026, 3, 1, 2, 15, tzinfo=UTC)
 OK = CallOutcome(CallStatus.DELIVERED, 200, "Success", 1)
-BAD = CallOutcome(CallStatus.REFUSED, 400, "BadParams", 1, "no such field")
-DOWN = CallOutcome(CallStatus.UNAVAILABLE, 503, None, 5)
+BAD = CallOutcome(CallStatus.REFUSED, 400, "BadParams", 1, "no such field", Fault.ROW)
+DOWN = CallOutcome(CallStatus.UNAVAILABLE, 503, None, 5, fault=Fault.ITERABLE)
+MISTYPED = CallOutcome(
+    *(CallStatus.REFUSED, 400, "RequestFieldsTypesMismatched", 1, "not of that type"),
+    fault=Fault.FIELD,
+    fields=(("plan_type", "date"),),
+)
+FILTERED = CallOutcome(
+    *(CallStatus.DELIVERED, 200, None, 1),
+    fields=(("plan_type", "filtered out"), ("candidate", "filtered out")),
+)
+GONE = CallOutcome(CallStatus.FORGOTTEN, 409, "ForgottenUserError", 1, "was forgotten")
 ENDPOINTS = {
     "users/update": {
         "requests": 6,
@@ -27,6 +37,14 @@ def delivered(count):
 
 def refused(count, email="user@example.com"):
     return [RowOutcome(i, email, BAD, NOT_SENT) for i in range(count)]
+
+
+def forgotten(count):
+    return [RowOutcome(f"f{i}", f"gone{i}@example.com", GONE, NOT_SENT) for i in range(count)]
+
+
+def superseded(count):
+    return [RowOutcome(f"s{i}", "user0@example.com", SUPERSEDED, OK) for i in range(count)]
 
 
 def finished_run(rows=(), **fields) -> RunRecord:

@@ -1,16 +1,20 @@
 """Rows of Query 2 for the tests, and what delivers them."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from delivery.pipeline import deliver
+from delivery.batching import Batch, BatchLimits
+from delivery.outage import Outage
+from delivery.pipeline import Pipeline
 from delivery.planner import Planner
 from delivery.recorder import Recorder
+from delivery.repeats import Repeats
 from delivery.stopping import Stop
-from delivery.worker_pool import Batch, WorkerPool
+from delivery.worker_pool import WorkerPool
 from iterable_api.payloads import Payloads
+from iterable_client import Silence
 from records.delivery_ledger import DeliveryLedger
 from records.outcomes import PreparedRow, Row, RowOutcome
 from records.results_writer import ResultsWriter
@@ -52,6 +56,19 @@ def make_planner(
     return Planner(Payloads("db"), ledger, changed_only=changed_only, dry_run=dry_run)
 
 
+class KeptResults(ResultsWriter):
+    """A results file whose outcomes can be looked at."""
+
+    def __init__(self, folder: Path, started_at: datetime) -> None:
+        super().__init__(folder, started_at)
+        self.outcomes: list[RowOutcome] = []
+
+    def add(self, outcomes: Sequence[RowOutcome]) -> None:
+        """Keep *outcomes* too."""
+        self.outcomes += outcomes
+        super().add(outcomes)
+
+
 def deliver_rows(
     folder: Path,
     rows: Iterable[Row],
@@ -61,17 +78,24 @@ def deliver_rows(
     workers: int = 1,
     batch_size: int = 1,
     head_start_s: float | None = None,
-) -> Iterator[RowOutcome]:
+    silence: Callable[[], Silence] = lambda: Silence(0.0, ""),
+    changed_only: bool = False,
+) -> list[RowOutcome]:
     """Deliver *rows* as a run does, with its files in *folder*; by default one after another."""
-    run = RunRecord(RunOptions(), "1.0.0")
-    pool = WorkerPool(
-        process, stop, workers=workers, batch_size=batch_size, head_start_s=head_start_s
-    )
+    run, rows = RunRecord(RunOptions(changed_only=changed_only), "1.0.0"), list(rows)
     with (
         open_ledger(folder / "state.sqlite3") as ledger,
-        ResultsWriter(folder, run.started_at) as results,
+        KeptResults(folder, run.started_at) as results,
     ):
         recorder = Recorder(run, stop, ledger, results)
-        for outcomes in deliver(rows, make_planner(ledger), recorder, pool):
-            recorder.add(outcomes)
-            yield from outcomes
+        recorder.begin(len(rows))
+        pipeline = Pipeline(
+            planner=make_planner(ledger, changed_only=changed_only),
+            pool=WorkerPool(process, stop, workers=workers, head_start_s=head_start_s),
+            recorder=recorder,
+            outage=Outage(stop, silence),
+            limits=BatchLimits(batch_size),
+            folder=folder,
+        )
+        pipeline.deliver(rows, Repeats(map(Payloads("db").key, rows)))
+        return results.outcomes

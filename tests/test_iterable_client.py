@@ -13,12 +13,12 @@ from iterable_api import transport
 from iterable_api.answers import Repeat
 from iterable_api.payloads import Payloads
 from iterable_api.transport import Response
-from iterable_client import IterableClient
-from records.outcomes import CallStatus, RowStatus
+from iterable_client import IterableClient, Silence
+from records.outcomes import SUPERSEDED, UNCHANGED, CallOutcome, CallStatus, RowStatus
 from sandbox.faults import Fault
-from tests.rows import make_row
+from tests.rows import make_prepared, make_row
 
-DELIVERED, REFUSED = CallStatus.DELIVERED, CallStatus.REFUSED
+DELIVERED, REFUSED, FORGOTTEN = CallStatus.DELIVERED, CallStatus.REFUSED, CallStatus.FORGOTTEN
 UNAVAILABLE, UNKNOWN, NOT_SENT = CallStatus.UNAVAILABLE, CallStatus.UNKNOWN, CallStatus.NOT_SENT
 
 BAD_KEY = '{"msg":"Invalid API key","code":"BadApiKey","params":{"ip":"1.2.3.4","endpoint":"x"}}'
@@ -71,7 +71,7 @@ def test_the_key_goes_into_the_header_api_key(iterable):
     assert update(client_for(iterable)).status is DELIVERED
     iterable.change(api_key="another-key")
     outcome = update(client_for(iterable))
-    assert (outcome.status, outcome.http_status, outcome.key_refused) == (REFUSED, 401, True)
+    assert (outcome.status, outcome.http_status, outcome.key_refused) == (UNAVAILABLE, 401, True)
 
 
 def test_an_event_keeps_what_it_is_given(client, iterable):
@@ -88,21 +88,49 @@ def test_an_event_keeps_what_it_is_given(client, iterable):
 
 
 def test_no_event_is_sent_for_a_user_that_was_refused(client, iterable):
-    iterable.forget("user1@example.com")
+    iterable.set_faults(Fault("answer", status=400, body=envelope("InvalidEmailAddressError")))
     outcome = client.process_user_record(make_row())
     assert outcome.status is RowStatus.TOTAL_FAILURE
-    assert (outcome.users_update.http_status, outcome.events_track.status) == (409, NOT_SENT)
+    assert (outcome.users_update.http_status, outcome.events_track.status) == (400, NOT_SENT)
     assert outcome.events_track.attempts == 0
     assert len(iterable.requests) == 1
 
 
-def test_a_delivered_user_with_a_refused_event_is_a_partial_failure(client, iterable):
+def test_a_forgotten_person_is_asked_for_once_and_is_no_failure(client, iterable):
+    iterable.forget("user1@example.com")
+    outcome = client.process_user_record(make_row())
+    assert outcome.status is RowStatus.FORGOTTEN
+    assert (outcome.users_update.status, outcome.events_track.status) == (FORGOTTEN, NOT_SENT)
+    assert len(iterable.requests) == 1
+
+
+def test_a_delivered_user_with_a_blocked_event_is_a_partial_failure(client, iterable):
     iterable.disallow("page_view")
     outcome = client.process_user_record(make_row())
     assert outcome.status is RowStatus.PARTIAL_FAILURE
     # Iterable says 200 and "Success" here; only the message tells.
-    assert (outcome.events_track.status, outcome.events_track.http_status) == (REFUSED, 200)
+    assert (outcome.events_track.status, outcome.events_track.http_status) == (UNAVAILABLE, 200)
     assert outcome.events_track.code == "Success"
+    assert "allow it in the project's settings" in outcome.events_track.message
+
+
+@pytest.mark.parametrize("known", [UNCHANGED, SUPERSEDED])
+def test_a_call_whose_outcome_is_known_is_not_made(client, iterable, known):
+    outcome = client.process_prepared(make_prepared()._replace(users_update=known))
+    assert (outcome.users_update, outcome.events_track.status) == (known, DELIVERED)
+    outcome = client.process_prepared(make_prepared()._replace(events_track=known))
+    assert (outcome.users_update.status, outcome.events_track) == (DELIVERED, known)
+    assert [request.path for request in iterable.requests] == [
+        "/api/events/track",
+        "/api/users/update",
+    ]
+
+
+def test_an_event_is_not_sent_when_its_profile_is_known_not_to_have_arrived(client, iterable):
+    failed = CallOutcome(REFUSED, 400)
+    outcome = client.process_prepared(make_prepared()._replace(users_update=failed))
+    assert (outcome.users_update, outcome.events_track.status) == (failed, NOT_SENT)
+    assert iterable.requests == []
 
 
 def test_a_row_that_cannot_be_sent_reaches_nobody(client, iterable):
@@ -116,33 +144,37 @@ def test_a_row_that_cannot_be_sent_reaches_nobody(client, iterable):
 @pytest.mark.parametrize(
     ("http_status", "body", "status", "requests"),
     [
-        pytest.param(401, BAD_KEY, REFUSED, 1, id="bad key"),
-        pytest.param(401, BAD_KEY_SUCCESS, REFUSED, 1, id="bad key, code Success"),
+        pytest.param(401, BAD_KEY, UNAVAILABLE, 1, id="bad key"),
+        pytest.param(401, BAD_KEY_SUCCESS, UNAVAILABLE, 1, id="bad key, code Success"),
         pytest.param(
             401,
             envelope("BadApiKey", "Disabled API key or insufficient privileges"),
-            REFUSED,
+            UNAVAILABLE,
             1,
             id="key disabled",
         ),
-        pytest.param(401, BAD_JWT, REFUSED, 1, id="JWT missing"),
+        pytest.param(401, BAD_JWT, UNAVAILABLE, 1, id="JWT missing"),
+        pytest.param(401, HTML, UNAVAILABLE, 3, id="sign-in page of a proxy"),
+        pytest.param(403, HTML, UNAVAILABLE, 3, id="firewall"),
+        pytest.param(403, envelope("Forbidden"), UNAVAILABLE, 1, id="forbidden"),
         pytest.param(
             400, envelope("BadJsonBody", "[/api/users/update] Invalid JSON body"), REFUSED, 1
         ),
         pytest.param(400, envelope("InvalidEmailAddressError"), REFUSED, 1),
         pytest.param(400, envelope("InvalidUserIdError"), REFUSED, 1),
         pytest.param(400, envelope("RequestFieldsTypesMismatched"), REFUSED, 1),
-        pytest.param(409, envelope("ForgottenUserError"), REFUSED, 1),
+        pytest.param(409, envelope("ForgottenUserError"), FORGOTTEN, 1),
         pytest.param(409, envelope("EmailAlreadyExists"), REFUSED, 1),
-        pytest.param(400, envelope("UnknownUserIdError"), REFUSED, 1),
-        pytest.param(400, envelope("UniqueFieldsLimitExceeded"), REFUSED, 1),
+        pytest.param(400, envelope("UnknownUserIdError"), UNAVAILABLE, 1),
+        pytest.param(400, envelope("UniqueFieldsLimitExceeded"), UNAVAILABLE, 1),
+        pytest.param(408, HTML, UNAVAILABLE, 3, id="request timeout"),
         pytest.param(413, envelope("BatchTooLarge"), REFUSED, 1, id="too large, JSON"),
         pytest.param(413, HTML, REFUSED, 1, id="too large, HTML"),
         pytest.param(500, envelope("GenericError"), UNAVAILABLE, 3, id="server error"),
         pytest.param(502, HTML, UNAVAILABLE, 3, id="gateway, HTML"),
         pytest.param(503, "", UNAVAILABLE, 3, id="gateway, empty"),
         pytest.param(504, HTML, UNAVAILABLE, 3, id="gateway, slow"),
-        pytest.param(404, HTML, REFUSED, 1, id="unknown path"),
+        pytest.param(404, HTML, UNAVAILABLE, 3, id="unknown path"),
         pytest.param(
             400,
             '{"error":"bad","message":"x","code":"error.catalogs.badRequest","data":{}}',
@@ -151,17 +183,18 @@ def test_a_row_that_cannot_be_sent_reaches_nobody(client, iterable):
             id="another envelope",
         ),
         pytest.param(400, envelope("Success"), REFUSED, 1, id="400 that says Success"),
-        pytest.param(307, "", REFUSED, 1, id="redirect"),
+        pytest.param(307, "", UNAVAILABLE, 1, id="redirect"),
         pytest.param(200, HTML, UNKNOWN, 3, id="200, HTML"),
         pytest.param(200, "", UNKNOWN, 3, id="200, empty"),
         pytest.param(200, '"Success"', UNKNOWN, 3, id="200, JSON but no object"),
         pytest.param(200, '{"successCount":1}', UNKNOWN, 3, id="200, no code"),
+        pytest.param(200, '{"successCount":1,"failCount":0}', UNKNOWN, 3, id="200, a bulk answer"),
         pytest.param(200, envelope("BadParams"), REFUSED, 1, id="200, a refusal"),
         pytest.param(200, envelope("GenericError"), UNAVAILABLE, 3, id="200, a passing fault"),
         pytest.param(
             200,
             envelope("Success", "Event name is disallowed from tracking"),
-            REFUSED,
+            UNAVAILABLE,
             1,
             id="200, event disallowed",
         ),
@@ -175,7 +208,8 @@ def test_answers_are_judged_by_status_then_by_code(
     outcome = update(client)
     assert (outcome.status, outcome.http_status) == (status, http_status)
     assert outcome.attempts == len(iterable.requests) == requests
-    assert outcome.key_refused == (http_status == 401)
+    # One user's token is not the run's key, and a proxy knows nothing of it.
+    assert outcome.key_refused == (http_status == 401 and body not in {BAD_JWT, HTML})
 
 
 def test_what_may_be_logged_tells_client_and_server_errors_apart(client, iterable):
@@ -242,17 +276,40 @@ def test_a_rate_limit_without_end_ends_the_call(client, iterable, monkeypatch):
     assert outcome.attempts > 1
 
 
-def test_the_servers_retry_after_is_obeyed(client, iterable):
-    iterable.set_faults(Fault("rate_limited", headers={"Retry-After": "0.07"}, times=1))
-    began_s = time.monotonic()
-    assert update(client).attempts == 2
-    assert time.monotonic() - began_s >= 0.07
+@pytest.mark.parametrize("status", [200, 302, 400, 403, 404, 429, 500, 503])
+def test_retry_after_is_obeyed_by_all_threads_whatever_the_status(iterable, status):
+    slept = []
+
+    def wait(seconds):
+        slept.append(seconds)
+        return short_wait(seconds)
+
+    fault = Fault("answer", status=status, headers={"Retry-After": "25"}, body="?", times=1)
+    iterable.set_faults(fault)
+    with client_for(iterable, wait=wait, max_attempts=1) as client:
+        update(client)
+        assert update(client).status is DELIVERED
+    assert 24 < sum(slept) < 26
+
+
+def test_a_retry_after_is_obeyed_up_to_a_minute(iterable):
+    slept = []
+    iterable.set_faults(Fault("gateway", status=503, headers={"Retry-After": "9999"}, times=1))
+
+    def wait(seconds):
+        slept.append(seconds)
+        return False
+
+    with client_for(iterable, wait=wait) as client:
+        assert update(client).status is DELIVERED
+    assert 59 < sum(slept) < 62
 
 
 def test_no_answer_is_unknown_not_failed(iterable):
     iterable.set_faults(Fault("hang"))
     outcome = update(client_for(iterable, timeout_s=0.05, max_attempts=2))
     assert (outcome.status, outcome.attempts, outcome.http_status) == (UNKNOWN, 2, None)
+    assert outcome.message == "ReadTimeout: no answer within 0.05 s"
 
 
 def test_an_unanswered_request_stays_unknown_when_only_errors_follow(client, iterable):
@@ -267,7 +324,7 @@ def test_a_server_that_is_not_there_is_unavailable():
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
         outcome = update(IterableClient("key", url, max_attempts=2, wait=short_wait))
     assert (outcome.status, outcome.attempts) == (UNAVAILABLE, 2)
-    assert outcome.message == "NewConnectionError"
+    assert outcome.message == "NewConnectionError: the connection was refused"
 
 
 def test_a_name_that_does_not_resolve_is_unavailable():
@@ -277,14 +334,15 @@ def test_a_name_that_does_not_resolve_is_unavailable():
 
 def test_a_certificate_nobody_signed_is_refused_before_the_key_is_sent(tls_server):
     outcome = update(IterableClient("key", tls_server.url, max_attempts=1))
-    assert (outcome.status, outcome.message) == (UNAVAILABLE, "SSLError")
+    assert outcome.status is UNAVAILABLE
+    assert outcome.message.startswith("SSLError: TLS failed: ")
     assert tls_server.received == []
 
 
 def test_a_redirect_does_not_carry_the_key_away(client, iterable):
     iterable.set_faults(Fault("redirect", location=f"{iterable.url}/api/users/update", times=1))
     outcome = update(client)
-    assert (outcome.status, len(iterable.requests)) == (REFUSED, 1)
+    assert (outcome.status, len(iterable.requests)) == (UNAVAILABLE, 1)
     assert "ITERABLE_API_BASE_URL" in outcome.message
 
 
@@ -302,6 +360,172 @@ def test_an_answer_that_trickles_in_is_given_up(iterable, monkeypatch):
     began_s = time.monotonic()
     assert update(client_for(iterable, timeout_s=0.4, max_attempts=1)).status is UNKNOWN
     assert time.monotonic() - began_s < 5
+
+
+@pytest.mark.parametrize("kind", ["server_error", "hang"])
+def test_a_stop_ends_the_waiting_for_a_silent_endpoint(iterable, kind):
+    stop = threading.Event()
+    iterable.set_faults(Fault(kind))
+    with client_for(iterable, wait=stop.wait, max_attempts=1, timeout_s=0.1) as client:
+        update(client)
+        waiting = in_threads(5, lambda: update(client))
+        time.sleep(0.2)
+        stop.set()
+        began_s = time.monotonic()
+        outcomes = waiting()
+        assert time.monotonic() - began_s < 1
+    assert {outcome.status for outcome in outcomes} == {NOT_SENT}
+    assert len(iterable.requests) == 1
+
+
+def in_threads(count, call):
+    """Make a call in each of *count* threads; return what waits for the results."""
+    results: list[Any] = []
+    threads = [threading.Thread(target=lambda: results.append(call())) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+
+    def join():
+        for thread in threads:
+            thread.join()
+        return results
+
+    return join
+
+
+# A hundredth of every wait, so that 25 s are a quarter of one.
+def brisk_wait(seconds):
+    time.sleep(seconds / 100)
+    return False
+
+
+@pytest.mark.parametrize("retry_after", ["25", None])
+def test_an_outage_of_25_s_costs_each_waiting_worker_a_request_and_loses_nothing(
+    iterable, retry_after
+):
+    headers = {"Retry-After": retry_after} if retry_after else {}
+    iterable.set_faults(Fault("gateway", status=503, headers=headers))
+    workers = 60
+    with client_for(iterable, wait=brisk_wait, connections=workers) as client:
+        waiting = in_threads(workers, lambda: client.process_user_record(make_row()))
+        time.sleep(0.24)
+        iterable.set_faults()
+        outcomes = waiting()
+    assert {outcome.status for outcome in outcomes} == {RowStatus.SUCCESSFUL}
+    assert max(outcome.users_update.attempts for outcome in outcomes) <= 4
+    failed = sum(request.status == 503 for request in iterable.requests)
+    assert failed <= workers + 7
+    assert len(iterable.requests) == failed + 2 * workers
+
+
+def test_a_row_that_always_fails_holds_nobody_while_others_are_answered(iterable):
+    iterable.change(latency_ms=5)
+    iterable.set_faults(Fault("server_error", email="user1@example.com"))
+    over, waited_s = threading.Event(), dict.fromkeys([True, False], 0.0)
+
+    def wait(seconds):
+        waited_s[threading.current_thread() is threading.main_thread()] += seconds
+        time.sleep(seconds / 10)
+        return False
+
+    def deliver_others(client):
+        while not over.is_set():
+            assert client.update_user("user2@example.com", {}).status is DELIVERED
+
+    with client_for(iterable, wait=wait, max_attempts=5) as client:
+        others = in_threads(4, lambda: deliver_others(client))
+        time.sleep(0.1)
+        outcome = client.update_user("user1@example.com", {})
+        silence = client.silence
+        over.set()
+        others()
+    assert (outcome.status, outcome.attempts) == (UNAVAILABLE, 5)
+    assert silence == Silence(0.0, "")
+    # Now and then no answer comes in between, and some wait until the next one does.
+    assert waited_s[False] < 1.5
+
+
+def test_a_row_that_always_fails_does_not_make_the_next_one_wait_long(iterable):
+    waited_s = []
+
+    def wait(seconds):
+        waited_s.append(seconds)
+        return False
+
+    iterable.set_faults(Fault("server_error", email="user1@example.com"))
+    with client_for(iterable, wait=wait, max_attempts=5) as client:
+        assert update(client).status is UNAVAILABLE
+        waited_s.clear()
+        assert client.update_user("user2@example.com", {}).status is DELIVERED
+    assert sum(waited_s) < 0.6
+
+
+def test_a_probe_that_ends_in_an_error_of_ours_leaves_nobody_waiting(client, iterable, monkeypatch):
+    iterable.set_faults(Fault("server_error", times=3))
+    update(client)
+
+    def fail(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(client._transport, "post", fail)
+    with pytest.raises(ZeroDivisionError):
+        update(client)
+    monkeypatch.undo()
+    assert update(client).status is DELIVERED
+
+
+def test_after_a_refused_key_at_one_endpoint_nobody_waits_for_the_other_for_ever(client, iterable):
+    iterable.set_faults(Fault("server_error", endpoint="users/update"), Fault("unauthorized"))
+    update(client)
+    event = {"event_id": "e-1", "created_at": 1768314645}
+    assert client.track_event("a@example.com", "signup", {}, **event).key_refused
+    outcomes = in_threads(5, lambda: update(client))()
+    assert {outcome.status for outcome in outcomes} == {NOT_SENT}
+
+
+def test_no_silence_is_told_while_all_is_well_or_nothing_was_asked(client, iterable):
+    assert client.silence == Silence(0.0, "")
+    update(client)
+    assert client.silence == Silence(0.0, "")
+
+
+@pytest.mark.parametrize(
+    ("fault", "cause"),
+    [
+        (Fault("gateway", status=503), "answered 503"),
+        (Fault("answer", status=403, body=HTML), "answered 403, but not by Iterable"),
+        (Fault("answer", status=302), "answered 302"),
+        (Fault("reset_before"), "the connection was reset"),
+        (Fault("hang"), "no answer within 0.1 s"),
+    ],
+    ids=["503", "403", "302", "reset", "hang"],
+)
+def test_silence_is_told_with_its_cause_until_there_is_a_definite_answer(iterable, fault, cause):
+    iterable.set_faults(fault)
+    with client_for(iterable, timeout_s=0.1) as client:
+        began_s = time.monotonic()
+        update(client)
+        assert client.silence.cause == cause
+        assert 0 < client.silence.seconds <= time.monotonic() - began_s
+        iterable.set_faults(Fault("answer", status=400, body=envelope("BadParams")))
+        update(client)
+        assert client.silence == Silence(0.0, "")
+
+
+def test_the_silence_of_one_endpoint_is_not_hidden_by_the_answers_of_another(client, iterable):
+    iterable.set_faults(Fault("gateway", status=503, endpoint="events/track"))
+    client.process_user_record(make_row())
+    update(client)
+    assert client.silence.cause == "answered 503"
+
+
+def test_silence_of_a_host_that_is_not_there_says_why():
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        with IterableClient("key", url, max_attempts=2, wait=short_wait) as client:
+            update(client)
+            assert client.silence.cause == "the connection was refused"
 
 
 def test_a_refused_key_ends_the_calls_that_have_not_been_sent(client, iterable):
@@ -337,6 +561,25 @@ def test_bulk_calls_send_the_bodies_in_one_request(client, iterable):
         "/api/users/bulkUpdate",
         "/api/events/trackBulk",
     ]
+
+
+@pytest.mark.parametrize(
+    "body", ['{"code":"Success","msg":""}', '{"successCount":0,"failCount":0}', "[]", '{"a":1}']
+)
+def test_a_bulk_answer_that_does_not_account_for_all_rows_is_no_success(client, iterable, body):
+    bodies = [json.dumps({"email": f"user{n}@example.com"}).encode() for n in range(3)]
+    for send in (client.update_users, client.track_events):
+        iterable.set_faults(Fault("answer", status=200, body=body))
+        outcome = send(bodies).outcome
+        assert (outcome.status, outcome.attempts) == (UNKNOWN, 3)
+        iterable.set_faults()
+
+
+def test_fields_that_a_bulk_answer_leaves_out_are_named(client, iterable):
+    body = json.dumps({"successCount": 1, "failCount": 0, "filteredOutFields": ["plan_type"]})
+    iterable.set_faults(Fault("answer", status=200, body=body))
+    outcome = client.update_users([b'{"email":"a@example.com"}']).outcome
+    assert (outcome.status, outcome.fields) == (DELIVERED, (("plan_type", "filtered out"),))
 
 
 def test_requests_and_those_that_repeated_another_are_counted(client, iterable):

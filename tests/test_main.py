@@ -66,6 +66,7 @@ class Job:
             "partial_failures",
             "total_failures",
             "unchanged",
+            "forgotten",
             "not_attempted",
             "planned",
         )
@@ -111,6 +112,26 @@ def copy_program(folder):
     return folder / "main.py"
 
 
+def scaled(program, file, constant, value):
+    """Change a constant in a copy of the program, so that no test waits for real."""
+    path = program.parent / file
+    text, changed = re.subn(
+        rf"^{constant} = .*$", f"{constant} = {value}", path.read_text(), flags=re.M
+    )
+    assert changed == 1
+    path.write_text(text)
+    return program
+
+
+def writes(iterable):
+    """Return the requests that were to change something; a run asks for the fields, too."""
+    return [request for request in iterable.requests if request.method == "POST"]
+
+
+# An answer with which Iterable refuses one call for good.
+REFUSED = json.dumps({"code": "BadParams", "msg": "no", "params": None})
+
+
 def add_pro_users(database, count):
     database.execute(
         "INSERT INTO customers (id, email, first_name, plan_type) VALUES "
@@ -132,7 +153,7 @@ def test_the_three_users_are_delivered_exactly_as_specified(job, database, itera
         row = dict(zip(columns.split(), values, strict=True))
         expected.append(("/api/users/update", payloads.user(row)))
         expected.append(("/api/events/track", payloads.event(row)))
-    sent = [(r.path, json.loads(r.body)) for r in iterable.requests]
+    sent = [(r.path, json.loads(r.body)) for r in writes(iterable)]
     assert sorted(sent, key=repr) == sorted(expected, key=repr)
     assert [user["email"] for _, user in expected[::2]] == USERS
     assert all(event.user_existed for event in iterable.events.values())
@@ -229,9 +250,9 @@ def test_without_settings_one_message_says_what_is_missing_and_how_to_try(tmp_pa
 
 @pytest.mark.database
 def test_one_users_failure_does_not_stop_the_others(job, iterable):
-    iterable.forget(USERS[0])
     iterable.set_faults(
-        Fault("answer", email=USERS[1], endpoint="events/track", status=400, body="{}")
+        Fault("answer", email=USERS[0], endpoint="users/update", status=400, body=REFUSED),
+        Fault("answer", email=USERS[1], endpoint="events/track", status=400, body=REFUSED),
     )
     done = job()
     assert done.returncode == 1
@@ -241,6 +262,60 @@ def test_one_users_failure_does_not_stop_the_others(job, iterable):
     assert "✗ Total failure for user: sarah.johnson@email.com (customer 1)" in done.stderr
     assert "⚠ Partial failure for user: olivia.brown@email.com (customer 5)" in done.stderr
     assert "⚠ Partial failures (one call failed): 1" in done.stdout
+
+
+@pytest.mark.database
+@pytest.mark.parametrize("mode", [[], ["--bulk"]], ids=["per-user", "bulk"])
+def test_a_forgotten_person_is_no_failure_of_the_run(job, iterable, mode):
+    iterable.forget(USERS[0])
+    done = job(*mode)
+    assert (done.returncode, done.stderr) == (0, "")
+    outcomes = {row["email"]: row["outcome"] for row in job.results["results"]}
+    assert outcomes == dict(zip(USERS, ["forgotten", "successful", "successful"], strict=True))
+    assert job.results["summary"]["forgotten"] == 1
+    assert "Forgotten at the person's own request, not to be delivered: 1" in done.stdout
+
+
+@pytest.mark.database
+@pytest.mark.parametrize("mode", [[], ["--bulk"]], ids=["per-user", "bulk"])
+def test_fields_that_the_project_leaves_out_are_named_and_sent_again(job, iterable, mode, tmp_path):
+    job.program = scaled(
+        copy_program(tmp_path / "copy"), "delivery/field_check.py", "PATIENCE_S", 0.0
+    )
+    iterable.change(create_new_fields=False)
+    done = job(*mode)
+    assert done.returncode == 0
+    (line,) = [line for line in done.stderr.splitlines() if "left out" in line and "users" in line]
+    assert "candidate, first_name, plan_type, recent_page_view of users/update" in line
+    filtered = job.results["summary"]["filtered_fields"]
+    assert filtered["users_update"] == ["candidate", "first_name", "plan_type", "recent_page_view"]
+    for path in job.folder.glob("results/*"):
+        path.unlink()
+    iterable.change(create_new_fields=True)
+    again = job("--changed-only", *mode)
+    assert (again.returncode, again.stderr) == (0, "")
+    assert set(iterable.users[USERS[0]].data_fields) >= set(filtered["users_update"])
+
+
+@pytest.mark.database
+@pytest.mark.parametrize("mode", [[], ["--bulk"]], ids=["per-user", "bulk"])
+@pytest.mark.parametrize(
+    ("status", "body", "told"),
+    [(403, '{"code": "Forbidden", "msg": "no"}', "403"), (403, "<html>sign in</html>", "Iterable")],
+)
+def test_a_run_that_is_turned_away_as_a_whole_stops_early_and_says_why(
+    job, iterable, database, mode, status, body, told, tmp_path
+):
+    add_pro_users(database, 300)
+    iterable.set_faults(Fault("answer", status=status, body=body))
+    done = job(*mode, ITERABLE_WORKERS="5", ITERABLE_MAX_ATTEMPTS="1", BULK_BATCH_SIZE="50")
+    assert done.returncode == 4
+    assert told in done.stderr.splitlines()[-1]
+    assert len(writes(iterable)) < 60
+    assert {row["users_update"]["status"] for row in job.results["results"]} <= {
+        "unavailable",
+        "not_sent",
+    }
 
 
 @pytest.mark.database

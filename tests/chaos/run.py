@@ -1,12 +1,13 @@
 """Lets everything around the job fail, and asks the sandbox whether the job told the truth.
 
-    python -m tests.chaos.run [--seed N] [--minutes M] [--only kills|faults|database|disk]
+    python -m tests.chaos.run [--seed N] [--minutes M] [--only kills|faults|alone|database|disk]
 
 main.py runs as a process of its own, between a private database server and the local Iterable. It
-is killed, its requests meet every fault of the sandbox, its database dies under its read, its disk
-fills. Whatever happens, this holds:
+is killed, its requests meet every fault of the sandbox, all at once and each kind alone, its
+database dies under its read, its disk fills. Whatever happens, this holds:
 
 - in the end every row is delivered that can be, and Iterable holds what the database holds;
+- then another run with --changed-only has nothing to send;
 - no page view is two events, and no event came before its user;
 - what a results file says of a row is true, and its counts add up; half a file never shows;
 - a row is sent again after a kill only if it was in flight, or not yet recorded.
@@ -33,17 +34,22 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from delivery import bulk, worker_pool
 from sandbox.database import PrivateDatabase
-from sandbox.faults import Fault
-from sandbox.stand_in import Received
+from tests.chaos.api import alone, faults
 from tests.chaos.harm import Harm, Proxy, SmallDisk, close, reset, stall
-from tests.chaos.world import Broken, Process, Run, World, demand, new_world
-
-# Seconds by which an unfinished results file is made older, so that no run waits for its age.
-LONG_AGO_S = 3600
+from tests.chaos.world import (
+    Broken,
+    Process,
+    Run,
+    World,
+    demand,
+    let_live,
+    new_world,
+    rows_of,
+)
 
 # --- kills ----------------------------------------------------------------------------------------
 
@@ -88,18 +94,11 @@ class SentAgain:
         return told + "".join(f", {n} of {b} allowed at most" for b, n in most.items())
 
 
-def rows_of(request: Received) -> list[dict[str, Any]]:
-    """Return the rows that a request carries."""
-    document = json.loads(request.body)
-    rows: list[dict[str, Any]] = document.get("users") or document.get("events") or [document]
-    return rows
-
-
 def unrecorded_bound(run: Run) -> int:
     """Return of how many rows a run may leave no record: in flight, or done a moment ago."""
     if run.status != -signal.SIGKILL:
         return 0
-    # delivery.py lets so many batches be under way; their outcomes are recorded as they come.
+    # The worker pool lets so many batches be under way; their outcomes are recorded as they come.
     if "--bulk" in run.flags:
         return (bulk.WORKERS + worker_pool.WAITING_BATCHES) * BATCH
     return WORKERS + worker_pool.WAITING_BATCHES
@@ -109,7 +108,7 @@ def kills(world: World, count: int = 200, rows: int = 5000) -> str:
     """Kill the job with signal 9 at random instants, and go on with --changed-only."""
     world.settings = {"ITERABLE_WORKERS": str(WORKERS), "BULK_BATCH_SIZE": str(BATCH)}
     world.iterable.change(latency_ms=(1, 10))
-    world.fill(rows)
+    world.fill(rows, repeats=rows // 100)
     again = SentAgain()
     # More than needed to be done with the rows: what is changed then ends a run within the second.
     killed = kill_often(world, again, count, max(1, 4 * rows // count))
@@ -117,10 +116,7 @@ def kills(world: World, count: int = 200, rows: int = 5000) -> str:
     last = world.run("--changed-only", ITERABLE_WORKERS="100")
     again.note(last, 0)
     world.check(last, 0)
-    demand(not world.missing(), f"{len(world.missing())} rows are lost")
-    idle = world.run("--changed-only")
-    demand(not idle.requests, f"{len(idle.requests)} requests though nothing had changed")
-    world.check(idle, 0)
+    world.check_settled()
     return (
         f"{killed} of {count} kills over {rows} rows, {len(again.bounds) - killed + 1} other runs; "
         f"none lost, none doubled; sent again: {again.check()}"
@@ -142,7 +138,7 @@ def kill_often(world: World, again: SentAgain, count: int, per_kill: int) -> int
             process.kill()
         run = process.finish()
         again.note(run, unrecorded_bound(run))
-        check_leftovers(world)
+        world.check_leftovers()
         if run.status == -signal.SIGKILL:
             killed += 1
         else:
@@ -155,13 +151,6 @@ def kill_often(world: World, again: SentAgain, count: int, per_kill: int) -> int
             renamed = world.change_some(per_kill)
             again.ignored |= world.rename(renamed)
     return killed
-
-
-def let_live(process: Process, rng: random.Random, requests: int) -> bool:
-    """Give the process a while to live; return whether it has lived through it."""
-    if rng.random() < 0.25:
-        return process.wait_for(seconds=rng.uniform(0, 0.8))
-    return process.wait_for(rng.randint(1, 2 * requests + 1), rng.uniform(0, 0.02))
 
 
 def check_lock(world: World, process: Process) -> None:
@@ -177,97 +166,6 @@ def check_lock(world: World, process: Process) -> None:
         status = world.start("--changed-only").end()
         demand(status == 75, f"a second run ended with exit status {status}, not 75")
         demand(world.requests_since() == before, "a second run has sent something")
-
-
-def check_leftovers(world: World) -> None:
-    """Raise Broken if the unfinished results files of killed runs pile up."""
-    left = list(world.folder.rglob("*.partial"))
-    # One run leaves one; the next that comes so far removes it.
-    demand(len(left) <= 1, f"{len(left)} unfinished results files pile up")
-    for path in left:
-        os.utime(path, (time.time() - LONG_AGO_S,) * 2)
-
-
-# --- faults ---------------------------------------------------------------------------------------
-
-# Each at 1 to 5 % of all requests. Those that look like a verdict on the row are left out.
-KINDS: tuple[dict[str, Any], ...] = (
-    {"kind": "rate_limited"},
-    {"kind": "server_error"},
-    {"kind": "server_error", "applied": True},
-    {"kind": "gateway"},
-    {"kind": "gateway", "status": 503, "body": ""},
-    {"kind": "reset_before"},
-    {"kind": "reset_after"},
-    {"kind": "hang"},
-    {"kind": "hang", "applied": True},
-    {"kind": "truncated"},
-    {"kind": "garbage"},
-    {"kind": "garbage", "applied": True},
-    {"kind": "not_success"},
-)
-MALFORMED = ("no-at-sign", "two@@example.com", "space in@example.com", "dot.@example.com", " ")
-RUNS_AT_MOST = 15
-
-
-def faults(world: World, rows: int = 1500) -> str:
-    """Let every fault of the sandbox loose at once, and go on until every row is delivered."""
-    return "; ".join(faults_of(world, mode, rows) for mode in ("per-user", "bulk"))
-
-
-def faults_of(world: World, mode: str, rows: int, attempts: int = 2, timeout_s: float = 0.6) -> str:
-    """Deliver *rows* rows, some of them bad, in one mode."""
-    flags = ["--changed-only", *(["--bulk"] if mode == "bulk" else [])]
-    world.settings = {
-        "ITERABLE_TIMEOUT_SECONDS": str(timeout_s),
-        "ITERABLE_MAX_ATTEMPTS": str(attempts),
-        "ITERABLE_WORKERS": "60",
-        "BULK_BATCH_SIZE": str(max(5, rows // 40)),
-    }
-    world.forget()
-    forgotten, poison = "forgotten@example.com", "poison@example.com"
-    world.fill(rows, (*MALFORMED, forgotten, poison))
-    world.iterable.forget(forgotten)
-    world.bad = {*MALFORMED, forgotten, poison}
-    # A row whose 500 never ends must not take its batch with it.
-    always = Fault("server_error", email=poison)
-    world.iterable.set_faults(always, *some_of_each(world.rng))
-    folder = world.folder / mode
-    runs, left = 0, rows
-    while left and world.in_time:
-        runs += 1
-        demand(runs <= RUNS_AT_MOST, f"{left} rows not delivered after {RUNS_AT_MOST} runs")
-        world.check(world.run(*flags, folder=folder), 0, 1, 4)
-        left = len(world.missing())
-    met = world.iterable.stats["faults"]
-    world.iterable.set_faults(always)
-    last = world.run(*flags, folder=folder, ITERABLE_TIMEOUT_SECONDS="30")
-    report = world.check(last, 1)
-    check_bad_rows(report, world.bad, poison)
-    through = f"{sum(met.values())} faults of {len(met)} kinds"
-    good = rows - len(world.bad)
-    return f"{mode}: {good - left} of {good} rows delivered in {runs} runs, through {through}"
-
-
-def some_of_each(rng: random.Random) -> list[Fault]:
-    """Return all kinds, in some order, each at 1 to 5 % of the requests."""
-    return [
-        Fault(**kind, probability=rng.uniform(0.01, 0.05), seed=rng.randrange(2**32))
-        for kind in rng.sample(KINDS, len(KINDS))
-    ]
-
-
-def check_bad_rows(report: dict[str, Any], bad: set[str], poison: str) -> None:
-    """Raise Broken unless the bad rows, and no others, are told as failed."""
-    # What was held without the ledger's knowing of it was sent once more.
-    well = {"unchanged", "successful"}
-    failed = {row["email"]: row for row in report["results"] if row["outcome"] not in well}
-    demand(
-        failed.keys() == bad, f"failed and not bad, or bad and not failed: {failed.keys() ^ bad}"
-    )
-    for email, row in failed.items():
-        verdicts = {"unavailable", "unknown"} if email == poison else {"refused"}
-        demand(row["users_update"]["status"] in verdicts, f"{email}: {row['users_update']}")
 
 
 # --- database -------------------------------------------------------------------------------------
@@ -479,10 +377,11 @@ class Scenario(NamedTuple):
 
 # The longest comes last: it also gets the time that the others leave.
 SCENARIOS = {
-    "faults": Scenario(lambda world, _: faults(world), 0.17),
-    "database": Scenario(database, 0.15),
-    "disk": Scenario(lambda world, _: disk(world), 0.18),
-    "kills": Scenario(lambda world, _: kills(world), 0.5),
+    "faults": Scenario(lambda world, _: faults(world), 0.15),
+    "alone": Scenario(lambda world, _: alone(world), 0.3),
+    "database": Scenario(database, 0.1),
+    "disk": Scenario(lambda world, _: disk(world), 0.15),
+    "kills": Scenario(lambda world, _: kills(world), 0.3),
 }
 
 

@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from tests.chaos import api
 from tests.chaos import run as chaos
 from tests.chaos.world import World
 
@@ -23,11 +24,16 @@ def test_after_kill_9_nothing_is_lost_and_no_more_sent_again_than_was_in_flight(
 
 
 @pytest.mark.database
-@pytest.mark.parametrize(("mode", "rows"), [("per-user", 19), ("bulk", 12)])
-def test_through_all_faults_at_once_every_good_row_is_delivered_in_the_end(world, mode, rows):
-    good = rows - 7
-    told = chaos.faults_of(world, mode, rows, attempts=1, timeout_s=0.2)
-    assert f"{good} of {good} rows" in told
+@pytest.mark.parametrize("mode", api.MODES)
+def test_through_all_faults_at_once_every_good_row_is_delivered_in_the_end(world, mode):
+    world.scale()
+    told = api.faults_of(world, mode, 40, turns=1)
+    assert "33 of 33 rows" in told
+
+
+@pytest.mark.database
+def test_each_kind_of_trouble_is_survived_alone(world):
+    assert "none lost" in api.alone(world, rows=30, rounds=3)
 
 
 @pytest.mark.database

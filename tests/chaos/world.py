@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC
 from pathlib import Path
@@ -17,19 +17,38 @@ from typing import Any, NamedTuple, Self
 
 from db_connection import JOB_QUERY, load_query
 from iterable_api.payloads import Payloads, RowError
+from records.outcomes import COUNTERS, GOOD_OUTCOMES
 from sandbox.database import NoServerError, PrivateDatabase
 from sandbox.iterable import IterableSandbox
 from sandbox.stand_in import Received
 from tests import schema
 from tests.conftest import FETCHED_FOLDER, ROOT, Database, DatabaseServer, local_servers
+from tests.test_main import copy_program, scaled
 
 MAIN = ROOT / "main.py"
 BARE = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
 # A run that takes longer hangs. It is far beyond what the slowest needs.
 END_LIMIT_S = 120.0
 MAX_MESSAGE = 3000
-OUTCOMES = ("successful", "partial_failures", "total_failures", "unchanged", "not_attempted")
+# By so much an unfinished results file is made older, so that no run waits for its age.
+LONG_AGO_S = 3600
+# Of a call whose own content Iterable has. What a superseded one asks for is another row's.
 ARRIVED = {"delivered", "unchanged"}
+# What takes a minute in real life, in a copy of the program for those scenarios that meet it often.
+SCALED = (
+    ("delivery/pipeline.py", "VISIBLE_AFTER_S", 0.4),
+    ("delivery/outage.py", "OUTAGE_S", 2.0),
+    ("delivery/field_check.py", "PATIENCE_S", 0.0),
+    ("iterable_api/hold.py", "FIRST_PROBE_S", 0.01),
+    ("iterable_api/hold.py", "LONGEST_PROBE_S", 0.1),
+    ("iterable_api/hold.py", "POLL_S", 0.01),
+    ("iterable_api/backoff.py", "MAX_BACKOFF_DOUBLINGS", -4),
+    (
+        "iterable_api/endpoints.py",
+        "LIMITS_PER_S",
+        "{UPDATE_USER: 500, TRACK_EVENT: 2000, UPDATE_USERS: 100, TRACK_EVENTS: 200}",
+    ),
+)
 
 
 class Broken(Exception):  # noqa: N818 - a promise was
@@ -52,7 +71,7 @@ class Run(NamedTuple):
     status: int
     errors: str  # what it wrote on standard error
     report: dict[str, Any] | None
-    requests: list[Received]  # what the sandbox saw of it
+    requests: list[Received]  # what the sandbox saw of it, less those that only read
 
 
 class Process:
@@ -63,7 +82,7 @@ class Process:
         self.results = Path(environ["RESULTS_DIR"])
         self._before = set(self.results.glob("integration_results_*.json"))
         self.popen = subprocess.Popen(
-            [sys.executable, MAIN, *flags],
+            [sys.executable, world.program, *flags],
             env=BARE | environ,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -130,6 +149,13 @@ def _parsed(path: Path) -> dict[str, Any]:
     return document
 
 
+def let_live(process: Process, rng: random.Random, requests: int) -> bool:
+    """Give the process a while to live; return whether it has lived through it."""
+    if rng.random() < 0.25:
+        return process.wait_for(seconds=rng.uniform(0, 0.8))
+    return process.wait_for(rng.randint(1, 2 * requests + 1), rng.uniform(0, 0.02))
+
+
 # --- The world around it --------------------------------------------------------------------------
 
 
@@ -143,7 +169,9 @@ class World:
     rng: random.Random
     deadline_s: float = float("inf")  # of time.monotonic()
     bad: set[str] = field(default_factory=set)  # emails that Iterable does not take
+    forgotten: set[str] = field(default_factory=set)  # emails of those who asked to be forgotten
     settings: dict[str, str] = field(default_factory=dict)  # more of the job's variables
+    program: Path = MAIN
     _seen: int = 0
     _started: list[Process] = field(default_factory=list)
 
@@ -176,6 +204,12 @@ class World:
             **self.settings,
         }
 
+    def scale(self) -> None:
+        """Let the job be a copy of itself that has no time to wait."""
+        self.program = copy_program(self.folder / "program")
+        for file, constant, value in SCALED:
+            scaled(self.program, file, constant, value)
+
     def start(self, *flags: str, folder: Path | None = None, **environ: str) -> Process:
         process = Process(self, flags, self.environ(folder or self.folder) | environ)
         self._started.append(process)
@@ -187,6 +221,7 @@ class World:
     def forget(self) -> None:
         """Empty the project at Iterable."""
         self.iterable.reset()
+        self.bad, self.forgotten = set(), set()
         self._seen = 0
 
     def requests_since(self) -> int:
@@ -202,22 +237,30 @@ class World:
         return count
 
     def take_requests(self) -> list[Received]:
-        """Return the requests of the run that is over."""
+        """Return what the run that is over has written."""
         self.requests_in_all()
         taken = self.iterable.requests[self._seen :]
         self._seen += len(taken)
-        return taken
+        return [request for request in taken if request.method == "POST"]
 
     # --- The database
 
-    def fill(self, rows: int, extra: Sequence[str] = ()) -> None:
-        """Put in *rows* pro users, each with one view; *extra* emails take the place of some."""
+    def fill(self, rows: int, extra: Sequence[str] = (), repeats: int = 0) -> None:
+        """Put in *rows* pro users, each with one view.
+
+        *extra* emails take the place of some; *repeats* others have the address of another row.
+        """
         names = ["'Ann'", "'Zoë'", "'李'", "NULL", "'O''Hara'"]
         emails = {n: f"user{n}@example.com" for n in range(1, rows + 1)}
-        emails |= dict(zip(self.rng.sample(sorted(emails), len(extra)), extra, strict=True))
+        chosen = self.rng.sample(sorted(emails), len(extra) + 2 * repeats)
+        emails |= dict(zip(chosen, extra, strict=False))
+        for one, other in zip(chosen[len(extra) :: 2], chosen[len(extra) + 1 :: 2], strict=False):
+            emails[one] = self.rng.choice([str.lower, str.upper])(emails[other])
         users = [f"({n}, '{e}', {self.rng.choice(names)}, 'pro')" for n, e in emails.items()]
         for statement in ("DELETE FROM page_views", "DELETE FROM customers"):
             self.database.execute(statement)
+        if self.database.execute("SHOW INDEX FROM customers WHERE Key_name = 'ux_customers_email'"):
+            self.database.execute("ALTER TABLE customers DROP INDEX ux_customers_email")
         self.database.execute(
             f"INSERT INTO customers (id, email, first_name, plan_type) VALUES {', '.join(users)}"
         )
@@ -256,6 +299,21 @@ class World:
         self.database.execute(f"UPDATE customers SET first_name = REVERSE(first_name) {where}")
         return {e.lower() for (e,) in self.database.execute(f"SELECT email FROM customers {where}")}
 
+    def swap(self, pairs: int) -> None:
+        """Let *pairs* of users exchange their addresses."""
+        ids = [n for (n,) in self.database.execute("SELECT id FROM customers WHERE id <= 1000")]
+        for one, other in zip(*[iter(self.rng.sample(ids, 2 * pairs))] * 2, strict=True):
+            self.database.execute(
+                "UPDATE customers AS a JOIN customers AS b ON a.id = %s AND b.id = %s "
+                "SET a.email = b.email, b.email = a.email",
+                (one, other),
+            )
+
+    def retire(self, emails: set[str]) -> None:
+        """Let the users with these addresses no longer be found."""
+        for email in emails:
+            self.database.execute("UPDATE customers SET plan_type = '' WHERE email = %s", (email,))
+
     def wanted(self) -> dict[int, tuple[dict[str, Any], dict[str, Any]] | None]:
         """Return, by customer, the two bodies to be delivered; None where there cannot be any."""
         columns = (
@@ -274,16 +332,25 @@ class World:
 
     def missing(self) -> list[str]:
         """Return the emails of deliverable rows that Iterable does not hold as they are now."""
-        held = Holdings(self)
-        pairs = [
-            pair for pair in self.wanted().values() if pair and pair[0]["email"] not in self.bad
-        ]
-        return [u["email"] for u, e in pairs if not (held.has_user(u) and held.has_event(e))]
+        held, lost = Holdings(self), []
+        profiles: dict[str, dict[str, Any]] = {}
+        for user, event in filter(None, self.wanted().values()):
+            email = user["email"].lower()
+            if email in self.bad | self.forgotten:
+                continue
+            # Of several rows with one address, the first one's.
+            profile = profiles.setdefault(email, user)
+            if not (held.has_user(profile) and held.has_event(event)):
+                lost.append(email)
+        return lost
 
     def check_iterable(self) -> None:
         """Raise Broken if a page view is two events, or an event came before its user."""
-        views = self.database.execute("SELECT id FROM page_views")
-        ids = {self.payloads.event_id({"page_view_id": view}) for (view,) in views}
+        views = self.database.execute("SELECT id, user_id, event_time FROM page_views")
+        names = ("page_view_id", "customer_id", "event_time")
+        others = dict.fromkeys(("email", "page", "browser", "location"), "x")
+        rows = [{**others, **dict(zip(names, view, strict=True))} for view in views]
+        ids = {self.payloads.event(row)["id"] for row in rows}
         demand(len(ids) == len(views), "two page views have one event id")
         events = self.iterable.events
         demand(events.keys() <= ids, f"{len(events.keys() - ids)} events are nobody's page view")
@@ -302,56 +369,106 @@ class World:
             report["run"]["exit_status"] == run.status, "the results file has another exit status"
         )
         self._check_counts(report)
-        self._check_rows(report["results"])
-        whole = report["summary"]["successful"] + report["summary"]["unchanged"]
+        self._check_rows(report)
+        whole = sum(report["summary"][COUNTERS[outcome]] for outcome in GOOD_OUTCOMES)
         if run.status in {0, 1}:
             demand((whole == len(report["results"])) is (run.status == 0), f"{told}: {whole} whole")
         return report
 
+    def check_settled(self, *flags: str, folder: Path | None = None) -> None:
+        """Raise Broken unless Iterable holds everything, and a run more has nothing to send."""
+        lost = self.missing()
+        demand(not lost, f"{len(lost)} rows are lost, {lost[:3]} among them")
+        idle = self.run(*flags, "--changed-only", folder=folder)
+        self.check(idle, 0)
+        # Who was forgotten may come back, so they are asked for each time.
+        sent = {row["email"].lower() for request in idle.requests for row in rows_of(request)}
+        demand(sent <= self.forgotten, f"nothing had changed, and sent were {sent}")
+
+    def check_leftovers(self) -> None:
+        """Raise Broken if the unfinished results files of killed runs pile up."""
+        left = list(self.folder.rglob("*.partial"))
+        # One run leaves one; the next that comes so far removes it.
+        demand(len(left) <= 1, f"{len(left)} unfinished results files pile up")
+        for path in left:
+            os.utime(path, (time.time() - LONG_AGO_S,) * 2)
+
     def _check_counts(self, report: dict[str, Any]) -> None:
         rows, summary = report["results"], report["summary"]
-        total = sum(summary[name] for name in OUTCOMES)
-        demand(len(rows) == summary["total"] == total, f"{len(rows)} rows, but {summary}")
+        told = {outcome: summary[name] for outcome, name in COUNTERS.items()}
+        demand(
+            len(rows) == summary["total"] == sum(told.values()), f"{len(rows)} rows, but {summary}"
+        )
         outcomes = Counter(row["outcome"] for row in rows)
-        for name in OUTCOMES:
-            demand(summary[name] == outcomes[name.removesuffix("s")], f"{summary} for {outcomes}")
+        demand(told == {name: outcomes[name] for name in COUNTERS}, f"{summary} for {outcomes}")
         for call in ("users_update", "events_track"):
-            told = Counter(row[call]["status"] for row in rows)
-            demand(told == Counter(summary[call]), f"{call}: {summary[call]} for {told}")
+            statuses = Counter(row[call]["status"] for row in rows)
+            demand(statuses == Counter(summary[call]), f"{call}: {summary[call]} for {statuses}")
 
-    def _check_rows(self, rows: list[dict[str, Any]]) -> None:
-        wanted, held = self.wanted(), Holdings(self)
+    def _check_rows(self, report: dict[str, Any]) -> None:
+        rows, left_out = report["results"], report["summary"]["filtered_fields"]
+        wanted, held = self.wanted(), Holdings(self, left_out)
         demand(
             Counter(row["customer_id"] for row in rows) in (Counter(wanted.keys()), Counter()),
             "the results file has other rows than the database",
         )
+        # Of each address, the profile that a superseded row relies on.
+        profiles: dict[str, dict[str, Any]] = {}
         for row in rows:
             bodies = wanted[row["customer_id"]]
-            calls = row["users_update"]["status"], row["events_track"]["status"]
-            if calls[0] in ARRIVED:
+            if row["users_update"]["status"] in ARRIVED:
                 demand(bodies and held.has_user(bodies[0]), f"not held: {row}")
+                profiles |= {bodies[0]["email"].lower(): bodies[0]} if bodies else {}
+        for row in rows:
+            bodies, email = wanted[row["customer_id"]], (row["email"] or "").strip().lower()
+            calls = row["users_update"]["status"], row["events_track"]["status"]
+            if calls[0] == "superseded":
+                demand(held.has_user(profiles.get(email)), f"no row before it: {row}")
             if calls[1] in ARRIVED:
                 demand(bodies and held.has_event(bodies[1]), f"not held: {row}")
                 event_id = row["events_track"]["event_id"]
                 demand(bodies and event_id == bodies[1]["id"], f"not its event: {row}")
             if "refused" in calls:
-                demand(bodies is None or row["email"] in self.bad, f"a good row is refused: {row}")
+                demand(bodies is None or email in self.bad, f"a good row is refused: {row}")
+            if "forgotten" in calls:
+                demand(email in self.forgotten, f"nobody asked for it: {row}")
 
 
 class Holdings:
-    """What Iterable holds at one moment."""
+    """What Iterable holds at one moment; fields that a run says were *left_out* are not needed."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, left_out: Mapping[str, list[str]] | None = None) -> None:
         self.users, self.events = world.iterable.users, world.iterable.events
+        self._left_out = {call: set(names) for call, names in (left_out or {}).items()}
 
-    def has_user(self, body: dict[str, Any]) -> bool:
-        user = self.users.get(body["email"].lower())
-        return user is not None and body["dataFields"].items() <= user.data_fields.items()
+    def has_user(self, body: dict[str, Any] | None) -> bool:
+        user = self.users.get(body["email"].lower()) if body else None
+        if body is None or user is None:
+            return False
+        return self._needed("users_update", body).items() <= user.data_fields.items()
 
     def has_event(self, body: dict[str, Any]) -> bool:
         event = self.events.get(body["id"])
-        sent = body["email"].lower(), body["createdAt"], body["dataFields"]
-        return event is not None and (event.email, event.created_at, event.data_fields) == sent
+        if event is None or (event.email, event.created_at) != (
+            body["email"].lower(),
+            body["createdAt"],
+        ):
+            return False
+        needed = self._needed("events_track", body)
+        # An event is replaced, so nothing else is left of what it was before.
+        held = event.data_fields.items()
+        return needed.items() <= held <= body["dataFields"].items()
+
+    def _needed(self, call: str, body: dict[str, Any]) -> dict[str, Any]:
+        left_out = self._left_out.get(call, ())
+        return {name: value for name, value in body["dataFields"].items() if name not in left_out}
+
+
+def rows_of(request: Received) -> list[dict[str, Any]]:
+    """Return the rows that a request carries."""
+    document = json.loads(request.body)
+    rows: list[dict[str, Any]] = document.get("users") or document.get("events") or [document]
+    return rows
 
 
 @contextlib.contextmanager

@@ -55,7 +55,7 @@ def test_all_that_is_wrong_is_told_at_once_without_a_secret(job, tmp_path):
     assert len(lines) == 4
     assert lines[0].startswith("ERROR: ✗ RESULTS_DIR: /proc/results cannot be written")
     assert lines[1].startswith("ERROR: ✗ Database: cannot connect: check DB_USER and DB_PASSWORD")
-    assert lines[2].startswith("ERROR: ✗ Iterable: refused the API key. Check")
+    assert lines[2].startswith("ERROR: ✗ Iterable: refused the API key")
     assert lines[3].startswith(
         "ERROR: Not ready for a run. 3 checks failed, the first: RESULTS_DIR"
     )

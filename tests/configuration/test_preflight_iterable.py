@@ -6,8 +6,9 @@ import pytest
 import requests
 
 from configuration.preflight_finding import Mark
-from configuration.preflight_iterable import iterable_findings, no_answer_finding, sent_types
-from iterable_api.user_fields import UserFields
+from configuration.preflight_iterable import iterable_findings, no_fields_finding, sent_types
+from iterable_api.answers import judge_response
+from iterable_api.transport import Response
 from records.exit_statuses import ExitStatus
 from sandbox.faults import Fault
 from tests.configuration.conftest import settings_of
@@ -33,16 +34,38 @@ def update_user(iterable, fields):
     [
         (
             Fault("unauthorized", variant="code_success"),
-            "refused the API key. Check ITERABLE_API_KEY",
+            "refused the API key: Iterable does not know this API key. Check ITERABLE_API_KEY",
             1,
         ),
-        (Fault("redirect"), "is not Iterable's API (HTTP 302)", 1),
+        (
+            Fault("unauthorized", variant="no_permission"),
+            "the API key is disabled, or lacks the permission for this call",
+            1,
+        ),
+        (
+            Fault("unauthorized", variant="bad_jwt"),
+            "the API key asks for a JWT of each user: use a server-side key without JWT",
+            1,
+        ),
+        (
+            Fault("answer", status=403, body='{"msg":"","code":"Forbidden","params":null}'),
+            "Iterable forbids this call: check what the project and its API key allow",
+            1,
+        ),
+        (Fault("answer", status=401, body="<html>"), "answered 401, but not by Iterable", 1),
+        (Fault("answer", status=403, body="<html>"), "check what stands between (proxy", 1),
+        (Fault("redirect"), "redirected, not followed; check ITERABLE_API_BASE_URL", 1),
         (Fault("gateway", status=503), "is down, or a proxy before it (HTTP 503)", 2),
-        (Fault("garbage"), "is not Iterable's API (HTTP 200)", 1),
-        (Fault("answer", body='{"fields": []}'), "is not Iterable's API (HTTP 200)", 1),
-        (Fault("answer", status=404), "is not Iterable's API (HTTP 404)", 1),
-        (Fault("reset_before"), "ended the connection without an answer", 2),
-        (Fault("hang"), "no answer within ITERABLE_TIMEOUT_SECONDS", 1),
+        (Fault("garbage"), "answered 200, but not by Iterable", 1),
+        (Fault("answer", body='{"fields": []}'), "answered 200, but not by Iterable", 1),
+        (
+            Fault("answer", body='{"msg":"","code":"Success","params":null}'),
+            "answered 200, but not with the project's fields",
+            1,
+        ),
+        (Fault("answer", status=404), "answered 404, but not by Iterable", 1),
+        (Fault("reset_before"), "the connection was reset; check what stands between", 2),
+        (Fault("hang"), "no answer within 0.3 s; check what stands between", 1),
     ],
 )
 def test_an_iterable_that_does_not_answer_as_it_should_is_told(
@@ -71,18 +94,19 @@ def test_an_iterable_too_busy_to_answer_is_a_warning(environ, iterable):
 @pytest.mark.parametrize(
     ("url", "told"),
     [
-        ("http://127.0.0.1:1", "cannot be reached"),
-        ("https://no-such-host.invalid", "has a name that DNS does not know"),
+        ("http://127.0.0.1:1", "the connection was refused; check ITERABLE_API_BASE_URL"),
+        ("https://no-such-host.invalid", "DNS "),
     ],
 )
 def test_an_iterable_that_cannot_be_reached_is_told(environ, url, told):
     (finding,) = of_iterable(environ, ITERABLE_API_BASE_URL=url)
-    assert finding.text.startswith(f"{url} {told}")
+    assert finding.text.startswith(f"{url}: {told}")
 
 
 def test_a_certificate_that_nobody_trusts_keeps_the_key_here(environ, tls_server):
     (finding,) = of_iterable(environ, ITERABLE_API_BASE_URL=tls_server.url)
-    assert "failed TLS" in finding.text
+    assert "TLS failed: " in finding.text
+    assert "CA certificates" in finding.text
     assert not tls_server.received
 
 
@@ -94,7 +118,8 @@ def test_a_certificate_that_nobody_trusts_keeps_the_key_here(environ, tls_server
     ],
 )
 def test_a_refused_key_may_be_the_other_data_centres(url, told):
-    assert no_answer_finding(UserFields(None, 401), url).text.endswith(told)
+    answer = judge_response(Response(401, {}, b'{"code":"BadApiKey"}'))
+    assert no_fields_finding(answer, url).text.endswith(told)
 
 
 @pytest.mark.parametrize(
@@ -127,13 +152,31 @@ def test_fields_of_another_type_are_told_because_every_row_would_be_refused(envi
     assert "the project has candidate as boolean and the job sends a string" in found[1].text
 
 
+def test_it_is_not_promised_that_fields_will_be_created(environ, iterable):
+    text = of_iterable(environ)[2].text
+    sent = ", ".join(sent_types())
+    assert text == (
+        f"{sent} are new to the project: whether Iterable adds them is the project's setting"
+    )
+    update_user(iterable, {"first_name": "Ann", "plan_type": "pro", "candidate": "yes"})
+    text = of_iterable(environ)[2].text
+    assert text == (
+        "first_name, plan_type, candidate of the right type; recent_page_view is new to the "
+        "project: whether Iterable adds it is the project's setting"
+    )
+
+
+def test_a_field_whose_type_is_not_told_is_not_called_wrong(environ, iterable):
+    iterable.set_faults(Fault("answer", body='{"fields":{"first_name":{"odd":1}}}'))
+    finding = of_iterable(environ)[-1]
+    assert finding.mark is Mark.GOOD
+
+
 def test_fields_that_a_run_has_made_are_of_the_right_type(environ, iterable):
     sent = {"first_name": "Ann", "plan_type": "pro", "recent_page_view": True, "candidate": "yes"}
-    for names in (["first_name"], sent):
-        update_user(iterable, {name: sent[name] for name in names})
-        text = of_iterable(environ)[2].text
-        assert ("will be created" in text) == (names != sent)
-    assert text.split(" of the")[0].split(", ") == list(sent)
+    update_user(iterable, sent)
+    text = of_iterable(environ)[2].text
+    assert text == f"{', '.join(sent)} of the right type"
     assert sent_types() == {name: iterable_type(value) for name, value in sent.items()}
 
 

@@ -2,7 +2,14 @@
 
 import pytest
 
-from records.outcomes import CallOutcome, CallStatus, RowStatus, outcome_of
+from records.outcomes import (
+    SUPERSEDED,
+    UNCHANGED,
+    CallOutcome,
+    CallStatus,
+    RowStatus,
+    outcome_of,
+)
 from tests.rows import make_planner, make_prepared, make_row, open_ledger
 
 OK = CallOutcome(CallStatus.DELIVERED, 200, "Success", 1)
@@ -10,37 +17,48 @@ OK = CallOutcome(CallStatus.DELIVERED, 200, "Success", 1)
 
 @pytest.fixture
 def ledger(tmp_path):
-    """Yield a ledger that knows what was delivered of customer 1."""
+    """Yield a ledger that knows what was delivered of row 1."""
     with open_ledger(tmp_path / "state.sqlite3") as ledger:
         ledger.record([outcome_of(make_prepared(1), OK, OK)])
         yield ledger
 
 
+def test_a_row_that_cannot_be_sent_has_its_outcome_at_once(ledger):
+    outcomes, prepared = make_planner(ledger).prepare([make_row(2), make_row(3, email=" ")])
+    assert [row.customer_id for row in prepared] == [2]
+    assert [(out.customer_id, out.status) for out in outcomes] == [(3, RowStatus.TOTAL_FAILURE)]
+
+
 def test_a_plan_leaves_out_what_is_unchanged_only_when_asked(ledger):
-    rows = [make_row(1), make_row(2), make_row(3, email=" ")]
-    everything = make_planner(ledger).plan(rows)
-    assert [row.customer_id for row in everything.to_send] == [1, 2]
-    assert [out.status for out in everything.outcomes] == [RowStatus.TOTAL_FAILURE]
+    rows = [make_prepared(1), make_prepared(2)]
+    assert make_planner(ledger).plan(rows).to_send == rows
     changed = make_planner(ledger, changed_only=True).plan(rows)
     assert [row.customer_id for row in changed.to_send] == [2]
-    assert {out.customer_id: out.status for out in changed.outcomes} == {
-        1: RowStatus.UNCHANGED,
-        3: RowStatus.TOTAL_FAILURE,
-    }
+    assert [(out.customer_id, out.status) for out in changed.outcomes] == [(1, RowStatus.UNCHANGED)]
 
 
-def test_a_plan_tells_what_of_the_ledger_it_replaces(ledger):
-    rows = [make_row(1, first_name="Anna"), make_row(2)]
-    assert make_planner(ledger).plan(rows).replaced == [("1", True, False)]
-    assert make_planner(ledger).plan([make_row(1)]).replaced == []
+def test_a_call_whose_outcome_is_known_stays_as_it_is(ledger):
+    row = make_prepared(1, first_name="Anna")._replace(users_update=SUPERSEDED)
+    plan = make_planner(ledger, changed_only=True).plan([row])
+    (outcome,) = plan.outcomes
+    assert (outcome.users_update, outcome.events_track) == (SUPERSEDED, UNCHANGED)
+    assert plan.change == ([], [], [], [])
+
+
+def test_a_plan_tells_what_sending_makes_untrue(ledger):
+    rows = [make_prepared(1, first_name="Anna"), make_prepared(2)]
+    change = make_planner(ledger).plan(rows).change
+    assert change == (rows[:1], [], [], [])
+    assert make_planner(ledger).plan([make_prepared(1)]).change == ([], [], [], [])
 
 
 def test_a_dry_run_plans_everything_and_replaces_nothing(ledger):
-    rows = [make_row(1, first_name="Anna"), make_row(2)]
+    rows = [make_prepared(1, first_name="Anna"), make_prepared(2)]
     plan = make_planner(ledger, changed_only=True, dry_run=True).plan(rows)
-    assert (plan.to_send, plan.replaced) == ([], [])
+    assert plan.to_send == []
+    assert not any(plan.change)
     assert [(out.users_update.status, out.events_track.status) for out in plan.outcomes] == [
         (CallStatus.PLANNED, CallStatus.UNCHANGED),
         (CallStatus.PLANNED, CallStatus.PLANNED),
     ]
-    assert ledger.delivered(["1"])["1"].profile == make_prepared(1).user_hash
+    assert ledger.known([make_prepared(1)])[0].profile.proves(make_prepared(1).user_hash)

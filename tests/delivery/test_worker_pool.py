@@ -1,223 +1,155 @@
-"""Every row gets one outcome, whatever happens to the others."""
+"""Threads that send batches: as many as are needed, and none of them can lose a batch."""
 
 import threading
-from functools import partial
+import time
 
 import pytest
 
 from delivery import worker_pool
-from delivery.outage import OUTAGE_ROWS, Outage
-from delivery.pipeline import GROUP_ROWS, in_groups
 from delivery.stopping import Stop
+from delivery.worker_pool import WAITING_BATCHES, WorkerPool
+from logger_config import last_problem, setup_logger
 from records.exit_statuses import StopReason
-from records.outcomes import NOT_SENT, CallOutcome, CallStatus, RowOutcome, RowStatus, outcome_of
-from tests.rows import deliver_rows, make_prepared, make_row
+from records.outcomes import CallOutcome, CallStatus, RowStatus, outcome_of
+from tests.rows import make_prepared
 
 OK = CallOutcome(CallStatus.DELIVERED, 200, "Success", 1)
-BAD = CallOutcome(CallStatus.REFUSED, 400, "BadParams", 1)
-DOWN = CallOutcome(CallStatus.UNAVAILABLE, 503, None, 5)
-KEY_REFUSED = CallOutcome(CallStatus.REFUSED, 401, "BadApiKey", 1)
-ROWS = [make_row(number) for number in range(1, 5)]
 
 
-@pytest.fixture
-def deliver(tmp_path):
-    return partial(deliver_rows, tmp_path)
+def send(batch):
+    return [outcome_of(row, OK, OK) for row in batch]
 
 
-def sender(second_row):
-    def process(batch):
-        return [outcome(prepared) for prepared in batch]
-
-    def outcome(prepared):
-        update = second_row if prepared.customer_id == 2 else OK
-        if isinstance(update, Exception):
-            raise update
-        return outcome_of(prepared, update, OK)
-
-    return process
+def batches(count):
+    return [[make_prepared(number)] for number in range(count)]
 
 
-def statuses(outcomes):
-    return [outcome.status for outcome in outcomes]
+def run(pool, work):
+    """Send *work* through the pool; return the outcomes and the most threads that there were."""
+    outcomes, threads = [], 0
+    with pool:
+        for batch in work:
+            pool.submit(batch)
+            while pool.full:
+                outcomes += pool.take()
+            threads = max(threads, len(pool._threads))
+        while pool.busy:
+            outcomes += pool.take()
+    return outcomes, threads
 
 
-def test_one_rows_failure_does_not_stop_the_others(deliver):
-    outcomes = statuses(deliver(ROWS, sender(BAD), Stop()))
-    assert outcomes == [
-        RowStatus.SUCCESSFUL,
-        RowStatus.TOTAL_FAILURE,
-        RowStatus.SUCCESSFUL,
-        RowStatus.SUCCESSFUL,
-    ]
+@pytest.mark.parametrize(("rows", "workers", "most"), [(3, 100, 3), (50, 4, 4)])
+def test_no_more_threads_are_started_than_there_are_batches(rows, workers, most):
+    def slow(batch):
+        time.sleep(0.01)
+        return send(batch)
+
+    pool = WorkerPool(slow, Stop(), workers=workers, head_start_s=0.001)
+    outcomes, threads = run(pool, batches(rows))
+    assert (len(outcomes), threads) == (rows, most)
 
 
-def test_a_refused_key_stops_the_run_and_the_rest_is_not_attempted(deliver):
-    stop = Stop()
-    outcomes = sorted(deliver(ROWS, sender(KEY_REFUSED), stop))
-    assert stop.reason is StopReason.KEY_REFUSED
-    assert statuses(outcomes) == [
-        RowStatus.SUCCESSFUL,
-        RowStatus.TOTAL_FAILURE,
-        RowStatus.NOT_ATTEMPTED,
-        RowStatus.NOT_ATTEMPTED,
-    ]
-    assert outcomes[3].email == "user4@example.com"
-    assert outcomes[3].users_update == NOT_SENT
+@pytest.mark.parametrize("allowed", [0, 1, 2])
+def test_a_system_that_gives_no_more_threads_makes_the_run_slower_and_nothing_else(
+    monkeypatch, allowed
+):
+    start = threading.Thread.start
+    started: list[threading.Thread] = []
+
+    def scarce(self):
+        if self.name == "delivery":
+            if len(started) >= allowed:
+                raise RuntimeError("can't start new thread")
+            started.append(self)
+        start(self)
+
+    setup_logger(quiet=True)
+    monkeypatch.setattr(threading.Thread, "start", scarce)
+    pool = WorkerPool(send, Stop(), workers=50, head_start_s=0.001)
+    outcomes, threads = run(pool, batches(100))
+    assert sorted(out.customer_id for out in outcomes) == list(range(100))
+    assert threads == allowed
+    assert last_problem().startswith("The system gives no more threads")
 
 
-def test_a_stop_lets_no_new_row_begin(deliver):
-    stop = Stop()
-
-    def process(batch):
-        stop.request(StopReason.SIGTERM)
-        stop.request(StopReason.SIGINT)
-        return sender(OK)(batch)
-
-    outcomes = sorted(deliver(ROWS, process, stop))
-    assert statuses(outcomes) == [RowStatus.SUCCESSFUL] + 3 * [RowStatus.NOT_ATTEMPTED]
-    assert stop.reason is StopReason.SIGTERM
-    assert stop.wait(60)
-
-
-def test_as_many_rows_are_in_flight_as_there_are_workers(deliver):
-    together = threading.Barrier(4, timeout=5)
-
-    def process(batch):
-        together.wait()
-        return sender(OK)(batch)
-
-    outcomes = deliver(ROWS, process, Stop(), workers=4, head_start_s=0.001)
-    assert statuses(outcomes) == 4 * [RowStatus.SUCCESSFUL]
-
-
-def test_rows_are_taken_only_as_fast_as_they_are_delivered(deliver):
-    taken = 0
-
-    def rows():
-        nonlocal taken
-        for number in range(1000):
-            taken += 1
-            yield make_row(number)
-
-    most = 3 + worker_pool.WAITING_BATCHES + GROUP_ROWS
-    for number, _ in enumerate(deliver(rows(), sender(OK), Stop(), workers=3)):
-        assert taken - number <= most
-
-
-def test_when_nobody_takes_the_outcomes_any_more_nothing_new_begins(deliver):
+def test_the_first_batch_goes_alone_until_it_is_done():
+    alone = threading.Event()
     begun = []
 
     def process(batch):
         begun.append(batch)
-        return sender(OK)(batch)
+        if len(begun) == 1:
+            time.sleep(0.05)
+            assert len(begun) == 1
+            alone.set()
+        return send(batch)
 
-    outcomes = deliver([make_row(n) for n in range(100)], process, Stop(), workers=2)
-    next(outcomes)
-    outcomes.close()
-    assert len(begun) <= 2 + worker_pool.WAITING_BATCHES
+    outcomes, _ = run(WorkerPool(process, Stop(), workers=4, head_start_s=None), batches(20))
+    assert alone.is_set()
+    assert len(outcomes) == 20
 
 
-def test_rows_come_in_batches(deliver):
-    sizes = []
+def test_a_few_batches_wait_and_no_more():
+    release = threading.Event()
 
     def process(batch):
-        sizes.append(len(batch))
-        return sender(OK)(batch)
+        release.wait(5)
+        return send(batch)
 
-    assert len(list(deliver(ROWS, process, Stop(), batch_size=3))) == 4
-    assert sizes == [3, 1]
-    assert list(in_groups([], 3)) == []
+    pool = WorkerPool(process, Stop(), workers=2, head_start_s=0.0)
+    with pool:
+        submitted = 0
+        for batch in batches(100):
+            if pool.full:
+                break
+            pool.submit(batch)
+            submitted += 1
+        assert submitted == 2 + WAITING_BATCHES
+        release.set()
+        while pool.busy:
+            pool.take()
 
 
-def test_rows_that_need_not_be_sent_have_their_outcome_without_a_thread(deliver):
-    def process(batch):
-        pytest.fail("nothing to send")
-
-    rows = [make_row(1, email=None)]
-    (outcome,) = deliver(rows, process, Stop())
-    assert outcome.status is RowStatus.TOTAL_FAILURE
-
-
-def test_what_is_in_flight_when_the_grace_is_over_is_unknown_and_the_rest_is_not_attempted(
-    deliver, monkeypatch
-):
-    monkeypatch.setattr(worker_pool, "GRACE_S", 0.05)
+def test_what_has_not_begun_when_the_grace_is_over_was_not_sent(monkeypatch):
+    monkeypatch.setattr(worker_pool, "GRACE_S", 0.01)
     stop, release = Stop(), threading.Event()
 
     def process(batch):
+        release.wait(5)
+        return send(batch)
+
+    with WorkerPool(process, stop, workers=1, head_start_s=0.0) as pool:
+        for batch in batches(5):
+            pool.submit(batch)
+        time.sleep(0.05)
         stop.request(StopReason.SIGTERM)
-        release.wait(30)
-        return sender(OK)(batch)
-
-    try:
-        rows = [make_row(number) for number in range(1, 201)]
-        outcomes = list(deliver(rows, process, stop, workers=2, head_start_s=0.01))
-    finally:
-        release.set()
-    assert len(outcomes) == len({outcome.customer_id for outcome in outcomes}) == 200
-    unknown = [o for o in outcomes if o.users_update.status is CallStatus.UNKNOWN]
-    assert 1 <= len(unknown) <= 2
-    assert all(o.status is RowStatus.NOT_ATTEMPTED for o in outcomes if o not in unknown)
-
-
-def test_iterable_being_down_stops_the_run(deliver):
-    stop = Stop()
-    rows = [make_row(number) for number in range(3 * OUTAGE_ROWS)]
-
-    def process(batch):
-        return [outcome_of(prepared, DOWN, NOT_SENT) for prepared in batch]
-
-    outcomes = statuses(deliver(rows, process, stop))
-    assert stop.reason is StopReason.OUTAGE
-    assert f"last {OUTAGE_ROWS} rows" in stop.detail
-    failed = outcomes.count(RowStatus.TOTAL_FAILURE)
-    assert OUTAGE_ROWS <= failed <= OUTAGE_ROWS + worker_pool.WAITING_BATCHES + 1
-    assert outcomes.count(RowStatus.NOT_ATTEMPTED) == len(rows) - failed
-
-
-@pytest.mark.parametrize(("down", "reason"), [(400, None), (600, StopReason.OUTAGE)])
-def test_two_batches_without_an_answer_are_no_outage_and_three_are(deliver, down, reason):
-    rows, stop = [make_row(number) for number in range(800)], Stop()
-
-    def process(batch):
-        update = DOWN if batch[0].customer_id < down else OK
-        return [outcome_of(prepared, update, OK) for prepared in batch]
-
-    assert len(list(deliver(rows, process, stop, batch_size=200))) == 800
-    assert stop.reason is reason
-
-
-def test_an_outage_is_seen_although_the_answer_after_it_arrives_together_with_it():
-    stop = Stop()
-    down = [outcome_of(make_prepared(number), DOWN, NOT_SENT) for number in range(OUTAGE_ROWS)]
-    Outage(stop, 1).watch([*down, outcome_of(make_prepared(), OK, OK)])
-    assert stop.reason is StopReason.OUTAGE
-
-
-def test_an_answer_now_and_then_is_no_outage(deliver):
-    stop = Stop()
-
-    def process(batch):
-        (prepared,) = batch
-        answered = prepared.customer_id % (OUTAGE_ROWS - 1) == 0
-        return [outcome_of(prepared, BAD if answered else DOWN, NOT_SENT)]
-
-    rows = [make_row(number) for number in range(3 * OUTAGE_ROWS)]
-    assert len(list(deliver(rows, process, stop))) == len(rows)
-    assert stop.reason is None
-
-
-def test_a_bug_is_raised_only_after_every_row_has_its_outcome(deliver):
-    outcomes: list[RowOutcome] = []
-    delivered = deliver(ROWS, sender(ZeroDivisionError()), Stop())
-    with pytest.raises(ZeroDivisionError):
-        outcomes.extend(delivered)
-    outcomes.sort()
-    assert statuses(outcomes) == [
-        RowStatus.SUCCESSFUL,
+        outcomes = []
+        while pool.busy:
+            outcomes += pool.take()
+    release.set()
+    assert [out.status for out in outcomes] == [
         RowStatus.TOTAL_FAILURE,
-        RowStatus.NOT_ATTEMPTED,
-        RowStatus.NOT_ATTEMPTED,
+        *[RowStatus.NOT_ATTEMPTED] * 4,
     ]
-    assert outcomes[1].users_update.status is CallStatus.UNKNOWN
+    assert outcomes[0].users_update.status is CallStatus.UNKNOWN
+
+
+def test_an_event_that_hangs_leaves_the_profile_known_that_was_known_before(monkeypatch):
+    monkeypatch.setattr(worker_pool, "GRACE_S", 0.01)
+    stop, release = Stop(), threading.Event()
+    row = make_prepared()._replace(users_update=OK)
+
+    def process(batch):
+        release.wait(5)
+        return send(batch)
+
+    with WorkerPool(process, stop, workers=1, head_start_s=0.0) as pool:
+        pool.submit([row])
+        time.sleep(0.05)
+        stop.request(StopReason.SIGTERM)
+        outcomes = []
+        while pool.busy:
+            outcomes += pool.take()
+    release.set()
+    assert outcomes[0].users_update == OK
+    assert outcomes[0].events_track.status is CallStatus.UNKNOWN

@@ -32,6 +32,7 @@ def test_backoff_doubles_with_full_jitter_up_to_32_seconds():
         ("86400", 60.0),
         ("nan", 60.0),
         ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+        ("2200000000 JAN 0:0 0", None),
         pytest.param(http_date(days=1), 60.0, id="tomorrow"),
     ],
 )
@@ -48,7 +49,9 @@ def test_the_age_of_a_date_is_negative_in_the_future(ahead_s):
     assert seconds_since(http_date(seconds=ahead_s)) == pytest.approx(-ahead_s, abs=2)
 
 
-@pytest.mark.parametrize("header", [None, "", "noon", "Wed, 21 Oct 2015 07:28:00"])
+@pytest.mark.parametrize(
+    "header", [None, "", "noon", "Wed, 21 Oct 2015 07:28:00", "2200000000 JAN 0:0 0"]
+)
 def test_a_date_that_cannot_be_read_has_no_age(header):
     assert seconds_since(header) is None
 

@@ -199,10 +199,32 @@ def test_created_at_is_the_instant_in_the_sessions_zone_in_whole_seconds(when, h
 
 
 def test_an_event_keeps_its_id_and_no_two_events_share_one():
-    assert PAYLOADS.event_id(make_row(1)) == Payloads("iterable_challenge").event_id(make_row(1))
-    ids = {Payloads(name).event_id(make_row(n)) for name in ("a", "b") for n in range(50)}
+    first, again = (Payloads(name).prepare(make_row(1)) for name in ("a", "a"))
+    assert first.event_id == again.event_id
+    ids = {Payloads(name).prepare(make_row(n)).event_id for name in ("a", "b") for n in range(50)}
     assert len(ids) == 100
     assert all(uuid.UUID(each).version == 5 for each in ids)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"customer_id": 2}, {"customer_id": None}, {"event_time": datetime(2026, 2, 1)}],  # noqa: DTZ001
+)
+def test_a_table_that_starts_its_ids_again_overwrites_no_event(changes):
+    before, after = make_row(page_view_id=7), make_row(page_view_id=7, **changes)
+    assert PAYLOADS.prepare(before).event_id != PAYLOADS.prepare(after).event_id
+
+
+def test_what_a_customer_changes_leaves_the_event_the_same():
+    changed = make_row(email="new@example.com", first_name="Anna", browser="Safari")
+    assert PAYLOADS.prepare(make_row()).event_id == PAYLOADS.prepare(changed).event_id
+
+
+@pytest.mark.parametrize(
+    ("email", "key"), [(" Anna@Example.COM ", "anna@example.com"), (None, None), ("a b", None)]
+)
+def test_the_key_of_a_user_is_the_address_in_lower_case(email, key):
+    assert PAYLOADS.key(make_row(email=email)) == key
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])

@@ -6,7 +6,7 @@ from bisect import bisect_left
 
 import pytest
 
-from iterable_api import rate_limiter
+from iterable_api import hold, rate_limiter
 from iterable_api.rate_limiter import JITTER_S, RECOVERY, WINDOW_S, RateLimiter
 
 
@@ -28,6 +28,7 @@ class Clock:
 def clock(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(rate_limiter, "time", clock)
+    monkeypatch.setattr(hold, "time", clock)
     return clock
 
 
@@ -78,7 +79,7 @@ def answered(limiter, clock, per_second, seconds):
             limiter.accepted()
             yield True
         else:
-            limiter.throttled(permit, None)
+            limiter.throttled(permit)
             yield False
 
 
@@ -104,24 +105,72 @@ def test_one_answer_429_does_not_count_for_all_that_were_under_way(clock):
     list(answered(limiter, clock, 1000, 2))
     under_way = [limiter.acquire() for _ in range(20)]
     for permit in under_way:
-        limiter.throttled(permit, None)
+        limiter.throttled(permit)
     rate = sum(answered(limiter, clock, 1000, 1))
     assert rate > 40
 
 
-def test_retry_after_holds_everybody_back(clock):
+def test_a_pause_that_was_asked_for_holds_everybody_back(clock):
     limiter = limiter_of(100, clock)
-    limiter.throttled(limiter.acquire(), 7.0)
-    throttled_at_s = clock.now_s
-    assert limiter.acquire().departed_s >= throttled_at_s + 7
-
-
-def test_a_stop_ends_the_pause(clock):
-    limiter = RateLimiter(100, wait=lambda seconds: True)
-    limiter.throttled(limiter.acquire(), 60.0)
-    before = clock.now_s
     limiter.acquire()
-    assert clock.now_s - before < 1
+    limiter.pause(7.0)
+    began_s = clock.now_s
+    moments = [limiter.acquire().departed_s for _ in range(3)]
+    assert moments[0] >= began_s + 7
+    assert moments[-1] - moments[0] < 0.1
+
+
+@pytest.mark.parametrize("why", ["paused", "silent"])
+def test_a_stop_ends_the_waiting_without_a_permit(clock, why):
+    limiter = RateLimiter(100, wait=lambda seconds: True)
+    permit = limiter.acquire()
+    assert permit is not None
+    if why == "paused":
+        limiter.pause(60.0)
+    else:
+        limiter.unanswered(permit, "answered 503")
+    before_s = clock.now_s
+    assert limiter.acquire() is None
+    assert clock.now_s - before_s < 1
+
+
+def test_a_stop_takes_no_permit_away_while_all_is_well(clock):
+    limiter = RateLimiter(100, wait=lambda seconds: True)
+    assert limiter.acquire() is not None
+
+
+def test_a_silent_endpoint_is_tried_by_one_request_at_a_time(clock):
+    limiter = limiter_of(100, clock)
+    permits = [limiter.acquire() for _ in range(5)]
+    for permit in permits:
+        limiter.unanswered(permit, "answered 503")
+    probes = []
+    for _ in range(4):
+        probes.append(limiter.acquire())
+        limiter.unanswered(probes[-1], "answered 503")
+        limiter.release(probes[-1])
+    departed = [probe.departed_s for probe in probes]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(departed)]
+    assert gaps == pytest.approx([1, 2, 4])
+    assert [probe.probe for probe in probes] == [1, 2, 3, 4]
+    assert limiter.silence.cause == "answered 503"
+
+
+@pytest.mark.parametrize("alive", ["accepted", "throttled"])
+def test_any_definite_answer_lets_all_go_again(clock, alive):
+    limiter = limiter_of(100, clock)
+    limiter.unanswered(limiter.acquire(), "answered 503")
+    probe = limiter.acquire()
+    clock.now_s += 0.01
+    if alive == "accepted":
+        limiter.accepted()
+    else:
+        limiter.throttled(probe)
+    limiter.release(probe)
+    began_s = clock.now_s
+    assert all(limiter.acquire().probe == 0 for _ in range(10))
+    assert clock.now_s - began_s < 0.5
+    assert limiter.silence.seconds == 0
 
 
 def test_threads_share_one_limit():
@@ -129,7 +178,9 @@ def test_threads_share_one_limit():
 
     def send():
         for _ in range(5):
-            moments.append(limiter.acquire().departed_s)
+            permit = limiter.acquire()
+            assert permit is not None
+            moments.append(permit.departed_s)
 
     threads = [threading.Thread(target=send) for _ in range(20)]
     for thread in threads:

@@ -1,19 +1,32 @@
 """Requests on real sockets: what goes over the wire, and what is known of one that fails."""
 
 import contextlib
+import gzip
+import itertools
 import json
 import socket
 import ssl
 import threading
 import time
+import tracemalloc
+import zlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import trustme
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import iterable_api.transport
+from iterable_api.endpoints import GET_USER_FIELDS, TRACK_EVENTS, UPDATE_USERS
 from iterable_api.rate_limiter import Permit
-from iterable_api.transport import Transport, TransportError
+from iterable_api.transport import (
+    MAX_BYTES,
+    MAX_BYTES_OF_MANY,
+    MAX_INTERIM,
+    Transport,
+    TransportError,
+)
 from sandbox.faults import Fault
 
 PATH, BODY = "users/update", b'{"email":"ann@example.com","dataFields":{}}'
@@ -39,11 +52,17 @@ def post(transport, permit=None):
     return transport.post(PATH, BODY, permit or Permit(0.0))
 
 
-def failure_of(url, timeout_s=5.0):
-    """Return the problem of a request that fails, and whether it left the machine."""
+def error_of(url, timeout_s=5.0):
+    """Return the error of a request that fails."""
     with transport_to(url, timeout_s) as transport, pytest.raises(TransportError) as caught:
         post(transport)
-    return caught.value.problem, caught.value.left_machine
+    return caught.value
+
+
+def failure_of(url, timeout_s=5.0):
+    """Return the problem of a request that fails, and whether it left the machine."""
+    error = error_of(url, timeout_s)
+    return error.problem, error.left_machine
 
 
 @contextlib.contextmanager
@@ -101,7 +120,8 @@ def test_the_base_url_may_end_in_a_slash(iterable):
 
 
 def test_a_large_body_arrives_whole(transport, iterable):
-    body = json.dumps({"email": "a@example.com", "dataFields": {"page": "x" * 3_000_000}}).encode()
+    fields = {f"field{number}": "x" * 30_000 for number in range(100)}
+    body = json.dumps({"email": "a@example.com", "dataFields": fields}).encode()
     assert transport.post(PATH, body, Permit(0.0)).status_code == 200
     assert iterable.requests[0].body == body
 
@@ -241,7 +261,281 @@ def test_a_certificate_of_another_host_is_refused(secure, authority, monkeypatch
     assert secure.seen == []
 
 
+def test_the_certificates_are_read_once_for_all_connections(
+    secure, authority, monkeypatch, tmp_path
+):
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    monkeypatch.setattr("requests.adapters.DEFAULT_CA_BUNDLE_PATH", str(tmp_path / "ca.pem"))
+    read, load = [], ssl.SSLContext.load_verify_locations
+
+    def loading(context, *paths):
+        read.append(paths)
+        load(context, *paths)
+
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", loading)
+    with transport_to(secure.url) as transport:
+        at_once = threading.Barrier(8)
+        threads = [
+            threading.Thread(target=lambda: (at_once.wait(), post(transport))) for _ in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(secure.seen) == 8
+    assert len({address for address, *_ in secure.seen}) > 1
+    assert len(read) == 1
+
+
+# --- What comes back
+
+
+def answering(*answers):
+    """Return what serves a connection: the next of *answers* to each request, then the end."""
+    remaining = iter(answers)
+
+    def serve(connection):
+        for answer in remaining:
+            read_request(connection)
+            connection.sendall(answer)
+
+    return serve
+
+
+def answer_of(head, body, **headers):
+    lines = [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return "\r\n".join([head, *lines, "", ""]).encode() + body
+
+
+def ok(body, **headers):
+    return answer_of("HTTP/1.1 200 OK", body, Content_Length=len(body), **headers)
+
+
+EARLY = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "interim",
+    [
+        EARLY,
+        b"HTTP/1.1 102 Processing\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\n" + EARLY,
+        EARLY * MAX_INTERIM,
+    ],
+    ids=["103", "102", "100 and 103", "many"],
+)
+def test_each_request_on_a_kept_connection_gets_its_own_answer_after_interim_ones(interim):
+    answers = [interim + ok(b'{"n":%d}' % n) for n in range(3)]
+    with (
+        server(answering(*answers)) as port,
+        transport_to(f"http://127.0.0.1:{port}") as transport,
+    ):
+        assert [post(transport).content for _ in range(3)] == [b'{"n":%d}' % n for n in range(3)]
+
+
+@pytest.mark.parametrize(
+    "interim",
+    [
+        EARLY * (MAX_INTERIM + 1),
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+    ],
+    ids=["too many", "101"],
+)
+def test_interim_answers_without_end_are_no_answer(interim):
+    with server(answering(interim + ok(b"{}"))) as port:
+        error = error_of(f"http://127.0.0.1:{port}")
+    assert (error.problem, error.left_machine) == ("ConnectionError", True)
+    assert error.cause.words == "the answer is not HTTP"
+
+
+def chunked(body, size=65536):
+    parts = (body[start : start + size] for start in range(0, len(body), size))
+    data = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts)
+    return answer_of("HTTP/1.1 500 Oops", data + b"0\r\n\r\n", Transfer_Encoding="chunked")
+
+
+LONG = b"x" * (MAX_BYTES + 1)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        answer_of("HTTP/1.1 500 Oops", LONG, Content_Length=len(LONG)),
+        answer_of("HTTP/1.1 500 Oops", LONG, Connection="close"),
+        chunked(LONG),
+        chunked(LONG * 50),
+    ],
+    ids=["length", "until the end", "chunked", "chunked and long"],
+)
+def test_of_a_longer_answer_only_the_status_counts_and_its_connection_is_closed(answer):
+    connections = []
+
+    def serve(connection):
+        connections.append(connection)
+        read_request(connection)
+        connection.sendall(answer if len(connections) == 1 else ANSWER)
+        connection.recv(1)
+
+    with server(serve) as port, transport_to(f"http://127.0.0.1:{port}") as transport:
+        response = post(transport)
+        assert (response.status_code, response.content) == (500, b"")
+        assert post(transport).content == b"{}"
+    assert len(connections) == 2
+
+
+def test_an_answer_as_long_as_the_limit_is_read_and_its_connection_kept():
+    body = b"x" * MAX_BYTES
+    with (
+        server(answering(ok(body), chunked(body), ANSWER)) as port,
+        transport_to(f"http://127.0.0.1:{port}") as transport,
+    ):
+        assert [len(post(transport).content) for _ in range(3)] == [MAX_BYTES, MAX_BYTES, 2]
+
+
+@pytest.mark.parametrize("path", [UPDATE_USERS, TRACK_EVENTS, GET_USER_FIELDS])
+@pytest.mark.parametrize(
+    ("status", "size", "read"),
+    [
+        (200, MAX_BYTES_OF_MANY, MAX_BYTES_OF_MANY),
+        (200, MAX_BYTES_OF_MANY + 1, 0),
+        (400, MAX_BYTES_OF_MANY, MAX_BYTES_OF_MANY),
+        (503, MAX_BYTES + 1, 0),
+        (403, MAX_BYTES + 1, 0),
+    ],
+)
+def test_answers_about_many_rows_or_fields_may_be_longer(path, status, size, read):
+    answer = answer_of(f"HTTP/1.1 {status} x", b"x" * size, Content_Length=size)
+    with (
+        server(answering(answer)) as port,
+        transport_to(f"http://127.0.0.1:{port}") as transport,
+    ):
+        assert len(transport.post(path, BODY, Permit(0.0)).content) == read
+
+
+def test_huge_answers_to_many_threads_take_little_memory():
+    huge = memoryview(chunked(b"x" * 30_000_000))
+
+    def serve(connection):
+        with connection, contextlib.suppress(OSError):
+            read_request(connection)
+            connection.sendall(huge)
+
+    def serve_beside(connection):
+        thread = threading.Thread(target=serve, args=(connection.dup(),))
+        thread.start()
+
+    with server(serve_beside) as port, transport_to(f"http://127.0.0.1:{port}") as transport:
+        threads = [threading.Thread(target=post, args=(transport,)) for _ in range(20)]
+        tracemalloc.start()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert peak < 20_000_000
+
+
+DEFLATED = zlib.compress(b"{}")
+
+
+@pytest.mark.parametrize(
+    ("coding", "body", "content"),
+    [
+        ("gzip", gzip.compress(b"{}"), b"{}"),
+        ("GZIP", gzip.compress(b"{}"), b"{}"),
+        ("x-gzip", gzip.compress(b"{}"), b"{}"),
+        ("deflate", DEFLATED, b"{}"),
+        ("deflate", DEFLATED[2:-4], b"{}"),
+        ("identity", b"{}", b"{}"),
+        ("gzip", gzip.compress(b"x" * MAX_BYTES), b"x" * MAX_BYTES),
+        ("gzip", gzip.compress(b"x" * (MAX_BYTES + 1)), b""),
+        ("gzip", gzip.compress(b"x" * 50_000_000), b""),
+        ("gzip", b"{}", b""),
+        ("gzip", b"", b""),
+        ("br", b"\x0b\x00\x80{}\x03", b""),
+    ],
+    ids=itertools.count(),
+)
+def test_a_compressed_answer_is_decoded_within_the_same_limit(coding, body, content):
+    with (
+        server(answering(ok(body, Content_Encoding=coding), ANSWER)) as port,
+        transport_to(f"http://127.0.0.1:{port}") as transport,
+    ):
+        tracemalloc.start()
+        response = post(transport)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert response.content == content
+        assert peak < 2_000_000
+        assert post(transport).content == b"{}"
+
+
+PIECES = st.sampled_from(
+    [
+        *(b"HTTP/1.1 200 OK", b"HTTP/1.1 500 x", b"HTTP/1.0 200 OK", b"HTTP/1.1 103 x", b"\r\n"),
+        *(b"HTTP/1.1 204 x", b"HTTP/9.9 999 x", b"Content-Length: 2", b"Content-Length: -1"),
+        *(b"Content-Length: 1, 2", b"Content-Length: 99999999999999999999", b"{}", b"-5", b"0"),
+        *(b"Transfer-Encoding: chunked", b"Content-Encoding: gzip", b"Connection: close"),
+        *(b"Content-Encoding: gzip, gzip, gzip, gzip, gzip, gzip", b"2", b"ffffffffffffffffff"),
+        *(b"Retry-After: 2200000000 JAN 0:0 0", b": x", b"x" * 70_000, b"\xff\x00"),
+    ]
+)
+BYTES = st.binary(max_size=99) | st.lists(PIECES, max_size=9).map(b"\r\n".join)
+
+
+def test_whatever_comes_is_an_answer_or_a_transport_error():
+    sent: list[bytes] = []
+
+    def serve(connection):
+        read_request(connection)
+        connection.sendall(sent[-1])
+
+    with server(serve) as port, transport_to(f"http://127.0.0.1:{port}") as transport:
+
+        @settings(deadline=None, max_examples=300)
+        @given(BYTES)
+        def ask(content):
+            sent.append(content)
+            with contextlib.suppress(TransportError):
+                assert 200 <= post(transport).status_code <= 999
+
+        ask()
+
+
 # --- What is known of a request that fails
+
+
+@pytest.mark.parametrize(
+    ("serve", "words"),
+    [
+        (read_request, "the connection was closed without an answer"),
+        (answering(ANSWER[:-1]), "the answer broke off"),
+        (answering(b"220 mail.example.com ESMTP\r\n"), "the answer is not HTTP"),
+    ],
+    ids=["closed", "half", "mail"],
+)
+def test_a_connection_that_fails_has_its_cause_in_words(serve, words):
+    with server(serve) as port:
+        assert error_of(f"http://127.0.0.1:{port}").cause.words == words
+
+
+def test_a_connection_that_is_reset_or_gives_no_answer_says_so(iterable):
+    iterable.set_faults(Fault("reset_before"))
+    assert error_of(iterable.url).cause.words == "the connection was reset"
+    iterable.set_faults(Fault("hang"))
+    assert error_of(iterable.url, timeout_s=0.3).cause.words == "no answer within 0.3 s"
+
+
+def test_a_host_that_is_not_there_says_why(secure):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        assert error_of(url).cause.words == "the connection was refused"
+    assert error_of("http://no.such.host.invalid").cause.words.startswith("DNS ")
+    assert error_of(secure.url).cause.words.startswith("TLS failed: ")
+    plain = secure.url.replace("https", "http")
+    assert error_of(plain).cause.words
 
 
 def test_a_refused_connection_lets_nothing_leave():
@@ -269,9 +563,10 @@ def test_a_connection_that_is_not_accepted_lets_nothing_leave():
 def test_a_tls_handshake_that_stalls_lets_nothing_leave():
     over = threading.Event()
     with server(lambda connection: over.wait(5)) as port:
-        problem, left_machine = failure_of(f"https://127.0.0.1:{port}", timeout_s=0.2)
+        error = error_of(f"https://127.0.0.1:{port}", timeout_s=0.2)
         over.set()
-    assert (problem, left_machine) == ("ReadTimeout", False)
+    assert (error.problem, error.left_machine) == ("ReadTimeout", False)
+    assert error.cause.words == "no connection within 0.2 s"
 
 
 def test_a_tls_handshake_that_breaks_lets_nothing_leave():
@@ -333,7 +628,9 @@ def test_an_answer_that_trickles_in_is_ended_by_the_watchdog(monkeypatch):
 
     began_s = time.monotonic()
     with server(serve) as port:
-        assert failure_of(f"http://127.0.0.1:{port}", timeout_s=0.2) == ("ProtocolError", True)
+        error = error_of(f"http://127.0.0.1:{port}", timeout_s=0.2)
+    assert (error.problem, error.left_machine) == ("ProtocolError", True)
+    assert error.cause.words == "no whole answer within 0.4 s"
     assert 0.4 <= time.monotonic() - began_s < 3
 
 

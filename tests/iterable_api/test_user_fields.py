@@ -1,13 +1,16 @@
 """The profile fields of a project: how they are asked for, and what is said when none come."""
 
+import json
 import socket
 import time
 
 import pytest
 
 from iterable_api import transport, user_fields
-from iterable_api.user_fields import fetch_user_fields
+from iterable_api.user_fields import UNKNOWN_TYPE, fetch_user_fields
 from iterable_client import IterableClient
+from records.outcomes import CallStatus
+from records.outcomes import Fault as At
 from sandbox.faults import Fault
 
 
@@ -26,41 +29,43 @@ def test_the_types_of_the_fields_come_by_name(iterable):
     answer = fetch(iterable)
     assert answer.types["first_name"] == "string"
     assert answer.types["candidate"] == "boolean"
-    assert (answer.http_status, answer.problem) == (200, "")
     request = iterable.requests[-1]
     assert (request.method, request.path, request.body) == ("GET", "/api/users/getFields", b"")
 
 
 def test_the_key_goes_along(iterable):
     iterable.change(api_key="another-key")
-    answer = fetch(iterable)
-    assert (answer.types, answer.http_status) == (None, 401)
+    fields = fetch(iterable)
+    assert (fields.types, fields.answer.outcome.key_refused) == (None, True)
 
 
 @pytest.mark.parametrize(
-    ("fault", "http_status", "problem", "requests"),
+    ("fault", "http_status", "at", "words", "requests"),
     [
-        (Fault("unauthorized"), 401, "", 1),
-        (Fault("redirect"), 302, "", 1),
-        (Fault("answer", status=404), 404, "", 1),
-        (Fault("garbage"), 200, "", 1),
-        (Fault("answer", body='{"fields": []}'), 200, "", 1),
-        (Fault("answer", status=400, body='{"fields": {}}'), 400, "", 1),
-        (Fault("hang"), None, "ReadTimeout", 1),
-        (Fault("truncated"), None, "ProtocolError", 1),
-        (Fault("rate_limited"), 429, "", 2),
-        (Fault("server_error"), 500, "", 2),
-        (Fault("gateway", status=503), 503, "", 2),
-        (Fault("reset_before"), None, "ConnectionError", 2),
+        (Fault("unauthorized"), 401, At.KEY, "answered 401", 1),
+        (Fault("redirect"), 302, At.NETWORK, "answered 302", 1),
+        (Fault("answer", status=404), 404, At.NETWORK, "answered 404, but not by Iterable", 1),
+        (Fault("garbage"), 200, At.NETWORK, "answered 200, but not by Iterable", 1),
+        (Fault("answer", body='{"fields": []}'), 200, At.NETWORK, "answered 200", 1),
+        (Fault("answer", status=400, body='{"fields": {}}'), 400, At.NETWORK, "answered 400", 1),
+        (Fault("hang"), None, At.NETWORK, "no answer within 0.3 s", 1),
+        (Fault("truncated"), None, At.NETWORK, "the answer broke off", 1),
+        (Fault("rate_limited"), 429, At.PROJECT, "answered 429", 2),
+        (Fault("server_error"), 500, At.ITERABLE, "answered 500", 2),
+        (Fault("gateway", status=503), 503, At.ITERABLE, "answered 503", 2),
+        (Fault("answer", status=408), 408, At.ITERABLE, "answered 408", 2),
+        (Fault("reset_before"), None, At.NETWORK, "the connection was reset", 2),
     ],
     ids=lambda value: getattr(value, "kind", None),
 )
 def test_what_came_instead_is_told_and_asked_again_if_it_may_pass(
-    iterable, fault, http_status, problem, requests
+    iterable, fault, http_status, at, words, requests
 ):
     iterable.set_faults(fault)
-    answer = fetch(iterable, timeout_s=0.3)
-    assert (answer.types, answer.http_status, answer.problem) == (None, http_status, problem)
+    fields = fetch(iterable, timeout_s=0.3)
+    outcome = fields.answer.outcome
+    assert (fields.types, outcome.http_status, outcome.fault) == (None, http_status, at)
+    assert fields.answer.cause.words.startswith(words)
     assert len(iterable.requests) == requests
 
 
@@ -74,17 +79,39 @@ def test_a_server_that_is_not_there_is_told():
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
-        assert fetch_user_fields("key", url, 5.0).problem == "NewConnectionError"
+        answer = fetch_user_fields("key", url, 5.0).answer
+    assert answer.outcome.status is CallStatus.UNAVAILABLE
+    assert answer.cause.words == "the connection was refused"
 
 
 def test_a_name_that_does_not_resolve_is_told():
-    answer = fetch_user_fields("key", "http://no.such.host.invalid", 5.0)
-    assert answer.problem == "NameResolutionError"
+    answer = fetch_user_fields("key", "http://no.such.host.invalid", 5.0).answer
+    assert answer.cause.words.startswith("DNS ")
 
 
 def test_a_certificate_nobody_signed_is_told_before_the_key_is_sent(tls_server):
-    assert fetch_user_fields("key", tls_server.url, 5.0).problem == "SSLError"
+    answer = fetch_user_fields("key", tls_server.url, 5.0).answer
+    assert answer.cause.words.startswith("TLS failed: ")
     assert tls_server.received == []
+
+
+def test_a_project_may_have_very_many_fields(iterable):
+    fields = {f"field{number}": "string" for number in range(50_000)}
+    iterable.set_faults(Fault("answer", body=json.dumps({"fields": fields})))
+    assert fetch(iterable).types == fields
+
+
+def test_an_answer_without_end_has_no_fields(iterable):
+    iterable.set_faults(Fault("answer", body='{"fields":{}}' + " " * 9_000_000))
+    fields = fetch(iterable)
+    assert (fields.types, fields.answer.outcome.fault) == (None, At.NETWORK)
+
+
+def test_a_field_whose_type_is_not_told_in_a_word_is_there_all_the_same(iterable):
+    odd = {"a": None, "b": ["string"], "c": {"type": "string"}, "d": "", "e": "t" * 99, "f": "long"}
+    iterable.set_faults(Fault("answer", body=json.dumps({"fields": odd})))
+    unknown = dict.fromkeys("abcd", UNKNOWN_TYPE)
+    assert fetch(iterable).types == {**unknown, "e": "t" * 20, "f": "long"}
 
 
 def test_an_answer_that_trickles_in_is_given_up(iterable, monkeypatch):
@@ -93,6 +120,12 @@ def test_an_answer_that_trickles_in_is_given_up(iterable, monkeypatch):
     began_s = time.monotonic()
     assert fetch(iterable, timeout_s=0.4).types is None
     assert time.monotonic() - began_s < 5
+
+
+@pytest.mark.parametrize("body", ["[" * 99_999, '{"fields":' * 999, "null", "[]", '"fields"', "7"])
+def test_an_odd_answer_has_no_fields(iterable, body):
+    iterable.set_faults(Fault("answer", body=body))
+    assert fetch(iterable).types is None
 
 
 @pytest.mark.parametrize("skew_s", [3600, -3600])

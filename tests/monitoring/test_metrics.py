@@ -21,6 +21,7 @@ OUTCOMES = Counter(
         RowStatus.SUCCESSFUL: 3,
         RowStatus.PARTIAL_FAILURE: 1,
         RowStatus.TOTAL_FAILURE: 2,
+        RowStatus.FORGOTTEN: 4,
         RowStatus.NOT_ATTEMPTED: 1,
     }
 )
@@ -81,6 +82,7 @@ def test_every_number_of_a_run_is_there(path):
         ("last_run_rows", "partial_failure"): 1,
         ("last_run_rows", "total_failure"): 2,
         ("last_run_rows", "unchanged"): 0,
+        ("last_run_rows", "forgotten"): 4,
         ("last_run_rows", "not_attempted"): 1,
         ("last_run_requests", "users/update", "200"): 4,
         ("last_run_requests", "users/update", "400"): 2,
@@ -92,6 +94,11 @@ def test_every_number_of_a_run_is_there(path):
         ("last_run_request_latency_seconds", "users/update", "p99"): 0.4,
         ("last_run_request_latency_seconds", "users/update", "max"): 0.5,
     }
+
+
+def test_a_run_with_forgotten_people_is_a_success(path):
+    write_metrics(path, make_run(outcomes=Counter({RowStatus.FORGOTTEN: 2})))
+    assert read(path)["last_success_timestamp_seconds",] == FINISHED_S
 
 
 def test_the_time_of_the_last_success_outlives_failing_runs(path):

@@ -11,15 +11,42 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitoring.report import ReportError, write_report
+from monitoring.report import OUTCOMES, ReportError, what_to_do, write_report
+from monitoring.report_history import ErrorGroup
 from records import results_reader
 from records.exit_statuses import ExitStatus, RunError
-from records.outcomes import NOT_SENT, CallOutcome, CallStatus, RowOutcome
+from records.outcomes import (
+    ARRIVED,
+    COUNTERS,
+    NOT_SENT,
+    CallOutcome,
+    CallStatus,
+    Fault,
+    RowOutcome,
+)
 from tests.monitoring.browser import browser, find_browser
 from tests.monitoring.report_page import report_text, write_report_at
-from tests.results import ENDPOINTS, LAST, OK, delivered, refused, save, save_daily
+from tests.results import (
+    BAD,
+    ENDPOINTS,
+    LAST,
+    MISTYPED,
+    OK,
+    delivered,
+    forgotten,
+    refused,
+    save,
+    save_daily,
+)
 
+# Of calls with such a status no row has failed.
+ALL_IS_WELL = {*ARRIVED, CallStatus.FORGOTTEN, CallStatus.PLANNED}
 HOSTILE = '<script>hacked=1</script><img src=x onerror="hacked=2">@example.com'
+
+
+def test_every_outcome_is_shown():
+    assert {status for status, *_ in OUTCOMES} == set(COUNTERS)
+    assert len({css_class for *_, css_class in OUTCOMES}) == len(OUTCOMES)
 
 
 def test_latencies_are_shown_per_endpoint(tmp_path):
@@ -31,16 +58,93 @@ def test_latencies_are_shown_per_endpoint(tmp_path):
 
 
 def test_nothing_from_the_data_becomes_markup(tmp_path):
-    row = RowOutcome(
-        HOSTILE, HOSTILE, CallOutcome(CallStatus.REFUSED, 400, HOSTILE, 1, HOSTILE), OK
-    )
+    call = CallOutcome(CallStatus.REFUSED, 400, HOSTILE, 1, HOSTILE, fields=((HOSTILE, HOSTILE),))
+    row = RowOutcome(HOSTILE, HOSTILE, call, OK)
     endpoints = {HOSTILE: {"requests": 1, "answers": {HOSTILE: 1}, "latency_seconds": {"p50": 0.1}}}
     fields = dict.fromkeys(("error", "mode", "version"), HOSTILE)
-    save(tmp_path, rows=[row], status=4, summary={"endpoints": endpoints}, **fields)
+    summary = {"endpoints": endpoints, "filtered_fields": {HOSTILE: [HOSTILE]}}
+    save(tmp_path, rows=[row], status=4, summary=summary, **fields)
     page = write_report_at(tmp_path).read_text()
     assert "<script" not in page
     assert "<img" not in page
     assert page.count(html.escape(HOSTILE).replace("&quot;", "&#34;")) > 10
+
+
+def test_forgotten_rows_have_a_colour_and_a_column_and_are_not_undelivered(tmp_path):
+    save(tmp_path, LAST - timedelta(days=1), [*delivered(8), *refused(1)], 1)
+    save(tmp_path, rows=[*delivered(8), *forgotten(2)])
+    page = write_report_at(tmp_path).read_text()
+    assert '<path class="bars forgotten"' in page
+    assert "8 successful, 2 forgotten on request" in page
+    assert ".forgotten { fill:" in page
+    undelivered = page.partition("Rows not delivered, rows")[2].partition("</figure>")[0]
+    assert "1 total failures" in undelivered
+    assert "forgotten" not in undelivered
+    text = report_text(tmp_path)
+    assert "Rows Successful Forgotten on request Total failures Duration" in text
+
+
+@pytest.mark.parametrize("status", [each for each in CallStatus if each not in ALL_IS_WELL])
+@pytest.mark.parametrize("fault", ["", *Fault])
+@pytest.mark.parametrize("http_status", [None, 400, 429, 503])
+def test_the_row_is_to_be_mended_only_where_the_reason_lies_in_it(status, fault, http_status):
+    advice = what_to_do(ErrorGroup("label", "users/update", status, http_status, fault, ()))
+    assert advice
+    of_a_row = status is CallStatus.REFUSED and fault is Fault.ROW and http_status != 429
+    assert ("mend the row" in advice) == of_a_row
+
+
+@pytest.mark.parametrize(
+    ("call", "advice"),
+    [
+        (
+            CallOutcome(CallStatus.UNAVAILABLE, 401, "JwtError", 1, "a JWT key", Fault.KEY),
+            "JwtError users/update, HTTP 401, unavailable: mend what the message names, then run "
+            "again a JWT key 1 1",
+        ),
+        (
+            CallOutcome(CallStatus.UNAVAILABLE, 403, None, 1, "not permitted", Fault.PROJECT),
+            "HTTP 403 users/update, unavailable: mend what the message names, then run again "
+            "not permitted 1 1",
+        ),
+        (
+            CallOutcome(CallStatus.UNAVAILABLE, 403, None, 1, "<html>", Fault.NETWORK),
+            "unavailable: see what answers in Iterable's place, then run again <html> 1 1",
+        ),
+        (
+            CallOutcome(CallStatus.UNAVAILABLE, None, None, 5, "refused", Fault.NETWORK),
+            "refused users/update, unavailable: run again: Iterable or the way to it was down 1 1",
+        ),
+        (
+            CallOutcome(CallStatus.UNAVAILABLE, 429, None, 5, "", Fault.PROJECT),
+            "unavailable: run again: Iterable asked for fewer requests 1 1",
+        ),
+        (
+            CallOutcome(CallStatus.UNKNOWN, None, None, 5, "timeout", Fault.NETWORK),
+            "unknown: run again: it may have landed, nothing is doubled 1 1",
+        ),
+        (
+            MISTYPED,
+            "RequestFieldsTypesMismatched users/update, HTTP 400, refused: mend the value: the "
+            "project does not take it in this field the project has plan_type as date 1 1",
+        ),
+        (BAD, "BadParams users/update, HTTP 400, refused: mend the row: Iterable will not take"),
+        # As earlier versions wrote it.
+        (
+            CallOutcome(CallStatus.REFUSED, 403, "Forbidden", 1, "no permission"),
+            "Forbidden users/update, HTTP 403, refused: mend what the message names, then run "
+            "again no permission 1 1",
+        ),
+    ],
+)
+def test_an_error_is_told_with_what_mends_it(tmp_path, call, advice):
+    save(tmp_path, rows=[RowOutcome(1, "a@example.com", call, NOT_SENT)], status=1)
+    assert advice in report_text(tmp_path)
+
+
+def test_an_event_that_the_run_did_not_come_to_is_to_be_sent_again(tmp_path):
+    save(tmp_path, rows=[RowOutcome(1, "a@example.com", OK, NOT_SENT)], status=4)
+    assert "events/track, not_sent: run again: the run ended before it" in report_text(tmp_path)
 
 
 def test_half_a_character_does_not_stop_the_report(tmp_path):
@@ -56,7 +160,10 @@ JSON = st.recursive(
     max_leaves=4,
 )
 RUN_FIELDS = ("started_at", "duration_seconds", "sending_seconds", "exit_status", "error", "limit")
-SUMMARY_FIELDS = ("total", "successful", "partial_failures", "total_failures", "endpoints")
+SUMMARY_FIELDS = (
+    *("total", "successful", "partial_failures", "total_failures", "forgotten", "users_update"),
+    *("endpoints", "filtered_fields"),
+)
 
 
 @settings(max_examples=60, deadline=None)

@@ -5,8 +5,19 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from records.exit_statuses import MEANINGS, ExitStatus
+from records.outcomes import RowOutcome
 from tests.monitoring.report_page import report_text
-from tests.results import LAST, delivered, refused, save, save_daily
+from tests.results import (
+    FILTERED,
+    LAST,
+    OK,
+    delivered,
+    forgotten,
+    refused,
+    save,
+    save_daily,
+    superseded,
+)
 
 
 def test_a_healthy_job_is_said_to_be_so(tmp_path):
@@ -30,6 +41,71 @@ def test_rows_that_were_not_delivered_need_a_look(tmp_path):
     save(tmp_path, rows=[*delivered(7), *refused(2)], status=1)
     text = report_text(tmp_path)
     assert "Needs a look The last run finished; 2 of 9 rows were not delivered" in text
+
+
+def test_forgotten_people_do_not_make_a_job_unhealthy(tmp_path):
+    save_daily(tmp_path, [0] * 4)
+    save(tmp_path, LAST + timedelta(hours=1), [*delivered(98), *forgotten(2)])
+    text = report_text(tmp_path)
+    assert (
+        "Healthy The last run delivered every row that can be: 98 of 100 (exit status 0)." in text
+    )
+    assert "Rows not delivered 0" in text
+    assert "Forgotten rows: 2. The person asked Iterable to forget them" in text
+    assert "No row failed in any of these runs." in text
+
+
+def test_forgotten_rows_are_not_among_those_that_were_not_delivered(tmp_path):
+    save(tmp_path, rows=[*delivered(7), *forgotten(3), *refused(2)], status=1)
+    text = report_text(tmp_path)
+    assert "The last run finished; 2 of 12 rows were not delivered" in text
+    assert "Forgotten rows: 3." in text
+
+
+def test_fields_that_the_project_does_not_take_need_a_look(tmp_path):
+    save_daily(tmp_path, [0] * 4)
+    save(tmp_path, LAST + timedelta(hours=1), [RowOutcome(1, "a@example.com", FILTERED, OK)] * 100)
+    text = report_text(tmp_path)
+    assert "Needs a look The last run delivered every row: 100 of 100" in text
+    assert (
+        "The project takes no new fields and left out candidate, plan_type of users/update: create "
+        "them in Iterable. Until then such rows are sent again at every run"
+    ) in text
+    save(tmp_path, LAST + timedelta(hours=2), delivered(100))
+    text = report_text(tmp_path)
+    assert "Healthy" in text
+    assert "left out" not in text
+
+
+def test_fields_of_both_calls_are_named_and_of_very_many_only_some(tmp_path):
+    many = [f"field{n}" for n in range(30)]
+    fields = {"users_update": many, "events_track": ["page"]}
+    save(tmp_path, rows=delivered(3), summary={"filtered_fields": fields})
+    text = report_text(tmp_path)
+    assert "field18, field19 and 10 more of users/update" in text
+    assert "left out page of events/track" in text
+
+
+def test_a_trial_run_names_the_fields_too(tmp_path):
+    fields = {"users_update": ["plan_type"]}
+    save(tmp_path, rows=delivered(3), summary={"filtered_fields": fields}, limit=3)
+    text = report_text(tmp_path)
+    assert "Not in use yet" in text
+    assert "left out plan_type of users/update" in text
+
+
+def test_superseded_profiles_are_explained_and_are_no_reason_to_worry(tmp_path):
+    save(tmp_path, rows=[*delivered(7), *superseded(2)])
+    text = report_text(tmp_path)
+    assert "Healthy The last run delivered every row: 9 of 9" in text
+    assert "Superseded profiles: 2. A row before theirs in Query 2 has the same address" in text
+
+
+def test_there_is_nothing_to_note_of_most_runs(tmp_path):
+    save(tmp_path, rows=delivered(3))
+    text = report_text(tmp_path).lower()
+    assert "forgotten" not in text
+    assert "superseded" not in text
 
 
 def test_a_job_that_no_longer_runs_is_not_healthy(tmp_path):

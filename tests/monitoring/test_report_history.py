@@ -1,12 +1,13 @@
 """Which runs and which of their failed rows the report shows."""
 
 import os
+from dataclasses import replace
 from datetime import timedelta
 
 from monitoring.report_history import FAILED_ROWS_SHOWN, RUNS_SHOWN, read_history
-from records.outcomes import RowOutcome
+from records.outcomes import NOT_SENT, CallOutcome, CallStatus, Fault, RowOutcome
 from tests.monitoring.report_page import report_text
-from tests.results import DOWN, LAST, OK, delivered, refused, save, save_daily
+from tests.results import DOWN, LAST, MISTYPED, OK, delivered, refused, save, save_daily
 
 
 def test_errors_are_counted_by_code_with_a_few_customers_each(tmp_path):
@@ -20,6 +21,38 @@ def test_errors_are_counted_by_code_with_a_few_customers_each(tmp_path):
     ) in text
     assert "HTTP 503 events/track, unavailable: run again" in text
     assert "50 half@example.com partial failure events/track unavailable 503" in text
+
+
+def failing(*calls):
+    return [RowOutcome(i, "a@example.com", call, NOT_SENT) for i, call in enumerate(calls)]
+
+
+def test_errors_are_told_apart_by_where_the_reason_lies(tmp_path):
+    project, network = (
+        CallOutcome(CallStatus.UNAVAILABLE, 403, None, 1, f"by the {fault}", fault)
+        for fault in (Fault.PROJECT, Fault.NETWORK)
+    )
+    save(tmp_path, rows=failing(project, network, network), status=1)
+    errors = read_history(tmp_path).errors
+    assert [(error.label, error.fault, error.rows, error.message) for error in errors] == [
+        ("HTTP 403", "network", 2, "by the network"),
+        ("HTTP 403", "project", 1, "by the project"),
+    ]
+
+
+def test_errors_are_told_apart_by_the_fields_that_they_are_about(tmp_path):
+    other = replace(MISTYPED, fields=(("candidate", "boolean"),))
+    save(tmp_path, rows=failing(MISTYPED, MISTYPED, other), status=1)
+    errors = read_history(tmp_path).errors
+    assert [(error.fields, error.rows) for error in errors] == [
+        ((("plan_type", "date"),), 2),
+        ((("candidate", "boolean"),), 1),
+    ]
+
+
+def test_a_message_that_may_quote_one_row_does_not_stand_for_all_of_them(tmp_path):
+    save(tmp_path, rows=[*refused(2), *failing(MISTYPED)], status=1)
+    assert [error.message for error in read_history(tmp_path).errors] == ["", ""]
 
 
 def test_of_many_failed_rows_the_first_are_shown_and_the_rest_counted(tmp_path):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from monitoring.report_text import duration
+from monitoring.report_text import duration, field_types, names
 
 
 @pytest.mark.parametrize(
@@ -11,3 +11,15 @@ from monitoring.report_text import duration
 )
 def test_durations_are_told_in_two_units(seconds, text):
     assert duration(seconds) == text
+
+
+def test_of_very_many_names_some_are_told_and_the_rest_counted():
+    assert names(["a", "b"]) == "a, b"
+    assert names([str(number) for number in range(22)]).endswith("18, 19 and 2 more")
+
+
+def test_fields_are_told_with_their_types():
+    assert (
+        field_types([("plan_type", "date"), ("page", "long")]) == "plan_type as date, page as long"
+    )
+    assert field_types([]) == ""

@@ -6,14 +6,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from records.outcomes import RowOutcome, RowStatus
+from records.outcomes import NOT_SENT, RowOutcome, RowStatus
 from records.results_reader import (
     WHOLE_FILE_BYTES,
     ResultsFileError,
     read_failed_rows,
     read_run,
 )
-from tests.results import DOWN, ENDPOINTS, LAST, OK, delivered, refused, save
+from tests.results import (
+    DOWN,
+    ENDPOINTS,
+    FILTERED,
+    LAST,
+    MISTYPED,
+    OK,
+    delivered,
+    forgotten,
+    refused,
+    save,
+    superseded,
+)
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -36,6 +48,39 @@ def test_a_run_is_read_as_it_was(tmp_path):
     }
     assert (run.rows, run.failed, run.undelivered, run.counts_for_health) == (6, 3, 3, False)
     assert run.endpoints["users/update"].latency_seconds["p99"] == 0.5
+
+
+def test_forgotten_rows_are_counted_and_are_no_failures(tmp_path):
+    path = save(tmp_path, rows=[*delivered(3), *forgotten(2)], sending_seconds=1)
+    run = read_run(path)
+    assert run.counts[RowStatus.FORGOTTEN] == 2
+    assert (run.failed, run.undelivered, run.rows_per_second) == (0, 0, 5)
+    assert list(read_failed_rows(path)) == []
+
+
+def test_superseded_profiles_and_filtered_fields_are_read(tmp_path):
+    rows = [*superseded(2), RowOutcome(1, "a@example.com", FILTERED, OK)]
+    run = read_run(save(tmp_path, rows=rows))
+    assert run.superseded == 2
+    assert run.filtered_fields == {"users_update": ["candidate", "plan_type"]}
+
+
+def test_a_file_of_an_earlier_version_has_none_of_them(tmp_path):
+    path = save(tmp_path, rows=[*delivered(1), *refused(1)], status=1)
+    document = json.loads(path.read_text())
+    del document["summary"]["forgotten"], document["summary"]["filtered_fields"]
+    del document["results"][1]["users_update"]["fault"]
+    path.write_text(json.dumps(document))
+    run = read_run(path)
+    assert (run.counts[RowStatus.FORGOTTEN], run.superseded, run.filtered_fields) == (0, 0, {})
+    (row,) = read_failed_rows(path)
+    assert (row.fault, row.fields) == ("", ())
+
+
+def test_a_failed_row_says_where_the_reason_lies(tmp_path):
+    path = save(tmp_path, rows=[RowOutcome(1, "a@example.com", MISTYPED, NOT_SENT)], status=1)
+    (row,) = read_failed_rows(path)
+    assert (row.fault, row.fields) == ("field", (("plan_type", "date"),))
 
 
 def test_the_rate_is_that_of_the_rows_that_were_sent(tmp_path):
@@ -122,7 +167,7 @@ def test_the_rows_before_a_damaged_one_are_read(tmp_path):
 
 
 ROW_FIELDS = dict.fromkeys(("customer_id", "email"), JSON)
-CALL_FIELDS = dict.fromkeys(("http_status", "code", "attempts", "message"), JSON)
+CALL_FIELDS = dict.fromkeys(("http_status", "code", "attempts", "message", "fault", "fields"), JSON)
 
 
 @settings(max_examples=60, deadline=None)

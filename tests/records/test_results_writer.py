@@ -12,9 +12,28 @@ from pathlib import Path
 
 import pytest
 
-from records.outcomes import NOT_SENT, PLANNED, UNCHANGED, RowOutcome
-from records.results_writer import ResultsWriter
-from tests.results import BAD, DOWN, OK, finished_run
+from iterable_api.payloads import PROFILE_FIELDS
+from records.outcomes import (
+    NOT_SENT,
+    PLANNED,
+    UNCHANGED,
+    CallOutcome,
+    CallStatus,
+    Fault,
+    RowOutcome,
+)
+from records.results_writer import BYTES_PER_ROW, ResultsWriter
+from tests import schema
+from tests.results import (
+    BAD,
+    DOWN,
+    FILTERED,
+    MISTYPED,
+    OK,
+    finished_run,
+    forgotten,
+    superseded,
+)
 from tests.rows import make_prepared
 
 STARTED = datetime(2026, 1, 13, 14, 30, 45, tzinfo=UTC)
@@ -59,10 +78,71 @@ def test_each_row_is_one_line_with_its_two_calls(tmp_path):
         "code": None,
         "attempts": 5,
         "message": "",
+        "fault": "iterable",
         "event_id": PREPARED[2].event_id,
     }
     lines = next(tmp_path.glob("*.json")).read_text().splitlines()
     assert sum(line.startswith('{"customer_id"') for line in lines) == len(OUTCOMES)
+
+
+def test_a_call_with_which_nothing_is_wrong_says_no_more_than_before(tmp_path):
+    write(tmp_path, OUTCOMES[:1])
+    line = next(tmp_path.glob("*.json")).read_text().splitlines()[3]
+    call = (
+        '"status": "delivered", "http_status": 200, "code": "Success", "attempts": 1, "message": ""'
+    )
+    assert line == (
+        '{"customer_id": 1, "email": "a@example.com", "outcome": "successful", '
+        f'"users_update": {{{call}}}, '
+        f'"events_track": {{{call}, "event_id": "{PREPARED[1].event_id}"}}}}'
+    )
+
+
+def test_a_call_says_where_the_reason_lies_and_which_fields_it_is_about(tmp_path):
+    rows = [
+        RowOutcome(1, "a@example.com", MISTYPED, NOT_SENT, PREPARED[1]),
+        RowOutcome(2, "b@example.com", FILTERED, DOWN, PREPARED[2]),
+    ]
+    document = write(tmp_path, rows)
+    mistyped, filtered = (row["users_update"] for row in document["results"])
+    assert (mistyped["fault"], mistyped["fields"]) == ("field", {"plan_type": "date"})
+    assert filtered["fields"] == {"plan_type": "filtered out", "candidate": "filtered out"}
+    assert "fault" not in filtered
+    assert document["results"][1]["events_track"]["fault"] == "iterable"
+    assert document["summary"]["filtered_fields"] == {"users_update": ["candidate", "plan_type"]}
+    schema.validate(document)
+
+
+def test_forgotten_and_superseded_rows_are_written_as_what_they_are(tmp_path):
+    document = write(tmp_path, [*forgotten(1), *superseded(1)])
+    gone, second = document["results"]
+    assert (gone["outcome"], gone["users_update"]["status"]) == ("forgotten", "forgotten")
+    assert (second["outcome"], second["users_update"]["status"]) == ("successful", "superseded")
+    assert document["summary"]["forgotten"] == 1
+    schema.validate(document)
+
+
+EVENT_FIELDS = ("page", "browser", "location", "timestamp", "candidate")
+LONG = "a" * 52 + "@example.com"
+LONGEST = CallOutcome(
+    *(CallStatus.REFUSED, 400, "RequestFieldsTypesMismatched", 10, "x" * 200, Fault.FIELD),
+    (("recent_page_view", "boolean"), ("plan_type", "date")),
+)
+
+
+def filtered(*fields):
+    pairs = tuple((field, "filtered out") for field in fields)
+    return CallOutcome(CallStatus.DELIVERED, 200, "Success", 10, "", Fault.PROJECT, pairs)
+
+
+@pytest.mark.parametrize(
+    ("update", "track"),
+    [(LONGEST, NOT_SENT), (OK, LONGEST), (filtered(*PROFILE_FIELDS), filtered(*EVENT_FIELDS))],
+)
+def test_a_row_takes_no_more_space_than_was_reserved_for_it(tmp_path, update, track):
+    write(tmp_path, [RowOutcome(10**12, LONG, update, track, PREPARED[1])])
+    line = next(tmp_path.glob("*.json")).read_text().splitlines()[3]
+    assert 500 < len(f"{line},\n") <= BYTES_PER_ROW
 
 
 def test_rows_that_come_together_are_written_as_if_they_came_one_by_one(tmp_path):

@@ -199,8 +199,7 @@ def test_every_outcome_and_every_status_is_explained(title, words):
 @pytest.mark.parametrize(
     "said",
     [
-        f"{outage.OUTAGE_ROWS} rows in a row, with `--bulk` {outage.OUTAGE_BATCHES} batches, "
-        f"or all for {outage.OUTAGE_S:.0f} s",
+        f"no definite answer for {outage.OUTAGE_S:.0f} s",
         f"get {worker_pool.GRACE_S:.0f} s to finish",
         f"has {Settings.model_fields['iterable_max_attempts'].default} tries",
         f"up to {2**backoff.MAX_BACKOFF_DOUBLINGS} s",
