@@ -17,8 +17,8 @@ check: $(VENV)/.dev ## lint, types, tests
 	$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
 	$(MAKE) test
 
-bench: $(VENV)/.bench ## the figures of benchmarks/RESULTS.md, measured again
-	$(PY) -m benchmarks.run
+bench: $(VENV)/.bench ## the figures of benchmarks/RESULTS.md, measured again; QUICK=1 in three minutes
+	$(PY) -m benchmarks.run $(if $(QUICK),--quick)
 
 docs: $(VENV)/.dev ## what code can show in the documents, written again
 	$(PY) -m tools.build

@@ -65,11 +65,12 @@ def run_integration(
                 wiring.check_row_count(len(rows), settings, stop)
                 recorder.begin(min(len(rows), run.options.limit or len(rows)))
                 logger.info("[STEP 4] Preparing the Iterable client...")
-                client = wiring.iterable_client(settings, stop)
+                client = wiring.iterable_client(settings, stop, bulk=run.options.bulk)
                 logger.info("[STEP 5] Sending users and events to Iterable...")
                 stop.finish_rows_first = True
                 with RowLog(run) as log, recorder.sending(client, log):
                     wiring.deliver_rows(rows, settings, client, recorder)
+                wiring.check_fields(settings, recorder)
         # Also for a run that sent nothing: from now on a first signal no longer interrupts.
         stop.finish_rows_first = True
         logger.info("[STEP 6] Saving results...")

@@ -2,12 +2,13 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,22 +22,42 @@ from sandbox.demo import SETUP
 HERE = Path(__file__).resolve().parent.parent
 CORES = sorted(os.sched_getaffinity(0))
 BUSY_LIMIT = 0.1
+# Which part of the rows counts as steady state.
+STEADY_FROM, STEADY_TO = 0.15, 0.9
+PAGE = 1000  # lines of the stand-in's log to ask for at once
 
 
 @dataclass(frozen=True)
 class JobRun:
-    """One run of main.py. ``users_per_s`` counts from its first request to its last answer."""
+    """One run of main.py. ``users_per_s`` counts from its first request to its last answer.
 
-    users_per_s: float
+    ``steady_per_s`` is told by the stand-in: users accepted a second between the moments when it
+    had ``STEADY_FROM`` and ``STEADY_TO`` of them; so neither start nor end are in it.
+    """
+
+    rows: int
+    sending_s: float
+    steady_per_s: float
     wall_s: float
     peak_mb: float
     summary: dict[str, Any]
     stats: dict[str, Any]  # what the stand-in counted
 
     @property
+    def users_per_s(self) -> float:
+        """Rows over the time of sending, the last answer's latency included."""
+        return self.rows / self.sending_s
+
+    @property
     def too_many(self) -> int:
         """Answers 429."""
         return sum(counts.get("429", 0) for counts in self.stats["requests"].values())
+
+    @property
+    def share_of_too_many(self) -> float:
+        """What share of all requests that is."""
+        requests: int = self.summary["requests"]
+        return self.too_many / max(1, requests)
 
 
 def fill(database: PrivateDatabase, users: int) -> None:
@@ -66,6 +87,16 @@ def fill(database: PrivateDatabase, users: int) -> None:
         )
 
 
+def enlarge_names(database: PrivateDatabase, characters: int) -> None:
+    """Give every customer a first name of so many characters, three bytes each."""
+    with mysql.connector.connect(**database.connection_options(database.settings["DB_NAME"])) as c:
+        run_script(
+            c,
+            "ALTER TABLE customers MODIFY first_name MEDIUMTEXT;"
+            f"UPDATE customers SET first_name = REPEAT('€', {characters})",
+        )
+
+
 @contextmanager
 def stand_in(**settings: object) -> Iterator[str]:
     """Run the local Iterable on a core of its own; yield its URL."""
@@ -77,6 +108,9 @@ def stand_in(**settings: object) -> Iterator[str]:
     )
     try:
         os.sched_setaffinity(process.pid, CORES[-1:])
+        # It holds a connection for each request in flight. The job has to help itself.
+        most_files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (most_files, most_files))
         assert process.stdout  # noqa: S101 - a pipe was asked for
         url = process.stdout.readline().strip()
         ask(url, "settings", settings)
@@ -97,17 +131,13 @@ def ask(url: str, name: str, order: object = None) -> Any:  # noqa: ANN401 - any
         return json.load(response)
 
 
-def run_job(
-    database: PrivateDatabase, *flags: str, iterable: Mapping[str, object], **environ: str
-) -> JobRun:
-    """Run main.py against a stand-in with the settings *iterable*; every row must be delivered.
+class Site:
+    """A stand-in, and a folder where runs leave what later runs find again."""
 
-    Raises:
-        RuntimeError: the job, or the stand-in, says otherwise.
-
-    """
-    with tempfile.TemporaryDirectory() as folder, stand_in(**iterable) as url:
-        variables = {
+    def __init__(self, database: PrivateDatabase, url: str, folder: str) -> None:
+        self.url = url
+        self._folder = Path(folder)
+        self._variables = {
             **database.settings,
             "ITERABLE_API_KEY": "benchmark",
             "ITERABLE_API_BASE_URL": url,
@@ -115,33 +145,84 @@ def run_job(
             "LOG_FILE": f"{folder}/job.log",
             "RESULTS_DIR": folder,
             "STATE_FILE": f"{folder}/state.sqlite3",
-            **environ,
         }
+
+    def run(self, *flags: str, **environ: str) -> JobRun:
+        """Run main.py; every row must be delivered, now or by an earlier run.
+
+        Raises:
+            RuntimeError: the job, or the stand-in, says otherwise.
+
+        """
         began = time.perf_counter()
         with subprocess.Popen(
             [sys.executable, HERE / "main.py", *flags],
-            env={**os.environ, **variables},
+            env={**os.environ, **self._variables, **environ},
             stdout=subprocess.DEVNULL,
         ) as process:
             try:
-                os.sched_setaffinity(process.pid, CORES[:-1] or CORES)
+                keep_off_stand_in(process)
                 _, status, usage = os.wait4(process.pid, 0)
             except BaseException:
                 process.kill()
                 raise
             process.returncode = os.waitstatus_to_exitcode(status)
         wall_s = time.perf_counter() - began
-        (path,) = Path(folder).glob("*.json")
+        (path,) = self._folder.glob("*.json")
         document = read_results(path)
-        stats = ask(url, "stats")
-    summary = document["summary"]
-    held = {summary["total"], summary["successful"], stats["users"], stats["events"]}
-    if process.returncode or len(held) != 1:
-        raise RuntimeError(
-            f"not all was delivered: status {process.returncode}, {summary}, {stats}"
+        path.unlink()
+        stats = ask(self.url, "stats")
+        summary = document["summary"]
+        done = summary["successful"] + summary["unchanged"]
+        if (
+            process.returncode
+            or len({summary["total"], done, stats["users"], stats["events"]}) != 1
+        ):
+            raise RuntimeError(
+                f"not all was delivered: status {process.returncode}, {summary}, {stats}"
+            )
+        return JobRun(
+            rows=summary["total"],
+            sending_s=document["run"]["sending_seconds"],
+            steady_per_s=steady_rate(accepted_at(self.url, "users/update")),
+            wall_s=wall_s,
+            peak_mb=usage.ru_maxrss / 1024,
+            summary=summary,
+            stats=stats,
         )
-    users_per_s = summary["successful"] / document["run"]["sending_seconds"]
-    return JobRun(users_per_s, wall_s, usage.ru_maxrss / 1024, summary, stats)
+
+
+@contextmanager
+def site(database: PrivateDatabase, **iterable: object) -> Iterator[Site]:
+    """Yield a place for runs against one stand-in with the settings *iterable*."""
+    with tempfile.TemporaryDirectory() as folder, stand_in(**iterable) as url:
+        yield Site(database, url, folder)
+
+
+def keep_off_stand_in(process: subprocess.Popen[Any]) -> None:
+    """Keep a process that has just started off the core of the stand-in."""
+    os.sched_setaffinity(process.pid, CORES[:-1] or CORES)
+
+
+def accepted_at(url: str, endpoint: str) -> list[float]:
+    """Return when the stand-in accepted the requests of its log, in seconds of its own clock."""
+    times: list[float] = []
+    offset = 0
+    while page := ask(url, f"requests?offset={offset}&limit={PAGE}"):
+        times += [
+            line["at"]
+            for line in page
+            if line["status"] == 200 and line["path"] == f"/api/{endpoint}"
+        ]
+        offset += PAGE
+    return times
+
+
+def steady_rate(times: Sequence[float]) -> float:
+    """Return how many came a second in the middle of *times*; 0 if these are too few to say."""
+    first, last = int(STEADY_FROM * len(times)), int(STEADY_TO * len(times))
+    seconds = times[last] - times[first] if last > first else 0.0
+    return (last - first) / seconds if seconds else 0.0
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -152,11 +233,11 @@ def read_results(path: Path) -> dict[str, Any]:
     return document
 
 
-def wait_for_quiet() -> float:
-    """Wait up to 20 s until the processors are idle; return the share of them that is busy."""
-    for _ in range(10):
+def wait_for_quiet(tries: int = 10, pause_s: float = 2.0) -> float:
+    """Wait some times until the processors are idle; return the share of them that is busy."""
+    for _ in range(tries):
         before = _cpu_times()
-        time.sleep(2)
+        time.sleep(pause_s)
         idle, total = (now - then for now, then in zip(_cpu_times(), before, strict=True))
         busy = 1 - idle / total
         if busy < BUSY_LIMIT:

@@ -1,6 +1,5 @@
 """What ``--check`` finds of the files and folders that a run reads and writes."""
 
-import resource
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -8,7 +7,7 @@ from pathlib import Path
 
 from configuration.preflight_finding import Finding, Mark
 from configuration.settings import Settings, exposed_files
-from configuration.wiring import open_ledger
+from configuration.wiring import few_workers, open_ledger
 from records.delivery_ledger import LedgerBusyError, LedgerError
 from records.exit_statuses import ExitStatus
 from records.results_files import results_files
@@ -16,8 +15,6 @@ from records.results_files import results_files
 MIN_FREE_BYTES = 50_000_000
 # A run keeps its rows, reserves twice what its results come to, and remembers what it delivered.
 FREE_PER_RESULTS_BYTE = 4
-# Sockets apart: the log, the ledger, the results, and what Python holds.
-OTHER_OPEN_FILES = 50
 
 
 def file_findings(settings: Settings, env_file: Path | None) -> Iterator[Finding]:
@@ -31,7 +28,8 @@ def file_findings(settings: Settings, env_file: Path | None) -> Iterator[Finding
         yield _metrics_finding(settings.metrics_file)
     if settings.heartbeat_url:
         yield Finding(Mark.NOTE, "HEARTBEAT_URL", "not pinged by a check")
-    yield from _open_files_findings(settings.iterable_workers)
+    if few := few_workers(settings):
+        yield Finding(Mark.WARNING, "ITERABLE_WORKERS", few)
 
 
 def _results_finding(folder: Path) -> Finding:
@@ -101,17 +99,6 @@ def _metrics_finding(path: Path) -> Finding:
         # A run goes on without its metrics.
         return _unwritable("METRICS_FILE", path, error)._replace(mark=Mark.WARNING)
     return _writable("METRICS_FILE", path)
-
-
-def _open_files_findings(workers: int) -> Iterator[Finding]:
-    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = workers + OTHER_OPEN_FILES
-    if allowed != resource.RLIM_INFINITY and allowed < needed:
-        text = (
-            f"{workers} need about {needed} open files and this shell allows {allowed}; "
-            f"ulimit -n {needed}, or fewer workers"
-        )
-        yield Finding(Mark.WARNING, "ITERABLE_WORKERS", text)
 
 
 def _try_folder(folder: Path) -> Path:

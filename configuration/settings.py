@@ -168,7 +168,8 @@ class Settings(BaseModel):
     iterable_api_key: Annotated[SecretStr, AfterValidator(_header_safe)]
     iterable_api_key_file: FolderOrFile | None = None
     iterable_api_base_url: Annotated[str, AfterValidator(_api_base_url)]
-    iterable_workers: Annotated[int, Field(ge=1, le=2000)] = 330
+    # None: as many as the latency needs.
+    iterable_workers: Annotated[int | None, Field(ge=1, le=2000)] = None
     iterable_rate_share: Annotated[float, Field(gt=0, le=1)] = 0.9
     iterable_timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 30
     iterable_max_attempts: Annotated[int, Field(ge=1, le=20)] = 5

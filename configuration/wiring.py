@@ -4,14 +4,14 @@ import gc
 import itertools
 import math
 import platform
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from delivery.batching import BatchLimits
-
 from configuration.settings import Settings, exposed_files
 from db_connection import DatabaseConnection
+from delivery.batching import BatchLimits
 from delivery.bulk import WORKERS as BULK_WORKERS
 from delivery.bulk import BulkDelivery
 from delivery.outage import Outage
@@ -35,6 +35,13 @@ from records.row_spool import RowSpool
 from records.run import RunRecord
 
 logger = get_logger(__name__)
+
+# Enough for 500 users a second at 1.5 s an answer, each with two calls.
+MOST_WORKERS = 1500
+# Fewer than for 500 users a second at 300 ms are worth a word.
+USUAL_WORKERS = 330
+# Sockets apart: the log, the ledger, the results, and what Python holds.
+OTHER_OPEN_FILES = 50
 
 
 def open_ledger(settings: Settings) -> DeliveryLedger:
@@ -112,7 +119,22 @@ def check_row_count(rows: int, settings: Settings, stop: Stop) -> None:
         stop.request(StopReason.ROW_COUNT, text)
 
 
-def iterable_client(settings: Settings, stop: Stop) -> IterableClient:
+def most_workers(settings: Settings) -> int:
+    """Return how many rows may be in flight: as the settings say, and as files may be open."""
+    return min(settings.iterable_workers or MOST_WORKERS, most_sockets())
+
+
+def most_sockets() -> int:
+    """Return how many sockets this process may have.
+
+    The soft limit of open files is raised to the hard one, which takes no special right.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return MOST_WORKERS if hard == resource.RLIM_INFINITY else max(1, hard - OTHER_OPEN_FILES)
+
+
+def iterable_client(settings: Settings, stop: Stop, *, bulk: bool) -> IterableClient:
     """Return the client that the settings ask for; its waits end early when the run is to stop."""
     return IterableClient(
         settings.iterable_api_key.get_secret_value(),
@@ -121,7 +143,7 @@ def iterable_client(settings: Settings, stop: Stop) -> IterableClient:
         timeout_s=settings.iterable_timeout_seconds,
         max_attempts=settings.iterable_max_attempts,
         rate_share=settings.iterable_rate_share,
-        connections=settings.iterable_workers,
+        connections=BULK_WORKERS if bulk else most_workers(settings),
         wait=stop.wait,
     )
 
@@ -136,6 +158,8 @@ def deliver_rows(
 ) -> None:
     """Send the rows of the run, one by one or in batches; *recorder* is told every outcome."""
     options, make = recorder.run.options, payloads(settings)
+    if few := few_workers(settings):
+        logger.warning("ITERABLE_WORKERS: %s", few)
     limits = BatchLimits(settings.bulk_batch_size if options.bulk else 1)
     pipeline = Pipeline(
         planner=Planner(
@@ -154,8 +178,27 @@ def deliver_rows(
     gc.freeze()
     gc.set_threshold(50_000)
     pipeline.deliver(itertools.islice(rows, options.limit), repeats)
+
+
+def check_fields(settings: Settings, recorder: Recorder) -> None:
+    """Look whether the project has all profile fields that were delivered.
+
+    In bulk mode the answers say so themselves.
+    """
+    options = recorder.run.options
     if not (options.bulk or options.dry_run or recorder.stop.reason):
         recorder.check_fields(lambda: _project_fields(settings))
+
+
+def few_workers(settings: Settings) -> str:
+    """Return what is to be said of the limit of open files; empty if it is no hindrance."""
+    wanted, possible = settings.iterable_workers or USUAL_WORKERS, most_sockets()
+    if possible >= wanted:
+        return ""
+    return (
+        f"only {possible} rows can be in flight, because {possible + OTHER_OPEN_FILES} files may "
+        f"be open; ulimit -n {wanted + OTHER_OPEN_FILES} allows {wanted}"
+    )
 
 
 def _worker_pool(
@@ -166,13 +209,15 @@ def _worker_pool(
             BulkDelivery(client, recorder.stop, limits).process,
             recorder.stop,
             workers=BULK_WORKERS,
+            waiting=lambda: 0,
             # If every row is refused, the first batch tells, before others are under way.
             head_start_s=None,
         )
     return WorkerPool(
         lambda batch: [client.process_prepared(row) for row in batch],
         recorder.stop,
-        workers=settings.iterable_workers,
+        workers=most_workers(settings),
+        waiting=lambda: client.waiting,
         head_start_s=HEAD_START_S,
     )
 

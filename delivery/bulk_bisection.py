@@ -106,7 +106,10 @@ class Bisection:
             # Then the bad one is among the rest.
             self._suspects = rest
             return
-        self._wait_again(rest)
+        # After a failure the other half goes first: its answer shows that Iterable is there, so
+        # that a row at the front of its batch does not look like an outage.
+        if not (rest and finding.found is Found.FAILED) or self._fails(rest):
+            self._wait_again(rest)
         if finding.found is Found.FAILED and not self._suspects_failed:
             self._suspects = self._part_to_search(finding.open)
             self._suspects_failed = True

@@ -6,7 +6,7 @@ from delivery.stopping import Stop
 from iterable_client import Silence
 from records.exit_statuses import StopReason
 
-# Iterable is down when none of its endpoints has given a definite answer for so long.
+# Iterable is down when an endpoint that is asked has given no definite answer for so long.
 OUTAGE_S = 60.0
 
 

@@ -31,8 +31,10 @@ from records.outcomes import ARRIVED, NOT_SENT, SUPERSEDED, CallStatus, Prepared
 logger = get_logger(__name__)
 
 # Rows that are planned together, if a batch is not larger. Planning more at a time would hold up
-# the workers, whose requests are due every two milliseconds.
+# the workers, whose requests are due every two milliseconds. While nothing is to be sent, it holds
+# up nobody.
 GROUP_ROWS = 16
+MOST_GROUP_ROWS = 1024
 # Between a profile and the calls that depend on it.
 # Source: POST /api/users/update, https://api.iterable.com/api/docs
 VISIBLE_AFTER_S = 60.0
@@ -68,6 +70,7 @@ class Pipeline:
         self._not_found = DeferredRows(folder)
         self._not_found_s = 0.0
         self._sent_again = False
+        self._idle_rows = 0
         # Planned and not yet packed.
         self._planned: deque[PreparedRow] = deque()
         # Of the addresses that may come twice: whether the first row's profile has arrived.
@@ -101,7 +104,7 @@ class Pipeline:
     # --- Three passes
 
     def _send_first_rows(self, rows: Iterator[Row]) -> None:
-        for group in in_groups(rows, max(self._limits.rows, GROUP_ROWS)):
+        while group := list(itertools.islice(rows, self._group_rows())):
             if self._pool.stopped:
                 self._record(not_attempted(group))
                 continue
@@ -153,6 +156,11 @@ class Pipeline:
         self._drain()
 
     # --- Steps
+
+    def _group_rows(self) -> int:
+        """Return how many rows to plan together next."""
+        self._idle_rows = 0 if self._pool.busy else min(2 * self._idle_rows + 1, MOST_GROUP_ROWS)
+        return max(self._limits.rows, GROUP_ROWS, self._idle_rows)
 
     def _send(self, rows: list[PreparedRow]) -> None:
         """Plan *rows*; record those that need no call, and hand on the others."""

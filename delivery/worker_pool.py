@@ -26,6 +26,11 @@ logger = get_logger(__name__)
 HEAD_START_S = 0.05
 # A few batches wait beyond those being sent, so that a worker that is done finds its next at once.
 WAITING_BATCHES = 8
+# So many workers wait for the rate limiter when there are enough of them: it is never idle then,
+# and more would only wait too.
+ENOUGH_WAITING = 16
+# How often to look whether more workers are needed. The rate limiter lets one through in 2 ms.
+GROW_S = 0.005
 # What is in flight when a run is to stop gets so long to finish.
 GRACE_S = 10.0
 POLL_S = 0.2
@@ -37,9 +42,11 @@ class WorkerPool:
     """Sends batches in parallel; a context manager that lets its threads go at the end.
 
     *process* sends one batch and returns the outcome of each of its rows; it is called in one of at
-    most *workers* threads, which are started as they are needed. The first batch goes alone for
-    *head_start_s* seconds, until it is done if that is None. After *stop*, a refused API key or an
-    exception nothing more is sent, and what is in flight ``GRACE_S`` seconds later is ``unknown``.
+    most *workers* threads. More are started while batches wait and *waiting*, the number of
+    requests that wait for the rate limiter, is small: so there are as many as the latency needs,
+    whatever it is. The first batch goes alone for *head_start_s* seconds, until it is done if that
+    is None. After *stop*, a refused API key or an exception nothing more is sent, and what is in
+    flight ``GRACE_S`` seconds later is ``unknown``.
 
     ``bugs`` are the exceptions that came out of *process*.
     """
@@ -50,12 +57,14 @@ class WorkerPool:
         stop: Stop,
         *,
         workers: int,
+        waiting: Callable[[], int],
         head_start_s: float | None,
     ) -> None:
         self.bugs: list[Exception] = []
         self._process = process
         self._stop = stop
         self._workers = workers
+        self._waiting_requests = waiting
         self._head_start_s = head_start_s
         self._began_s = time.monotonic()
         self._threads: list[threading.Thread] = []
@@ -92,7 +101,8 @@ class WorkerPool:
     @property
     def full(self) -> bool:
         """Whether another batch should not be submitted yet."""
-        return len(self._in_flight) >= self._workers + WAITING_BATCHES or self._is_head_start()
+        ready = len(self._in_flight) - len(self._threads)
+        return ready >= WAITING_BATCHES or self._is_head_start()
 
     def submit(self, batch: Batch) -> None:
         """Have *batch* sent by a worker; ``take()`` returns its outcomes."""
@@ -102,14 +112,14 @@ class WorkerPool:
         if number == 0:
             self._began_s = time.monotonic()
         self._waiting.put(number)
-        if len(self._threads) < min(self._workers, len(self._in_flight)):
-            self._start_thread()
+        self._grow()
 
     def take(self) -> list[RowOutcome]:
         """Return the outcomes of what has finished; after ``POLL_S`` seconds perhaps none.
 
         What has not finished ``GRACE_S`` seconds after a stop comes back as it is known then.
         """
+        self._grow()
         overdue = self._stop.overdue(GRACE_S)
         if not self._threads and not self._waiting.empty():
             # The system gives no thread at all.
@@ -131,7 +141,23 @@ class WorkerPool:
         return self._head_start_s is None or time.monotonic() - self._began_s < self._head_start_s
 
     def _patience_s(self) -> float:
-        return min(POLL_S, self._head_start_s or POLL_S) if self._is_head_start() else POLL_S
+        """Return how long to wait for an outcome before looking at something else."""
+        if self._is_head_start():
+            return min(POLL_S, self._head_start_s or POLL_S)
+        return GROW_S if self._may_grow() else POLL_S
+
+    def _may_grow(self) -> bool:
+        """Whether there are batches for more workers than there are."""
+        return len(self._threads) < min(self._workers, len(self._in_flight)) and not self.stopped
+
+    def _grow(self) -> None:
+        """Start as many workers as the rate limiter has use for now."""
+        if self._is_head_start() and self._threads:
+            return
+        for _ in range(ENOUGH_WAITING - self._waiting_requests()):
+            if not self._may_grow():
+                return
+            self._start_thread()
 
     def _start_thread(self) -> None:
         """Start one more worker. When the system gives none, those that there are must do."""

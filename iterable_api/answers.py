@@ -11,6 +11,7 @@ from enum import Enum, StrEnum, auto
 from typing import Any, NamedTuple
 
 from iterable_api.causes import BETWEEN, Cause
+from iterable_api.payloads import EVENT_NAME
 from iterable_api.transport import Response, TransportError
 from records.outcomes import CallOutcome, CallStatus, Fault
 
@@ -160,7 +161,7 @@ def foreign(reply: Reply) -> bool:
 def accounted(reply: Reply) -> bool:
     """Fit a success that is proven: by its code, and in bulk by counts of all the rows sent.
 
-    Events whose name is blocked are listed, and it is not known whether they are counted.
+    Events whose name is blocked are counted or not; where ours is, there is nothing to account for.
     """
     if reply.rows is None:
         return reply.code == "Success"
@@ -168,8 +169,8 @@ def accounted(reply: Reply) -> bool:
     if counts is None or reply.code not in {None, "Success"}:
         return False
     unchanged = sum(len(_list_in(reply, name)) for name in ("noOpEmails", "noOpUserIds"))
-    blocked = _list_in(reply, "disallowedEventNames")
-    return reply.rows in {sum(counts), sum(counts) + unchanged} or bool(blocked)
+    blocked = EVENT_NAME in _list_in(reply, "disallowedEventNames")
+    return blocked or reply.rows in {sum(counts), sum(counts) + unchanged}
 
 
 def unaccounted(reply: Reply) -> bool:

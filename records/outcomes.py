@@ -159,10 +159,14 @@ class RowOutcome(NamedTuple):
             return RowStatus.SUCCESSFUL  # most rows, so it comes first
         if not self.attempted:
             return RowStatus.NOT_ATTEMPTED
-        if update is CallStatus.PLANNED or track is CallStatus.PLANNED:
+        if CallStatus.PLANNED in {update, track}:
             return RowStatus.PLANNED
         if CallStatus.FORGOTTEN in {update, track}:
             return RowStatus.FORGOTTEN
+        return self._status_of_attempt()
+
+    def _status_of_attempt(self) -> RowStatus:
+        update, track = self.users_update.status, self.events_track.status
         if update not in ARRIVED:
             return RowStatus.TOTAL_FAILURE
         if track not in ARRIVED:

@@ -91,7 +91,9 @@ def deliver_rows(
         recorder.begin(len(rows))
         pipeline = Pipeline(
             planner=make_planner(ledger, changed_only=changed_only),
-            pool=WorkerPool(process, stop, workers=workers, head_start_s=head_start_s),
+            pool=WorkerPool(
+                process, stop, workers=workers, waiting=lambda: 0, head_start_s=head_start_s
+            ),
             recorder=recorder,
             outage=Outage(stop, silence),
             limits=BatchLimits(batch_size),

@@ -114,11 +114,20 @@ def test_secrets_that_others_may_read_are_a_warning(environ, tmp_path):
     assert stat.S_IMODE(env_file.stat().st_mode) == 0o644
 
 
-def test_more_workers_than_open_files_are_a_warning(environ):
+def test_too_few_open_files_are_a_warning(environ, monkeypatch):
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (100, 256))
+    monkeypatch.setattr(resource, "setrlimit", lambda *_: None)
+    few = of_files(environ)["ITERABLE_WORKERS"].text
+    assert few.startswith("only 206 rows can be in flight, because 256 files may be open")
+    assert few.endswith("ulimit -n 380 allows 330")
+    assert "ITERABLE_WORKERS" not in of_files(environ, ITERABLE_WORKERS="100")
+
+
+def test_the_soft_limit_of_open_files_is_no_hindrance(environ):
     allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, allowed[1]))
     try:
-        assert "ulimit -n 380" in of_files(environ)["ITERABLE_WORKERS"].text
-        assert "ITERABLE_WORKERS" not in of_files(environ, ITERABLE_WORKERS="100")
+        assert "ITERABLE_WORKERS" not in of_files(environ)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == allowed[1]
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, allowed)

@@ -20,6 +20,11 @@ def send(batch):
     return [outcome_of(row, OK, OK) for row in batch]
 
 
+def no_requests():
+    """Return how many requests wait for the rate limiter."""
+    return 0
+
+
 def batches(count):
     return [[make_prepared(number)] for number in range(count)]
 
@@ -44,7 +49,7 @@ def test_no_more_threads_are_started_than_there_are_batches(rows, workers, most)
         time.sleep(0.01)
         return send(batch)
 
-    pool = WorkerPool(slow, Stop(), workers=workers, head_start_s=0.001)
+    pool = WorkerPool(slow, Stop(), workers=workers, waiting=no_requests, head_start_s=0.001)
     outcomes, threads = run(pool, batches(rows))
     assert (len(outcomes), threads) == (rows, most)
 
@@ -65,7 +70,7 @@ def test_a_system_that_gives_no_more_threads_makes_the_run_slower_and_nothing_el
 
     setup_logger(quiet=True)
     monkeypatch.setattr(threading.Thread, "start", scarce)
-    pool = WorkerPool(send, Stop(), workers=50, head_start_s=0.001)
+    pool = WorkerPool(send, Stop(), workers=50, waiting=no_requests, head_start_s=0.001)
     outcomes, threads = run(pool, batches(100))
     assert sorted(out.customer_id for out in outcomes) == list(range(100))
     assert threads == allowed
@@ -84,7 +89,9 @@ def test_the_first_batch_goes_alone_until_it_is_done():
             alone.set()
         return send(batch)
 
-    outcomes, _ = run(WorkerPool(process, Stop(), workers=4, head_start_s=None), batches(20))
+    outcomes, _ = run(
+        WorkerPool(process, Stop(), workers=4, waiting=no_requests, head_start_s=None), batches(20)
+    )
     assert alone.is_set()
     assert len(outcomes) == 20
 
@@ -96,7 +103,7 @@ def test_a_few_batches_wait_and_no_more():
         release.wait(5)
         return send(batch)
 
-    pool = WorkerPool(process, Stop(), workers=2, head_start_s=0.0)
+    pool = WorkerPool(process, Stop(), workers=2, waiting=no_requests, head_start_s=0.0)
     with pool:
         submitted = 0
         for batch in batches(100):
@@ -118,7 +125,7 @@ def test_what_has_not_begun_when_the_grace_is_over_was_not_sent(monkeypatch):
         release.wait(5)
         return send(batch)
 
-    with WorkerPool(process, stop, workers=1, head_start_s=0.0) as pool:
+    with WorkerPool(process, stop, workers=1, waiting=no_requests, head_start_s=0.0) as pool:
         for batch in batches(5):
             pool.submit(batch)
         time.sleep(0.05)
@@ -143,7 +150,7 @@ def test_an_event_that_hangs_leaves_the_profile_known_that_was_known_before(monk
         release.wait(5)
         return send(batch)
 
-    with WorkerPool(process, stop, workers=1, head_start_s=0.0) as pool:
+    with WorkerPool(process, stop, workers=1, waiting=no_requests, head_start_s=0.0) as pool:
         pool.submit([row])
         time.sleep(0.05)
         stop.request(StopReason.SIGTERM)

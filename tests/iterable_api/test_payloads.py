@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iterable_api.payloads import Payloads, RowError, as_text, bulk_body
+from iterable_api.payloads import EVENT_NAMESPACE, Payloads, RowError, as_text, bulk_body
 from tests.rows import make_row
 
 PAYLOADS = Payloads("iterable_challenge")
@@ -48,7 +48,7 @@ def test_a_row_becomes_exactly_the_two_bodies_of_the_specification():
     assert PAYLOADS.event(make_row()) == {
         "email": "user1@example.com",
         "eventName": "page_view",
-        "id": "ba9d372a-bfa6-53e1-8060-4ab859873358",
+        "id": "4f8bf5af-cbca-5cb5-91c6-7b2fa0735256",
         "createdAt": 1768314645,
         "dataFields": {
             "page": "pricing",
@@ -204,6 +204,11 @@ def test_an_event_keeps_its_id_and_no_two_events_share_one():
     ids = {Payloads(name).prepare(make_row(n)).event_id for name in ("a", "b") for n in range(50)}
     assert len(ids) == 100
     assert all(uuid.UUID(each).version == 5 for each in ids)
+
+
+def test_an_events_id_is_a_uuid_of_version_5_by_the_standard():
+    name = '["iterable_challenge", "page_views", "page_view"]3:101,1,1768314645'
+    assert PAYLOADS.prepare(make_row()).event_id == str(uuid.uuid5(EVENT_NAMESPACE, name))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,98 @@
+"""Many rows: in bulk, with nothing to send, and with large values, always in little memory."""
+
+from benchmarks import harness
+from benchmarks.harness import JobRun
+from benchmarks.lines import UNLIMITED, Bench, Line, peak_line, rate_over
+
+BULK_PER_S = 5000  # five requests of a thousand rows
+BULK_SPEED = 20_000
+UNCHANGED_PER_S = 50_000
+NAME_LENGTH = 30_000  # Iterable takes strings of some 32,000 characters
+
+
+def bulk_rate(bench: Bench) -> Line:
+    """Against Iterable's limit of users/bulkUpdate a second."""
+    rows = bench.rows(100_000, quick=30_000)
+    run = bench.run("--bulk", iterable={"keep_fields": False, "log_requests": 10})
+    note = f"{run.too_many} answers 429; whole process {run.wall_s:.1f} s"
+    name = f"bulk, 1000 a batch, {rows:,} rows"
+    return _rate(name, run, BULK_PER_S, 0.95, note, right=run.too_many == 0)
+
+
+def bulk_speed(bench: Bench) -> Line:
+    """Against 20,000 users a second, in batches of 5000."""
+    run, _ = _twice(bench, *_FAST, BULK_BATCH_SIZE="5000")
+    note = f"5000 a batch; whole process {run.wall_s:.1f} s, reading MySQL included"
+    return _rate(f"bulk, limits off, {run.rows:,} rows", run, BULK_SPEED, 1.0, note)
+
+
+def unchanged(bench: Bench) -> Line:
+    """Against 50,000 rows a second that Iterable holds already."""
+    _, run = _twice(bench, *_FAST, BULK_BATCH_SIZE="5000")
+    note = f"{run.sending_s:.2f} s after the read; whole process {run.wall_s:.1f} s"
+    name = f"--changed-only, {run.rows:,} unchanged rows"
+    return _rate(name, run, UNCHANGED_PER_S, 1.0, note, of="rows")
+
+
+def memory(bench: Bench) -> Line:
+    """Against 150 MB, and against the peak at 10,000 rows."""
+    few = bench.rows(10_000, quick=3500)
+    small = bench.run("--bulk", iterable=UNLIMITED)
+    large, _ = _twice(bench, *_MANY)
+    growth = large.peak_mb / small.peak_mb
+    note = f"{small.peak_mb:.0f} MB at {few:,} rows: {growth:.2f} times (at most 1.20)"
+    return peak_line(f"bulk, {large.rows:,} rows", large, note, right=growth <= 1.2)
+
+
+def memory_unchanged(bench: Bench) -> Line:
+    """Against 150 MB, with nothing to send."""
+    _, run = _twice(bench, *_MANY)
+    note = f"{run.users_per_s:,.0f} rows/s; whole process {run.wall_s:.1f} s"
+    return peak_line(f"--changed-only, {run.rows:,} unchanged rows", run, note)
+
+
+def memory_values(bench: Bench) -> Line:
+    """Against 150 MB, with values as large as Iterable takes."""
+    count = bench.rows(3000, quick=600)
+    bench.exactly(count, NAME_LENGTH)
+    run = bench.run("--bulk", iterable=UNLIMITED)
+    note = (
+        f"names of {NAME_LENGTH:,} characters, {3 * NAME_LENGTH // 1000} kB each in MySQL and "
+        f"{6 * NAME_LENGTH // 1000} kB in JSON; whole process {run.wall_s:.1f} s"
+    )
+    return peak_line(f"bulk, {run.rows:,} rows with large values", run, note)
+
+
+# Rows of a full run and of a quick one.
+_FAST = (200_000, 50_000)
+_MANY = (1_000_000, 100_000)
+
+
+def _twice(bench: Bench, count: int, quick: int, **environ: str) -> tuple[JobRun, JobRun]:
+    """Deliver rows in bulk with the limits off, then run again with nothing changed."""
+
+    def run() -> tuple[JobRun, JobRun]:
+        rows = bench.rows(count, quick)
+        with harness.site(bench.database, **UNLIMITED) as site:
+            first = site.run("--bulk", **environ)
+            again = site.run("--changed-only")
+        if again.summary["unchanged"] != rows or again.summary["requests"]:
+            raise RuntimeError(f"not all was held already: {again.summary}")
+        return first, again
+
+    return bench.once(("twice", count), run)
+
+
+def _rate(  # noqa: PLR0913 - the columns of the table
+    name: str,
+    run: JobRun,
+    reference: float,
+    must: float,
+    note: str,
+    *,
+    right: bool = True,
+    of: str = "users",
+) -> Line:
+    measured = rate_over(run.users_per_s, reference, of)
+    ratio = run.users_per_s / reference
+    return Line(name, measured, ratio, must, note, right, peak_mb=run.peak_mb)
