@@ -101,6 +101,11 @@ class IterableClient:
         """Seconds in which answers 429 held the most affected endpoint below its limiter."""
         return max(limiter.throttled_seconds for limiter in self._limiters.values())
 
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for the rate limiters now, and not for an answer."""
+        return sum(limiter.waiting for limiter in self._limiters.values())
+
     def process_user_record(self, row: Row) -> RowOutcome:
         """Deliver one row of Query 2: its user, then its event if the user was accepted."""
         try:

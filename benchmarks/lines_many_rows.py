@@ -12,7 +12,7 @@ NAME_LENGTH = 30_000  # Iterable takes strings of some 32,000 characters
 
 def bulk_rate(bench: Bench) -> Line:
     """Against Iterable's limit of users/bulkUpdate a second."""
-    rows = bench.rows(100_000, quick=30_000)
+    rows = bench.rows(100_000, quick=20_000)
     run = bench.run("--bulk", iterable={"keep_fields": False, "log_requests": 10})
     note = f"{run.too_many} answers 429; whole process {run.wall_s:.1f} s"
     name = f"bulk, 1000 a batch, {rows:,} rows"
@@ -36,7 +36,7 @@ def unchanged(bench: Bench) -> Line:
 
 def memory(bench: Bench) -> Line:
     """Against 150 MB, and against the peak at 10,000 rows."""
-    few = bench.rows(10_000, quick=3500)
+    few = bench.rows(10_000, quick=10_000)
     small = bench.run("--bulk", iterable=UNLIMITED)
     large, _ = _twice(bench, *_MANY)
     growth = large.peak_mb / small.peak_mb
@@ -65,7 +65,7 @@ def memory_values(bench: Bench) -> Line:
 
 # Rows of a full run and of a quick one.
 _FAST = (200_000, 50_000)
-_MANY = (1_000_000, 100_000)
+_MANY = (1_000_000, 60_000)
 
 
 def _twice(bench: Bench, count: int, quick: int, **environ: str) -> tuple[JobRun, JobRun]:

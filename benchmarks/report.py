@@ -56,9 +56,10 @@ def report(lines: Sequence[Line], database: PrivateDatabase, took_s: float) -> s
             "every user and every event is there. Before each line the machine was quiet for two "
             "seconds, or the line says so.",
             "- Per-user rates are of the steady state: the users that the stand-in accepted a "
-            f"second, by its own clock, from {harness.STEADY_FROM:.0%} to {harness.STEADY_TO:.0%} of the "
-            "rows, so without the start and the last row's latency. All other rates, and those "
-            "from start to end, are from the first request to the last answer.",
+            f"second, by its own clock, from {harness.STEADY_FROM:.0%} to "
+            f"{harness.STEADY_TO:.0%} of the rows, so without the start and the last row's "
+            "latency. All other rates, and those from start to end, are from the first request to "
+            "the last answer.",
             f"- Peak memory is the job's own, and at most {MOST_MB} MB in every line.",
             "",
             HEAD,

@@ -12,6 +12,7 @@ from pathlib import Path
 from configuration.settings import Settings, exposed_files
 from db_connection import DatabaseConnection
 from delivery.batching import BatchLimits
+from delivery.bulk import READY as BULK_READY
 from delivery.bulk import WORKERS as BULK_WORKERS
 from delivery.bulk import BulkDelivery
 from delivery.outage import Outage
@@ -210,6 +211,7 @@ def _worker_pool(
             recorder.stop,
             workers=BULK_WORKERS,
             waiting=lambda: 0,
+            ready=BULK_READY,
             # If every row is refused, the first batch tells, before others are under way.
             head_start_s=None,
         )

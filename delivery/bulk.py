@@ -11,8 +11,10 @@ from delivery.stopping import Stop
 from iterable_client import IterableClient
 from records.outcomes import ARRIVED, NOT_SENT, CallOutcome, RowOutcome, outcome_of
 
-# Threads: enough for 5 batches a second, if the two requests of each take no more than 3 s.
-WORKERS = 16
+# Threads: enough for 5 batches a second, if the two requests of each take no more than 1.2 s.
+WORKERS = 12
+# Batches that are packed and wait: each takes a megabyte or more of memory.
+READY = 2
 
 
 class BulkDelivery:

@@ -24,7 +24,8 @@ logger = get_logger(__name__)
 # The first request goes ahead alone for so long: Iterable refuses a key within milliseconds, and
 # then nothing else need leave.
 HEAD_START_S = 0.05
-# A few batches wait beyond those being sent, so that a worker that is done finds its next at once.
+# So many batches of one row wait beyond those being sent, so that a worker that is done finds its
+# next at once.
 WAITING_BATCHES = 8
 # So many workers wait for the rate limiter when there are enough of them: it is never idle then,
 # and more would only wait too.
@@ -44,20 +45,21 @@ class WorkerPool:
     *process* sends one batch and returns the outcome of each of its rows; it is called in one of at
     most *workers* threads. More are started while batches wait and *waiting*, the number of
     requests that wait for the rate limiter, is small: so there are as many as the latency needs,
-    whatever it is. The first batch goes alone for *head_start_s* seconds, until it is done if that
-    is None. After *stop*, a refused API key or an exception nothing more is sent, and what is in
-    flight ``GRACE_S`` seconds later is ``unknown``.
+    whatever it is. *ready* batches at most wait for a worker. The first batch goes alone for
+    *head_start_s* seconds, until it is done if that is None. After *stop*, a refused API key or an
+    exception nothing more is sent, and what is in flight ``GRACE_S`` seconds later is ``unknown``.
 
     ``bugs`` are the exceptions that came out of *process*.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - keyword-only
         self,
         process: Callable[[Batch], list[RowOutcome]],
         stop: Stop,
         *,
         workers: int,
         waiting: Callable[[], int],
+        ready: int = WAITING_BATCHES,
         head_start_s: float | None,
     ) -> None:
         self.bugs: list[Exception] = []
@@ -65,6 +67,7 @@ class WorkerPool:
         self._stop = stop
         self._workers = workers
         self._waiting_requests = waiting
+        self._ready = ready
         self._head_start_s = head_start_s
         self._began_s = time.monotonic()
         self._threads: list[threading.Thread] = []
@@ -101,8 +104,7 @@ class WorkerPool:
     @property
     def full(self) -> bool:
         """Whether another batch should not be submitted yet."""
-        ready = len(self._in_flight) - len(self._threads)
-        return ready >= WAITING_BATCHES or self._is_head_start()
+        return len(self._in_flight) - len(self._threads) >= self._ready or self._is_head_start()
 
     def submit(self, batch: Batch) -> None:
         """Have *batch* sent by a worker; ``take()`` returns its outcomes."""

@@ -55,14 +55,28 @@ class RateLimiter:
         self._gate = threading.Lock()
         self._departures: deque[Permit] = deque(maxlen=math.ceil(per_second))
         self._next_s = 0.0
+        # One item for each thread in acquire(): to add one, or to count them, takes no lock.
+        self._waiting: list[None] = []
         self._accepted_at_s: deque[float] = deque(maxlen=math.ceil(per_second))
         self._lowering = threading.Lock()
         # To which rate the last 429 led, and when. One tuple, as it is read without a lock.
         self._lowered = (per_second, -math.inf)
         self._throttled_s = 0.0
 
+    @property
+    def waiting(self) -> int:
+        """How many requests wait in ``acquire()`` now."""
+        return len(self._waiting)
+
     def acquire(self) -> Permit | None:
         """Wait until this request may depart; return its permit, None when the run is to stop."""
+        self._waiting.append(None)
+        try:
+            return self._permit()
+        finally:
+            self._waiting.pop()
+
+    def _permit(self) -> Permit | None:
         with self._gate:
             now_s, probe = time.monotonic(), 0
             if self._hold.until_s > now_s:

@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from sandbox.faults import Fault
-from tests.chaos.world import SCALED, rows_of
+from tests.chaos.world import hurried_copy, rows_of
 from tests.test_main import REFUSED, USERS, add_pro_users, copy_program, scaled, writes
 from tests.test_main import job as job  # noqa: PLC0414 - a fixture
 from tests.test_safety import forget_results, wait_until
@@ -31,10 +31,7 @@ CLOSE = {"Connection": "close"}
 @pytest.fixture(scope="module")
 def hurried(tmp_path_factory):
     """Copy the program once, less its waits."""
-    program = copy_program(tmp_path_factory.mktemp("hurried") / "copy")
-    for file, constant, value in SCALED:
-        scaled(program, file, constant, value)
-    return program
+    return hurried_copy(tmp_path_factory.mktemp("hurried") / "copy")
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +172,7 @@ def test_a_run_that_is_forbidden_half_way_stops_and_blames_no_row(quick, iterabl
     assert len(sent_to(iterable, path)) < 40
     rows = results(quick)
     assert outcomes(rows)["successful"] == (5 if mode else 20)
-    assert outcomes(rows)["not_attempted"] > 100
+    assert outcomes(rows)["not_attempted"] > 20
     assert "refused" not in {row["users_update"]["status"] for row in rows.values()}
 
 
@@ -347,8 +344,9 @@ def test_large_answers_to_many_workers_take_no_memory(quick, iterable, database)
     add_pro_users(database, 60)
     iterable.set_faults(Fault("answer", status=500, body='{"code":', size=30_000_000))
     process = quick.start(ITERABLE_WORKERS="20", ITERABLE_MAX_ATTEMPTS="1")
-    # Little enough for a pipe to hold.
-    err = process.stderr.read() + process.stdout.read()
+    with process.stderr, process.stdout:
+        # Little enough for a pipe to hold.
+        err = process.stderr.read() + process.stdout.read()
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode in {1, 4}, err

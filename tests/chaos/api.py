@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from sandbox.endpoints import EVENTS_TRACK_BULK, USERS_BULK_UPDATE
 from sandbox.faults import Fault
 from sandbox.variants import Variants
-from tests.chaos.world import Broken, Run, World, demand, let_live
+from tests.chaos.world import Broken, Run, World, demand, hurried_copy, let_live
 
 MODES = {"per-user": [], "bulk": ["--bulk"]}
 SUCCESS = '{"msg":"","code":"Success","params":null}'
@@ -92,6 +92,7 @@ SMALL_BATCH = 7
 # Of the requests, when all faults are let loose at once.
 SHARE = 0.4
 RUNS_AT_MOST = 15
+KILLED = 0.3  # of the runs
 KEY_VARIANTS = ("bad_key", "code_success", "no_permission", "bad_jwt")
 
 
@@ -128,8 +129,7 @@ CONDITIONS = {
 
 def alone(world: World, rows: int = 60, rounds: int | None = None) -> str:
     """Play one condition after another, in both modes and with kills, until the time is over."""
-    world.scale()
-    world.iterable.change(limit_scale=100)
+    world.program = hurried_copy(world.folder / "program")
     games = [(name, mode) for name in CONDITIONS for mode in MODES]
     played = 0
     while world.in_time and played != rounds:
@@ -153,6 +153,7 @@ def play(world: World, name: str, mode: str, rows: int, folder: Path) -> None:
     if had_before:
         world.check(world.run(*flags, folder=folder), 0)
     world.iterable.change(**condition.settings)
+    world.blind_to_event_fields = "create_new_fields" in condition.settings and not flags
     world.iterable.set_faults(*some_of_each(rng, condition.faults, rng.uniform(*condition.share)))
     for number in range(rng.randint(1, 3)):
         if had_before or number:
@@ -166,6 +167,7 @@ def play(world: World, name: str, mode: str, rows: int, folder: Path) -> None:
     usual = {name: getattr(Variants(), name) for name in condition.settings}
     world.iterable.change(clock_skew_s=LATER_S, **usual)
     world.iterable.set_faults()
+    world.blind_to_event_fields = False
     world.check(world.run(*flags, "--changed-only", folder=folder), 0)
     world.check_settled(*flags, folder=folder)
 
@@ -176,7 +178,7 @@ def prepare(world: World, condition: Condition, rows: int) -> None:
     world.fill(rows, condition.forgotten, condition.repeats)
     world.forgotten = set(condition.forgotten)
     world.iterable.forget(*condition.forgotten)
-    world.iterable.change(clock_skew_s=0.0)
+    world.iterable.change(clock_skew_s=0.0, limit_scale=100)
     world.settings = {
         "ITERABLE_TIMEOUT_SECONDS": "0.4",
         "ITERABLE_MAX_ATTEMPTS": "2",
@@ -197,10 +199,10 @@ def churn(world: World) -> None:
 
 
 def run_or_kill(world: World, flags: list[str], folder: Path, rows: int, **environ: str) -> Run:
-    """Run the job; every other time kill it on the way."""
+    """Run the job; now and then kill it on the way."""
     process = world.start(*flags, folder=folder, **environ)
     requests = rows // SMALL_BATCH if "--bulk" in flags else rows
-    if world.rng.random() < 0.5 and let_live(process, world.rng, requests):
+    if world.rng.random() < KILLED and let_live(process, world.rng, requests):
         process.kill()
     run = process.finish()
     world.check_leftovers()
@@ -212,16 +214,23 @@ def run_or_kill(world: World, flags: list[str], folder: Path, rows: int, **envir
 
 def faults(world: World, rows: int = 1500) -> str:
     """Let every fault of the sandbox loose at once, and go on until every row is delivered."""
-    world.scale()
+    world.program = hurried_copy(world.folder / "program")
     return "; ".join(faults_of(world, mode, rows) for mode in MODES)
 
 
-def faults_of(world: World, mode: str, rows: int, turns: int | None = None) -> str:
-    """Deliver *rows* rows, some of them bad, in one mode; each fault has so many *turns*."""
+def faults_of(
+    world: World, mode: str, rows: int, turns: int | None = None, *, late: bool = True
+) -> str:
+    """Deliver *rows* rows, some of them bad, in one mode.
+
+    Each fault has so many *turns*. New users are seen too late for their events if *late*.
+    """
     folder, rng = world.folder / mode, world.rng
     flags, batch = MODES[mode], max(SMALL_BATCH, rows // 40)
     everything = tuple(fault for group in FAULTS.values() for fault in group)
     prepare_all(world, rows, batch)
+    if late:
+        world.iterable.change(**LATE)
     # A row whose 500 never ends must not take its batch with it.
     always = Fault("server_error", email=POISON)
     share = SHARE if turns is None else 1.0
@@ -260,9 +269,8 @@ def prepare_all(world: World, rows: int, batch: int) -> None:
     world.bad, world.forgotten = {*MALFORMED, POISON}, {FORGOTTEN}
     world.iterable.forget(FORGOTTEN)
     told = world.rng.choice(TOO_LARGE)
-    world.iterable.change(limit_scale=100, most_rows_in_bulk=batch * 2 // 3, **LATE, **told)
+    world.iterable.change(most_rows_in_bulk=batch * 2 // 3, **told)
     world.settings |= {
-        "ITERABLE_TIMEOUT_SECONDS": "0.6",
         "ITERABLE_WORKERS": "60",
         "BULK_BATCH_SIZE": str(batch),
     }

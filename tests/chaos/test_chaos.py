@@ -6,9 +6,14 @@ import pytest
 
 from tests.chaos import api
 from tests.chaos import run as chaos
-from tests.chaos.world import World
+from tests.chaos.world import World, hurried_copy
 
 pytestmark = pytest.mark.program
+
+
+@pytest.fixture(scope="module")
+def hurried(tmp_path_factory):
+    return hurried_copy(tmp_path_factory.mktemp("hurried") / "copy")
 
 
 @pytest.fixture
@@ -25,15 +30,18 @@ def test_after_kill_9_nothing_is_lost_and_no_more_sent_again_than_was_in_flight(
 
 @pytest.mark.database
 @pytest.mark.parametrize("mode", api.MODES)
-def test_through_all_faults_at_once_every_good_row_is_delivered_in_the_end(world, mode):
-    world.scale()
-    told = api.faults_of(world, mode, 40, turns=1)
-    assert "33 of 33 rows" in told
+def test_through_all_faults_at_once_every_good_row_is_delivered_in_the_end(world, mode, hurried):
+    world.program = hurried
+    # Nobody is seen late: tests/test_verdicts.py has what comes of that with rows of one address.
+    told = api.faults_of(world, mode, 30, turns=1, late=False)
+    assert "23 of 23 rows" in told
 
 
 @pytest.mark.database
-def test_each_kind_of_trouble_is_survived_alone(world):
-    assert "none lost" in api.alone(world, rows=30, rounds=3)
+@pytest.mark.parametrize(("name", "mode"), [("late", "per-user"), ("no new fields", "bulk")])
+def test_one_kind_of_trouble_alone_is_made_up_for_when_it_is_over(world, name, mode, hurried):
+    world.program = hurried
+    api.play(world, name, mode, 20, world.folder / "alone")
 
 
 @pytest.mark.database
