@@ -17,6 +17,7 @@ SAID_HERE = {
     ".editorconfig": "Indents and line ends, for editors",
     "LICENSE": "The licence, and a note on the database driver's",
     "benchmarks/results.svg": "The same as a plot",
+    "benchmarks/rival.mjs": "The rival: the official client in a pool of one size",
     "deploy/iterable-sync.service": "The job as a confined systemd service",
     "deploy/iterable-sync.timer": "The hour at which systemd starts it",
     "docs/SAMPLE_RESULTS.json": "A results file of the demo's three users",
