@@ -235,6 +235,9 @@ class Pipeline:
         )
         self._not_found_s = time.monotonic()
         self._recorder.note_profiles(aside)
+        # A later row of the same address need not wait for the event.
+        keys = [o.prepared.key for o in aside if o.prepared]
+        self._arrived.update((key, True) for key in keys if self._repeats.is_suspect(key))
         ids = {id(outcome) for outcome in aside}
         return [outcome for outcome in outcomes if id(outcome) not in ids]
 

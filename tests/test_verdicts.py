@@ -630,7 +630,6 @@ def test_two_servers_with_one_database_name_are_told_apart_by_their_source(
 # --- Not yet --------------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="a row that is put aside does not count as arrived")
 @both_modes
 def test_the_first_row_stays_the_profile_while_its_event_waits_for_the_user(
     quick, iterable, database, mode
