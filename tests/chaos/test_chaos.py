@@ -32,13 +32,12 @@ def test_after_kill_9_nothing_is_lost_and_no_more_sent_again_than_was_in_flight(
 @pytest.mark.parametrize("mode", api.MODES)
 def test_through_all_faults_at_once_every_good_row_is_delivered_in_the_end(world, mode, hurried):
     world.program = hurried
-    # Nobody is seen late: tests/test_verdicts.py has what comes of that with rows of one address.
-    told = api.faults_of(world, mode, 30, turns=1, late=False)
+    told = api.faults_of(world, mode, 30, world.folder / mode, turns=1)
     assert "23 of 23 rows" in told
 
 
 @pytest.mark.database
-@pytest.mark.parametrize(("name", "mode"), [("late", "per-user"), ("no new fields", "bulk")])
+@pytest.mark.parametrize(("name", "mode"), [("two keys", "per-user"), ("no new fields", "bulk")])
 def test_one_kind_of_trouble_alone_is_made_up_for_when_it_is_over(world, name, mode, hurried):
     world.program = hurried
     api.play(world, name, mode, 20, world.folder / "alone")
