@@ -4,10 +4,11 @@ from collections.abc import Iterator, Mapping
 
 from configuration.preflight_finding import Finding, Mark, clock_finding
 from configuration.settings import Settings
+from configuration.wiring import user_fields
 from db_connection import JOB_COLUMNS
 from iterable_api.answers import Answer, Repeat
 from iterable_api.payloads import Payloads
-from iterable_api.user_fields import UNKNOWN_TYPE, fetch_user_fields
+from iterable_api.user_fields import UNKNOWN_TYPE
 from monitoring.console import key_advice
 from records.exit_statuses import ExitStatus
 from records.outcomes import Fault
@@ -19,8 +20,7 @@ _TYPE_NAMES = {str: "string", bool: "boolean"}
 def iterable_findings(settings: Settings) -> Iterator[Finding]:
     """Ask Iterable for the project's profile fields, which changes nothing; yield what is found."""
     url = settings.iterable_api_base_url
-    key = settings.iterable_api_key.get_secret_value()
-    fields = fetch_user_fields(key, url, settings.iterable_timeout_seconds)
+    fields = user_fields(settings)
     if fields.types is None:
         yield no_fields_finding(fields.answer, url)
     else:

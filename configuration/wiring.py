@@ -23,7 +23,7 @@ from delivery.repeats import Repeats
 from delivery.stopping import Stop
 from delivery.worker_pool import HEAD_START_S, WorkerPool
 from iterable_api.payloads import Payloads
-from iterable_api.user_fields import fetch_user_fields
+from iterable_api.user_fields import UserFields, fetch_user_fields
 from iterable_client import IterableClient
 from logger_config import get_logger, setup_logger
 from monitoring.console import summary_lines
@@ -149,6 +149,15 @@ def iterable_client(settings: Settings, stop: Stop, *, bulk: bool) -> IterableCl
     )
 
 
+def user_fields(settings: Settings) -> UserFields:
+    """Return the project's profile fields, or why they cannot be had."""
+    return fetch_user_fields(
+        settings.iterable_api_key.get_secret_value(),
+        settings.iterable_api_base_url,
+        settings.iterable_timeout_seconds,
+    )
+
+
 def payloads(settings: Settings) -> Payloads:
     """Return what makes request bodies of rows."""
     return Payloads(settings.source, settings.time_zone)
@@ -172,6 +181,8 @@ def deliver_rows(
         limits=limits,
         folder=settings.results_dir,
     )
+    if len(rows) and not options.dry_run and not recorder.stop.reason:
+        recorder.check_fields(lambda: user_fields(settings).types)
     keys = (make.key(row) for row in itertools.islice(rows, options.limit))
     repeats = Repeats(keys)
     # What is loaded by now stays; looking through it for garbage would stop all threads at once.
@@ -179,16 +190,6 @@ def deliver_rows(
     gc.freeze()
     gc.set_threshold(50_000)
     pipeline.deliver(itertools.islice(rows, options.limit), repeats)
-
-
-def check_fields(settings: Settings, recorder: Recorder) -> None:
-    """Look whether the project has all profile fields that were delivered.
-
-    In bulk mode the answers say so themselves.
-    """
-    options = recorder.run.options
-    if not (options.bulk or options.dry_run or recorder.stop.reason):
-        recorder.check_fields(lambda: _project_fields(settings))
 
 
 def few_workers(settings: Settings) -> str:
@@ -222,15 +223,6 @@ def _worker_pool(
         waiting=lambda: client.waiting,
         head_start_s=HEAD_START_S,
     )
-
-
-def _project_fields(settings: Settings) -> dict[str, str] | None:
-    """Return the profile fields that the project has, None if it does not tell."""
-    return fetch_user_fields(
-        settings.iterable_api_key.get_secret_value(),
-        settings.iterable_api_base_url,
-        settings.iterable_timeout_seconds,
-    ).types
 
 
 @contextmanager

@@ -1,28 +1,61 @@
 """Whether the project has the profile fields that a run has sent, which no single answer tells.
 
-A project may create no new fields. Iterable then takes a profile, says "Success", and drops the
-fields that it does not have.
+A project may create no new fields. Iterable then takes a profile or an event, says "Success", and
+drops the fields that it does not have. So what single calls have delivered counts only when the
+project's fields have been looked at: at the end of the run, or else at the start of the next one.
+A project tells the fields of its profiles alone. If some of these were left out, then those of the
+events may have been too, and both are sent again.
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from iterable_api.payloads import PROFILE_FIELDS
+from logger_config import get_logger
+from records.delivery_ledger import DeliveryLedger
 from records.outcomes import CallStatus, RowOutcome
+from records.run import RunRecord
+
+logger = get_logger(__name__)
 
 # A field that a run has created shows in the project's list after a while.
 PATIENCE_S = 10.0
 INTERVAL_S = 2.0
 
+# The names of the project's profile fields; None if they cannot be had.
+Fetch = Callable[[], Collection[str] | None]
+
 
 class FieldCheck:
-    """Collects the names of the delivered profile fields, and looks for them afterwards."""
+    """Looks whether the project has the delivered profile fields, and tells *ledger*.
 
-    def __init__(self) -> None:
+    *wait* sleeps for some seconds and returns True when the run is to stop.
+    """
+
+    def __init__(self, ledger: DeliveryLedger, fetch: Fetch, wait: Callable[[float], bool]) -> None:
+        self._ledger = ledger
+        self._fetch = fetch
+        self._wait = wait
         self._delivered: set[str] = set()
 
+    def check_earlier_runs(self) -> None:
+        """Let count what a run has delivered that ended before it could look, or forget it.
+
+        Raises LedgerError.
+        """
+        if not self._ledger.has_unproven_runs():
+            return
+        fields = self._fetch()
+        if fields is None:
+            text = "Iterable does not tell the project's fields: what it took lately is sent again"
+            logger.warning(text)
+        elif set(PROFILE_FIELDS) <= set(fields):
+            self._ledger.prove_earlier_runs()
+        else:
+            self._ledger.forget_unproven()
+
     def add(self, outcomes: Iterable[RowOutcome]) -> None:
-        """Note the fields of some more rows."""
+        """Note the fields of the profiles that were delivered now."""
         for outcome in outcomes:
             if len(self._delivered) == len(PROFILE_FIELDS):
                 return
@@ -30,20 +63,35 @@ class FieldCheck:
             if row is not None and outcome.users_update.status is CallStatus.DELIVERED:
                 self._delivered |= json.loads(row.user)["dataFields"].keys()
 
-    def missing(
-        self, fetch: Callable[[], dict[str, str] | None], wait: Callable[[float], bool]
-    ) -> set[str]:
+    def finish(self, run: RunRecord) -> None:
+        """Note in *run* the delivered fields that the project does not have.
+
+        If it has all of them, what was delivered counts from now on; if not, it is forgotten, and
+        sent again until the project takes all of it. Raises LedgerError.
+        """
+        missing = self._missing()
+        if missing is None:
+            return
+        if missing:
+            run.filter_out("users_update", missing)
+            self._ledger.forget_unproven()
+        else:
+            self._ledger.prove()
+
+    def _missing(self) -> set[str] | None:
         """Return the delivered fields that the project does not have, even after some patience.
 
-        *fetch* returns the project's fields, None if they cannot be had: then nothing is missing.
-        *wait* sleeps for some seconds and returns True when the run is to stop.
+        None if the project does not tell, or the run is to stop first.
         """
         waited_s = 0.0
         while self._delivered:
-            fields = fetch()
-            if fields is None or self._delivered <= fields.keys():
-                break
-            if waited_s >= PATIENCE_S or wait(INTERVAL_S):
-                return self._delivered - fields.keys()
+            fields = self._fetch()
+            if fields is None:
+                return None
+            missing = self._delivered - set(fields)
+            if not missing or waited_s >= PATIENCE_S:
+                return missing
+            if self._wait(INTERVAL_S):
+                return None
             waited_s += INTERVAL_S
         return set()

@@ -117,8 +117,7 @@ class Pipeline:
                 ids = {id(row) for row in repeated}
                 prepared = [row for row in prepared if id(row) not in ids]
             self._send(prepared)
-        self._submit(self._packer.flush())
-        self._drain()
+        self._send_packed()
 
     def _send_repeated_rows(self, rows: Iterator[PreparedRow]) -> None:
         """Send the rows that have the address of a row before them: their events alone.
@@ -133,17 +132,14 @@ class Pipeline:
                 self._send([row._replace(users_update=SUPERSEDED)])
             else:
                 # In Query 2's order, so nothing else of that address is in flight.
-                self._submit(self._packer.flush())
-                self._drain()
+                self._send_packed()
                 self._send([row])
-                self._submit(self._packer.flush())
-                self._drain()
-        self._submit(self._packer.flush())
-        self._drain()
+                self._send_packed()
+        self._send_packed()
 
     def _send_events_again(self, rows: Iterator[PreparedRow]) -> None:
         """Send the events once more whose user Iterable did not find, when it should know them."""
-        if not len(self._not_found):
+        if len(self._not_found) == 0:
             return
         wait_s = max(0.0, self._not_found_s + VISIBLE_AFTER_S - time.monotonic())
         text = "Iterable does not know %d new users yet: their events are sent again in %.0f s"
@@ -152,8 +148,7 @@ class Pipeline:
         self._sent_again = True
         for row in rows:
             self._submit(self._packer.add(row))
-        self._submit(self._packer.flush())
-        self._drain()
+        self._send_packed()
 
     # --- Steps
 
@@ -190,6 +185,11 @@ class Pipeline:
         while self._pool.full:
             self._take()
 
+    def _send_packed(self) -> None:
+        """Send what is packed, and wait until nothing is in flight."""
+        self._submit(self._packer.flush())
+        self._drain()
+
     def _drain(self) -> None:
         while self._pool.busy:
             self._take()
@@ -205,14 +205,17 @@ class Pipeline:
             self._record(kept)
 
     def _record(self, outcomes: list[RowOutcome]) -> None:
-        if not outcomes:
-            return
+        if outcomes:
+            self._note_arrivals(outcomes)
+            self._recorder.add(outcomes)
+
+    def _note_arrivals(self, outcomes: list[RowOutcome]) -> None:
+        """Note of the addresses that may come twice whether Iterable has the profile."""
         for outcome in outcomes:
             row = outcome.prepared
             if row is not None and self._repeats.is_suspect(row.key):
                 status = outcome.users_update.status
                 self._arrived[row.key] = status in ARRIVED or status is CallStatus.PLANNED
-        self._recorder.add(outcomes)
 
     @contextmanager
     def _recording_if_it_fails(self, outcomes: Callable[[], list[RowOutcome]]) -> Iterator[None]:
@@ -236,8 +239,7 @@ class Pipeline:
         self._not_found_s = time.monotonic()
         self._recorder.note_profiles(aside)
         # A later row of the same address need not wait for the event.
-        keys = [o.prepared.key for o in aside if o.prepared]
-        self._arrived.update((key, True) for key in keys if self._repeats.is_suspect(key))
+        self._note_arrivals(aside)
         ids = {id(outcome) for outcome in aside}
         return [outcome for outcome in outcomes if id(outcome) not in ids]
 

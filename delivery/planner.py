@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from iterable_api.payloads import Payloads, RowError
-from records.delivery_ledger import Change, DeliveryLedger, Known
+from records.delivery_ledger import Change, DeliveryLedger, Held
 from records.outcomes import (
     PLANNED,
     UNCHANGED,
+    CallOutcome,
     PreparedRow,
     Row,
     RowOutcome,
@@ -19,8 +20,8 @@ from records.outcomes import (
 class Plan(NamedTuple):
     """What is to become of some rows.
 
-    ``outcomes`` has the rows that need no call, or cannot be sent; ``to_send`` are the others.
-    ``change`` is what the ledger must forget before they are sent.
+    ``outcomes`` has the rows that need no call; ``to_send`` are the others. ``change`` is what the
+    ledger must forget before they are sent, and what it must mark as still needed.
     """
 
     outcomes: list[RowOutcome]
@@ -56,46 +57,40 @@ class Planner:
 
     def plan(self, rows: Sequence[PreparedRow]) -> Plan:
         """Return what is to become of *rows*. Raises LedgerError."""
-        known = self._ledger.known(rows)
-        if self._changed_only:
-            rows = [_less_delivered(row, each) for row, each in zip(rows, known, strict=True)]
-        outcomes = [
-            outcome_of(row, row.users_update, row.events_track)
-            for row in rows
-            if row.users_update is not None and row.events_track is not None
-        ]
-        to_send = [row for row in rows if row.send_user or row.send_event]
+        plan = Plan([], [], Change())
+        for row, held in zip(rows, self._ledger.held(rows), strict=True):
+            self._add(plan, row, *held)
         if self._dry_run:
-            return Plan(outcomes + [_planned(row) for row in to_send], [], Change())
-        return Plan(outcomes, to_send, _change(rows, known))
+            return Plan(plan.outcomes + [_planned(row) for row in plan.to_send], [], Change())
+        return plan
 
+    def _add(self, plan: Plan, row: PreparedRow, profile: Held, event: Held) -> None:
+        """Add *row* to *plan*: the calls that are to be made, and what they make untrue."""
+        change = plan.change
+        update = row.users_update or self._unchanged(
+            row, profile, change.profiles_to_forget, change.profiles_to_mark
+        )
+        track = row.events_track or self._unchanged(
+            row, event, change.events_to_forget, change.events_to_mark
+        )
+        if update and track:
+            plan.outcomes.append(outcome_of(row, update, track))
+        elif update or track:
+            plan.to_send.append(row._replace(users_update=update, events_track=track))
+        else:
+            plan.to_send.append(row)
 
-def _less_delivered(row: PreparedRow, known: Known) -> PreparedRow:
-    """Return *row* without the calls whose content is *known* to be delivered."""
-    profile, event = known
-    if row.send_user and profile is not None and profile.proves(row.user_hash):
-        row = row._replace(users_update=UNCHANGED)
-    if row.send_event and event is not None and event.proves(row.event_hash):
-        row = row._replace(events_track=UNCHANGED)
-    return row
-
-
-def _change(rows: Sequence[PreparedRow], known: Sequence[Known]) -> Change:
-    """Return what sending *rows* makes untrue of what is *known*, and what is still needed."""
-    forget_profiles, forget_events = [], []
-    mark_profiles, mark_events = [], []
-    for row, (profile, event) in zip(rows, known, strict=True):
-        if profile is not None:
-            if row.send_user and not profile.proves(row.user_hash):
-                forget_profiles.append(row)
-            elif profile.is_old and row.users_update == UNCHANGED:
-                mark_profiles.append(row)
-        if event is not None:
-            if row.send_event and not event.proves(row.event_hash):
-                forget_events.append(row)
-            elif event.is_old and row.events_track == UNCHANGED:
-                mark_events.append(row)
-    return Change(forget_profiles, forget_events, mark_profiles, mark_events)
+    def _unchanged(
+        self, row: PreparedRow, held: Held, forget: list[PreparedRow], mark: list[PreparedRow]
+    ) -> CallOutcome | None:
+        """Return the outcome of a call that need not be made; None for one that is to be made."""
+        if held is Held.OTHER:
+            forget.append(row)
+        elif self._changed_only and held is not Held.NOTHING:
+            if held is Held.SAME_LONG_SINCE:
+                mark.append(row)
+            return UNCHANGED
+        return None
 
 
 def _planned(row: PreparedRow) -> RowOutcome:

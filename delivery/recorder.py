@@ -1,10 +1,10 @@
 """Writes down what becomes of a run while it goes on: in its record, the ledger and its results."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from delivery.field_check import FieldCheck
+from delivery.field_check import Fetch, FieldCheck
 from delivery.planner import Plan
 from delivery.stopping import Stop
 from iterable_api.answers import user_not_found
@@ -32,7 +32,7 @@ class Recorder:
         self.ledger = ledger
         self._results = results
         self._log: RowLog | None = None
-        self._fields = FieldCheck()
+        self._fields: FieldCheck | None = None
 
     def begin(self, rows: int) -> None:
         """Note how many rows the run is about, and make sure of the disk for their outcomes.
@@ -47,12 +47,27 @@ class Recorder:
             raise RunError(text) from None
         self.ledger.check_room(rows)
         if not self.run.options.dry_run:
-            self.ledger.begin_run()
+            # Only bulk answers name the fields that the project has left out.
+            self.ledger.begin_run(proven=self.run.options.bulk)
         self.run.begin(rows)
+
+    def check_fields(self, fetch: Fetch) -> None:
+        """Look at the project's fields now if an earlier run could not, and after sending.
+
+        In bulk mode the answers say what was left out. *fetch* asks for the fields.
+        """
+        check = FieldCheck(self.ledger, fetch, self.stop.wait)
+        with self.stopping_on_failure():
+            check.check_earlier_runs()
+        if not self.run.options.bulk:
+            self._fields = check
 
     @contextmanager
     def sending(self, client: IterableClient, log: RowLog) -> Iterator[None]:
-        """Tell *log* every outcome; at the end close *client*, and note what was sent."""
+        """Tell *log* every outcome; at the end close *client*, and note what was sent.
+
+        Then look whether the project has taken all of it, unless the run was stopped.
+        """
         self._log = log
         began_s = time.monotonic()
         try:
@@ -66,6 +81,9 @@ class Recorder:
                 retries=client.retries,
                 rate_limited_seconds=client.rate_limited_seconds,
             )
+        if self._fields is not None and self.stop.reason is None:
+            with self.stopping_on_failure():
+                self._fields.finish(self.run)
 
     def before_sending(self, plan: Plan) -> None:
         """Make the ledger forget what *plan* replaces. Raises LedgerError."""
@@ -83,25 +101,19 @@ class Recorder:
             with self.stopping_on_failure():
                 self.ledger.record(outcomes)
                 # Iterable knows nothing of a user whose profile it is thought to have.
-                lost = [o.prepared for o in outcomes if user_not_found(o.events_track)]
-                self.ledger.apply(Change(profiles_to_forget=[row for row in lost if row]))
+                lost = [
+                    outcome.prepared
+                    for outcome in outcomes
+                    if outcome.prepared and user_not_found(outcome.events_track)
+                ]
+                self.ledger.apply(Change(profiles_to_forget=lost))
         finally:
             with self.stopping_on_failure():
                 self._results.add(outcomes)
-        self._fields.add(outcomes)
+        if self._fields is not None:
+            self._fields.add(outcomes)
         if self._log is not None:
             self._log.add(outcomes)
-
-    def check_fields(self, fetch: Callable[[], dict[str, str] | None]) -> None:
-        """Note the delivered profile fields that the project does not have.
-
-        *fetch* returns the project's fields, None if they cannot be had. If some are missing, this
-        run's profiles are forgotten: they are sent again until the project takes all of them.
-        """
-        if missing := self._fields.missing(fetch, self.stop.wait):
-            self.run.filter_out("users_update", missing)
-            with self.stopping_on_failure():
-                self.ledger.forget_profiles_of_this_run()
 
     @contextmanager
     def stopping_on_failure(self) -> Iterator[None]:

@@ -84,15 +84,19 @@ class Payloads:
         Raises RowError.
         """
         user = self.user(row)
-        event = self._event(row, user["email"])
+        email = user["email"]
+        event = self._event(row, email)
         user_body, event_body = encode(user), encode(event)
+        key, event_id = email.lower(), event["id"]
         return PreparedRow(
             customer_id=row["customer_id"],
-            email=user["email"],
-            key=user["email"].lower(),
-            event_id=event["id"],
+            email=email,
+            key=key,
+            event_id=event_id,
             user=user_body,
             event=event_body,
+            user_name=_hash(key.encode()),
+            event_name=_hash(event_id.encode()),
             user_hash=_hash(user_body),
             event_hash=_hash(event_body),
         )

@@ -15,8 +15,10 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import IntEnum
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Self
 
 from logger_config import get_logger
 from records.exit_statuses import ExitStatus, RunError
@@ -26,7 +28,7 @@ logger = get_logger(__name__)
 
 # Written into the file's header: "ItSy". A file with another number is not ours.
 APPLICATION_ID = 0x49745379
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 # What one row takes at most, in the file and in the log in front of it.
 BYTES_PER_ROW = 400
 SPARE_BYTES = 5_000_000
@@ -44,7 +46,8 @@ MOVE_AWAY = (
 
 _SCHEMA = """
 CREATE TABLE origin (id INTEGER PRIMARY KEY, hash BLOB NOT NULL UNIQUE);
-CREATE TABLE run (id INTEGER PRIMARY KEY, day INTEGER NOT NULL);
+-- What a run has delivered counts only if it is proven: if nothing was left out of it unnoticed.
+CREATE TABLE run (id INTEGER PRIMARY KEY, day INTEGER NOT NULL, proven INTEGER NOT NULL);
 -- name is a hash of the address, body one of the profile that was delivered last. api_key says with
 -- which key, run which one has needed it lately.
 CREATE TABLE profile (
@@ -57,7 +60,9 @@ CREATE TABLE event (
     run INTEGER NOT NULL, PRIMARY KEY (host, name)
 ) WITHOUT ROWID;
 """
-_OLD_TABLES = ("destination", "delivered")
+# Formats 1 and 2, in the order in which tables can be dropped.
+_UNPROVEN = "SELECT id FROM run WHERE NOT proven"
+_OLD_TABLES = ("delivered", "destination", "event", "profile", "run", "origin")
 
 
 class LedgerError(RunError):
@@ -70,35 +75,23 @@ class LedgerBusyError(RunError):
     status = ExitStatus.BUSY
 
 
-class Entry(NamedTuple):
-    """What was delivered last under one name: the hash of its body, and whether with this key.
+class Held(IntEnum):
+    """What is known of one call of a row."""
 
-    ``is_old`` says that it is time to mark the entry as needed.
-    """
-
-    body: bytes
-    same_key: bool
-    is_old: bool
-
-    def proves(self, body: bytes) -> bool:
-        """Whether Iterable has exactly *body* under this name."""
-        return self.same_key and self.body == body
+    NOTHING = 0
+    OTHER = 1  # Iterable has other content under this name, or may have
+    SAME = 2  # Iterable has exactly this content
+    SAME_LONG_SINCE = 3  # the same, and it is time to mark that it is still needed
 
 
-class Known(NamedTuple):
-    """What is known of one row: the entries of its profile and its event, None for nothing."""
-
-    profile: Entry | None
-    event: Entry | None
-
-
-class Change(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Change:
     """Entries that sending some rows makes untrue, and entries that are still needed."""
 
-    profiles_to_forget: Sequence[PreparedRow] = ()
-    events_to_forget: Sequence[PreparedRow] = ()
-    profiles_to_mark: Sequence[PreparedRow] = ()
-    events_to_mark: Sequence[PreparedRow] = ()
+    profiles_to_forget: list[PreparedRow] = field(default_factory=list)
+    events_to_forget: list[PreparedRow] = field(default_factory=list)
+    profiles_to_mark: list[PreparedRow] = field(default_factory=list)
+    events_to_mark: list[PreparedRow] = field(default_factory=list)
 
 
 class DeliveryLedger:
@@ -142,12 +135,12 @@ class DeliveryLedger:
         """Let the next run have it."""
         self._sqlite.close()
 
-    def known(self, rows: Sequence[PreparedRow]) -> list[Known]:
-        """Return what is known of each of *rows*."""
+    def held(self, rows: Sequence[PreparedRow]) -> Iterable[tuple[Held, Held]]:
+        """Return what is known of the profile and of the event of each of *rows*."""
         with self._explained():
-            profiles = self._entries("profile", [_address_hash(row) for row in rows])
-            events = self._entries("event", [_event_name(row) for row in rows])
-        return [Known(*pair) for pair in zip(profiles, events, strict=True)]
+            profiles = self._held("profile", [(row.user_name, row.user_hash) for row in rows])
+            events = self._held("event", [(row.event_name, row.event_hash) for row in rows])
+        return zip(profiles, events, strict=True)
 
     def apply(self, change: Change) -> None:
         """Forget and mark what *change* says.
@@ -156,14 +149,14 @@ class DeliveryLedger:
         answer is here, nobody knows what Iterable has, and the older content must not come back as
         if it were still there.
         """
-        profiles = [_address_hash(row) for row in change.profiles_to_forget]
-        events = [_event_name(row) for row in change.events_to_forget]
+        profiles = [row.user_name for row in change.profiles_to_forget]
+        events = [row.event_name for row in change.events_to_forget]
         if profiles or events:
             with self._transaction(durable=True):
                 self._delete("profile", profiles)
                 self._delete("event", events)
-        profiles = [_address_hash(row) for row in change.profiles_to_mark]
-        events = [_event_name(row) for row in change.events_to_mark]
+        profiles = [row.user_name for row in change.profiles_to_mark]
+        events = [row.event_name for row in change.events_to_mark]
         if profiles or events:
             with self._transaction():
                 self._mark("profile", profiles)
@@ -178,13 +171,13 @@ class DeliveryLedger:
         profiles, events, refused_profiles, refused_events = [], [], [], []
         for row, update, track in _calls_of(outcomes):
             if _is_whole(update):
-                profiles.append(self._row(_address_hash(row), row.user_hash))
+                profiles.append(self._row(row.user_name, row.user_hash))
             elif _disproves(update):
-                refused_profiles.append(_address_hash(row))
+                refused_profiles.append(row.user_name)
             if _is_whole(track):
-                events.append(self._row(_event_name(row), row.event_hash))
+                events.append(self._row(row.event_name, row.event_hash))
             elif _disproves(track):
-                refused_events.append(_event_name(row))
+                refused_events.append(row.event_name)
         if profiles or events or refused_profiles or refused_events:
             with self._transaction():
                 self._delete("profile", refused_profiles)
@@ -192,23 +185,42 @@ class DeliveryLedger:
                 self._insert("profile", profiles)
                 self._insert("event", events)
 
-    def forget_profiles_of_this_run(self) -> None:
-        """Forget every profile that this run has delivered or needed."""
-        with self._transaction():
-            self._sqlite.execute(
-                "DELETE FROM profile WHERE host = ? AND run = ?", (self._host, self._run)
-            )
+    def begin_run(self, *, proven: bool) -> None:
+        """Note that a run begins, and drop what no run has needed for ``KEEP_DAYS`` days.
 
-    def begin_run(self) -> None:
-        """Note that a run begins, and drop what no run has needed for ``KEEP_DAYS`` days."""
+        Unless the run is *proven* from the start, what it delivers counts only from ``prove()`` on.
+        """
         execute = self._sqlite.execute
         with self._transaction():
-            execute("INSERT INTO run VALUES (?, ?)", (self._run, self._today))
+            execute("INSERT INTO run VALUES (?, ?, ?)", (self._run, self._today, proven))
             (first_kept,) = execute(
                 "SELECT min(id) FROM run WHERE day >= ?", (self._today - KEEP_DAYS,)
             ).fetchone()
             for table, column in (("profile", "run"), ("event", "run"), ("run", "id")):
                 execute(f"DELETE FROM {table} WHERE {column} < ?", (first_kept,))  # noqa: S608
+
+    def has_unproven_runs(self) -> bool:
+        """Whether what some earlier run has delivered does not count yet."""
+        with self._explained():
+            sql = "SELECT 1 FROM run WHERE NOT proven AND id < ? LIMIT 1"
+            return self._sqlite.execute(sql, (self._run,)).fetchone() is not None
+
+    def prove(self) -> None:
+        """Let everything count that was delivered up to now."""
+        with self._transaction():
+            self._sqlite.execute("UPDATE run SET proven = 1")
+
+    def prove_earlier_runs(self) -> None:
+        """Let everything count that earlier runs have delivered."""
+        with self._transaction():
+            self._sqlite.execute("UPDATE run SET proven = 1 WHERE id < ?", (self._run,))
+
+    def forget_unproven(self) -> None:
+        """Forget everything that does not count yet: it is sent again."""
+        with self._transaction():
+            for table in ("profile", "event"):
+                self._sqlite.execute(f"DELETE FROM {table} WHERE run IN ({_UNPROVEN})")  # noqa: S608
+            self._sqlite.execute("UPDATE run SET proven = 1 WHERE id < ?", (self._run,))
 
     def check_room(self, rows: int) -> None:
         """Raise LedgerError when the disk has no room for *rows* more rows."""
@@ -221,16 +233,19 @@ class DeliveryLedger:
 
     # --- Tables
 
-    def _entries(self, table: str, names: list[bytes]) -> list[Entry | None]:
-        """Return the entries under *names*, in their order."""
-        found: dict[bytes, Entry] = {}
-        for start in range(0, len(names), LOOKUP_ROWS):
-            some = names[start : start + LOOKUP_ROWS]
-            marks = ",".join("?" * len(some))
-            sql = f"SELECT name, api_key, body, run FROM {table} WHERE host=? AND name IN ({marks})"  # noqa: S608
-            for name, api_key, body, run in self._sqlite.execute(sql, (self._host, *some)):
-                found[name] = Entry(body, api_key == self._api_key, run < self._first_fresh_run)
-        return [found.get(name) for name in names]
+    def _held(self, table: str, wanted: Sequence[tuple[bytes, bytes]]) -> list[Held]:
+        """Return what is known of *wanted*, each a name and the hash of a body."""
+        found: dict[bytes, tuple[bytes, int | None]] = {}
+        for start in range(0, len(wanted), LOOKUP_ROWS):
+            names = [name for name, _ in wanted[start : start + LOOKUP_ROWS]]
+            marks = ",".join("?" * len(names))
+            sql = (
+                f"SELECT name, body, CASE WHEN api_key = ? AND run NOT IN ({_UNPROVEN})"  # noqa: S608
+                f" THEN run < ? END FROM {table} WHERE host = ? AND name IN ({marks})"
+            )
+            values = (self._api_key, self._first_fresh_run, self._host, *names)
+            found.update((name, entry) for name, *entry in self._sqlite.execute(sql, values))
+        return [_compare(found.get(name), body) for name, body in wanted]
 
     def _row(self, name: bytes, body: bytes) -> tuple[object, ...]:
         return self._host, name, self._api_key, body, self._run
@@ -364,13 +379,15 @@ def _disproves(call: CallOutcome) -> bool:
     )
 
 
+def _compare(entry: tuple[bytes, int | None] | None, body: bytes) -> Held:
+    """Return what an entry, a hash and how old it is if it counts, says of a *body*'s hash."""
+    if entry is None:
+        return Held.NOTHING
+    held, is_old = entry
+    if is_old is None or held != body:
+        return Held.OTHER
+    return Held.SAME_LONG_SINCE if is_old else Held.SAME
+
+
 def _hash(text: str) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
-
-
-def _address_hash(row: PreparedRow) -> bytes:
-    return _hash(row.key)
-
-
-def _event_name(row: PreparedRow) -> bytes:
-    return _hash(row.event_id)

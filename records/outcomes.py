@@ -111,9 +111,10 @@ PLANNED = CallOutcome(CallStatus.PLANNED)
 class PreparedRow(NamedTuple):
     """A row that can be sent: its two request bodies, encoded, and which of them are to be sent.
 
-    ``key`` is how Iterable tells users apart: the address in lower case. The hashes tell whether a
-    body has changed. ``users_update`` and ``events_track`` are the outcomes of calls that need not
-    be made; None for a call that is to be made.
+    ``key`` is how Iterable tells users apart: the address in lower case. ``user_name`` and
+    ``event_name`` are hashes of what Iterable tells profiles and events apart by; the other two
+    hashes tell whether a body has changed. ``users_update`` and ``events_track`` are the outcomes
+    of calls that need not be made; None for a call that is to be made.
     """
 
     customer_id: int | str | None
@@ -122,6 +123,8 @@ class PreparedRow(NamedTuple):
     event_id: str
     user: bytes
     event: bytes
+    user_name: bytes
+    event_name: bytes
     user_hash: bytes
     event_hash: bytes
     users_update: CallOutcome | None = None
@@ -156,7 +159,9 @@ class RowOutcome(NamedTuple):
         """The row's status, which follows from its two calls."""
         update, track = self.users_update.status, self.events_track.status
         if update is track is CallStatus.DELIVERED:
-            return RowStatus.SUCCESSFUL  # most rows, so it comes first
+            return RowStatus.SUCCESSFUL  # these two first: they are most rows
+        if update is track is CallStatus.UNCHANGED:
+            return RowStatus.UNCHANGED
         if not self.attempted:
             return RowStatus.NOT_ATTEMPTED
         if CallStatus.PLANNED in {update, track}:

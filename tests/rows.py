@@ -100,4 +100,6 @@ def deliver_rows(
             folder=folder,
         )
         pipeline.deliver(rows, Repeats(map(Payloads("db").key, rows)))
+        # As when the project was found to have all fields.
+        ledger.prove()
         return results.outcomes

@@ -642,7 +642,6 @@ def test_the_first_row_stays_the_profile_while_its_event_waits_for_the_user(
 # --- Not yet --------------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="profiles are remembered before their fields are looked at")
 @pytest.mark.parametrize("how", ["no answer", "killed"])
 def test_a_run_that_cannot_look_at_the_fields_remembers_no_profile(quick, iterable, database, how):
     iterable.change(create_new_fields=False)
@@ -663,7 +662,6 @@ def test_a_run_that_cannot_look_at_the_fields_remembers_no_profile(quick, iterab
     assert "plan_type" in iterable.users[USERS[0]].data_fields
 
 
-@pytest.mark.xfail(strict=True, reason="only profile fields are looked at after a run")
 def test_events_go_out_again_where_the_project_has_left_out_profile_fields(quick, iterable):
     iterable.change(create_new_fields=False)
     assert quick().returncode == 0

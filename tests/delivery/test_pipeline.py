@@ -106,12 +106,12 @@ def test_as_many_rows_are_in_flight_as_there_are_workers(deliver):
 
 def test_rows_are_planned_only_as_fast_as_they_are_delivered(deliver, monkeypatch):
     planned, returned, ahead = 0, 0, []
-    known = DeliveryLedger.known
+    held = DeliveryLedger.held
 
     def counting(self, rows):
         nonlocal planned
         planned += len(rows)
-        return known(self, rows)
+        return held(self, rows)
 
     def process(batch):
         nonlocal returned
@@ -119,7 +119,7 @@ def test_rows_are_planned_only_as_fast_as_they_are_delivered(deliver, monkeypatc
         returned += 1
         return sender(OK)(batch)
 
-    monkeypatch.setattr(DeliveryLedger, "known", counting)
+    monkeypatch.setattr(DeliveryLedger, "held", counting)
     deliver([make_row(number) for number in range(500)], process, Stop(), workers=3)
     assert max(ahead) <= 3 + worker_pool.WAITING_BATCHES + 2 * GROUP_ROWS
 
@@ -208,7 +208,7 @@ def record_into(outcomes):
     return keep
 
 
-@pytest.mark.parametrize("place", ["known", "record", "apply"])
+@pytest.mark.parametrize("place", ["held", "record", "apply"])
 @pytest.mark.parametrize("after", [0, 3])
 def test_whatever_is_raised_every_row_in_flight_is_recorded(tmp_path, monkeypatch, place, after):
     """An exception in the main thread must not lose what the workers have delivered."""

@@ -2,6 +2,7 @@
 
 import pytest
 
+from records.delivery_ledger import Change, Held
 from records.outcomes import (
     SUPERSEDED,
     UNCHANGED,
@@ -42,23 +43,23 @@ def test_a_call_whose_outcome_is_known_stays_as_it_is(ledger):
     plan = make_planner(ledger, changed_only=True).plan([row])
     (outcome,) = plan.outcomes
     assert (outcome.users_update, outcome.events_track) == (SUPERSEDED, UNCHANGED)
-    assert plan.change == ([], [], [], [])
+    assert plan.change == Change()
 
 
 def test_a_plan_tells_what_sending_makes_untrue(ledger):
     rows = [make_prepared(1, first_name="Anna"), make_prepared(2)]
     change = make_planner(ledger).plan(rows).change
-    assert change == (rows[:1], [], [], [])
-    assert make_planner(ledger).plan([make_prepared(1)]).change == ([], [], [], [])
+    assert change == Change(profiles_to_forget=rows[:1])
+    assert make_planner(ledger).plan([make_prepared(1)]).change == Change()
 
 
 def test_a_dry_run_plans_everything_and_replaces_nothing(ledger):
     rows = [make_prepared(1, first_name="Anna"), make_prepared(2)]
     plan = make_planner(ledger, changed_only=True, dry_run=True).plan(rows)
     assert plan.to_send == []
-    assert not any(plan.change)
+    assert plan.change == Change()
     assert [(out.users_update.status, out.events_track.status) for out in plan.outcomes] == [
         (CallStatus.PLANNED, CallStatus.UNCHANGED),
         (CallStatus.PLANNED, CallStatus.PLANNED),
     ]
-    assert ledger.known([make_prepared(1)])[0].profile.proves(make_prepared(1).user_hash)
+    assert list(ledger.held([make_prepared(1)])) == [(Held.SAME, Held.SAME)]

@@ -5,7 +5,7 @@ import sqlite3
 import pytest
 
 from iterable_api.payloads import Payloads
-from records.delivery_ledger import KEEP_DAYS, LedgerBusyError, LedgerError
+from records.delivery_ledger import FORMAT_VERSION, KEEP_DAYS, Change, LedgerBusyError, LedgerError
 from records.outcomes import NOT_SENT, UNCHANGED, CallOutcome, CallStatus, outcome_of
 from tests.rows import make_planner, make_prepared, make_row, open_ledger
 
@@ -173,9 +173,9 @@ def test_another_programs_database_is_refused_and_left_as_it_is(tmp_path):
 def test_a_later_format_is_refused(path):
     open_ledger(path).close()
     with sqlite3.connect(path) as other:
-        other.execute("PRAGMA user_version = 3")
+        other.execute(f"PRAGMA user_version = {FORMAT_VERSION + 1}")
     other.close()
-    with pytest.raises(LedgerError, match="format 3"):
+    with pytest.raises(LedgerError, match=f"format {FORMAT_VERSION + 1}"):
         open_ledger(path)
 
 
@@ -279,15 +279,40 @@ def test_a_call_of_which_a_field_was_left_out_is_sent_again(ledger):
     assert to_send(ledger, make_row(first_name="Anna")) == [(True, False)]
 
 
-def test_the_profiles_of_a_run_can_be_forgotten_together(path):
+def test_what_an_unproven_run_has_delivered_does_not_count_until_it_is_proven(path):
     with open_ledger(path) as ledger:
-        ledger.begin_run()
+        ledger.begin_run(proven=True)
+        deliver(ledger, make_row(1))
+        assert not ledger.has_unproven_runs()
+    with open_ledger(path) as ledger:
+        ledger.begin_run(proven=False)
+        deliver(ledger, make_row(2))
+        # Its own doubts are settled at its end.
+        assert not ledger.has_unproven_runs()
+    with open_ledger(path) as ledger:
+        ledger.begin_run(proven=False)
+        deliver(ledger, make_row(3))
+        assert ledger.has_unproven_runs()
+        assert to_send(ledger, make_row(1), make_row(2)) == [(False, False), (True, True)]
+        ledger.prove_earlier_runs()
+        assert not ledger.has_unproven_runs()
+        assert to_send(ledger, make_row(2), make_row(3)) == [(False, False), (True, True)]
+        ledger.prove()
+        assert to_send(ledger, make_row(3)) == [(False, False)]
+
+
+def test_what_is_unproven_can_be_forgotten_together(path):
+    with open_ledger(path) as ledger:
+        ledger.begin_run(proven=True)
         deliver(ledger, make_row(1))
     with open_ledger(path) as ledger:
-        ledger.begin_run()
+        ledger.begin_run(proven=False)
         deliver(ledger, make_row(2))
-        ledger.forget_profiles_of_this_run()
-        assert to_send(ledger, make_row(1), make_row(2)) == [(False, False), (True, False)]
+    with open_ledger(path) as ledger:
+        ledger.forget_unproven()
+        assert not ledger.has_unproven_runs()
+        ledger.prove()
+        assert to_send(ledger, make_row(1), make_row(2)) == [(False, False), (True, True)]
 
 
 def test_what_no_run_has_needed_for_long_is_dropped(path, monkeypatch):
@@ -295,7 +320,7 @@ def test_what_no_run_has_needed_for_long_is_dropped(path, monkeypatch):
     monkeypatch.setattr("time.time", lambda: (20_000 + days) * 86_400.0)
     for days in range(KEEP_DAYS + 2):
         with open_ledger(path) as ledger:
-            ledger.begin_run()
+            ledger.begin_run(proven=True)
             if days == 0:
                 deliver(ledger, make_row(1))
                 deliver(ledger, make_row(2))
@@ -309,10 +334,10 @@ def test_what_no_run_has_needed_for_long_is_dropped(path, monkeypatch):
 
 
 def test_an_entry_is_marked_as_needed_only_now_and_then(path, ledger):
-    ledger.begin_run()
+    ledger.begin_run(proven=True)
     deliver(ledger, make_row())
     plan = make_planner(ledger, changed_only=True).plan([PAYLOADS.prepare(make_row())])
-    assert plan.change == ([], [], [], [])
+    assert plan.change == Change()
 
 
 def test_forgetting_waits_for_the_disk_and_remembering_does_not(ledger):
