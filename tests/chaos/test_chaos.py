@@ -37,7 +37,10 @@ def test_through_all_faults_at_once_every_good_row_is_delivered_in_the_end(world
 
 
 @pytest.mark.database
-@pytest.mark.parametrize(("name", "mode"), [("two keys", "per-user"), ("no new fields", "bulk")])
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [("two keys", "per-user"), ("no new fields", "bulk"), ("no new fields", "per-user")],
+)
 def test_one_kind_of_trouble_alone_is_made_up_for_when_it_is_over(world, name, mode, hurried):
     world.program = hurried
     api.play(world, name, mode, 20, world.folder / "alone")
