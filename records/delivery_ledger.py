@@ -235,7 +235,7 @@ class DeliveryLedger:
 
     def _held(self, table: str, wanted: Sequence[tuple[bytes, bytes]]) -> list[Held]:
         """Return what is known of *wanted*, each a name and the hash of a body."""
-        found: dict[bytes, tuple[bytes, int | None]] = {}
+        found: dict[bytes, tuple[bytes, bytes, int | None]] = {}
         for start in range(0, len(wanted), LOOKUP_ROWS):
             names = [name for name, _ in wanted[start : start + LOOKUP_ROWS]]
             marks = ",".join("?" * len(names))
@@ -244,7 +244,7 @@ class DeliveryLedger:
                 f" THEN run < ? END FROM {table} WHERE host = ? AND name IN ({marks})"
             )
             values = (self._api_key, self._first_fresh_run, self._host, *names)
-            found.update((name, entry) for name, *entry in self._sqlite.execute(sql, values))
+            found |= {entry[0]: entry for entry in self._sqlite.execute(sql, values)}
         return [_compare(found.get(name), body) for name, body in wanted]
 
     def _row(self, name: bytes, body: bytes) -> tuple[object, ...]:
@@ -379,11 +379,14 @@ def _disproves(call: CallOutcome) -> bool:
     )
 
 
-def _compare(entry: tuple[bytes, int | None] | None, body: bytes) -> Held:
-    """Return what an entry, a hash and how old it is if it counts, says of a *body*'s hash."""
+def _compare(entry: tuple[bytes, bytes, int | None] | None, body: bytes) -> Held:
+    """Return what an entry says of a *body*'s hash.
+
+    It has a name, a hash, and whether it is old; None there says that it does not count.
+    """
     if entry is None:
         return Held.NOTHING
-    held, is_old = entry
+    _, held, is_old = entry
     if is_old is None or held != body:
         return Held.OTHER
     return Held.SAME_LONG_SINCE if is_old else Held.SAME

@@ -21,6 +21,9 @@ class CallStatus(StrEnum):
     NOT_SENT = "not_sent"  # nothing left this machine
     PLANNED = "planned"  # a dry run: it would have been sent
 
+    # Enum's own is slower, and each row is looked up and counted by its statuses.
+    __hash__ = str.__hash__
+
 
 # Iterable has the call's content, or that of the row which stands for it.
 ARRIVED = frozenset({CallStatus.DELIVERED, CallStatus.UNCHANGED, CallStatus.SUPERSEDED})
@@ -49,6 +52,8 @@ class RowStatus(StrEnum):
     FORGOTTEN = "forgotten"  # the person asked Iterable to forget them: never to be delivered
     NOT_ATTEMPTED = "not_attempted"  # the run stopped before this row
     PLANNED = "planned"  # a dry run: the row would have been sent
+
+    __hash__ = str.__hash__
 
 
 # How a row ends when all is well.

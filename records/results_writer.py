@@ -71,7 +71,8 @@ class ResultsWriter:
         """
         if not outcomes or self._failure:
             return
-        lines = ",\n".join(map(_row_json, outcomes))
+        texts: dict[int, str] = {}
+        lines = ",\n".join([_row_json(outcome, texts) for outcome in outcomes])
         try:
             self._file.write(f"{self._separator}{lines}")
         except OSError as error:
@@ -99,9 +100,15 @@ class ResultsWriter:
 _json = json.JSONEncoder(default=str).encode
 
 
-def _row_json(outcome: RowOutcome) -> str:
-    """Return the line of one row. Put together by hand, as there may be a million of them."""
+def _row_json(outcome: RowOutcome, texts: dict[int, str]) -> str:
+    """Return the line of one row. Put together by hand, as there may be a million of them.
+
+    *texts* keeps what calls are as JSON, by ``id()``: rows that end together share their outcomes.
+    """
     customer, email, update, track, prepared, _ = outcome
+    for call in (update, track):
+        if id(call) not in texts:
+            texts[id(call)] = _call_json(call)
     status, user, event = outcome.status, "", ""
     if prepared and status is RowStatus.PLANNED:
         user, event = (
@@ -112,8 +119,8 @@ def _row_json(outcome: RowOutcome) -> str:
     number = customer if type(customer) is int else _json(customer)
     return (
         f'{{"customer_id": {number}, "email": {_json(email)}, "outcome": "{status}", '
-        f'"users_update": {{{_call_json(update)}{user}}}, '
-        f'"events_track": {{{_call_json(track)}, "event_id": {_json(outcome.event_id)}{event}}}}}'
+        f'"users_update": {{{texts[id(update)]}{user}}}, '
+        f'"events_track": {{{texts[id(track)]}, "event_id": {_json(outcome.event_id)}{event}}}}}'
     )
 
 
