@@ -27,7 +27,6 @@ JOB_COLUMNS = frozenset({
 CONNECT_TIMEOUT_S = 10
 # The client waits longer than the server's own limit, whose error says more than a broken read.
 READ_MARGIN_S = 15
-FETCH_ROWS = 1000
 MAX_MESSAGE = 200
 UNKNOWN_SYSTEM_VARIABLE = 1193
 
@@ -160,8 +159,8 @@ class DatabaseConnection:
 
     def execute_query(self, sql: str) -> list[dict[str, Any]]:
         """Return the rows of one SELECT, each a dict from column name to value."""
-        columns, batches = self._run(sql)
-        return [dict(zip(columns, row, strict=True)) for batch in batches for row in batch]
+        columns, rows = self._run(sql)
+        return [dict(zip(columns, row, strict=True)) for row in rows]
 
     def get_pro_users_recent_engagement(
         self, query: str | None = None, folder: Path | None = None
@@ -172,13 +171,12 @@ class DatabaseConnection:
         The rows are kept in a file in *folder*, by default the system's for temporary files; the
         caller closes it. Raises SpoolError, besides DatabaseError, when they do not fit there.
         """
-        columns, batches = self._run(query or load_query(JOB_QUERY))
+        columns, rows = self._run(query or load_query(JOB_QUERY))
         if missing := JOB_COLUMNS.difference(columns):
             raise DatabaseError(f"Query {JOB_QUERY} must return {', '.join(sorted(missing))}")
         spool = RowSpool(columns, folder)
         try:
-            for batch in batches:
-                spool.extend(batch)
+            spool.extend(rows)
             spool.flush()
         except BaseException:
             spool.close()
@@ -213,12 +211,13 @@ class DatabaseConnection:
         # A dict keeps only the last of two columns with one name.
         if doubled := {name for name in columns if columns.count(name) > 1}:
             raise DatabaseError(f"the query returns {', '.join(sorted(doubled))} twice")
-        return columns, self._batches(cursor)
+        return columns, self._rows(cursor)
 
-    def _batches(self, cursor: MySQLCursorAbstract) -> Iterator[list[Any]]:
+    def _rows(self, cursor: MySQLCursorAbstract) -> Iterator[Any]:
         try:
-            while batch := cursor.fetchmany(FETCH_ROWS):
-                yield batch
+            # One at a time, as fetchmany() does it too: of large values few fit into memory.
+            while (row := cursor.fetchone()) is not None:
+                yield row
             cursor.close()
         except mysql.connector.Error as error:
             raise self._failed(error) from None

@@ -26,7 +26,7 @@ class DeferredRows:
         if rows and self._spool is None:
             self._spool = RowSpool(PreparedRow._fields, self._folder)
         if rows and self._spool is not None:
-            self._spool.extend([tuple(row) for row in rows])
+            self._spool.extend(map(tuple, rows))
 
     def close(self) -> None:
         """Give the disk space back."""

@@ -32,9 +32,10 @@ logger = get_logger(__name__)
 
 # Rows that are planned together, if a batch is not larger. Planning more at a time would hold up
 # the workers, whose requests are due every two milliseconds. While nothing is to be sent, it holds
-# up nobody.
+# up nobody. Of large rows fewer fit into memory.
 GROUP_ROWS = 16
 MOST_GROUP_ROWS = 1024
+MOST_GROUP_CHARACTERS = 1_000_000
 # Between a profile and the calls that depend on it.
 # Source: POST /api/users/update, https://api.iterable.com/api/docs
 VISIBLE_AFTER_S = 60.0
@@ -104,7 +105,7 @@ class Pipeline:
     # --- Three passes
 
     def _send_first_rows(self, rows: Iterator[Row]) -> None:
-        while group := list(itertools.islice(rows, self._group_rows())):
+        while group := _next_group(rows, self._group_rows()):
             if self._pool.stopped:
                 self._record(not_attempted(group))
                 continue
@@ -155,7 +156,7 @@ class Pipeline:
     def _group_rows(self) -> int:
         """Return how many rows to plan together next."""
         self._idle_rows = 0 if self._pool.busy else min(2 * self._idle_rows + 1, MOST_GROUP_ROWS)
-        return max(self._limits.rows, GROUP_ROWS, self._idle_rows)
+        return max(GROUP_ROWS, self._idle_rows, min(self._limits.rows, MOST_GROUP_ROWS))
 
     def _send(self, rows: list[PreparedRow]) -> None:
         """Plan *rows*; record those that need no call, and hand on the others."""
@@ -248,6 +249,18 @@ def _is_to_be_sent_again(outcome: RowOutcome) -> bool:
     """Whether the event met a user that was delivered in this run and is not visible yet."""
     accepted_now = outcome.users_update.status in {CallStatus.DELIVERED, CallStatus.SUPERSEDED}
     return accepted_now and user_not_found(outcome.events_track)
+
+
+def _next_group(rows: Iterator[Row], most_rows: int) -> list[Row]:
+    """Take the next of *rows*: so many, fewer if they are large, none if there are no more."""
+    group: list[Row] = []
+    characters = 0
+    for row in itertools.islice(rows, most_rows):
+        group.append(row)
+        characters += sum([len(value) for value in row.values() if isinstance(value, str)])
+        if characters >= MOST_GROUP_CHARACTERS:
+            break
+    return group
 
 
 def in_groups(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -30,6 +30,11 @@ WAITING_BATCHES = 8
 # So many workers wait for the rate limiter when there are enough of them: it is never idle then,
 # and more would only wait too.
 ENOUGH_WAITING = 16
+# No more is in flight at a time, counted as it is sent. In memory it is twice as much: the rows,
+# and the bodies that are made of them.
+MOST_BYTES = 20_000_000
+# What stands in memory for a row beside its bodies, about.
+_ROW_BYTES = 1000
 # How often to look whether more workers are needed. The rate limiter lets one through in 2 ms.
 GROW_S = 0.005
 # What is in flight when a run is to stop gets so long to finish.
@@ -73,6 +78,8 @@ class WorkerPool:
         self._threads: list[threading.Thread] = []
         self._submitted = 0
         self._in_flight: dict[int, Batch] = {}
+        self._sizes: dict[int, int] = {}
+        self._bytes = 0
         self._begun: set[int] = set()
         # Guards the step from waiting to begun, so that a batch is not given up and sent.
         self._beginning = threading.Lock()
@@ -104,13 +111,19 @@ class WorkerPool:
     @property
     def full(self) -> bool:
         """Whether another batch should not be submitted yet."""
-        return len(self._in_flight) - len(self._threads) >= self._ready or self._is_head_start()
+        return (
+            len(self._in_flight) - len(self._threads) >= self._ready
+            or self._bytes >= MOST_BYTES
+            or self._is_head_start()
+        )
 
     def submit(self, batch: Batch) -> None:
         """Have *batch* sent by a worker; ``take()`` returns its outcomes."""
         number = self._submitted
         self._submitted += 1
         self._in_flight[number] = batch
+        self._sizes[number] = size = sum([_size(row) for row in batch])
+        self._bytes += size
         if number == 0:
             self._began_s = time.monotonic()
         self._waiting.put(number)
@@ -131,6 +144,7 @@ class WorkerPool:
             number, some = self._finished.get(timeout=0 if overdue else self._patience_s())
             while True:
                 del self._in_flight[number]
+                self._bytes -= self._sizes.pop(number)
                 outcomes += some
                 number, some = self._finished.get_nowait()
         except queue.Empty:
@@ -216,6 +230,11 @@ def _abandoned(row: PreparedRow) -> RowOutcome:
     if row.users_update is None:
         return outcome_of(row, _ABANDONED, NOT_SENT)
     return outcome_of(row, row.users_update, row.events_track or _ABANDONED)
+
+
+def _size(row: PreparedRow) -> int:
+    """Return about how many bytes of memory *row* takes."""
+    return _ROW_BYTES + len(row.user) + len(row.event)
 
 
 def not_sent(batch: Batch) -> list[RowOutcome]:

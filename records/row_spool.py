@@ -2,13 +2,18 @@
 
 import pickle
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from records.exit_statuses import RunError
 from records.outcomes import Row
+
+# What is written, and read back into memory, at a time: so many rows, fewer if they are large.
+CHUNK_ROWS = 1000
+CHUNK_BYTES = 1_000_000
+_LONG_TYPES = (str, bytes, bytearray)
 
 
 class SpoolError(RunError):
@@ -33,8 +38,20 @@ class RowSpool:
         with self._explained():
             self._file = tempfile.TemporaryFile(dir=folder, buffering=1 << 20)  # noqa: SIM115 - closed by close()
 
-    def extend(self, rows: Sequence[Sequence[Any]]) -> None:
+    def extend(self, rows: Iterable[Sequence[Any]]) -> None:
         """Append *rows*, each the values of the columns. Not while iterating."""
+        chunk: list[Sequence[Any]] = []
+        size = 0
+        for row in rows:
+            chunk.append(row)
+            size += sum([len(value) for value in row if isinstance(value, _LONG_TYPES)])
+            if len(chunk) == CHUNK_ROWS or size >= CHUNK_BYTES:
+                self._write(chunk)
+                chunk, size = [], 0
+        if chunk:
+            self._write(chunk)
+
+    def _write(self, rows: list[Sequence[Any]]) -> None:
         with self._explained():
             # Pickle keeps every type that the connector can return; the file is ours alone.
             pickle.dump(rows, self._file, pickle.HIGHEST_PROTOCOL)

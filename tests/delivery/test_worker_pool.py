@@ -160,3 +160,23 @@ def test_an_event_that_hangs_leaves_the_profile_known_that_was_known_before(monk
     release.set()
     assert outcomes[0].users_update == OK
     assert outcomes[0].events_track.status is CallStatus.UNKNOWN
+
+
+def test_large_batches_are_in_flight_only_as_far_as_memory_allows(monkeypatch):
+    """Memory is bounded by bytes, whatever the rows are like."""
+    monkeypatch.setattr(worker_pool, "MOST_BYTES", 100_000)
+    together, most = [], 0
+
+    def slow(batch):
+        nonlocal most
+        together.append(batch)
+        most = max(most, len(together))
+        time.sleep(0.005)
+        together.remove(batch)
+        return send(batch)
+
+    pool = WorkerPool(slow, Stop(), workers=9, waiting=no_requests, head_start_s=0.001)
+    large = [[make_prepared(number, first_name=30_000 * "x")] for number in range(9)]
+    outcomes, _ = run(pool, large)
+    assert len(outcomes) == 9
+    assert 2 <= most <= 4

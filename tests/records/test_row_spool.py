@@ -1,12 +1,13 @@
 """Rows on disk: they come back as they were, and nothing stays behind."""
 
 import gc
+import pickle
 from datetime import datetime
 from decimal import Decimal
 
 import pytest
 
-from records.row_spool import RowSpool, SpoolError
+from records.row_spool import CHUNK_BYTES, CHUNK_ROWS, RowSpool, SpoolError
 
 VALUES = [
     (1, "👩‍👩‍👧\n", None, Decimal("1.50")),
@@ -37,3 +38,21 @@ def test_the_file_has_no_name(tmp_path):
 def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
     with pytest.raises(SpoolError, match="nowhere"):
         RowSpool(["a"], tmp_path / "nowhere")
+
+
+def test_large_rows_are_read_back_few_at_a_time(tmp_path, monkeypatch):
+    loaded = []
+    load = pickle.load
+
+    def counting(file):
+        rows = load(file)
+        loaded.append(len(rows))
+        return rows
+
+    monkeypatch.setattr("pickle.load", counting)
+    spool = RowSpool(["a", "b"], tmp_path)
+    spool.extend((number, CHUNK_BYTES // 4 * "x") for number in range(9))
+    spool.extend((number, "x") for number in range(CHUNK_ROWS + 1))
+    assert len(list(spool)) == 9 + CHUNK_ROWS + 1
+    assert loaded == [4, 4, 1, CHUNK_ROWS, 1]
+    spool.close()
