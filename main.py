@@ -35,10 +35,10 @@ def run_integration(
     happens on the way.
     """
     from configuration import wiring
-    from db_connection import JOB_QUERY, load_query
     from delivery.recorder import Recorder
     from delivery.stopping import Stop, stopping
     from monitoring.console import RowLog, log_end, stop_advice
+    from records.query_file import JOB_QUERY, load_query
 
     logger.info("Starting Iterable Integration - Phase 3")
     logger.info("[STEP 1] Loading environment variables...")

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import mysql.connector
 
-from db_connection import JOB_QUERY, load_query
+from records.query_file import JOB_QUERY, load_query
 from sandbox.database import DATABASE_NAME, PrivateDatabase, run_script
 from sandbox.demo import SETUP
 

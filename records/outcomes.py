@@ -212,6 +212,17 @@ def outcome_of(
     )
 
 
+def as_shown(value: object) -> str:
+    """Return a value of the database for people: bytes as text, or in hex if they are none."""
+    if not isinstance(value, bytes | bytearray):
+        return str(value)
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        text = ""
+    return text if text.isprintable() and text else f"0x{value.hex()}"
+
+
 def refused_row(row: Row, reason: str) -> RowOutcome:
     """Return the outcome of a row that cannot be sent as it is."""
     refusal = CallOutcome(CallStatus.REFUSED, message=reason, fault=Fault.ROW)

@@ -113,6 +113,8 @@ class PrivateDatabase:
     ``server``: the program that runs.
     ``url``: the same server for root, as mysql://user:password@host:port/.
 
+    A mariadbd or mysqld also gets *options* on its command line.
+
     Raises on entering:
         NoServerError: nothing started. With *server* given, only that one is tried.
     """
@@ -123,8 +125,9 @@ class PrivateDatabase:
     server: Path
     url: str
 
-    def __init__(self, server: str | Path | None = None) -> None:
+    def __init__(self, server: str | Path | None = None, options: Sequence[str] = ()) -> None:
         self._candidates = [Path(server)] if server else None
+        self._options = options
         self._process: subprocess.Popen[bytes] | None = None
         self._cleanup = contextlib.ExitStack()
 
@@ -248,7 +251,7 @@ class PrivateDatabase:
         self._command = [str(self.server), "--no-defaults", f"--datadir={folder / 'data'}"]
         more = MARIADB_OPTIONS if self.kind == "mariadb" else MYSQL_OPTIONS
         # A MariaDB that starts deletes what others keep in a shared folder for temporary files.
-        self._command += [*OPTIONS.split(), *more.split(), f"--tmpdir={folder}"]
+        self._command += [*OPTIONS.split(), *more.split(), f"--tmpdir={folder}", *self._options]
         if os.geteuid() == 0:
             self._command.append("--user=root")  # or it refuses
         script = folder / "init.sql"

@@ -1,9 +1,16 @@
 """Reading from a real server: what comes out, what is refused, what each failure is told."""
 
 import contextlib
+import json
 import math
+import os
+import secrets
+import signal
 import socket
+import subprocess
+import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
@@ -14,9 +21,13 @@ import pytest
 import trustme
 
 import db_connection
-from db_connection import JOB_COLUMNS, DatabaseConnection, DatabaseError, load_query
+from configuration.settings import HERE
+from db_connection import JOB_COLUMNS, DatabaseConnection
 from iterable_api.payloads import Payloads
+from records import least_versions, query_file
+from records.database_errors import DatabaseError
 from records.exit_statuses import ExitStatus, RunError
+from records.query_file import load_query
 from records.row_spool import SpoolError
 from sandbox.database import PrivateDatabase, run_script
 from tests.conftest import local_servers
@@ -247,6 +258,220 @@ def test_a_server_that_stalls_is_given_up(database, monkeypatch):
             assert error.startswith("the query failed: the server did not answer in time")
 
 
+def running(options, text):
+    """Return which statements with *text* the server works on."""
+    # Not to find this very question.
+    sql = "SELECT info FROM information_schema.processlist WHERE info LIKE %s AND id <> %s"
+    with mysql.connector.connect(**options) as connection, connection.cursor() as cursor:
+        cursor.execute(sql, (f"%{text}%", connection.connection_id))
+        return cursor.fetchall()
+
+
+def wait_until(condition, seconds=5.0):
+    """Wait until *condition* holds; fail if it does not within *seconds*."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def endless(marker):
+    """Return a query that takes hours, and never looks whether anybody still waits for it."""
+    views = ", ".join(f"page_views AS v{number}" for number in range(8))
+    return f"SELECT SUM(v0.id), '{marker}' FROM {views}"
+
+
+def interrupted_by(error, database, **changes):
+    """Begin an endless query, raise *error* meanwhile, and return when the session is closed."""
+    marker = secrets.token_hex(8)
+    options = database.server.connection_options()
+
+    def interrupt():
+        wait_until(lambda: running(options, marker))
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    def raise_error(*_):
+        raise error
+
+    before = signal.signal(signal.SIGUSR1, raise_error)
+    watcher = threading.Thread(target=interrupt)
+    watcher.start()
+    try:
+        with pytest.raises(type(error)), connection_to(database.settings, **changes) as connection:
+            connection.execute_query(endless(marker))
+    finally:
+        watcher.join()
+        signal.signal(signal.SIGUSR1, before)
+    return options, marker
+
+
+@pytest.mark.database
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SpoolError("disk full")], ids=repr)
+def test_a_query_does_not_go_on_when_its_job_ends(database, error):
+    if database.server.kind == "seekdb":
+        pytest.skip("this server says nothing of its sessions")
+    options, marker = interrupted_by(error, database)
+    wait_until(lambda: not running(options, marker), 2.0)
+
+
+@pytest.mark.database
+def test_the_session_of_another_with_the_same_number_is_not_ended(database):
+    """Behind a load balancer the number that a server gave says nothing on the next one."""
+    with database.connect() as other, connection_to(database.settings) as connection:
+        for sql in ("SELECT 1", ""):
+            connection._kill(other.connection_id, sql)
+        with other.cursor() as cursor:
+            cursor.execute("SELECT 1")
+            assert cursor.fetchall() == [(1,)]
+
+
+@pytest.mark.database
+def test_rows_that_nobody_wants_any_more_are_not_sent_to_the_end(database):
+    if database.server.kind == "seekdb":
+        pytest.skip("this server says nothing of its sessions")
+    with connection_to(database.settings) as connection:
+        _, batches = connection._run(LONG_ANSWER.format("page_views"))
+        next(batches)
+    options = database.server.connection_options()
+    wait_until(lambda: not running(options, "REPEAT('x', 100)"), 2.0)
+
+
+@pytest.mark.database
+@pytest.mark.program
+def test_the_server_ends_the_query_of_a_job_that_was_killed(database):
+    if database.server.kind == "seekdb":
+        pytest.skip("this server does not enforce max_execution_time")
+    marker = secrets.token_hex(8)
+    program = (
+        "import sys, json; from tests.test_db_connection import connection_to\n"
+        "with connection_to(json.loads(sys.argv[1]), query_timeout_s=2) as connection:\n"
+        "    connection.execute_query(sys.argv[2])"
+    )
+    arguments = [json.dumps(database.settings), endless(marker)]
+    options = database.server.connection_options()
+    with subprocess.Popen([sys.executable, "-c", program, *arguments], cwd=HERE) as job:
+        wait_until(lambda: running(options, marker), 20.0)
+        job.kill()
+    wait_until(lambda: not running(options, marker), 4.0)
+
+
+@pytest.fixture
+def bare_server(mysql_path):
+    """Start a MySQL without TLS, whose accounts have caching_sha2_password."""
+    with PrivateDatabase(mysql_path, ["--tls-version="]) as private:
+        private.settings["DB_NAME"] = "mysql"
+        yield private
+
+
+@pytest.fixture
+def mysql_path():
+    path = next((each for each in local_servers() if each.name == "mysqld"), None)
+    if path is None:
+        pytest.skip("needs mysqld: tests/fetch_server.sh mysql gets one")
+    return path
+
+
+class Listener(Wire):
+    """A wire that writes down what the job says."""
+
+    def __init__(self, options):
+        self.heard = b""
+        super().__init__(options)
+
+    def _ask(self, client):
+        with contextlib.suppress(OSError), client:
+            while data := client.recv(4096):
+                self.heard += data
+                self._server.sendall(data)
+
+
+@pytest.mark.database
+def test_no_password_is_sent_over_tcp_without_tls(bare_server):
+    password = bare_server.settings["DB_PASSWORD"]
+    with closing(Listener(bare_server.connection_options())) as wire:
+        through = {"host": "127.0.0.1", "port": wire.port}
+        error = error_of(connection_to(bare_server.settings, **through))
+    assert error.startswith("cannot connect: the server wants to read the password")
+    assert "was not sent" in error
+    assert "(MySQL error 2061: " in error
+    assert bare_server.settings["DB_USER"].encode() in wire.heard
+    assert password.encode() not in wire.heard
+    assert password not in error
+    # Nobody reads along on a socket. From now on the server knows the password, and TCP will do.
+    socket_path = bare_server.connection_options()["unix_socket"]
+    for changes in ({"host": socket_path}, {}):
+        with connection_to(bare_server.settings, **changes) as connection:
+            assert connection.execute_query("SELECT 1 AS one") == [{"one": 1}]
+
+
+@pytest.mark.parametrize("how", ["more data", "switch"])
+def test_a_server_that_only_claims_to_be_one_gets_no_password(how):
+    """It offers no TLS and asks for the password as it is, the second way at once."""
+    heard = []
+
+    def packet(number, payload):
+        return len(payload).to_bytes(3, "little") + bytes([number]) + payload
+
+    def serve():
+        client, _ = other.accept()
+        plugin = b"caching_sha2_password\0"
+        # Protocol 4.1, secure connection, plugins; 20 bytes for the scramble.
+        greeting = b"\x0a8.0.36\0" + (7).to_bytes(4, "little") + b"a" * 8 + b"\0"
+        greeting += b"\x08\x82" + b"\x2d" + b"\x02\0" + b"\x08\0" + b"\x15" + bytes(10)
+        greeting += b"b" * 12 + b"\0" + plugin
+        asked = b"\x01\x04" if how == "more data" else b"\xfe" + plugin + b"\x04"
+        with contextlib.suppress(OSError), client:
+            client.sendall(packet(0, greeting))
+            heard.append(client.recv(4096))
+            client.sendall(packet(2, asked))
+            heard.append(client.recv(4096))
+
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        options = {"host": "127.0.0.1", "port": other.getsockname()[1]}
+        error = error_of(
+            DatabaseConnection(user="u", password="pass-word", database="d", **options)
+        )
+        thread.join(5)
+    assert "it was not sent" in error
+    assert heard[0]
+    assert b"pass-word" not in b"".join(heard)
+
+
+@pytest.mark.database
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("PASSWORD EXPIRE", "the password of DB_USER has expired"),
+        ("ACCOUNT LOCK", "the account of DB_USER is locked"),
+    ],
+)
+def test_an_account_that_cannot_be_used_any_more_is_told(database, change, told):
+    if database.server.kind == "seekdb":
+        pytest.skip("this server has no such accounts")
+    database.execute("CREATE USER job_x@'%' IDENTIFIED BY 'pass-word'")
+    try:
+        database.execute("GRANT SELECT ON *.* TO job_x@'%'")
+        database.execute(f"ALTER USER job_x@'%' {change}")
+        changes = {"user": "job_x", "password": "pass-word"}
+        error = error_of(connection_to(database.settings, **changes))
+    finally:
+        database.execute("DROP USER job_x@'%'")
+    assert error.startswith(f"cannot connect: {told}")
+
+
+@pytest.mark.database
+def test_a_syntax_error_of_an_old_server_says_that_it_is_old(database, monkeypatch):
+    if database.server.kind == "seekdb":
+        pytest.skip("this server has a number of its own")
+    monkeypatch.setattr(least_versions, "MYSQL", (99, 0))
+    monkeypatch.setattr(least_versions, "MARIADB", (99, 0))
+    error = error_of(connection_to(database.settings), "SELEC 1")
+    assert "check the query's syntax" in error
+    assert error.endswith("Query 2 as it comes needs MySQL 99.0 or MariaDB 99.0, or newer")
+
+
 @pytest.fixture
 def spare_server():
     """Start a server for one test alone, which may change its tables or end it."""
@@ -376,7 +601,7 @@ def test_a_query_needs_a_connection():
 def queries_file(tmp_path, monkeypatch):
     """Return the path of a file that the queries are read from; it is not there yet."""
     path = tmp_path / "queries.sql"
-    monkeypatch.setattr(db_connection, "QUERIES_FILE", path)
+    monkeypatch.setattr(query_file, "QUERIES_FILE", path)
     return path
 
 
@@ -395,6 +620,8 @@ def test_a_query_is_found_by_its_comment(queries_file):
         ("SELECT ';', `;`, \";\", 'it''s; \\'; /* ' */' # ;\n;;", None),
         ("/* ; */ (SELECT 1) UNION SELECT 2", None),
         ("with x as (select 1) select * from x;", None),
+        ("SELECT '/*!', 1 AS `into outfile`, '*/', \"/*! INTO OUTFILE */\"", None),
+        ("SELECT /*!50000 SQL_NO_CACHE */ 1", None),
     ],
 )
 def test_a_semicolon_in_text_or_in_a_comment_ends_no_query(queries_file, text, sql):
@@ -415,6 +642,11 @@ def test_a_semicolon_in_text_or_in_a_comment_ends_no_query(queries_file, text, s
         ("SELECTED", "must begin with SELECT or WITH"),
         ("SELECT 1 INTO\nOUTFILE '/tmp/x'", "must return its rows, not write them"),
         ("SELECT 1 /*!50000 INTO DUMPFILE '/tmp/x' */", "must return its rows, not write them"),
+        ("SELECT 1 /*!50000INTO OUTFILE '/tmp/x' */", "must return its rows, not write them"),
+        ("SELECT 1 /*M!100100INTO/**/OUTFILE '/tmp/x' */", "must return its rows, not write them"),
+        ("SELECT 1 /*!INTO*/ /*!OUTFILE*/ '/tmp/x'", "must return its rows, not write them"),
+        ("SELECT 1 /*! INTO /* a */ OUTFILE '/tmp/x' */", "must return its rows, not write them"),
+        ("SELECT 1 /*! ; DELETE FROM customers */", "must be one statement"),
     ],
 )
 def test_a_query_that_does_not_only_read_is_refused_by_name(queries_file, text, told):

@@ -19,9 +19,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from db_connection import JOB_QUERY, load_query
 from iterable_api.endpoints import LIMITS_PER_S
 from records.exit_statuses import MEANINGS
+from records.query_file import JOB_QUERY, load_query
 from records.results_model import json_schema
 from sandbox.database import PrivateDatabase
 from sandbox.iterable import IterableSandbox

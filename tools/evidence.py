@@ -17,8 +17,9 @@ from typing import Any
 
 import requests
 
-from db_connection import DatabaseConnection, DatabaseError
+from db_connection import DatabaseConnection
 from iterable_api.payloads import Payloads
+from records.database_errors import DatabaseError
 from sandbox.database import DATABASE_NAME
 from sandbox.iterable import IterableSandbox
 from tools.structure import ROOT

@@ -1,14 +1,13 @@
 """--check on the database: the login, the clock, Query 2 and its execution plan."""
 
-import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-import db_connection
 from configuration import preflight_database
 from configuration.preflight_database import (
+    EXPLAIN_COLUMNS,
     INDEX,
     TableAccess,
     database_clock_finding,
@@ -20,8 +19,9 @@ from configuration.preflight_database import (
 from configuration.preflight_finding import Mark
 from configuration.settings import HERE
 from configuration.wiring import database_connection
-from db_connection import JOB_QUERY, load_query
+from records import least_versions, query_file
 from records.exit_statuses import ExitStatus
+from records.query_file import JOB_QUERY, load_query
 from tests.configuration.conftest import settings_of
 
 
@@ -42,7 +42,7 @@ def test_a_login_and_its_clock_are_told(database, environ):
 
 
 def test_a_query_that_is_not_there_and_a_server_that_is_not_are_told_both(environ, monkeypatch):
-    monkeypatch.setattr(db_connection, "QUERIES_FILE", Path("/nowhere/queries.sql"))
+    monkeypatch.setattr(query_file, "QUERIES_FILE", Path("/nowhere/queries.sql"))
     found = list(database_findings(settings_of(environ)))
     assert [(finding.what, finding.mark, finding.status) for finding in found] == [
         ("Query 2", Mark.BAD, ExitStatus.DATABASE),
@@ -60,12 +60,25 @@ def test_a_query_that_is_not_there_and_a_server_that_is_not_are_told_both(enviro
         ("SELECT * FROM no_such_table", "a table is missing"),
         ("SELECT nothing FROM customers", "a column is missing"),
         ("SELECT FROM", "check the query's syntax"),
+        ("SELECT ? AS customer_id", "it has a ? where a value must be"),
+        ("SELECT 1 AS email, 2 AS email", "returns email twice"),
     ],
 )
 def test_a_query_that_would_fail_is_told_by_the_server(connection, query, told):
     (finding,) = query_findings(connection, query)
     assert (finding.mark, finding.status) == (Mark.BAD, ExitStatus.DATABASE)
     assert told in finding.text
+
+
+@pytest.mark.database
+def test_a_server_that_is_too_old_is_a_warning(database, environ, monkeypatch):
+    monkeypatch.setattr(least_versions, "MYSQL", (99, 0))
+    monkeypatch.setattr(least_versions, "MARIADB", (99, 0))
+    _, old, *rest = database_findings(settings_of(environ | database.settings))
+    if database.server.kind != "seekdb":
+        assert old.mark is Mark.WARNING
+        assert "Query 2 as it comes needs MySQL 99.0 or MariaDB 99.0, or newer" in old.text
+    assert rest[-2].text.startswith("can be run")
 
 
 @pytest.mark.database
@@ -77,10 +90,59 @@ def test_query_2_is_looked_at_without_being_run(connection):
 
 
 @pytest.mark.database
-def test_without_a_folder_for_temporary_files_query_2_is_not_called_bad(connection, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
-    (finding,) = query_findings(connection, load_query(JOB_QUERY))
-    assert finding.mark is Mark.NOTE
+@pytest.mark.parametrize(
+    ("found", "changed"),
+    [
+        ("SELECT customer_id", "SELECT SQL_NO_CACHE customer_id"),
+        ("SELECT customer_id", "SELECT SQL_BUFFER_RESULT STRAIGHT_JOIN customer_id"),
+        ("page_view_id DESC", "page_view_id DESC LIMIT 1 LOCK IN SHARE MODE"),
+        ("page_view_id DESC", "page_view_id DESC -- the end"),
+    ],
+)
+def test_a_query_that_a_run_takes_is_good(database, connection, found, changed):
+    if "SHARE" in changed and database.server.kind == "seekdb":
+        pytest.skip("this server has no such lock")
+    query = changed.join(load_query(JOB_QUERY).rsplit(found, 1))
+    connection.get_pro_users_recent_engagement(query).close()
+    first, *_ = query_findings(connection, query)
+    assert (first.mark, first.text) == (Mark.GOOD, "can be run and returns its 9 columns")
+
+
+@pytest.mark.parametrize("rows", ["15 (9%)", 15, "15", b"15", "15.7"])
+def test_a_number_of_rows_is_read_however_the_server_shows_it(rows):
+    shown = dict.fromkeys(EXPLAIN_COLUMNS) | {
+        "table": "pv", "type": "ref|filter", "key": "a|b", "rows": rows
+    }  # fmt: skip
+    (table,) = execution_plan([shown])
+    assert (table.rows, table.index, table.whole) == (15, "a|b", False)
+
+
+@pytest.mark.parametrize("odd", [None, "", "many", "-", -1, b"\xff", {"a": 1}])
+@pytest.mark.parametrize("column", sorted(EXPLAIN_COLUMNS - {"id"}))
+def test_whatever_a_server_shows_of_its_plan_nothing_breaks(column, odd):
+    row = {"id": 1, "table": "pv", "type": "ALL", "key": None, "rows": 10, "Extra": ""}
+    tables = execution_plan([row | {column: odd}, row])
+    assert execution_plan_finding(tables, "SELECT 1").mark is Mark.GOOD
+
+
+@pytest.mark.database
+def test_rows_that_mariadb_filters_by_an_index_are_understood(database, connection):
+    if database.server.kind != "mariadb":
+        pytest.skip("only MariaDB shows the filter among the rows")
+    database.execute(
+        "CREATE TABLE views (id INT PRIMARY KEY AUTO_INCREMENT, a INT, b INT, c CHAR(200), "
+        "KEY (a), KEY (b))"
+    )
+    # Spread, so that a filter pays.
+    database.execute(
+        "INSERT INTO views (a, b, c) SELECT seq % 20, (seq * 7919) % 30, 'x' FROM seq_1_to_20000"
+    )
+    database.execute("ANALYZE TABLE views")
+    query = "SELECT * FROM views WHERE a = 3 AND b BETWEEN 2 AND 4"
+    plan = connection.execute_query(f"EXPLAIN {query}")
+    assert "%" in str(plan[0]["rows"])
+    (table,) = execution_plan(plan)
+    assert 100 < table.rows < 10_000
 
 
 @pytest.mark.database
@@ -95,7 +157,7 @@ def test_many_rows_of_page_views_read_without_their_index_are_a_warning(
     for index in {"ix_page_views_recent", "ix_page_views_user"} - {left}:
         database.execute(f"ALTER TABLE page_views DROP INDEX {index}")
     database.execute("ANALYZE TABLE customers, page_views")  # the server guesses by what it knew
-    tables = execution_plan(connection, query)
+    tables = execution_plan(connection.execute_query(f"EXPLAIN {query}"))
     assert execution_plan_finding(tables, query).mark is Mark.GOOD  # 40 rows can be read anyhow
     monkeypatch.setattr(preflight_database, "MANY_ROWS", 10)
     warning = execution_plan_finding(tables, query)

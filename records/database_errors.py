@@ -1,0 +1,52 @@
+"""How the database fails, and in words what the operator can change about it."""
+
+from records.exit_statuses import ExitStatus, RunError
+
+
+class DatabaseError(RunError):
+    """MySQL could not be read."""
+
+    status = ExitStatus.DATABASE
+
+
+LOST = (
+    "the server did not answer in time, or closed the connection; check DB_HOST, DB_PORT and the "
+    "server's own log"
+)
+NO_TLS = (
+    "the server wants to read the password and offers no TLS, so anybody on the way could read it "
+    "too: it was not sent; turn TLS on at the server, or name its Unix socket in DB_HOST"
+)
+EXPIRED = "the password of DB_USER has expired; give the account a new one with ALTER USER"
+LOCKED = "the account of DB_USER is locked on the server; unlock it with ALTER USER"
+# What the operator can change, by the error's number. Numbers, because several of them share
+# one of the connector's classes.
+HINTS = {
+    1040: "the server has no connection left; run again later, or raise its max_connections",
+    1044: "this user has no rights on the database; grant SELECT or check DB_NAME",
+    1045: "check DB_USER and DB_PASSWORD",
+    1049: "check DB_NAME, or create the database with database_setup.sql",
+    1054: "a column is missing; compare the tables with database_setup.sql",
+    1064: "check the query's syntax in phase2_queries.sql",
+    1130: "the server admits nobody from this machine; create DB_USER for its address",
+    1142: "this user needs SELECT on the tables",
+    1146: "a table is missing; create it with database_setup.sql or check DB_NAME",
+    1298: "the server does not know DB_TIME_ZONE; load its time zone tables, or use an offset",
+    1317: "somebody ended the query on the server; run again",
+    1698: "this user logs in without a password, by another way; create one of the job's own",
+    1792: "the job's session is read-only; phase2_queries.sql may only SELECT",
+    1820: EXPIRED,
+    1862: EXPIRED,
+    1969: "the query ran longer than DB_QUERY_TIMEOUT_SECONDS; check its index",
+    2002: "check DB_HOST; no server listens on that socket",
+    2003: "check DB_HOST and DB_PORT, and that the server is running",
+    2005: "check DB_HOST; the name cannot be resolved",
+    2006: LOST,
+    2013: LOST,
+    2026: "TLS failed; check DB_SSL_CA and that the server's certificate names DB_HOST",
+    2055: "the connection was lost, or TLS failed; check DB_SSL_CA and the server's own log",
+    2061: NO_TLS,
+    3024: "the query ran longer than DB_QUERY_TIMEOUT_SECONDS; check its index",
+    3118: LOCKED,
+    4151: LOCKED,
+}

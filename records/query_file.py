@@ -1,0 +1,71 @@
+"""The queries in phase2_queries.sql, each found by its number and looked at before it is run."""
+
+import re
+from pathlib import Path
+
+from records.database_errors import DatabaseError
+
+QUERIES_FILE = Path(__file__).resolve().parent.parent / "phase2_queries.sql"
+JOB_QUERY = 2
+
+# What in an SQL text is no SQL. A comment that begins with /*! or /*M! is run, so it is not here.
+_QUOTED_OR_COMMENT = re.compile(
+    r"""'(?:[^'\\]|\\.)*' | "(?:[^"\\]|\\.)*" | `[^`]*`
+    | --(?=\s|$)[^\n]* | \#[^\n]* | /\*(?!M?!).*?\*/""",
+    re.DOTALL | re.VERBOSE,
+)
+# Where a comment that is run begins, with the version from which on it is, and where it ends.
+_EXECUTABLE = re.compile(r"/\*M?!\d*|\*/")
+
+
+def load_query(number: int) -> str:
+    """Return the statement below the comment ``-- Query <number>: ...`` of ``QUERIES_FILE``.
+
+    It ends with its semicolon, before the next such comment, or with the file.
+
+    Raises DatabaseError when there is none, more than one, or one that does not only read.
+    """
+    name = QUERIES_FILE.name
+    statement = rf"^-- Query {number}:[^\n]*(.*?)(?=^-- Query \d+:|\Z)"
+    found = re.findall(statement, _queries_text(), re.DOTALL | re.MULTILINE)
+    if len(found) != 1:
+        raise DatabaseError(
+            f"{name} must have one line '-- Query {number}: ...' above the job's query, "
+            f"not {len(found)}"
+        )
+    try:
+        return _single_select(found[0])
+    except ValueError as error:
+        raise DatabaseError(f"Query {number} in {name} {error}") from None
+
+
+def _queries_text() -> str:
+    try:
+        return QUERIES_FILE.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DatabaseError(f"{QUERIES_FILE} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise DatabaseError(f"{QUERIES_FILE} is not UTF-8; save it as UTF-8") from None
+
+
+def _single_select(sql: str) -> str:
+    """Return the one statement of *sql* without its semicolon; ValueError if it does not only read.
+
+    The session is read-only all the same. This is for a clear word before anything is run.
+    """
+    bare = _blanked(_EXECUTABLE, _blanked(_QUOTED_OR_COMMENT, sql))
+    end = bare.find(";") if ";" in bare else len(bare)
+    if not bare[:end].strip():
+        raise ValueError("is empty")
+    if bare[end:].strip("; \t\n"):
+        raise ValueError("must be one statement; there is more after its semicolon")
+    if not re.match(r"[\s(]*(SELECT|WITH)\b", bare, re.IGNORECASE):
+        raise ValueError("must begin with SELECT or WITH")
+    if re.search(r"\bINTO\s+(OUTFILE|DUMPFILE)\b", bare, re.IGNORECASE):
+        raise ValueError("must return its rows, not write them to a file with INTO")
+    return sql[:end].strip()
+
+
+def _blanked(what: re.Pattern[str], sql: str) -> str:
+    """Return *sql* with blanks for *what*: of the same length, so that places stay the same."""
+    return what.sub(lambda match: " " * len(match[0]), sql)
