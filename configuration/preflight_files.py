@@ -8,9 +8,10 @@ from pathlib import Path
 from configuration.preflight_finding import Finding, Mark
 from configuration.settings import Settings, exposed_files
 from configuration.wiring import few_workers, open_ledger
-from records.delivery_ledger import LedgerBusyError, LedgerError
+from records.delivery_ledger import SPARE_BYTES, LedgerError, check_room, is_in_use
 from records.exit_statuses import ExitStatus
 from records.results_files import results_files
+from records.results_writer import BYTES_PER_ROW, SPARE_ROWS
 
 MIN_FREE_BYTES = 50_000_000
 # A run keeps its rows, reserves twice what its results come to, and remembers what it delivered.
@@ -49,14 +50,19 @@ def _last_size(folder: Path) -> int:
 
 
 def room_finding(folder: Path, free: int, last_size: int) -> Finding:
-    """Judge the *free* bytes of *folder*, where the last results have *last_size* bytes."""
+    """Judge the *free* bytes of *folder*, where the last results have *last_size* bytes.
+
+    What this run comes to only Query 2 knows, so little room is a warning.
+    """
     needed = max(MIN_FREE_BYTES, FREE_PER_RESULTS_BYTE * last_size)
     if free < needed:
         text = (
             f"{folder} has {_size(free)} of free disk and a run may need {_size(needed)}; "
             "make room, or name another folder"
         )
-        return Finding(Mark.BAD, "RESULTS_DIR", text, ExitStatus.USAGE)
+        if free < SPARE_ROWS * BYTES_PER_ROW:
+            return Finding(Mark.BAD, "RESULTS_DIR", text, ExitStatus.USAGE)
+        return Finding(Mark.WARNING, "RESULTS_DIR", text)
     return _writable("RESULTS_DIR", folder, f", {_size(free)} free")
 
 
@@ -74,20 +80,59 @@ def _log_finding(path: Path) -> Finding:
 def _ledger_finding(settings: Settings) -> Finding:
     path = settings.state_file
     try:
+        _try_folder(path.parent)
         if not path.exists():
-            _try_folder(path.parent)
-            return _writable("STATE_FILE", path)
-        with open_ledger(settings) as ledger:
-            ledger.check_room(0)
+            return _copy_finding(settings) or _writable("STATE_FILE", path)
+        path.open("r+b").close()
+        if is_in_use(path):
+            return _in_use_finding(path)
+        check_room(path, 0)
+        found = _copy_finding(settings)
+        # A copy that was made while a run began is worth nothing.
+        if found and is_in_use(path):
+            return _in_use_finding(path)
     except OSError as error:
         return _unwritable("STATE_FILE", path, error)
-    except LedgerBusyError:
-        text = f"another run is under way and holds {path}; until it ends, no other can begin"
-        return Finding(Mark.WARNING, "STATE_FILE", text)
     except LedgerError as error:
-        text = str(error).removeprefix("STATE_FILE ")
-        return Finding(Mark.BAD, "STATE_FILE", text, error.status)
-    return Finding(Mark.GOOD, "STATE_FILE", f"{path} is sound and can be written")
+        return _bad_ledger(error)
+    return found or Finding(Mark.GOOD, "STATE_FILE", f"{path} is sound and can be written")
+
+
+def _in_use_finding(path: Path) -> Finding:
+    text = f"another run is under way and holds {path}; until it ends, no other can begin"
+    return Finding(Mark.WARNING, "STATE_FILE", text)
+
+
+def _copy_finding(settings: Settings) -> Finding | None:
+    """Return what a run would say that opened a copy of the ledger; None if nothing.
+
+    Opening the ledger itself would change it: a run that was killed leaves a log beside it, which
+    is then worked in, and an older version's tables are dropped.
+    """
+    path = settings.state_file
+    files = [each for end in ("", "-wal", "-journal") if (each := Path(f"{path}{end}")).exists()]
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            needed = 2 * sum(each.stat().st_size for each in files) + SPARE_BYTES
+            if shutil.disk_usage(folder).free < needed:
+                text = f"not looked into: no room for a copy in {tempfile.gettempdir()}"
+                return Finding(Mark.NOTE, "STATE_FILE", text)
+            for each in files:
+                shutil.copyfile(each, Path(folder) / each.name)
+            copy = Path(folder) / path.name
+            with open_ledger(settings.model_copy(update={"state_file": copy})) as ledger:
+                renewed = ledger.is_renewed
+    except OSError as error:
+        return Finding(Mark.NOTE, "STATE_FILE", f"not looked into: {error.strerror}")
+    except LedgerError as error:
+        return _bad_ledger(LedgerError(str(error).replace(str(copy), str(path))))
+    text = f"{path} was written by an older version: every row is sent once more"
+    return Finding(Mark.WARNING, "STATE_FILE", text) if renewed else None
+
+
+def _bad_ledger(error: LedgerError) -> Finding:
+    text = str(error).removeprefix("STATE_FILE ")
+    return Finding(Mark.BAD, "STATE_FILE", text, error.status)
 
 
 def _metrics_finding(path: Path) -> Finding:

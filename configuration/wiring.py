@@ -66,6 +66,9 @@ def only_run(settings: Settings, env_file: Path | None, run: RunRecord) -> Itera
         logger.debug(
             "run %s, version %s, Python %s", run.id, run.version, platform.python_version()
         )
+        if ledger.is_renewed:
+            text = "STATE_FILE %s was written by an older version: every row is sent once more"
+            logger.warning(text, settings.state_file)
         for path in exposed_files(env_file, settings):
             logger.warning("%s holds secrets and others may read it: chmod 600 it", path)
         yield ledger

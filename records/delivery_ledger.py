@@ -9,6 +9,7 @@ The open file is also the lock that lets one run at a time through: the kernel d
 process, however that ends.
 """
 
+import fcntl
 import hashlib
 import shutil
 import sqlite3
@@ -20,11 +21,9 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Self
 
-from logger_config import get_logger
 from records.exit_statuses import ExitStatus, RunError
+from records.least_versions import old_sqlite
 from records.outcomes import CallOutcome, CallStatus, PreparedRow, RowOutcome, RowStatus
-
-logger = get_logger(__name__)
 
 # Written into the file's header: "ItSy". A file with another number is not ours.
 APPLICATION_ID = 0x49745379
@@ -38,6 +37,8 @@ KEEP_DAYS = 30
 MARK_DAYS = 7
 # SQLite's oldest limit of parameters in one statement is 999.
 LOOKUP_ROWS = 500
+# Who only looks whether the lock is free, as ``is_in_use()`` does, has it for less than that.
+LOCK_WAIT_S = 0.2
 
 MOVE_AWAY = (
     "Name another file or move it away; the next run then sends every row again, which makes "
@@ -101,7 +102,7 @@ class DeliveryLedger:
     them, of addresses and of bodies are kept.
 
     Every method raises LedgerError when the file is damaged or the disk is full; a file that is
-    not a ledger is left as it is.
+    not a ledger is left as it is. ``is_renewed``: it was of an older version, and is empty now.
 
     Raises:
         LedgerBusyError: another run is using it.
@@ -110,17 +111,21 @@ class DeliveryLedger:
 
     def __init__(self, path: Path, base_url: str, api_key: str) -> None:
         self._path = path
+        self.is_renewed = False
+        if text := old_sqlite(sqlite3.sqlite_version_info):
+            raise LedgerError(text)
         self._today = int(time.time() // 86_400)
         with self._explained():
             path.parent.mkdir(parents=True, exist_ok=True)
             # Each statement commits by itself, unless it stands between BEGIN and COMMIT.
-            self._sqlite = sqlite3.connect(path, isolation_level=None, timeout=0)
+            self._sqlite = sqlite3.connect(path, isolation_level=None, timeout=LOCK_WAIT_S)
         try:
             with self._explained():
                 self._take()
                 self._host = self._number_of(base_url)
                 self._api_key = self._number_of(f"{base_url}\n{api_key}")
                 self._number_runs()
+                self._exercise()
         except BaseException:
             self._sqlite.close()
             raise
@@ -224,12 +229,7 @@ class DeliveryLedger:
 
     def check_room(self, rows: int) -> None:
         """Raise LedgerError when the disk has no room for *rows* more rows."""
-        needed = rows * BYTES_PER_ROW + SPARE_BYTES
-        if (free := shutil.disk_usage(self._path.parent).free) < needed:
-            raise LedgerError(
-                f"STATE_FILE {self._path} needs {needed / 1e6:.0f} MB of free disk for {rows} "
-                f"rows, and there are {free / 1e6:.0f} MB"
-            )
+        check_room(self._path, rows)
 
     # --- Tables
 
@@ -282,8 +282,7 @@ class DeliveryLedger:
             for table in _OLD_TABLES:
                 execute(f"DROP TABLE IF EXISTS {table}")
             self._make_tables()
-            text = "STATE_FILE %s was written by an older version: every row is sent once more"
-            logger.warning(text, self._path)
+            self.is_renewed = True
         elif version > FORMAT_VERSION:
             raise LedgerError(
                 f"STATE_FILE {self._path} has format {version} and this program reads "
@@ -321,6 +320,22 @@ class DeliveryLedger:
         ).fetchone()
         self._first_fresh_run = int(fresh or self._run)
 
+    def _exercise(self) -> None:
+        """Run each statement on an entry that is taken back.
+
+        What this SQLite or this file cannot do is to show now, not when rows are on their way.
+        """
+        name, execute = _hash(""), self._sqlite.execute
+        execute("BEGIN")
+        try:
+            for table in ("profile", "event"):
+                self._insert(table, [self._row(name, name)])
+                self._mark(table, [name])
+                self._held(table, [(name, name)])
+                self._delete(table, [name])
+        finally:
+            execute("ROLLBACK")
+
     @contextmanager
     def _transaction(self, *, durable: bool = False) -> Iterator[None]:
         """Commit at the end; when *durable*, the disk has it before this returns."""
@@ -349,13 +364,47 @@ class DeliveryLedger:
             # The lowest byte is the kind of error, the others its details.
             kind = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_IOERR) & 0xFF
             if kind == sqlite3.SQLITE_BUSY:
-                raise LedgerBusyError(f"Another run is under way: it holds {self._path}") from None
-            damaged = kind in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
+                raise LedgerBusyError(
+                    f"Another run is under way: it has locked STATE_FILE {self._path}, which one "
+                    "run at a time may use"
+                ) from None
             text = getattr(error, "strerror", None) or error
             raise LedgerError(
-                f"STATE_FILE {self._path} cannot be used ({text}). "
-                + (MOVE_AWAY if damaged else "Look at its folder's rights and the free disk")
+                f"STATE_FILE {self._path} cannot be used ({text}). {_advice(kind)}"
             ) from None
+
+
+def check_room(path: Path, rows: int) -> None:
+    """Raise LedgerError when the disk of the ledger in *path* has no room for *rows* more rows."""
+    needed = rows * BYTES_PER_ROW + SPARE_BYTES
+    if (free := shutil.disk_usage(path.parent).free) < needed:
+        raise LedgerError(
+            f"STATE_FILE {path} needs {needed / 1e6:.0f} MB of free disk for {rows} rows, and "
+            f"there are {free / 1e6:.0f} MB"
+        )
+
+
+def is_in_use(path: Path) -> bool:
+    """Whether another process has locked the ledger in *path*. Nothing is changed by looking.
+
+    Source: "The Lock-Byte Page", https://www.sqlite.org/fileformat2.html
+    """
+    first_byte, readers = 0x4000_0002, 510
+    with path.open("rb") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB, readers, first_byte)
+        except (BlockingIOError, PermissionError):
+            return True
+    return False
+
+
+def _advice(kind: int) -> str:
+    """Return what to do about one of SQLite's kinds of errors."""
+    if kind in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}:
+        return MOVE_AWAY
+    if kind == sqlite3.SQLITE_ERROR:
+        return f"Its tables are not this program's, to SQLite {sqlite3.sqlite_version}. {MOVE_AWAY}"
+    return "Look at its folder's rights and the free disk"
 
 
 def _calls_of(

@@ -18,6 +18,8 @@ from records.run import RunRecord
 # The space that one row may take in the file, with a message at its longest, or with every field of
 # both calls filtered out; most take less than half of it.
 BYTES_PER_ROW = 1000
+# As much as that is for what stands before and behind the rows.
+SPARE_ROWS = 100
 
 
 class ResultsWriter:
@@ -58,7 +60,7 @@ class ResultsWriter:
         if not hasattr(os, "posix_fallocate"):
             return
         try:
-            os.posix_fallocate(self._file.fileno(), 0, (rows + 100) * BYTES_PER_ROW)
+            os.posix_fallocate(self._file.fileno(), 0, (rows + SPARE_ROWS) * BYTES_PER_ROW)
         except OSError as error:
             # Not every file system can. There a disk that fills up stops the run when it does.
             if error.errno not in {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}:

@@ -407,7 +407,7 @@ def test_no_password_is_sent_over_tcp_without_tls(bare_server):
 @pytest.mark.parametrize("how", ["more data", "switch"])
 def test_a_server_that_only_claims_to_be_one_gets_no_password(how):
     """It offers no TLS and asks for the password as it is, the second way at once."""
-    heard = []
+    heard: list[bytes] = []
 
     def packet(number, payload):
         return len(payload).to_bytes(3, "little") + bytes([number]) + payload

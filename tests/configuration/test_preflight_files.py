@@ -1,15 +1,29 @@
 """--check on files and folders: what cannot be written, what is too little, what is in use."""
 
 import resource
+import sqlite3
 import stat
+import subprocess
+import sys
+import tempfile
+from contextlib import closing
 
 import pytest
 
+from configuration import preflight_files
 from configuration.preflight_files import file_findings, room_finding
 from configuration.preflight_finding import Mark
+from configuration.settings import HERE
 from configuration.wiring import open_ledger
+from records import least_versions
+from records.delivery_ledger import APPLICATION_ID, LedgerBusyError
 from records.exit_statuses import ExitStatus
+from records.outcomes import CallOutcome, CallStatus, outcome_of
 from tests.configuration.conftest import settings_of
+from tests.rows import make_prepared
+
+DELIVERED = CallOutcome(CallStatus.DELIVERED, 200, "Success", 1)
+OUTCOME = outcome_of(make_prepared(), DELIVERED, DELIVERED)
 
 
 def of_files(environ, **changes):
@@ -48,9 +62,13 @@ def test_files_that_are_there_stay_as_they_are(environ, tmp_path):
 @pytest.mark.parametrize(
     ("free", "last_size", "mark"),
     [
-        (49_000_000, 0, Mark.BAD),
+        (0, 0, Mark.BAD),
+        (90_000, 10**12, Mark.BAD),
+        # Enough for a few rows, and nobody knows yet how many there are.
+        (1_000_000, 10**12, Mark.WARNING),
+        (49_000_000, 0, Mark.WARNING),
         (51_000_000, 0, Mark.GOOD),
-        (300_000_000, 100_000_000, Mark.BAD),
+        (300_000_000, 100_000_000, Mark.WARNING),
         (401_000_000, 100_000_000, Mark.GOOD),
     ],
 )
@@ -88,12 +106,89 @@ def write_sparse(path, size):
         file.truncate(size)
 
 
-def test_a_run_under_way_is_a_warning(environ):
-    settings = settings_of(environ)
-    with open_ledger(settings):
+HOLDER = (
+    "import sys; from pathlib import Path; from records.delivery_ledger import DeliveryLedger\n"
+    "with DeliveryLedger(Path(sys.argv[1]), 'https://api.iterable.com', 'k'):\n"
+    "    print('held', flush=True); sys.stdin.read()"
+)
+
+
+@pytest.mark.program
+def test_a_run_under_way_is_a_warning_and_is_not_disturbed(environ):
+    path = settings_of(environ).state_file
+    command, pipe = [sys.executable, "-c", HOLDER, path], subprocess.PIPE
+    with subprocess.Popen(command, cwd=HERE, stdin=pipe, stdout=pipe) as holder:
+        assert holder.stdout
+        holder.stdout.readline()
+        before = content_of(path.parent)
         finding = of_files(environ)["STATE_FILE"]
+        assert content_of(path.parent) == before
+        with pytest.raises(LedgerBusyError, match=r"it has locked STATE_FILE /.*ledger\.sqlite3"):
+            open_ledger(settings_of(environ))
+        holder.communicate()
     assert finding.mark is Mark.WARNING
     assert "another run is under way" in finding.text
+    assert of_files(environ)["STATE_FILE"].mark is Mark.GOOD
+
+
+def content_of(folder):
+    """Return what each file in *folder* holds, and when it was changed."""
+    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
+
+
+def test_the_log_that_a_killed_run_left_beside_its_ledger_stays_there(environ):
+    settings = settings_of(environ)
+    folder = settings.state_file.parent
+    with open_ledger(settings) as ledger:
+        ledger.record([OUTCOME])
+        files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    assert "ledger.sqlite3-wal" in files
+    before = content_of(folder)
+    assert of_files(environ)["STATE_FILE"].mark is Mark.GOOD
+    assert content_of(folder) == before
+
+
+def test_a_ledger_of_an_older_version_is_not_emptied_by_a_check(environ):
+    settings = settings_of(environ)
+    settings.state_file.parent.mkdir()
+    with closing(sqlite3.connect(settings.state_file)) as older:
+        older.execute("CREATE TABLE delivered (hash BLOB)")
+        older.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        older.execute("PRAGMA user_version = 1")
+    before = content_of(settings.state_file.parent)
+    finding = of_files(environ)["STATE_FILE"]
+    assert finding.mark is Mark.WARNING
+    assert finding.text == (
+        f"{settings.state_file} was written by an older version: every row is sent once more"
+    )
+    assert content_of(settings.state_file.parent) == before
+
+
+def test_damage_is_told_under_the_ledgers_own_name(environ):
+    settings = settings_of(environ)
+    with open_ledger(settings) as ledger:
+        ledger._sqlite.execute("DROP TABLE event")
+    finding = of_files(environ)["STATE_FILE"]
+    assert (finding.mark, finding.status) == (Mark.BAD, ExitStatus.USAGE)
+    assert finding.text.startswith(f"{settings.state_file} cannot be used (no such table: event)")
+
+
+def test_a_ledger_is_not_called_bad_where_there_is_no_room_for_a_copy(environ, monkeypatch):
+    open_ledger(settings_of(environ)).close()
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    monkeypatch.setattr(preflight_files, "_try_folder", lambda folder: folder)
+    finding = of_files(environ)["STATE_FILE"]
+    assert finding.mark is Mark.NOTE
+    assert "not looked into" in finding.text
+
+
+def test_an_sqlite_that_is_too_old_is_told(environ, monkeypatch):
+    monkeypatch.setattr(least_versions, "SQLITE", (99, 0))
+    finding = of_files(environ)["STATE_FILE"]
+    assert (finding.mark, finding.status) == (Mark.BAD, ExitStatus.USAGE)
+    assert "STATE_FILE needs 99.0 or newer" in finding.text
 
 
 def test_a_state_file_that_is_no_ledger_is_told(environ, tmp_path):

@@ -1,10 +1,12 @@
 """What was delivered is remembered: per destination, call by call, and never too much."""
 
 import sqlite3
+from contextlib import closing
 
 import pytest
 
 from iterable_api.payloads import Payloads
+from records import least_versions
 from records.delivery_ledger import FORMAT_VERSION, KEEP_DAYS, Change, LedgerBusyError, LedgerError
 from records.outcomes import NOT_SENT, UNCHANGED, CallOutcome, CallStatus, outcome_of
 from tests.rows import make_planner, make_prepared, make_row, open_ledger
@@ -122,9 +124,11 @@ def test_every_record_is_on_disk_at_once(path, ledger, tmp_path):
         assert to_send(as_if_killed, make_row()) == [(False, False)]
 
 
-def test_a_second_run_is_kept_out(path, ledger):
-    with pytest.raises(LedgerBusyError):
+def test_a_second_run_is_kept_out_and_told_by_what(path, ledger):
+    with pytest.raises(LedgerBusyError) as caught:
         open_ledger(path)
+    held = f"Another run is under way: it has locked STATE_FILE {path}, "
+    assert str(caught.value) == held + "which one run at a time may use"
     ledger.close()
     open_ledger(path).close()
 
@@ -143,6 +147,33 @@ def test_a_damaged_file_is_refused_and_left_as_it_is(tmp_path, content, told):
         open_ledger(path)
     assert str(path) in str(caught.value)
     assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("table", ["profile", "event"])
+@pytest.mark.parametrize("change", ["RENAME body TO content", "ADD further INTEGER"])
+def test_what_the_ledger_cannot_do_is_found_before_the_run(path, table, change):
+    open_ledger(path).close()
+    with closing(sqlite3.connect(path)) as other:
+        other.execute(f"ALTER TABLE {table} {change}")
+    with pytest.raises(LedgerError) as caught:
+        open_ledger(path)
+    told = f"Its tables are not this program's, to SQLite {sqlite3.sqlite_version}. Name another"
+    assert told in str(caught.value)
+    assert "rights" not in str(caught.value)
+
+
+def test_trying_the_ledger_leaves_nothing_in_it(path, ledger):
+    ledger.close()
+    with closing(sqlite3.connect(path)) as other:
+        for table in ("profile", "event"):
+            assert other.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
+
+
+def test_an_sqlite_that_is_too_old_is_told_and_nothing_is_made(path, monkeypatch):
+    monkeypatch.setattr(least_versions, "SQLITE", (99, 0))
+    with pytest.raises(LedgerError, match=r"has SQLite 3\.\d+\.\d+, and STATE_FILE needs 99\.0"):
+        open_ledger(path)
+    assert not path.exists()
 
 
 def test_damage_inside_the_file_is_found_before_the_run(path):
