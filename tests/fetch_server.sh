@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Fetches a real database server for the tests, without root and without installing anything:
+# Fetches what the tests run on, without root and without installing anything:
 #
-#   tests/fetch_server.sh mariadb|mysql TARGET_DIR
+#   tests/fetch_server.sh mariadb|mysql|python TARGET_DIR
 #
 # mariadb is MariaDB 10.11 of Debian bookworm, mysql is MySQL 9.7 of Debian sid. Afterwards
-# TARGET_DIR/bin holds the server (mariadbd or mysqld) and the client (mysql), ready to run. When they
-# are there already, nothing is fetched. They come with every library they need, down to the C
-# library, so any Debian-like host will do, whatever its release.
+# TARGET_DIR/bin holds the server (mariadbd or mysqld) and the client (mysql), ready to run. python is
+# the newest Python of Debian sid, then TARGET_DIR/bin/python3; `-m venv --without-pip` works with it.
+# When they are there already, nothing is fetched. They come with every library they need, down to the
+# C library, so any Debian-like host will do, whatever its release.
 #
 # Environment: DEBIAN_MIRROR, default http://deb.debian.org/debian
 # Exit status: 0 there, 1 the fetch failed, 2 wrong usage, 3 not possible on this kind of host.
@@ -19,7 +20,7 @@ die() { # STATUS MESSAGE
     exit "$1"
 }
 
-[ $# -eq 2 ] || die 2 "usage: tests/fetch_server.sh mariadb|mysql TARGET_DIR"
+[ $# -eq 2 ] || die 2 "usage: tests/fetch_server.sh mariadb|mysql|python TARGET_DIR"
 case $1 in
 mariadb)
     suite=bookworm
@@ -33,7 +34,13 @@ mysql)
     server=usr/sbin/mysqld
     client=usr/bin/mysql
     ;;
-*) die 2 "unknown server '$1': say mariadb or mysql" ;;
+python)
+    suite=sid
+    packages=() # known when the index is here
+    server=usr/bin/python3
+    client=
+    ;;
+*) die 2 "unknown server '$1': say mariadb, mysql or python" ;;
 esac
 
 for tool in apt-get apt-config dpkg flock; do
@@ -51,11 +58,11 @@ target=$(cd "$2" && pwd)
 # Two test processes may want the same server at once: the second waits, and then finds it.
 exec 9>"$target/.lock"
 flock 9
-[ ! -x "$target/bin/${server##*/}" ] || [ ! -x "$target/bin/mysql" ] || exit 0
+[ ! -x "$target/bin/${server##*/}" ] || { [ -n "$client" ] && [ ! -x "$target/bin/mysql" ]; } || exit 0
 
 # What an interrupted fetch left behind is not worth keeping. bin/ is made last, so that it only
 # exists once everything else does.
-rm -rf "${target:?}"/{root,apt,bin,bin.new,share}
+rm -rf "${target:?}"/{root,apt,bin,bin.new,share,lib}
 root=$target/root
 apt=$target/apt
 mkdir -p "$root" "$apt"/lists/partial "$apt"/cache/archives/partial
@@ -82,11 +89,12 @@ Acquire::Retries "3";
 EOF
 }
 
-wrapper() { # NAME PROGRAM [OPTIONS]: writes bin.new/NAME, which runs PROGRAM with its own libraries
+# NAME PROGRAM [OPTIONS [LOADER_OPTIONS]]: writes bin.new/NAME, which runs PROGRAM with its own libraries
+wrapper() {
     cat >"$target/bin.new/$1" <<EOF
 #!/bin/sh
 root=\$(dirname -- "\$(dirname -- "\$(readlink -f -- "\$0")")")/root
-exec "\$root/$loader" --library-path "\$root/lib/$triplet:\$root/usr/lib/$triplet" \\
+exec "\$root/$loader" ${4-} --library-path "\$root/lib/$triplet:\$root/usr/lib/$triplet" \\
     "\$root/$2" "\$@" ${3-}
 EOF
     chmod +x "$target/bin.new/$1"
@@ -106,13 +114,18 @@ Maintainer: nobody
 Description: left out on purpose
 EOF
 export APT_CONFIG=$apt/apt.conf
-for step in "update" "install --yes --download-only ${packages[*]}"; do
-    # shellcheck disable=SC2086  # the words of a step are its arguments
-    apt-get -qq $step >"$apt/log" 2>&1 || {
+step() { # ARGUMENTS...: runs apt-get
+    apt-get -qq "$@" >"$apt/log" 2>&1 || {
         cat "$apt/log" >&2
-        die 1 "apt-get $step failed (see above); is $MIRROR reachable? DEBIAN_MIRROR names another one"
+        die 1 "apt-get $* failed (see above); is $MIRROR reachable? DEBIAN_MIRROR names another one"
     }
-done
+}
+step update
+if [ "$1" = python ]; then
+    packages=("$(apt-cache pkgnames python3. | grep -E '^python3\.[0-9]+$' | sort -V | tail -n 1)")
+    server=usr/bin/${packages[0]}
+fi
+step install --yes --download-only "${packages[@]}"
 for package in "$apt"/cache/archives/*.deb; do
     dpkg -x "$package" "$root" || die 1 "cannot unpack $package; is the disk full?"
 done
@@ -121,11 +134,19 @@ loader=$(cd "$root" && find . -name 'ld-linux*.so.*' -type f -printf '%P\n' | he
 [ -n "$loader" ] || die 1 "the packages hold no loader for $(dpkg --print-architecture)"
 triplet=$(basename "$(dirname "$loader")")
 mkdir "$target/bin.new"
-# shellcheck disable=SC2016  # $root is for the wrapper to fill in
-wrapper "${server##*/}" "$server" \
-    '--lc-messages-dir="$root/usr/share/mysql" --character-sets-dir="$root/usr/share/mysql/charsets"'
-wrapper mysql "$client"
-ln -s "root/usr/share" "$target/share"
+# shellcheck disable=SC2016  # the variables are for the wrapper to fill in
+if [ "$1" = python ]; then
+    # Python finds its library, and its environment, by the name it was called by.
+    wrapper python3 "$server" '' '--argv0 "$0"'
+    ln -s "root/usr/lib" "$target/lib"
+    server=python3 check=(--version)
+else
+    wrapper "${server##*/}" "$server" \
+        '--lc-messages-dir="$root/usr/share/mysql" --character-sets-dir="$root/usr/share/mysql/charsets"'
+    wrapper mysql "$client"
+    ln -s "root/usr/share" "$target/share"
+    check=(--no-defaults --version)
+fi
 rm -rf "$apt" "$root"/usr/share/{doc,man,locale}
-"$target/bin.new/${server##*/}" --no-defaults --version >/dev/null || die 1 "the fetched server does not run here"
+"$target/bin.new/${server##*/}" "${check[@]}" >/dev/null || die 1 "what was fetched does not run here"
 mv "$target/bin.new" "$target/bin"
