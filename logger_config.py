@@ -25,8 +25,12 @@ LINES_BETWEEN_LOOKS = 100
 # escape: no value can forge a log line or lose one.
 _CONTROLS = {
     code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
-    for code in [*range(32), *range(127, 160), 0x2028, 0x2029, *range(0xD800, 0xE000)]
-}
+    for code in [
+        *range(32), *range(127, 160), 0x2028, 0x2029, *range(0xD800, 0xE000),
+        # What turns the direction of text: it could make one line look like another.
+        0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A),
+    ]
+}  # fmt: skip
 _CONTROLS[ord("\n")] = "\\n"
 
 
@@ -90,6 +94,8 @@ class _LastProblem(logging.Handler):
         self.text = self.format(record)
 
 
+# Where Python's own warnings go.
+_warnings = logging.getLogger("py.warnings")
 _last_problem = _LastProblem(logging.WARNING)
 _last_problem.setFormatter(OneLineFormatter("%(message)s"))
 
@@ -114,7 +120,7 @@ def setup_logger(
 
     """
     top, records = logging.getLogger(ROOT), logging.getLogger(FILE_ONLY)
-    for logger in (top, records):
+    for logger in (top, records, _warnings):
         for old in logger.handlers[:]:
             logger.removeHandler(old)
             old.close()
@@ -125,11 +131,21 @@ def setup_logger(
         for handler in _console_handlers(console_level):
             top.addHandler(handler)
     records.addHandler(logging.NullHandler())
+    _keep_libraries_quiet()
     if log_file is not None:
         file_handler = _file_handler(log_file)
         top.addHandler(file_handler)
         records.addHandler(file_handler)
+        _warnings.addHandler(file_handler)
     return top
+
+
+def _keep_libraries_quiet() -> None:
+    """Keep what libraries say off the console, where Python by itself would print it."""
+    logging.captureWarnings(capture=True)
+    for logger in (logging.getLogger(), _warnings):
+        if not logger.handlers:
+            logger.addHandler(logging.NullHandler())
 
 
 def get_logger(name: str) -> logging.Logger:

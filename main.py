@@ -63,7 +63,7 @@ def run_integration(
             with closing(rows):
                 logger.info("Found %d pro user(s) with recent engagement", len(rows))
                 wiring.check_row_count(len(rows), settings, stop)
-                recorder.begin(min(len(rows), run.options.limit or len(rows)))
+                recorder.begin(wiring.limit_rows(rows, settings, recorder))
                 logger.info("[STEP 4] Preparing the Iterable client...")
                 client = wiring.iterable_client(settings, stop, bulk=run.options.bulk)
                 logger.info("[STEP 5] Sending users and events to Iterable...")

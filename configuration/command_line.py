@@ -54,7 +54,10 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         help="send up to 1000 rows in one request; 5000 users a second instead of 500",
     )
     parser.add_argument(
-        "--limit", type=_row_count, metavar="N", help="take the first N rows of the query only"
+        "--limit",
+        type=_row_count,
+        metavar="N",
+        help="take the first N rows only; with --changed-only, N that need sending",
     )
     parser.add_argument(
         "--changed-only",

@@ -115,7 +115,11 @@ def _api_base_url(text: str) -> str:
         raise ValueError("must end after the host, such as https://api.iterable.com")
     if parts.scheme == "http" and parts.hostname not in LOOPBACK_HOSTS:
         raise ValueError("must use https:// (plain http:// is for this machine alone)")
-    return f"{parts.scheme}://{parts.netloc}"
+    # One place has one spelling: capitals and the port that is meant anyway make no other.
+    host = f"[{parts.hostname}]" if ":" in str(parts.hostname) else parts.hostname
+    usual = {"http": 80, "https": 443}[parts.scheme]
+    port = "" if parts.port in {None, usual} else f":{parts.port}"
+    return f"{parts.scheme}://{host}{port}"
 
 
 def _heartbeat_url(url: SecretStr) -> SecretStr:
@@ -203,6 +207,14 @@ class Settings(BaseModel):
     def source(self) -> str:
         """The name of the data's source, which is part of each event's identity."""
         return self.source_name or self.db_name
+
+    @property
+    def destination(self) -> str:
+        """Where things are delivered, the same for all names of this machine."""
+        parts = urlsplit(self.iterable_api_base_url)
+        if parts.hostname not in LOOPBACK_HOSTS:
+            return self.iterable_api_base_url
+        return f"{parts.scheme}://localhost" + (f":{parts.port}" if parts.port else "")
 
     @property
     def time_zone(self) -> tzinfo:

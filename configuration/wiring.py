@@ -1,7 +1,6 @@
 """Makes the objects of a run out of its settings. Nothing here decides or sends anything."""
 
 import gc
-import itertools
 import math
 import platform
 import resource
@@ -20,6 +19,7 @@ from delivery.pipeline import Pipeline
 from delivery.planner import Planner
 from delivery.recorder import Recorder
 from delivery.repeats import Repeats
+from delivery.row_limit import length_to_send
 from delivery.stopping import Stop
 from delivery.worker_pool import HEAD_START_S, WorkerPool
 from iterable_api.payloads import Payloads
@@ -48,7 +48,7 @@ OTHER_OPEN_FILES = 50
 def open_ledger(settings: Settings) -> DeliveryLedger:
     """Return the ledger, which keeps other runs out until it is closed."""
     key = settings.iterable_api_key.get_secret_value()
-    return DeliveryLedger(settings.state_file, settings.iterable_api_base_url, key)
+    return DeliveryLedger(settings.state_file, settings.destination, key)
 
 
 @contextmanager
@@ -123,6 +123,22 @@ def check_row_count(rows: int, settings: Settings, stop: Stop) -> None:
         stop.request(StopReason.ROW_COUNT, text)
 
 
+def limit_rows(rows: RowSpool, settings: Settings, recorder: Recorder) -> int:
+    """Leave so many *rows* as the command line says, and return how many they are.
+
+    With --changed-only it is rows that need sending that are counted, or every run would come upon
+    the same ones again.
+    """
+    options = recorder.run.options
+    if options.limit and options.changed_only:
+        make = payloads(settings)
+        planner = Planner(make, recorder.ledger, changed_only=True, dry_run=False)
+        rows.cut(length_to_send(options.limit, rows, planner, Repeats(map(make.key, rows))))
+    elif options.limit:
+        rows.cut(options.limit)
+    return len(rows)
+
+
 def most_workers(settings: Settings) -> int:
     """Return how many rows may be in flight: as the settings say, and as files may be open."""
     return min(settings.iterable_workers or MOST_WORKERS, most_sockets())
@@ -186,13 +202,12 @@ def deliver_rows(
     )
     if len(rows) and not options.dry_run and not recorder.stop.reason:
         recorder.check_fields(lambda: user_fields(settings).types)
-    keys = (make.key(row) for row in itertools.islice(rows, options.limit))
-    repeats = Repeats(keys)
+    repeats = Repeats(map(make.key, rows))
     # What is loaded by now stays; looking through it for garbage would stop all threads at once.
     # Rows leave no cycles behind, so a look now and then is enough.
     gc.freeze()
     gc.set_threshold(50_000)
-    pipeline.deliver(itertools.islice(rows, options.limit), repeats)
+    pipeline.deliver(rows, repeats)
 
 
 def few_workers(settings: Settings) -> str:

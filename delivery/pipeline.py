@@ -26,7 +26,16 @@ from delivery.worker_pool import WorkerPool, not_sent
 from iterable_api.answers import user_not_found
 from logger_config import get_logger
 from records.delivery_ledger import Change
-from records.outcomes import ARRIVED, NOT_SENT, SUPERSEDED, CallStatus, PreparedRow, Row, RowOutcome
+from records.outcomes import (
+    ARRIVED,
+    NOT_SENT,
+    SUPERSEDED,
+    CallStatus,
+    PreparedRow,
+    Row,
+    RowOutcome,
+    readable,
+)
 
 logger = get_logger(__name__)
 
@@ -272,7 +281,5 @@ def in_groups(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 def not_attempted(rows: Iterable[Row]) -> list[RowOutcome]:
     """Return the outcomes of rows that the run did not come to."""
-    return [
-        RowOutcome(row["customer_id"], row["email"], NOT_SENT, NOT_SENT, attempted=False)
-        for row in rows
-    ]
+    names = ((readable(row["customer_id"]), readable(row["email"])) for row in rows)
+    return [RowOutcome(*name, NOT_SENT, NOT_SENT, attempted=False) for name in names]

@@ -16,7 +16,7 @@ from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from decimal import Decimal
 from typing import Any
 
-from records.outcomes import PreparedRow, Row
+from records.outcomes import PreparedRow, Row, readable
 
 EVENT_NAME = "page_view"
 EVENT_TABLE = "page_views"
@@ -89,7 +89,7 @@ class Payloads:
         user_body, event_body = encode(user), encode(event)
         key, event_id = email.lower(), event["id"]
         return PreparedRow(
-            customer_id=row["customer_id"],
+            customer_id=readable(row["customer_id"]),
             email=email,
             key=key,
             event_id=event_id,

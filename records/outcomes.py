@@ -213,9 +213,14 @@ def outcome_of(
 
 
 def as_shown(value: object) -> str:
-    """Return a value of the database for people: bytes as text, or in hex if they are none."""
+    """Return a value of the database for people, as ``readable()`` does."""
+    return str(readable(value))
+
+
+def readable(value: Any) -> Any:  # noqa: ANN401 - whatever a column holds
+    """Return bytes as their text, or in hex if they are none, and any other value as it is."""
     if not isinstance(value, bytes | bytearray):
-        return str(value)
+        return value
     try:
         text = value.decode()
     except UnicodeDecodeError:
@@ -226,4 +231,4 @@ def as_shown(value: object) -> str:
 def refused_row(row: Row, reason: str) -> RowOutcome:
     """Return the outcome of a row that cannot be sent as it is."""
     refusal = CallOutcome(CallStatus.REFUSED, message=reason, fault=Fault.ROW)
-    return RowOutcome(row["customer_id"], row["email"], refusal, NOT_SENT)
+    return RowOutcome(readable(row["customer_id"]), readable(row["email"]), refusal, NOT_SENT)

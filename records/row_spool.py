@@ -62,6 +62,10 @@ class RowSpool:
         with self._explained():
             self._file.flush()
 
+    def cut(self, length: int) -> None:
+        """Keep the first *length* rows only."""
+        self._length = min(self._length, length)
+
     @contextmanager
     def _explained(self) -> Iterator[None]:
         """Turn the system's errors into ours."""
@@ -77,11 +81,11 @@ class RowSpool:
     def __iter__(self) -> Iterator[Row]:
         self._file.seek(0)
         remaining = self._length
-        while remaining:
+        while remaining > 0:
             rows = pickle.load(self._file)  # noqa: S301 - written above, readable by nobody else
-            remaining -= len(rows)
-            for row in rows:
+            for row in rows[:remaining]:
                 yield dict(zip(self._columns, row, strict=True))
+            remaining -= len(rows)
 
     def close(self) -> None:
         """Give the disk space back."""

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import warnings
 
 import pytest
 
@@ -39,6 +40,33 @@ def test_libraries_stay_out(tmp_path, capsys):
     setup_logger("DEBUG", tmp_path / "job.log")
     logging.getLogger("urllib3.connectionpool").debug("https://... Api-Key")
     assert (tmp_path / "job.log").read_text() == capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_what_libraries_warn_of_goes_to_the_file_alone(tmp_path, capfd, quiet):
+    logging.captureWarnings(capture=False)  # as at the start of a program
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        setup_logger("DEBUG", quiet=quiet)
+        warnings.warn("before the file", stacklevel=1)
+        setup_logger("DEBUG", tmp_path / "job.log", quiet=quiet)
+        warnings.warn("old TLS", DeprecationWarning, stacklevel=1)
+        logging.getLogger("mysql.connector").warning("odd: %s", "value")
+        logging.captureWarnings(capture=False)
+    assert capfd.readouterr() == ("", "")
+    (line,) = (tmp_path / "job.log").read_text().splitlines()
+    assert "DeprecationWarning: old TLS" in line
+    assert "value" not in line
+
+
+BIDIRECTIONAL = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+
+
+@pytest.mark.parametrize("control", BIDIRECTIONAL)
+def test_nothing_turns_the_direction_of_a_line(control, capsys):
+    setup_logger("INFO")
+    get_logger("main").info("user: %s", f"a{control}b")
+    assert capsys.readouterr().out == f"user: a\\u{ord(control):04x}b\n"
 
 
 def test_a_value_cannot_forge_a_line_or_steer_the_terminal(tmp_path, capsys):

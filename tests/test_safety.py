@@ -181,6 +181,13 @@ def test_limit_takes_the_first_rows_only(job, iterable):
     assert job.results["run"]["limit"] == 2
 
 
+def test_limit_moves_on_to_the_next_rows_that_need_sending(job, iterable):
+    for earlier in range(3):
+        assert job("--limit", "1", "--changed-only", RESULTS_KEEP="1").returncode == 0
+        assert len(iterable.users) == len(iterable.events) == earlier + 1
+        assert sorted(outcomes(job)) == ["successful", *["unchanged"] * earlier]
+
+
 def test_a_dry_run_shows_every_payload_and_sends_nothing(job, iterable, database):
     add_pro_users(database, 10)
     done = job("--dry-run")

@@ -305,3 +305,38 @@ def test_settings_that_cannot_be_used_end_a_run_with_the_status_of_usage():
     error = problems_of({})
     assert isinstance(error, RunError)
     assert error.status is ExitStatus.USAGE
+
+
+def destination_of(url):
+    return load_environment_variables(None, GOOD | {"ITERABLE_API_BASE_URL": url}).destination
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("http://localhost:8080", "http://127.0.0.1:8080"),
+        ("http://localhost:8080", "http://[::1]:8080/api"),
+        ("http://localhost", "HTTP://LocalHost:80/"),
+        ("https://api.iterable.com", "https://API.Iterable.com:443"),
+    ],
+)
+def test_two_spellings_are_one_destination(first, second):
+    assert destination_of(first) == destination_of(second)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("http://localhost:8080", "http://localhost:8081"),
+        ("http://localhost:8080", "https://localhost:8080"),
+        ("https://api.iterable.com", "https://api.eu.iterable.com"),
+        ("https://api.iterable.com", "https://localhost"),
+    ],
+)
+def test_two_places_are_two_destinations(first, second):
+    assert destination_of(first) != destination_of(second)
+
+
+def test_ledgers_of_earlier_versions_know_the_usual_destination():
+    for url in ("https://api.iterable.com", "https://api.eu.iterable.com"):
+        assert destination_of(url) == url

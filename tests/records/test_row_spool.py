@@ -2,6 +2,7 @@
 
 import gc
 import pickle
+from contextlib import closing
 from datetime import datetime
 from decimal import Decimal
 
@@ -25,6 +26,16 @@ def test_rows_come_back_as_dicts_as_often_as_asked(tmp_path):
     assert list(spool) == expected
     assert list(spool) == expected
     spool.close()
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, 3, 9])
+def test_what_is_cut_off_does_not_come_back(tmp_path, length):
+    with closing(RowSpool(["a"], tmp_path)) as spool:
+        spool.extend([(1,), (2,)])
+        spool.extend([(3,), (4,)])
+        spool.cut(length)
+        assert [row["a"] for row in spool] == [1, 2, 3, 4][:length]
+        assert len(spool) == min(length, 4)
 
 
 def test_the_file_has_no_name(tmp_path):

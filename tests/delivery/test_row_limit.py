@@ -1,0 +1,62 @@
+"""--limit with --changed-only moves on to the next rows that need sending."""
+
+import pytest
+
+from delivery.repeats import Repeats
+from delivery.row_limit import GROUP_ROWS, length_to_send
+from iterable_api.payloads import Payloads
+from records.outcomes import CallOutcome, CallStatus, outcome_of
+from tests.rows import make_planner, make_prepared, make_row, open_ledger
+
+DELIVERED = CallOutcome(CallStatus.DELIVERED, 200, "Success", 1)
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    with open_ledger(tmp_path / "state.sqlite3") as ledger:
+        yield ledger
+
+
+def length(ledger, limit, rows):
+    planner = make_planner(ledger, changed_only=True)
+    return length_to_send(limit, rows, planner, Repeats(map(Payloads("db").key, rows)))
+
+
+def deliver(ledger, *prepared):
+    ledger.record([outcome_of(row, DELIVERED, DELIVERED) for row in prepared])
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(1, 3), (2, 5), (3, 6), (4, 6), (99, 6)])
+def test_rows_that_were_delivered_are_not_counted(ledger, limit, expected):
+    deliver(ledger, *(make_prepared(number) for number in (1, 2, 4)))
+    assert length(ledger, limit, [make_row(number) for number in range(1, 7)]) == expected
+
+
+def test_a_row_with_one_call_to_make_is_counted(ledger):
+    deliver(ledger, make_prepared(1), make_prepared(2))
+    changed = make_row(2, browser="Lynx")
+    assert length(ledger, 1, [make_row(1), changed, make_row(3)]) == 2
+
+
+def test_a_row_that_can_never_be_sent_is_not_counted(ledger):
+    rows = [make_row(1, email=None), make_row(2, email="a b"), make_row(3), make_row(4)]
+    assert length(ledger, 1, rows) == 3
+
+
+def test_a_profile_that_is_not_sent_does_not_count_as_changed(ledger):
+    """The second row of an address has another profile than the first, today and every day."""
+    second = make_row(2, email=make_row(1)["email"])
+    deliver(ledger, make_prepared(2, email=second["email"]), make_prepared(1))
+    rows = [make_row(1), second, make_row(3)]
+    assert length(ledger, 1, rows) == 3
+
+
+@pytest.mark.parametrize("first", [GROUP_ROWS - 1, GROUP_ROWS, GROUP_ROWS + 1, 2 * GROUP_ROWS])
+def test_it_looks_as_far_as_need_be(ledger, first):
+    rows = [make_row(number) for number in range(1, 2 * GROUP_ROWS + 1)]
+    deliver(ledger, *(make_prepared(number) for number in range(1, first)))
+    assert length(ledger, 1, rows) == first
+
+
+def test_no_rows_are_no_rows(ledger):
+    assert length(ledger, 5, []) == 0
