@@ -7,6 +7,7 @@ import pytest
 
 from configuration import preflight_database
 from configuration.preflight_database import (
+    EXPLAIN,
     EXPLAIN_COLUMNS,
     INDEX,
     TableAccess,
@@ -139,7 +140,7 @@ def test_rows_that_mariadb_filters_by_an_index_are_understood(database, connecti
     )
     database.execute("ANALYZE TABLE views")
     query = "SELECT * FROM views WHERE a = 3 AND b BETWEEN 2 AND 4"
-    plan = connection.execute_query(f"EXPLAIN {query}")
+    plan = connection.execute_query(f"{EXPLAIN} {query}")
     assert "%" in str(plan[0]["rows"])
     (table,) = execution_plan(plan)
     assert 100 < table.rows < 10_000
@@ -157,7 +158,7 @@ def test_many_rows_of_page_views_read_without_their_index_are_a_warning(
     for index in {"ix_page_views_recent", "ix_page_views_user"} - {left}:
         database.execute(f"ALTER TABLE page_views DROP INDEX {index}")
     database.execute("ANALYZE TABLE customers, page_views")  # the server guesses by what it knew
-    tables = execution_plan(connection.execute_query(f"EXPLAIN {query}"))
+    tables = execution_plan(connection.execute_query(f"{EXPLAIN} {query}"))
     assert execution_plan_finding(tables, query).mark is Mark.GOOD  # 40 rows can be read anyhow
     monkeypatch.setattr(preflight_database, "MANY_ROWS", 10)
     warning = execution_plan_finding(tables, query)
