@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configuration.command_line import VERSION, parse_args, run_options
-from logger_config import get_logger, last_problem, setup_logger
+from logger_config import get_logger, last_problem, note_lost_output, open_console, setup_logger
 from records.exit_statuses import MEANINGS, ExitStatus, RunError
 from records.run import RunRecord
 
@@ -122,6 +122,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.quiet and status != ExitStatus.OK:
         why = last_problem() or MEANINGS[status].summary
         sys.stderr.write(f"main.py: exit status {status}: {why}\n")
+    note_lost_output()
     return status
 
 
@@ -169,10 +170,10 @@ def write_report_page(args: argparse.Namespace, _run: RunRecord) -> ExitStatus:
 
 
 if __name__ == "__main__":
+    open_console()
     exit_code = main()
     if threading.active_count() > 1:
         # Requests that nobody waits for any more, after a stop. They must not hold up the end.
         logging.shutdown()
-        sys.stdout.flush()
         os._exit(exit_code)
     sys.exit(exit_code)
