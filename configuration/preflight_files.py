@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from configuration.preflight_finding import Finding, Mark
-from configuration.settings import Settings, exposed_files
-from configuration.wiring import few_workers, open_ledger
+from configuration.settings import Settings, exposed_files, password_in_quotes
+from configuration.wiring import IN_QUOTES, few_workers, open_ledger
 from records.delivery_ledger import LedgerBusyError, LedgerError
 from records.exit_statuses import ExitStatus
 from records.results_files import results_files
@@ -21,6 +21,8 @@ def file_findings(settings: Settings, env_file: Path | None) -> Iterator[Finding
     """Yield a finding for each file of a run. None of the files is made or changed."""
     for path in exposed_files(env_file, settings):
         yield Finding(Mark.WARNING, str(path), "holds secrets and others may read it: chmod 600 it")
+    if password_in_quotes(settings):
+        yield Finding(Mark.WARNING, "DB_PASSWORD", IN_QUOTES)
     yield _results_finding(settings.results_dir)
     yield _log_finding(settings.log_file)
     yield _ledger_finding(settings)

@@ -26,7 +26,14 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from configuration.env_file import EnvFileError, absolute_path, read_env_file, read_secret_files
+from configuration.env_file import (
+    EnvFileError,
+    absolute_path,
+    is_quoted,
+    read_env_file,
+    read_secret_files,
+    without_quotes,
+)
 from records.exit_statuses import RunError
 
 # The folder of main.py. Relative paths start here, not in the working folder: cron starts the job
@@ -222,14 +229,19 @@ def load_environment_variables(
 ) -> Settings:
     """Return the settings in *env_file* and the environment; a variable of the latter wins.
 
+    It does not when it is blank, unless it is DB_PASSWORD.
+
     *env_file* may be absent when it is the default; None reads the environment alone.
 
     Raises SettingsError with every problem found in both places.
     """
     environ = os.environ if environ is None else environ
     values, problems = _values_of(env_file)
-    values |= {name: environ[name] for name in VARIABLES if name in environ}
-    unread = read_secret_files(values, environ, HERE)
+    given, quoted = without_quotes({n: environ[n] for n in VARIABLES if n in environ})
+    problems += quoted
+    # A blank variable wins over nothing: it is what a template leaves of one that nobody needs.
+    values = given | values | _without_blanks(given)
+    unread = read_secret_files(values, _without_blanks(given), HERE)
     problems += unread.values()
     try:
         settings = Settings.model_validate(_without_blanks(values))
@@ -249,7 +261,7 @@ def load_results_dir(env_file: Path | None, environ: Mapping[str, str]) -> Path:
 
     Raises SettingsError when *env_file* cannot be read, or the folder is in nobody's home.
     """
-    values = _values_of(env_file)[0] | dict(environ)
+    values = _values_of(env_file)[0] | _without_blanks(environ)
     default: Path = Settings.model_fields["results_dir"].default
     try:
         return _beside_main(values.get("RESULTS_DIR", "").strip() or str(default))
@@ -270,6 +282,15 @@ def exposed_files(env_file: Path | None, settings: Settings) -> list[Path]:
         and not (guarded and path.is_relative_to(guarded))
         and path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH)
     ]
+
+
+def password_in_quotes(settings: Settings) -> bool:
+    """Whether the password comes from the environment with quotes around it.
+
+    Unlike other values it may have some of its own.
+    """
+    password = settings.db_password.get_secret_value()
+    return is_quoted(password) and os.environ.get("DB_PASSWORD") == password
 
 
 def _values_of(env_file: Path | None) -> tuple[dict[str, str], list[str]]:

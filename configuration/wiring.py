@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from configuration.settings import Settings, exposed_files
+from configuration.settings import Settings, exposed_files, password_in_quotes
 from db_connection import DatabaseConnection
 from delivery.batching import BatchLimits
 from delivery.bulk import READY as BULK_READY
@@ -41,6 +41,10 @@ logger = get_logger(__name__)
 MOST_WORKERS = 1500
 # Fewer than for 500 users a second at 300 ms are worth a word.
 USUAL_WORKERS = 330
+IN_QUOTES = (
+    "has quotes around it in the environment, and they are taken for a part of it: "
+    "docker --env-file does not take them off"
+)
 # Sockets apart: the log, the ledger, the results, and what Python holds.
 OTHER_OPEN_FILES = 50
 
@@ -68,6 +72,8 @@ def only_run(settings: Settings, env_file: Path | None, run: RunRecord) -> Itera
         )
         for path in exposed_files(env_file, settings):
             logger.warning("%s holds secrets and others may read it: chmod 600 it", path)
+        if password_in_quotes(settings):
+            logger.warning("DB_PASSWORD %s", IN_QUOTES)
         yield ledger
 
 

@@ -114,6 +114,14 @@ def test_secrets_that_others_may_read_are_a_warning(environ, tmp_path):
     assert stat.S_IMODE(env_file.stat().st_mode) == 0o644
 
 
+def test_a_password_in_quotes_is_a_warning(environ, monkeypatch):
+    monkeypatch.setenv("DB_PASSWORD", '"sEcReT"')
+    finding = of_files(environ, DB_PASSWORD='"sEcReT"')["DB_PASSWORD"]
+    assert finding.mark is Mark.WARNING
+    assert "quotes" in finding.text
+    assert "sEcReT" not in finding.text
+
+
 def test_too_few_open_files_are_a_warning(environ, monkeypatch):
     monkeypatch.setattr(resource, "getrlimit", lambda _: (100, 256))
     monkeypatch.setattr(resource, "setrlimit", lambda *_: None)
