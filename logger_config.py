@@ -275,6 +275,15 @@ def get_file_logger() -> logging.Logger:
     return logging.getLogger(FILE_ONLY)
 
 
+def keep_to_owner(path: Path) -> None:
+    """Take from others what rights they have to *path*, if it is a file and there already."""
+    # Some file systems have no modes, and a file may be another user's.
+    with suppress(OSError):
+        mode = path.stat().st_mode
+        if stat.S_ISREG(mode) and mode & 0o077:
+            path.chmod(0o600)
+
+
 def _console_handlers(level: str) -> list[logging.Handler]:
     out = _Console(sys.stdout)
     out.addFilter(lambda record: record.levelno <= logging.INFO)
@@ -293,18 +302,10 @@ def _file_handler(path: Path) -> logging.Handler:
         handler = _NoRegularFile(path)
     else:
         handler = _RotatingFile(path, maxBytes=MAX_BYTES, backupCount=OLD_FILES, encoding="utf-8")
-        _keep_to_owner(path)
+        for each in (path, *(Path(f"{path}.{n}") for n in range(1, OLD_FILES + 1))):
+            keep_to_owner(each)
     handler.setFormatter(OneLineFormatter("%(asctime)s %(levelname)-8s %(name)s: %(message)s"))
     return handler
-
-
-def _keep_to_owner(path: Path) -> None:
-    """Take from others the right to read *path* and its older files, which hold addresses."""
-    for each in (path, *(Path(f"{path}.{number}") for number in range(1, OLD_FILES + 1))):
-        # Some file systems have no modes, and a file may be another user's.
-        with suppress(OSError):
-            if stat.S_IMODE(each.stat().st_mode) & 0o077:
-                each.chmod(0o600)
 
 
 def _text_file(file: PatientFile, encoding: str) -> TextIO:

@@ -75,7 +75,7 @@ def run_integration(
         logger.info("[STEP 6] Saving results...")
         advice = stop_advice(stop.reason, stop.detail, settings.iterable_api_base_url)
         if recorder.finish(advice):
-            wiring.remove_old_results(settings)
+            wiring.remove_old_results(settings, results.path)
         log_end(run, results.path, advice)
     return run.exit_status
 

@@ -25,7 +25,7 @@ from delivery.worker_pool import HEAD_START_S, WorkerPool
 from iterable_api.payloads import Payloads
 from iterable_api.user_fields import UserFields, fetch_user_fields
 from iterable_client import IterableClient
-from logger_config import get_logger, setup_logger
+from logger_config import get_logger, keep_to_owner, setup_logger
 from monitoring.console import summary_lines
 from monitoring.heartbeat import Heartbeat
 from records.delivery_ledger import DeliveryLedger
@@ -62,6 +62,7 @@ def only_run(settings: Settings, env_file: Path | None, run: RunRecord) -> Itera
     The lock comes first, because the log file of another run is not to be touched.
     """
     with open_ledger(settings) as ledger:
+        keep_to_owner(settings.state_file)
         try:
             setup_logger(settings.log_level, settings.log_file, quiet=run.options.quiet)
         except OSError as error:
@@ -86,10 +87,13 @@ def open_results(settings: Settings, run: RunRecord) -> ResultsWriter:
         raise RunError(text) from None
 
 
-def remove_old_results(settings: Settings) -> None:
-    """Keep as many results files as the settings say; a failure is a warning."""
+def remove_old_results(settings: Settings, own: Path) -> None:
+    """Keep as many results files as the settings say, the run's *own* among them.
+
+    A failure is a warning.
+    """
     try:
-        remove_old(settings.results_dir, settings.results_keep)
+        remove_old(own, settings.results_keep)
     except OSError as error:
         logger.warning("RESULTS_KEEP: %s cannot be removed: %s", error.filename, error.strerror)
 

@@ -1,14 +1,17 @@
 """Whatever happens on the way: every row accounted for, and another run finishes the work."""
 
+import os
 import resource
+import shutil
 import signal
 import sqlite3
+import subprocess
 import time
 
 import pytest
 
 from sandbox.faults import Fault
-from tests.test_main import REFUSED, Job, add_pro_users, copy_program, scaled, writes
+from tests.test_main import HERE, REFUSED, Job, add_pro_users, copy_program, scaled, writes
 from tests.test_main import job as job  # noqa: PLC0414 - a fixture
 
 pytestmark = [pytest.mark.database, pytest.mark.program]
@@ -324,11 +327,49 @@ def test_a_report_of_nothing_says_so(tmp_path):
     assert str(tmp_path) in done.stderr
 
 
+def test_a_file_system_that_syncs_no_folders_costs_no_results(job, tmp_path):
+    """A library in front of the system's plays that file system; see its source."""
+    if not (compiler := shutil.which("cc")):
+        pytest.skip("no C compiler on this machine")
+    library = tmp_path / "no_folder_sync.so"
+    source = HERE / "tests" / "no_folder_sync.c"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source], check=True)
+    metrics = tmp_path / "metrics.prom"
+    done = job(LD_PRELOAD=str(library), METRICS_FILE=str(metrics), RESULTS_KEEP="1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert job.results["summary"]["successful"] == 3
+    assert "iterable_sync_" in metrics.read_text()
+
+
+def test_what_is_there_already_becomes_its_owners_alone(job):
+    job()
+    kept = [job.folder / "logs" / "job.log", job.folder / "state" / "sync_state.sqlite3"]
+    for path in kept:
+        path.chmod(0o644)
+    assert job().returncode == 0
+    assert {path.stat().st_mode & 0o777 for path in kept} == {0o600}
+
+
+def test_pipes_in_the_places_of_files_hang_no_run(job, tmp_path):
+    results = job.folder / "results"
+    results.mkdir()
+    metrics = tmp_path / "metrics.prom"
+    for pipe in (results / ".integration_results_20260101_000000.partial", metrics):
+        os.mkfifo(pipe)
+        os.utime(pipe, (0, 0))
+    done = job(METRICS_FILE=str(metrics))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "iterable_sync_" in metrics.read_text()
+
+
 def test_old_results_files_go_when_the_settings_say_so(job):
     for day in ("20250101", "20250102"):
         (job.folder / "results").mkdir(exist_ok=True)
         (job.folder / "results" / f"integration_results_{day}_000000.json").touch()
+    (job.folder / "results" / "integration_results_20990101_000000.json").touch()
     assert job(RESULTS_KEEP="2").returncode == 0
-    names = sorted(path.name for path in job.folder.glob("results/*"))
-    assert len(names) == 2
-    assert names[0] == "integration_results_20250102_000000.json"
+    first, last = sorted(path.name for path in job.folder.glob("results/*"))
+    assert first.startswith("integration_results_202")
+    assert last == "integration_results_20990101_000000.json"
+    assert (job.folder / "results" / first).stat().st_size
+    (job.folder / "results" / last).unlink()

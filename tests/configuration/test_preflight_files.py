@@ -1,5 +1,6 @@
 """--check on files and folders: what cannot be written, what is too little, what is in use."""
 
+import os
 import resource
 import stat
 
@@ -112,6 +113,16 @@ def test_secrets_that_others_may_read_are_a_warning(environ, tmp_path):
     assert (first.mark, first.what) == (Mark.WARNING, str(env_file))
     assert "chmod 600" in first.text
     assert stat.S_IMODE(env_file.stat().st_mode) == 0o644
+
+
+def test_a_log_that_is_no_regular_file_is_looked_at_without_waiting(environ, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    assert of_files(environ, LOG_FILE=str(pipe))["LOG_FILE"].mark is Mark.BAD
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    assert of_files(environ, LOG_FILE=str(pipe))["LOG_FILE"].mark is Mark.GOOD
+    assert of_files(environ, LOG_FILE="/dev/null")["LOG_FILE"].mark is Mark.GOOD
+    os.close(reader)
 
 
 def test_a_password_in_quotes_is_a_warning(environ, monkeypatch):
