@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,19 +44,19 @@ def run_integration(
     logger.info("[STEP 1] Loading environment variables...")
     settings = load_environment_variables(env_file, environ)
     stop = Stop()
-    with (
-        wiring.only_run(settings, env_file, run) as ledger,
-        wiring.monitored(settings, run),
-        noting_end(run),
-        wiring.open_results(settings, run) as results,
-        stopping(stop, settings.max_runtime_seconds),
-    ):
+    with ExitStack() as run_time:
+        run_time.enter_context(stopping(stop, settings.max_runtime_seconds))
+        ledger = run_time.enter_context(wiring.only_run(settings, env_file, run))
+        run_time.enter_context(wiring.monitored(settings, run))
+        run_time.enter_context(noting_end(run))
+        results = run_time.enter_context(wiring.open_results(settings, run))
         recorder = Recorder(run, stop, ledger, results)
         with noting_end(run, "Nothing was sent. "):
             logger.info("[STEP 2] Connecting to the database...")
             query = load_query(JOB_QUERY)
             run.set_query(query)
-            with wiring.database_connection(settings, wiring.query_limit_s(settings)) as database:
+            connection = wiring.database_connection(settings, wiring.query_limit_s(settings))
+            with stop.interrupting(), connection as database:
                 logger.info("[STEP 3] Reading pro users with recent engagement...")
                 rows = database.get_pro_users_recent_engagement(query, settings.results_dir)
             # The connection is closed: a slow Iterable must not keep a query open on the server.
@@ -67,11 +67,9 @@ def run_integration(
                 logger.info("[STEP 4] Preparing the Iterable client...")
                 client = wiring.iterable_client(settings, stop, bulk=run.options.bulk)
                 logger.info("[STEP 5] Sending users and events to Iterable...")
-                stop.finish_rows_first = True
                 with RowLog(run) as log, recorder.sending(client, log):
                     wiring.deliver_rows(rows, settings, client, recorder)
-        # Also for a run that sent nothing: from now on a first signal no longer interrupts.
-        stop.finish_rows_first = True
+        stop.over = True
         logger.info("[STEP 6] Saving results...")
         advice = stop_advice(stop.reason, stop.detail, settings.iterable_api_base_url)
         if recorder.finish(advice):

@@ -200,6 +200,7 @@ def deliver_rows(
     gc.freeze()
     gc.set_threshold(50_000)
     pipeline.deliver(itertools.islice(rows, options.limit), repeats)
+    recorder.stop.over = True
 
 
 def few_workers(settings: Settings) -> str:

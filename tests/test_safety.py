@@ -4,6 +4,7 @@ import os
 import resource
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import time
@@ -130,6 +131,47 @@ def test_a_second_signal_ends_at_once(job, iterable, number, status):
     process.communicate(timeout=5)
     assert process.returncode == -number
     assert not list(job.folder.glob("results/integration_results_*.json"))
+
+
+def test_a_hangup_that_is_ignored_ends_nothing(job, iterable):
+    iterable.change(latency_ms=200)
+    process = job.start(before=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    wait_until(lambda: is_sending(job))
+    process.send_signal(signal.SIGHUP)
+    process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert job.results["summary"]["successful"] == 3
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)]
+)
+def test_a_signal_before_the_first_row_still_leaves_results(job, iterable, number, status):
+    """The heartbeat's first ping takes its time; the settings are valid by then."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        process = job.start(HEARTBEAT_URL=f"http://127.0.0.1:{port}/secret-check")
+        with silent.accept()[0]:
+            process.send_signal(number)
+            time.sleep(0.1)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == status
+    assert "Interrupted before anything was sent" in err
+    assert job.results["run"]["exit_status"] == status
+    assert not iterable.requests
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_after_the_last_row_changes_nothing(job, iterable, number):
+    iterable.set_faults(Fault("hang", endpoint="users/getFields", seconds=0.5, times=1))
+    process = job.start()
+    wait_until(lambda: any(r.path.endswith("getFields") for r in iterable.requests))
+    for _ in range(3):
+        process.send_signal(number)
+        time.sleep(0.05)
+    _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (0, "")
+    assert job.results["run"]["complete"] is True
 
 
 def test_iterable_being_down_stops_early_and_another_run_does_the_rest(
