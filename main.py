@@ -1,21 +1,29 @@
 """Copy the pro users with recent engagement out of MySQL and deliver each of them to Iterable.
 
 ``run_integration()`` is the job in six steps; ``main()`` does whatever the command line asks for.
-What loads a large library is imported where it is needed, so that --help and --version answer at
-once.
+Large libraries are imported where they are needed, so that --help and --version answer at once.
 """
 
 import argparse
 import logging
 import os
+import select
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from configuration.command_line import VERSION, parse_args, run_options
+try:
+    from configuration.interpreter import problem_of_import, require_packages
+except ImportError as error:  # this Python is too old; or -I or -P hides the folder of this file
+    with suppress(OSError):
+        if select.select([], [2], [], 1)[1]:
+            os.write(2, f"main.py: {error} (run it without -I, -P, PYTHONSAFEPATH)\n".encode())
+    sys.exit(2)
+
+from configuration.command_line import AFTER_DEMO, VERSION, parse_args, run_options
 from logger_config import get_logger, last_problem, note_lost_output, open_console, setup_logger
 from records.exit_statuses import MEANINGS, ExitStatus, RunError
 from records.run import RunRecord
@@ -87,15 +95,13 @@ def load_environment_variables(env_file: Path | None, environ: Mapping[str, str]
 
 @contextmanager
 def noting_end(run: RunRecord, before: str = "") -> Iterator[None]:
-    """Catch what ends *run*, note it there and log it, with *before* in front.
-
-    This is the only place that does. An exception other than these is a bug of ours.
-    """
+    """Catch, note and log what ends *run*, with *before* in front; nothing else catches it."""
     try:
         yield
-    except RunError as error:
-        run.fail(error.status, str(error))
-        logger.error("%s%s", before, error)
+    except (RunError, ImportError) as error:
+        text = problem_of_import(error) if isinstance(error, ImportError) else str(error)
+        run.fail(getattr(error, "status", ExitStatus.USAGE), text)
+        logger.error("%s%s", before, text)
     except KeyboardInterrupt:
         run.fail(ExitStatus.SIGINT, "")
         logger.error("Interrupted before anything was sent")
@@ -114,6 +120,7 @@ def main(argv: list[str] | None = None) -> int:
     command = write_report_page if args.report else run_demo if args.demo else run_job
     status = ExitStatus.OK
     with noting_end(run):
+        require_packages()
         status = command(args, run)
     # A command that was ended by an error has returned nothing; the error is in the record.
     status = status or run.exit_status
@@ -128,12 +135,10 @@ def run_job(
     args: argparse.Namespace, run: RunRecord, environ: Mapping[str, str] = os.environ
 ) -> ExitStatus:
     """Run the job, or with --check only look at what it needs."""
-    from configuration.settings import DEFAULT_ENV_FILE
+    from configuration import preflight, settings
 
-    env_file = None if args.demo else args.env_file or DEFAULT_ENV_FILE
+    env_file = None if args.demo else args.env_file or settings.DEFAULT_ENV_FILE
     if args.check:
-        from configuration import preflight
-
         return preflight.check(env_file, environ)
     return run_integration(env_file, environ, run)
 
@@ -150,10 +155,7 @@ def run_demo(args: argparse.Namespace, run: RunRecord) -> ExitStatus:
     except NoServerError as error:
         raise RunError(str(error)) from None
     if status == ExitStatus.OK and not args.check:
-        logger.info(
-            "The demo's results are in the file above. For your own data: "
-            "cp .env.example .env, fill it in, then python3 main.py"
-        )
+        logger.info(AFTER_DEMO)
     return status
 
 

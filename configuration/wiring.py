@@ -252,9 +252,10 @@ def monitored(settings: Settings, run: RunRecord) -> Iterator[None]:
 
 def _export_metrics(path: Path, run: RunRecord) -> None:
     """Write METRICS_FILE; a failure is a warning."""
-    from monitoring.metrics import write_metrics  # noqa: PLC0415 - most runs have none
-
     try:
+        from monitoring.metrics import write_metrics  # noqa: PLC0415 - most runs have none
+
         write_metrics(path, run)
-    except OSError as error:
-        logger.warning("METRICS_FILE %s cannot be written: %s", path, error.strerror)
+    except (OSError, ImportError) as error:
+        reason = getattr(error, "strerror", None) or error
+        logger.warning("METRICS_FILE %s cannot be written: %s", path, reason)
