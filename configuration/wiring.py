@@ -1,5 +1,6 @@
 """Makes the objects of a run out of its settings. Nothing here decides or sends anything."""
 
+import functools
 import gc
 import itertools
 import math
@@ -45,6 +46,8 @@ IN_QUOTES = (
     "has quotes around it in the environment, and they are taken for a part of it: "
     "docker --env-file does not take them off"
 )
+# The most that ITERABLE_WORKERS can be.
+MOST_WORKERS_SETTABLE = 2000
 # Sockets apart: the log, the ledger, the results, and what Python holds.
 OTHER_OPEN_FILES = 50
 
@@ -135,14 +138,22 @@ def most_workers(settings: Settings) -> int:
     return min(settings.iterable_workers or MOST_WORKERS, most_sockets())
 
 
+@functools.cache
 def most_sockets() -> int:
     """Return how many sockets this process may have.
 
-    The soft limit of open files is raised to the hard one, which takes no special right.
+    The soft limit of open files is raised for that, once, as far as the hard one allows: it takes
+    no special right. Other programs of this machine, and slow ones, mind a limit without bounds.
     """
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return MOST_WORKERS if hard == resource.RLIM_INFINITY else max(1, hard - OTHER_OPEN_FILES)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_WORKERS_SETTABLE + OTHER_OPEN_FILES
+    possible = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < possible:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (possible, hard))
+        except (OSError, ValueError):  # a sandbox may forbid it
+            possible = soft
+    return max(1, possible - OTHER_OPEN_FILES)
 
 
 def iterable_client(settings: Settings, stop: Stop, *, bulk: bool) -> IterableClient:
@@ -178,7 +189,7 @@ def deliver_rows(
 ) -> None:
     """Send the rows of the run, one by one or in batches; *recorder* is told every outcome."""
     options, make = recorder.run.options, payloads(settings)
-    if few := few_workers(settings):
+    if not options.bulk and (few := few_workers(settings)):
         logger.warning("ITERABLE_WORKERS: %s", few)
     limits = BatchLimits(settings.bulk_batch_size if options.bulk else 1)
     pipeline = Pipeline(
