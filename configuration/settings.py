@@ -5,6 +5,7 @@
 
 import os
 import re
+import ssl
 import stat
 import zoneinfo
 from collections.abc import Iterable, Mapping
@@ -109,7 +110,8 @@ def _split_url(text: str, example: str) -> SplitResult:
     except ValueError:
         raise ValueError(f"has no usable host or port; it looks like {example}") from None
     if not usable:
-        raise ValueError(f"must start with https:// and a host, such as {example}")
+        scheme = example.partition(":")[0]
+        raise ValueError(f"must start with {scheme}:// and a host, such as {example}")
     return parts
 
 
@@ -127,6 +129,26 @@ def _api_base_url(text: str) -> str:
 
 def _heartbeat_url(url: SecretStr) -> SecretStr:
     _split_url(url.get_secret_value(), "https://hc-ping.com/your-check")
+    return url
+
+
+def _ca_file(path: Path) -> Path:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(_readable(path))
+    except ssl.SSLError:
+        raise ValueError("names a file without a certificate in PEM format") from None
+    return path
+
+
+def _proxy_url(url: SecretStr) -> SecretStr:
+    """Return *url*, which may hold a password: no error quotes any of it."""
+    text = url.get_secret_value()
+    example = "http://proxy.example:3128"
+    parts = _split_url(text, example)
+    if parts.scheme != "http" or parts.port is None:
+        raise ValueError(f"must be http:// with a host and a port, such as {example}")
+    if parts.path.rstrip("/") or parts.query or parts.fragment:
+        raise ValueError(f"must end after the port, such as {example}")
     return url
 
 
@@ -175,6 +197,8 @@ class Settings(BaseModel):
     iterable_api_key: Annotated[SecretStr, AfterValidator(_header_safe)]
     iterable_api_key_file: FolderOrFile | None = None
     iterable_api_base_url: Annotated[str, AfterValidator(_api_base_url)]
+    iterable_ca_file: Annotated[FolderOrFile, AfterValidator(_ca_file)] | None = None
+    iterable_proxy: Annotated[SecretStr, AfterValidator(_proxy_url)] | None = None
     # None: as many as the latency needs.
     iterable_workers: Annotated[int | None, Field(ge=1, le=2000)] = None
     iterable_rate_share: Annotated[float, Field(gt=0, le=1)] = 0.9
@@ -199,12 +223,25 @@ class Settings(BaseModel):
     heartbeat_url: Annotated[SecretStr, AfterValidator(_heartbeat_url)] | None = None
     metrics_file: Annotated[FolderOrFile, AfterValidator(_prom_file)] | None = None
 
+    @field_validator("iterable_proxy")
+    @classmethod
+    def _only_for_https(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        # It would see the key of an http request, for which there is no tunnel.
+        if value and info.data.get("iterable_api_base_url", "").startswith("http://"):
+            raise ValueError("is for an https:// address in ITERABLE_API_BASE_URL only")
+        return value
+
     @field_validator("max_rows")
     @classmethod
     def _not_below_min_rows(cls, value: int | None, info: ValidationInfo) -> int | None:
         if value is not None and value < info.data.get("min_rows", 0):
             raise ValueError("must not be less than MIN_ROWS")
         return value
+
+    @property
+    def proxy(self) -> str:
+        """The proxy's URL, with its password if it has one; empty if there is none."""
+        return self.iterable_proxy.get_secret_value() if self.iterable_proxy else ""
 
     @property
     def source(self) -> str:

@@ -167,6 +167,8 @@ def iterable_client(settings: Settings, stop: Stop, *, bulk: bool) -> IterableCl
         rate_share=settings.iterable_rate_share,
         connections=BULK_WORKERS if bulk else most_workers(settings),
         wait=stop.wait,
+        ca_file=settings.iterable_ca_file,
+        proxy=settings.proxy,
     )
 
 
@@ -176,6 +178,8 @@ def user_fields(settings: Settings) -> UserFields:
         settings.iterable_api_key.get_secret_value(),
         settings.iterable_api_base_url,
         settings.iterable_timeout_seconds,
+        ca_file=settings.iterable_ca_file,
+        proxy=settings.proxy,
     )
 
 
@@ -251,7 +255,12 @@ def _worker_pool(
 def monitored(settings: Settings, run: RunRecord) -> Iterator[None]:
     """Tell the heartbeat's monitor that the run begins, and it and Prometheus how it ended."""
     url = settings.heartbeat_url.get_secret_value() if settings.heartbeat_url else ""
-    heartbeat = Heartbeat("" if run.options.dry_run else url, run.id)
+    heartbeat = Heartbeat(
+        "" if run.options.dry_run else url,
+        run.id,
+        ca_file=settings.iterable_ca_file,
+        proxy=settings.proxy,
+    )
     heartbeat.start()
     yield
     if settings.metrics_file and not run.options.dry_run:

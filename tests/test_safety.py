@@ -8,11 +8,14 @@ import socket
 import sqlite3
 import subprocess
 import time
+from urllib.parse import urlsplit
 
 import pytest
+import trustme
 
 from sandbox.faults import Fault
-from tests.test_main import HERE, REFUSED, Job, add_pro_users, copy_program, scaled, writes
+from tests import tunnels
+from tests.test_main import API_KEY, HERE, REFUSED, Job, add_pro_users, copy_program, scaled, writes
 from tests.test_main import job as job  # noqa: PLC0414 - a fixture
 
 pytestmark = [pytest.mark.database, pytest.mark.program]
@@ -326,6 +329,47 @@ def test_a_log_that_fails_half_way_is_told_once_and_the_run_goes_on(job):
     assert done.stderr.count("LOG_FILE is missing lines") == 1
     assert "Traceback" not in done.stderr
     assert "Successful (both API calls): 3" in done.stdout
+
+
+@pytest.fixture
+def way_out(job, iterable, tmp_path):
+    """Put Iterable behind a private authority and a proxy, which this returns."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    port = urlsplit(iterable.url).port
+    with tunnels.with_tls(port, authority) as url, tunnels.proxy() as proxy:
+        job.environ |= {
+            "ITERABLE_API_BASE_URL": url,
+            "ITERABLE_CA_FILE": str(tmp_path / "ca.pem"),
+            "ITERABLE_PROXY": proxy.url.replace("//", "//me:sEcReT@"),
+        }
+        yield proxy
+
+
+@pytest.mark.parametrize("mode", [[], ["--bulk"]], ids=["per-user", "bulk"])
+def test_a_run_goes_out_by_a_proxy_under_a_private_authority(job, iterable, way_out, mode):
+    heartbeat = job.environ["ITERABLE_API_BASE_URL"] + "/secret-check"
+    done = job(*mode, HEARTBEAT_URL=heartbeat)
+    assert done.returncode == 0
+    assert job.results["summary"]["successful"] == len(iterable.events) == 3
+    seen = b"".join(way_out.heads + way_out.relayed)
+    assert way_out.heads
+    assert not any(each in seen for each in (API_KEY.encode(), b"secret-check", b"@email.com"))
+    assert "sEcReT" not in done.stdout + done.stderr + job.log
+
+
+@pytest.mark.parametrize("mode", [[], ["--bulk"]], ids=["per-user", "bulk"])
+def test_a_certificate_that_is_not_trusted_sends_nothing_and_nothing_twice(
+    job, iterable, way_out, mode
+):
+    done = job(*mode, ITERABLE_CA_FILE="")
+    assert done.returncode in {1, 4}
+    for row in job.results["results"]:
+        update = row["users_update"]
+        assert (update["status"], update["attempts"]) in {("unavailable", 1), ("not_sent", 0)}
+    assert job.results["summary"]["retries"] == 0
+    assert not iterable.requests
+    assert "TLS failed" in job.log
 
 
 def test_the_monitors_are_told(job, tmp_path):

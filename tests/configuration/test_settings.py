@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+import trustme
 
 from configuration import settings
 from configuration.settings import (
@@ -342,6 +343,53 @@ def test_the_credentials_that_systemd_guards_are_not_exposed(tmp_path, monkeypat
     assert exposed_files(None, loaded) == [password]
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     assert exposed_files(None, loaded) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("https://sEcReT:sEcReT@proxy:3128", "must be http:// with a host and a port"),
+        ("http://sEcReT", "must be http:// with a host and a port"),
+        ("socks5://sEcReT:1080", "must start with http:// and a host"),
+        ("sEcReT:3128", "must start with http:// and a host"),
+        ("http://proxy:3128/sEcReT", "must end after the port"),
+        ("http://proxy:3128?sEcReT", "must end after the port"),
+        ("http://proxy:99999", "has no usable host or port"),
+    ],
+)
+def test_a_proxy_that_is_none_is_told_without_its_password(url, told):
+    (problem,) = problems_of(GOOD | {"ITERABLE_PROXY": url}).problems
+    assert problem.startswith(f"ITERABLE_PROXY {told}")
+    assert "sEcReT" not in problem
+    assert "http://proxy.example:3128" in problem
+
+
+def test_a_proxy_is_never_given_a_request_that_it_could_read():
+    environ = {"ITERABLE_PROXY": "http://p:1", "ITERABLE_API_BASE_URL": "http://localhost:8080"}
+    told = ["ITERABLE_PROXY is for an https:// address in ITERABLE_API_BASE_URL only"]
+    assert problems_of(GOOD | environ).problems == told
+
+
+@pytest.mark.parametrize("content", [b"", b"no certificate", b"\xff\x00"])
+def test_a_file_without_a_certificate_is_told(tmp_path, content):
+    (tmp_path / "ca.pem").write_bytes(content)
+    told = ["ITERABLE_CA_FILE names a file without a certificate in PEM format"]
+    assert problems_of(GOOD | {"ITERABLE_CA_FILE": str(tmp_path / "ca.pem")}).problems == told
+    (problem,) = problems_of(GOOD | {"ITERABLE_CA_FILE": str(tmp_path / "nowhere")}).problems
+    assert problem.startswith("ITERABLE_CA_FILE names a file that cannot be read: No such file")
+
+
+def test_a_proxy_and_an_authority_are_taken_as_they_are_given(tmp_path):
+    trustme.CA().cert_pem.write_to_path(tmp_path / "ca.pem")
+    way = {
+        "ITERABLE_CA_FILE": str(tmp_path / "ca.pem"),
+        "ITERABLE_PROXY": "http://me:p%40ss@proxy.example:3128/",
+    }
+    loaded = load_environment_variables(None, GOOD | way)
+    assert loaded.iterable_ca_file == tmp_path / "ca.pem"
+    assert loaded.proxy == "http://me:p%40ss@proxy.example:3128/"
+    assert "p%40ss" not in repr(loaded)
+    assert load_environment_variables(None, GOOD).proxy == ""
 
 
 def test_secrets_do_not_print():
