@@ -403,7 +403,8 @@ def test_a_signal_lets_the_row_in_flight_finish(job, iterable, number, status):
     process = job.start(ITERABLE_WORKERS="1")
     for line in process.stdout:
         if "[STEP 5]" in line:
-            time.sleep(0.1)
+            while not writes(iterable):
+                time.sleep(0.01)
             process.send_signal(number)
             break
     process.communicate(timeout=20)

@@ -92,13 +92,20 @@ def test_streams_that_take_nothing_change_nothing(job, iterable, sink):
     assert "The console, stdout, did not take all lines: " in job.log
 
 
-@pytest.mark.parametrize("sink", [broken_pipe, full_pipe])
+@contextlib.contextmanager
+def closed():
+    """Yield nothing: the process closes all its streams itself."""
+    yield None
+
+
+@pytest.mark.parametrize("sink", [broken_pipe, full_pipe, closed])
 def test_the_demo_minds_no_stream_either(tmp_path, sink):
     program = copy_program(tmp_path / "copy")
     shutil.copytree(HERE / "sandbox", tmp_path / "copy" / "sandbox")
     demo = Job({}, tmp_path, program)
     with sink() as file:
-        status = start(demo, "--demo", stdout=file, stderr=file).wait(40)
+        before = None if file else closing(0, 1, 2)
+        status = start(demo, "--demo", stdout=file, stderr=file, before=before).wait(40)
     if status == 2:
         pytest.skip("no database server on this machine")
     assert status == 0
@@ -134,7 +141,8 @@ def test_a_dead_console_does_not_hold_up_the_end_after_a_signal(job, iterable, t
     assert "Stopped by a signal" in job.log
 
 
-def test_a_console_that_is_read_late_loses_no_line():
+@pytest.mark.parametrize("blocking", [True, False])
+def test_a_console_that_is_read_late_loses_no_line(blocking):
     script = """if True:
         import sys, logger_config
         logger_config.open_console()
@@ -145,6 +153,7 @@ def test_a_console_that_is_read_late_loses_no_line():
     """
     reading, writing = os.pipe()
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    os.set_blocking(writing, blocking)
     process = subprocess.Popen([sys.executable, "-c", script], cwd=HERE, stdout=writing)
     os.close(writing)
     time.sleep(0.5)
