@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Self
 
 from iterable_api.answers import Answer, Repeat, judge_failure, judge_response
@@ -48,7 +49,7 @@ class IterableClient:
     *timeout_s* bounds the answer to one request, and connecting. *max_attempts* is the
     number of tries of one call; an answer 429 uses up none. *rate_share* is the share of Iterable's
     limits to use. *connections* are kept open. *wait* sleeps for the seconds it is given and
-    returns True when the run is to stop.
+    returns True when the run is to stop. *ca_file* and *proxy* are as Transport has them.
 
     ``statistics`` counts the requests and ``retries`` those among them that repeated another. Calls
     return outcomes and raise nothing for what the network or Iterable do. As a context manager the
@@ -66,6 +67,8 @@ class IterableClient:
         rate_share: float = 0.9,
         connections: int = 10,
         wait: Callable[[float], bool] | None = None,
+        ca_file: Path | None = None,
+        proxy: str = "",
     ) -> None:
         self.payloads = payloads or Payloads(source="")
         self.statistics = RequestStatistics()
@@ -78,7 +81,9 @@ class IterableClient:
             path: RateLimiter(limit * rate_share, wait=self._wait)
             for path, limit in LIMITS_PER_S.items()
         }
-        self._transport = Transport(base_url, api_key, timeout_s, connections)
+        self._transport = Transport(
+            base_url, api_key, timeout_s, connections, ca_file=ca_file, proxy=proxy
+        )
 
     def __enter__(self) -> Self:
         return self

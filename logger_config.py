@@ -1,15 +1,22 @@
 """Where log lines go: a short console for people, a full rotating file for the record."""
 
+import errno
 import functools
 import io
 import logging
 import logging.handlers
+import os
+import select
+import stat
 import sys
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
-from typing import ClassVar, TextIO
+from typing import TYPE_CHECKING, Any, ClassVar, TextIO
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 ConsoleGuard = Callable[[], AbstractContextManager[None]]
 
@@ -20,6 +27,10 @@ FILE_ONLY = "iterable_sync.records"
 MAX_BYTES = 10 * 1024 * 1024
 OLD_FILES = 5
 LINES_BETWEEN_LOOKS = 100
+# So long, in all, may one console, pipe or terminal keep a run waiting that has to be read.
+PATIENCE_S = 1.0
+# What a pipe with any room in it takes without waiting.
+CHUNK_BYTES = 4096
 
 # What could end a line or steer a terminal, and what cannot be written as UTF-8, is shown as an
 # escape: no value can forge a log line or lose one.
@@ -32,6 +43,67 @@ _CONTROLS = {
     ]
 }  # fmt: skip
 _CONTROLS[ord("\n")] = "\\n"
+
+
+class PatientFile(io.RawIOBase):
+    """Writes to *descriptor*, and never waits for longer than ``PATIENCE_S`` for who reads it.
+
+    What cannot be written is dropped, and ``failure`` says why; if *strict*, that is raised.
+    """
+
+    def __init__(self, descriptor: int, *, strict: bool = False) -> None:
+        self.failure = ""
+        self._descriptor = descriptor
+        self._strict = strict
+        self._patience_s = PATIENCE_S
+
+    def writable(self) -> bool:
+        """Whether it can be written to."""
+        return True
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._descriptor
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
+        return os.isatty(self._descriptor)
+
+    def close(self) -> None:
+        """Close the descriptor, unless it is one of the three that belong to the process."""
+        if not self.closed and self._descriptor > 2:
+            os.close(self._descriptor)
+        super().close()
+
+    def write(self, data: "ReadableBuffer", /) -> int:
+        """Write *data*; return its size in bytes, also when some of it is dropped.
+
+        Raises:
+            OSError: it cannot be written, or nobody reads it; only if strict.
+
+        """
+        size = len(rest := memoryview(data).cast("B"))
+        try:
+            while rest:
+                rest = rest[self._write_some(rest[:CHUNK_BYTES]) :]
+        except OSError as error:
+            self.failure = error.strerror or type(error).__name__
+            if self._strict:
+                raise
+        return size
+
+    def _write_some(self, part: memoryview) -> int:
+        look = select.poll()
+        look.register(self._descriptor, select.POLLOUT)
+        while True:
+            began_s = time.monotonic()
+            ready = look.poll(1000 * max(0.0, self._patience_s))
+            self._patience_s -= time.monotonic() - began_s
+            if not ready:
+                raise TimeoutError(errno.ETIMEDOUT, "nobody reads it")
+            # Another program may have made it non-blocking, and taken the room in between.
+            with suppress(BlockingIOError):
+                return os.write(self._descriptor, part)
 
 
 class OneLineFormatter(logging.Formatter):
@@ -63,12 +135,36 @@ class _RotatingFile(logging.handlers.RotatingFileHandler):
         return bool(self._lines % LINES_BETWEEN_LOOKS == 1 and super().shouldRollover(record))
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802 - logging's name
-        """Say once that the log has gaps; logging would print each lost line, values and all."""
         if not self._failed:
             self._failed = True
-            error = sys.exc_info()[1]
-            reason = getattr(error, "strerror", None) or type(error).__name__
-            get_logger(__name__).error("LOG_FILE is missing lines: %s", reason)
+            _tell_of_lost_lines()
+
+
+class _NoRegularFile(logging.StreamHandler[TextIO]):
+    """Writes to a device or a pipe, which is not to be renamed, cut short or waited for."""
+
+    _failed = False
+
+    def __init__(self, path: Path) -> None:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY
+        file = PatientFile(os.open(path, flags), strict=True)
+        super().__init__(_text_file(file, "utf-8"))
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802 - logging's name
+        if not self._failed:
+            self._failed = True
+            _tell_of_lost_lines()
+
+    def close(self) -> None:
+        super().close()
+        self.stream.close()
+
+
+def _tell_of_lost_lines() -> None:
+    """Say that the log has gaps; logging would print each lost line, values and all."""
+    error = sys.exc_info()[1]
+    reason = getattr(error, "strerror", None) or type(error).__name__
+    get_logger(__name__).error("LOG_FILE is missing lines: %s", reason)
 
 
 class _Console(logging.StreamHandler[TextIO]):
@@ -148,6 +244,32 @@ def _keep_libraries_quiet() -> None:
             logger.addHandler(logging.NullHandler())
 
 
+def open_console() -> None:
+    """Make sure that nothing of a run depends on who reads its output, or whether anybody does.
+
+    Standard input, output and error are there afterwards, and writing to them never fails.
+    """
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        stream: TextIO | None = getattr(sys, name)
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # Closed: the next file of the run would get its number, and messages would go there.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+        if name != "stdin":
+            encoding = stream.encoding if stream else "utf-8"
+            setattr(sys, name, _text_file(PatientFile(descriptor), encoding))
+
+
+def note_lost_output() -> None:
+    """Tell the log file if the console did not take all that was said."""
+    for name in ("stdout", "stderr"):
+        file = getattr(getattr(sys, name), "buffer", None)
+        if isinstance(file, PatientFile) and file.failure:
+            text = "The console, %s, did not take all lines: %s"
+            get_file_logger().warning(text, name, file.failure)
+
+
 def get_logger(name: str) -> logging.Logger:
     """Return the logger of the module called *name*, without its package."""
     module = "main" if name == "__main__" else name.rpartition(".")[2]
@@ -169,15 +291,21 @@ def get_file_logger() -> logging.Logger:
     return logging.getLogger(FILE_ONLY)
 
 
+def keep_to_owner(path: Path) -> None:
+    """Take from others what rights they have to *path*, if it is a file and there already."""
+    # Some file systems have no modes, and a file may be another user's.
+    with suppress(OSError):
+        mode = path.stat().st_mode
+        if stat.S_ISREG(mode) and mode & 0o077:
+            path.chmod(0o600)
+
+
 def _console_handlers(level: str) -> list[logging.Handler]:
     out = _Console(sys.stdout)
     out.addFilter(lambda record: record.levelno <= logging.INFO)
     err = _Console(sys.stderr)
     err.addFilter(lambda record: record.levelno > logging.INFO)
     for handler in (out, err):
-        if isinstance(handler.stream, io.TextIOWrapper):
-            # A console that cannot show ✓ or a name shows an escape in its place.
-            handler.stream.reconfigure(errors="backslashreplace")
         handler.setLevel(level)
         handler.setFormatter(_ConsoleFormatter("%(message)s"))
     return [out, err]
@@ -185,6 +313,18 @@ def _console_handlers(level: str) -> list[logging.Handler]:
 
 def _file_handler(path: Path) -> logging.Handler:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = _RotatingFile(path, maxBytes=MAX_BYTES, backupCount=OLD_FILES, encoding="utf-8")
+    handler: logging.Handler
+    if path.exists() and not path.is_file():
+        handler = _NoRegularFile(path)
+    else:
+        handler = _RotatingFile(path, maxBytes=MAX_BYTES, backupCount=OLD_FILES, encoding="utf-8")
+        for each in (path, *(Path(f"{path}.{n}") for n in range(1, OLD_FILES + 1))):
+            keep_to_owner(each)
     handler.setFormatter(OneLineFormatter("%(asctime)s %(levelname)-8s %(name)s: %(message)s"))
     return handler
+
+
+def _text_file(file: PatientFile, encoding: str) -> TextIO:
+    raw: Any = file  # for the types it would have to be readable
+    # A console that cannot show ✓ or a name shows an escape in its place.
+    return io.TextIOWrapper(raw, encoding, "backslashreplace", write_through=True)

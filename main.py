@@ -1,22 +1,30 @@
 """Copy the pro users with recent engagement out of MySQL and deliver each of them to Iterable.
 
 ``run_integration()`` is the job in six steps; ``main()`` does whatever the command line asks for.
-What loads a large library is imported where it is needed, so that --help and --version answer at
-once.
+Large libraries are imported where they are needed, so that --help and --version answer at once.
 """
 
 import argparse
 import logging
 import os
+import select
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from configuration.command_line import VERSION, parse_args, run_options
-from logger_config import get_logger, last_problem, setup_logger
+try:
+    from configuration.interpreter import problem_of_import, require_packages
+except ImportError as error:  # this Python is too old; or -I or -P hides the folder of this file
+    with suppress(OSError):
+        if select.select([], [2], [], 1)[1]:
+            os.write(2, f"main.py: {error} (run it without -I, -P, PYTHONSAFEPATH)\n".encode())
+    sys.exit(2)
+
+from configuration.command_line import AFTER_DEMO, VERSION, parse_args, run_options
+from logger_config import get_logger, last_problem, note_lost_output, open_console, setup_logger
 from records.exit_statuses import MEANINGS, ExitStatus, RunError
 from records.run import RunRecord
 
@@ -44,19 +52,19 @@ def run_integration(
     logger.info("[STEP 1] Loading environment variables...")
     settings = load_environment_variables(env_file, environ)
     stop = Stop()
-    with (
-        wiring.only_run(settings, env_file, run) as ledger,
-        wiring.monitored(settings, run),
-        noting_end(run),
-        wiring.open_results(settings, run) as results,
-        stopping(stop, settings.max_runtime_seconds),
-    ):
+    with ExitStack() as run_time:
+        run_time.enter_context(stopping(stop, settings.max_runtime_seconds))
+        ledger = run_time.enter_context(wiring.only_run(settings, env_file, run))
+        run_time.enter_context(wiring.monitored(settings, run))
+        run_time.enter_context(noting_end(run))
+        results = run_time.enter_context(wiring.open_results(settings, run))
         recorder = Recorder(run, stop, ledger, results)
         with noting_end(run, "Nothing was sent. "):
             logger.info("[STEP 2] Connecting to the database...")
             query = load_query(JOB_QUERY)
             run.set_query(query)
-            with wiring.database_connection(settings, wiring.query_limit_s(settings)) as database:
+            connection = wiring.database_connection(settings, wiring.query_limit_s(settings))
+            with stop.interrupting(), connection as database:
                 logger.info("[STEP 3] Reading pro users with recent engagement...")
                 rows = database.get_pro_users_recent_engagement(query, settings.results_dir)
             # The connection is closed: a slow Iterable must not keep a query open on the server.
@@ -67,15 +75,13 @@ def run_integration(
                 logger.info("[STEP 4] Preparing the Iterable client...")
                 client = wiring.iterable_client(settings, stop, bulk=run.options.bulk)
                 logger.info("[STEP 5] Sending users and events to Iterable...")
-                stop.finish_rows_first = True
                 with RowLog(run) as log, recorder.sending(client, log):
                     wiring.deliver_rows(rows, settings, client, recorder)
-        # Also for a run that sent nothing: from now on a first signal no longer interrupts.
-        stop.finish_rows_first = True
+        stop.over = True
         logger.info("[STEP 6] Saving results...")
         advice = stop_advice(stop.reason, stop.detail, settings.iterable_api_base_url)
         if recorder.finish(advice):
-            wiring.remove_old_results(settings)
+            wiring.remove_old_results(settings, results.path)
         log_end(run, results.path, advice)
     return run.exit_status
 
@@ -89,15 +95,13 @@ def load_environment_variables(env_file: Path | None, environ: Mapping[str, str]
 
 @contextmanager
 def noting_end(run: RunRecord, before: str = "") -> Iterator[None]:
-    """Catch what ends *run*, note it there and log it, with *before* in front.
-
-    This is the only place that does. An exception other than these is a bug of ours.
-    """
+    """Catch, note and log what ends *run*, with *before* in front; nothing else catches it."""
     try:
         yield
-    except RunError as error:
-        run.fail(error.status, str(error))
-        logger.error("%s%s", before, error)
+    except (RunError, ImportError) as error:
+        text = problem_of_import(error) if isinstance(error, ImportError) else str(error)
+        run.fail(getattr(error, "status", ExitStatus.USAGE), text)
+        logger.error("%s%s", before, text)
     except KeyboardInterrupt:
         run.fail(ExitStatus.SIGINT, "")
         logger.error("Interrupted before anything was sent")
@@ -116,12 +120,14 @@ def main(argv: list[str] | None = None) -> int:
     command = write_report_page if args.report else run_demo if args.demo else run_job
     status = ExitStatus.OK
     with noting_end(run):
+        require_packages()
         status = command(args, run)
     # A command that was ended by an error has returned nothing; the error is in the record.
     status = status or run.exit_status
     if args.quiet and status != ExitStatus.OK:
         why = last_problem() or MEANINGS[status].summary
         sys.stderr.write(f"main.py: exit status {status}: {why}\n")
+    note_lost_output()
     return status
 
 
@@ -129,12 +135,10 @@ def run_job(
     args: argparse.Namespace, run: RunRecord, environ: Mapping[str, str] = os.environ
 ) -> ExitStatus:
     """Run the job, or with --check only look at what it needs."""
-    from configuration.settings import DEFAULT_ENV_FILE
+    from configuration import preflight, settings
 
-    env_file = None if args.demo else args.env_file or DEFAULT_ENV_FILE
+    env_file = None if args.demo else args.env_file or settings.DEFAULT_ENV_FILE
     if args.check:
-        from configuration import preflight
-
         return preflight.check(env_file, environ)
     return run_integration(env_file, environ, run)
 
@@ -151,10 +155,7 @@ def run_demo(args: argparse.Namespace, run: RunRecord) -> ExitStatus:
     except NoServerError as error:
         raise RunError(str(error)) from None
     if status == ExitStatus.OK and not args.check:
-        logger.info(
-            "The demo's results are in the file above. For your own data: "
-            "cp .env.example .env, fill it in, then python3 main.py"
-        )
+        logger.info(AFTER_DEMO)
     return status
 
 
@@ -169,10 +170,10 @@ def write_report_page(args: argparse.Namespace, _run: RunRecord) -> ExitStatus:
 
 
 if __name__ == "__main__":
+    open_console()
     exit_code = main()
     if threading.active_count() > 1:
         # Requests that nobody waits for any more, after a stop. They must not hold up the end.
         logging.shutdown()
-        sys.stdout.flush()
         os._exit(exit_code)
     sys.exit(exit_code)

@@ -10,6 +10,10 @@ VERSION = "1.0.0"
 DESCRIPTION = (
     "Copy the pro users with recent engagement out of MySQL and deliver each of them to Iterable."
 )
+AFTER_DEMO = (
+    "The demo's results are in the file above. For your own data: "
+    "cp .env.example .env, fill it in, then python3 main.py"
+)
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:

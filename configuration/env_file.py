@@ -72,6 +72,27 @@ def read_secret_files(
     return problems
 
 
+def without_quotes(given: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Return variables of the environment without quotes around them, and a problem for each.
+
+    A shell or a dotenv file takes quotes off, ``docker --env-file`` leaves them. Those of a
+    password may be a part of it.
+    """
+    names = [name for name in given if is_quoted(given[name]) and name != "DB_PASSWORD"]
+    problems = [
+        f"{name} has quotes around it in the environment; write it without "
+        "(docker --env-file takes them for a part of the value)"
+        for name in names
+    ]
+    return {**given, **{name: given[name].strip()[1:-1] for name in names}}, problems
+
+
+def is_quoted(value: str) -> bool:
+    """Whether *value* begins and ends with the same quote."""
+    text = value.strip()
+    return len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
+
+
 def absolute_path(path: str, folder: Path) -> Path:
     """Return *path*, from *folder* on if it is relative; ``~`` is the user's home.
 

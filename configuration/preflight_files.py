@@ -1,13 +1,14 @@
 """What ``--check`` finds of the files and folders that a run reads and writes."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from configuration.preflight_finding import Finding, Mark
-from configuration.settings import Settings, exposed_files
-from configuration.wiring import few_workers, open_ledger
+from configuration.settings import Settings, exposed_files, password_in_quotes
+from configuration.wiring import IN_QUOTES, few_workers, open_ledger
 from records.delivery_ledger import SPARE_BYTES, LedgerError, check_room, is_in_use
 from records.exit_statuses import ExitStatus
 from records.results_files import results_files
@@ -22,6 +23,8 @@ def file_findings(settings: Settings, env_file: Path | None) -> Iterator[Finding
     """Yield a finding for each file of a run. None of the files is made or changed."""
     for path in exposed_files(env_file, settings):
         yield Finding(Mark.WARNING, str(path), "holds secrets and others may read it: chmod 600 it")
+    if password_in_quotes(settings):
+        yield Finding(Mark.WARNING, "DB_PASSWORD", IN_QUOTES)
     yield _results_finding(settings.results_dir)
     yield _log_finding(settings.log_file)
     yield _ledger_finding(settings)
@@ -69,7 +72,8 @@ def room_finding(folder: Path, free: int, last_size: int) -> Finding:
 def _log_finding(path: Path) -> Finding:
     try:
         if path.exists():
-            path.open("r+b").close()
+            # Neither waits for who reads a pipe, nor changes a file.
+            os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY))
         else:
             _try_folder(path.parent)
     except OSError as error:

@@ -1,6 +1,7 @@
 """What ``--check`` finds at Iterable: the address, the API key, the clock, the profile fields."""
 
 from collections.abc import Iterator, Mapping
+from urllib.parse import urlsplit
 
 from configuration.preflight_finding import Finding, Mark, clock_finding
 from configuration.settings import Settings
@@ -24,7 +25,8 @@ def iterable_findings(settings: Settings) -> Iterator[Finding]:
     if fields.types is None:
         yield no_fields_finding(fields.answer, url)
     else:
-        text = f"{url} accepts the API key; whether it may write shows with the first row"
+        by = f" by way of the proxy {urlsplit(settings.proxy).hostname}" if settings.proxy else ""
+        text = f"{url} accepts the API key{by}; whether it may write shows with the first row"
         yield Finding(Mark.GOOD, "Iterable", text)
     if fields.types is not None or fields.answer.outcome.fault is Fault.KEY:
         yield _clock_finding(fields.clock_ahead_s)

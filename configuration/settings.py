@@ -5,6 +5,7 @@
 
 import os
 import re
+import ssl
 import stat
 import zoneinfo
 from collections.abc import Iterable, Mapping
@@ -26,7 +27,14 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from configuration.env_file import EnvFileError, absolute_path, read_env_file, read_secret_files
+from configuration.env_file import (
+    EnvFileError,
+    absolute_path,
+    is_quoted,
+    read_env_file,
+    read_secret_files,
+    without_quotes,
+)
 from records.exit_statuses import RunError
 
 # The folder of main.py. Relative paths start here, not in the working folder: cron starts the job
@@ -102,7 +110,8 @@ def _split_url(text: str, example: str) -> SplitResult:
     except ValueError:
         raise ValueError(f"has no usable host or port; it looks like {example}") from None
     if not usable:
-        raise ValueError(f"must start with https:// and a host, such as {example}")
+        scheme = example.partition(":")[0]
+        raise ValueError(f"must start with {scheme}:// and a host, such as {example}")
     return parts
 
 
@@ -124,6 +133,26 @@ def _api_base_url(text: str) -> str:
 
 def _heartbeat_url(url: SecretStr) -> SecretStr:
     _split_url(url.get_secret_value(), "https://hc-ping.com/your-check")
+    return url
+
+
+def _ca_file(path: Path) -> Path:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(_readable(path))
+    except ssl.SSLError:
+        raise ValueError("names a file without a certificate in PEM format") from None
+    return path
+
+
+def _proxy_url(url: SecretStr) -> SecretStr:
+    """Return *url*, which may hold a password: no error quotes any of it."""
+    text = url.get_secret_value()
+    example = "http://proxy.example:3128"
+    parts = _split_url(text, example)
+    if parts.scheme != "http" or parts.port is None:
+        raise ValueError(f"must be http:// with a host and a port, such as {example}")
+    if parts.path.rstrip("/") or parts.query or parts.fragment:
+        raise ValueError(f"must end after the port, such as {example}")
     return url
 
 
@@ -172,6 +201,8 @@ class Settings(BaseModel):
     iterable_api_key: Annotated[SecretStr, AfterValidator(_header_safe)]
     iterable_api_key_file: FolderOrFile | None = None
     iterable_api_base_url: Annotated[str, AfterValidator(_api_base_url)]
+    iterable_ca_file: Annotated[FolderOrFile, AfterValidator(_ca_file)] | None = None
+    iterable_proxy: Annotated[SecretStr, AfterValidator(_proxy_url)] | None = None
     # None: as many as the latency needs.
     iterable_workers: Annotated[int | None, Field(ge=1, le=2000)] = None
     iterable_rate_share: Annotated[float, Field(gt=0, le=1)] = 0.9
@@ -196,12 +227,25 @@ class Settings(BaseModel):
     heartbeat_url: Annotated[SecretStr, AfterValidator(_heartbeat_url)] | None = None
     metrics_file: Annotated[FolderOrFile, AfterValidator(_prom_file)] | None = None
 
+    @field_validator("iterable_proxy")
+    @classmethod
+    def _only_for_https(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        # It would see the key of an http request, for which there is no tunnel.
+        if value and info.data.get("iterable_api_base_url", "").startswith("http://"):
+            raise ValueError("is for an https:// address in ITERABLE_API_BASE_URL only")
+        return value
+
     @field_validator("max_rows")
     @classmethod
     def _not_below_min_rows(cls, value: int | None, info: ValidationInfo) -> int | None:
         if value is not None and value < info.data.get("min_rows", 0):
             raise ValueError("must not be less than MIN_ROWS")
         return value
+
+    @property
+    def proxy(self) -> str:
+        """The proxy's URL, with its password if it has one; empty if there is none."""
+        return self.iterable_proxy.get_secret_value() if self.iterable_proxy else ""
 
     @property
     def source(self) -> str:
@@ -234,14 +278,19 @@ def load_environment_variables(
 ) -> Settings:
     """Return the settings in *env_file* and the environment; a variable of the latter wins.
 
+    It does not when it is blank, unless it is DB_PASSWORD.
+
     *env_file* may be absent when it is the default; None reads the environment alone.
 
     Raises SettingsError with every problem found in both places.
     """
     environ = os.environ if environ is None else environ
     values, problems = _values_of(env_file)
-    values |= {name: environ[name] for name in VARIABLES if name in environ}
-    unread = read_secret_files(values, environ, HERE)
+    given, quoted = without_quotes({n: environ[n] for n in VARIABLES if n in environ})
+    problems += quoted
+    # A blank variable wins over nothing: it is what a template leaves of one that nobody needs.
+    values = given | values | _without_blanks(given)
+    unread = read_secret_files(values, _without_blanks(given), HERE)
     problems += unread.values()
     try:
         settings = Settings.model_validate(_without_blanks(values))
@@ -261,7 +310,7 @@ def load_results_dir(env_file: Path | None, environ: Mapping[str, str]) -> Path:
 
     Raises SettingsError when *env_file* cannot be read, or the folder is in nobody's home.
     """
-    values = _values_of(env_file)[0] | dict(environ)
+    values = _values_of(env_file)[0] | _without_blanks(environ)
     default: Path = Settings.model_fields["results_dir"].default
     try:
         return _beside_main(values.get("RESULTS_DIR", "").strip() or str(default))
@@ -282,6 +331,15 @@ def exposed_files(env_file: Path | None, settings: Settings) -> list[Path]:
         and not (guarded and path.is_relative_to(guarded))
         and path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH)
     ]
+
+
+def password_in_quotes(settings: Settings) -> bool:
+    """Whether the password comes from the environment with quotes around it.
+
+    Unlike other values it may have some of its own.
+    """
+    password = settings.db_password.get_secret_value()
+    return is_quoted(password) and os.environ.get("DB_PASSWORD") == password
 
 
 def _values_of(env_file: Path | None) -> tuple[dict[str, str], list[str]]:

@@ -1,5 +1,6 @@
 """Makes the objects of a run out of its settings. Nothing here decides or sends anything."""
 
+import functools
 import gc
 import math
 import platform
@@ -8,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from configuration.settings import Settings, exposed_files
+from configuration.settings import Settings, exposed_files, password_in_quotes
 from db_connection import DatabaseConnection
 from delivery.batching import BatchLimits
 from delivery.bulk import READY as BULK_READY
@@ -25,7 +26,7 @@ from delivery.worker_pool import HEAD_START_S, WorkerPool
 from iterable_api.payloads import Payloads
 from iterable_api.user_fields import UserFields, fetch_user_fields
 from iterable_client import IterableClient
-from logger_config import get_logger, setup_logger
+from logger_config import get_logger, keep_to_owner, setup_logger
 from monitoring.console import summary_lines
 from monitoring.heartbeat import Heartbeat
 from records.delivery_ledger import DeliveryLedger
@@ -41,6 +42,12 @@ logger = get_logger(__name__)
 MOST_WORKERS = 1500
 # Fewer than for 500 users a second at 300 ms are worth a word.
 USUAL_WORKERS = 330
+IN_QUOTES = (
+    "has quotes around it in the environment, and they are taken for a part of it: "
+    "docker --env-file does not take them off"
+)
+# The most that ITERABLE_WORKERS can be.
+MOST_WORKERS_SETTABLE = 2000
 # Sockets apart: the log, the ledger, the results, and what Python holds.
 OTHER_OPEN_FILES = 50
 
@@ -58,6 +65,7 @@ def only_run(settings: Settings, env_file: Path | None, run: RunRecord) -> Itera
     The lock comes first, because the log file of another run is not to be touched.
     """
     with open_ledger(settings) as ledger:
+        keep_to_owner(settings.state_file)
         try:
             setup_logger(settings.log_level, settings.log_file, quiet=run.options.quiet)
         except OSError as error:
@@ -71,6 +79,8 @@ def only_run(settings: Settings, env_file: Path | None, run: RunRecord) -> Itera
             logger.warning(text, settings.state_file)
         for path in exposed_files(env_file, settings):
             logger.warning("%s holds secrets and others may read it: chmod 600 it", path)
+        if password_in_quotes(settings):
+            logger.warning("DB_PASSWORD %s", IN_QUOTES)
         yield ledger
 
 
@@ -83,10 +93,13 @@ def open_results(settings: Settings, run: RunRecord) -> ResultsWriter:
         raise RunError(text) from None
 
 
-def remove_old_results(settings: Settings) -> None:
-    """Keep as many results files as the settings say; a failure is a warning."""
+def remove_old_results(settings: Settings, own: Path) -> None:
+    """Keep as many results files as the settings say, the run's *own* among them.
+
+    A failure is a warning.
+    """
     try:
-        remove_old(settings.results_dir, settings.results_keep)
+        remove_old(own, settings.results_keep)
     except OSError as error:
         logger.warning("RESULTS_KEEP: %s cannot be removed: %s", error.filename, error.strerror)
 
@@ -144,14 +157,22 @@ def most_workers(settings: Settings) -> int:
     return min(settings.iterable_workers or MOST_WORKERS, most_sockets())
 
 
+@functools.cache
 def most_sockets() -> int:
     """Return how many sockets this process may have.
 
-    The soft limit of open files is raised to the hard one, which takes no special right.
+    The soft limit of open files is raised for that, once, as far as the hard one allows: it takes
+    no special right. Other programs of this machine, and slow ones, mind a limit without bounds.
     """
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return MOST_WORKERS if hard == resource.RLIM_INFINITY else max(1, hard - OTHER_OPEN_FILES)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_WORKERS_SETTABLE + OTHER_OPEN_FILES
+    possible = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < possible:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (possible, hard))
+        except (OSError, ValueError):  # a sandbox may forbid it
+            possible = soft
+    return max(1, possible - OTHER_OPEN_FILES)
 
 
 def iterable_client(settings: Settings, stop: Stop, *, bulk: bool) -> IterableClient:
@@ -165,6 +186,8 @@ def iterable_client(settings: Settings, stop: Stop, *, bulk: bool) -> IterableCl
         rate_share=settings.iterable_rate_share,
         connections=BULK_WORKERS if bulk else most_workers(settings),
         wait=stop.wait,
+        ca_file=settings.iterable_ca_file,
+        proxy=settings.proxy,
     )
 
 
@@ -174,6 +197,8 @@ def user_fields(settings: Settings) -> UserFields:
         settings.iterable_api_key.get_secret_value(),
         settings.iterable_api_base_url,
         settings.iterable_timeout_seconds,
+        ca_file=settings.iterable_ca_file,
+        proxy=settings.proxy,
     )
 
 
@@ -187,7 +212,7 @@ def deliver_rows(
 ) -> None:
     """Send the rows of the run, one by one or in batches; *recorder* is told every outcome."""
     options, make = recorder.run.options, payloads(settings)
-    if few := few_workers(settings):
+    if not options.bulk and (few := few_workers(settings)):
         logger.warning("ITERABLE_WORKERS: %s", few)
     limits = BatchLimits(settings.bulk_batch_size if options.bulk else 1)
     pipeline = Pipeline(
@@ -208,6 +233,7 @@ def deliver_rows(
     gc.freeze()
     gc.set_threshold(50_000)
     pipeline.deliver(rows, repeats)
+    recorder.stop.over = True
 
 
 def few_workers(settings: Settings) -> str:
@@ -247,7 +273,12 @@ def _worker_pool(
 def monitored(settings: Settings, run: RunRecord) -> Iterator[None]:
     """Tell the heartbeat's monitor that the run begins, and it and Prometheus how it ended."""
     url = settings.heartbeat_url.get_secret_value() if settings.heartbeat_url else ""
-    heartbeat = Heartbeat("" if run.options.dry_run else url, run.id)
+    heartbeat = Heartbeat(
+        "" if run.options.dry_run else url,
+        run.id,
+        ca_file=settings.iterable_ca_file,
+        proxy=settings.proxy,
+    )
     heartbeat.start()
     yield
     if settings.metrics_file and not run.options.dry_run:
@@ -259,9 +290,10 @@ def monitored(settings: Settings, run: RunRecord) -> Iterator[None]:
 
 def _export_metrics(path: Path, run: RunRecord) -> None:
     """Write METRICS_FILE; a failure is a warning."""
-    from monitoring.metrics import write_metrics  # noqa: PLC0415 - most runs have none
-
     try:
+        from monitoring.metrics import write_metrics  # noqa: PLC0415 - most runs have none
+
         write_metrics(path, run)
-    except OSError as error:
-        logger.warning("METRICS_FILE %s cannot be written: %s", path, error.strerror)
+    except (OSError, ImportError) as error:
+        reason = getattr(error, "strerror", None) or error
+        logger.warning("METRICS_FILE %s cannot be written: %s", path, reason)

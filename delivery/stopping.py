@@ -3,10 +3,19 @@
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 from records.exit_statuses import StopReason
+
+_SIGNALS = {
+    signal.SIGINT: StopReason.SIGINT,
+    signal.SIGTERM: StopReason.SIGTERM,
+    signal.SIGHUP: StopReason.SIGTERM,
+}
+_SECOND_ENDS = (signal.SIGINT, signal.SIGTERM)
+_FROM_OUTSIDE = {*_SIGNALS.values(), StopReason.DEADLINE}
 
 
 class Stop:
@@ -15,18 +24,36 @@ class Stop:
     def __init__(self) -> None:
         self.reason: StopReason | None = None
         self.detail = ""
-        # True once rows are being sent: from then on a stop lets those in flight finish.
-        self.finish_rows_first = False
+        # True while nothing is in flight that has to finish, and something waits for long.
+        self.interrupts = False
         self._since_s = 0.0
         self._event = threading.Event()
+        # True when every row has its outcome: nothing from outside changes it any more.
+        self.over = False
 
     def request(self, reason: StopReason, detail: str = "") -> None:
-        """Ask the run to stop after the rows in flight."""
+        """Ask the run to stop after the rows in flight.
+
+        After the last row a signal and the deadline come too late to stop anything.
+        """
+        if self.over and reason in _FROM_OUTSIDE:
+            return
         if self.reason is None:
             self.detail = detail
             self._since_s = time.monotonic()
             self.reason = reason
         self._event.set()
+
+    @contextmanager
+    def interrupting(self) -> Iterator[None]:
+        """Let a signal raise KeyboardInterrupt, one that came before too: a query takes minutes."""
+        self.interrupts = True
+        try:
+            if self.reason in _SIGNALS.values():
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self.interrupts = False
 
     def wait(self, seconds: float) -> bool:
         """Sleep for *seconds*, less if the run is to stop; return whether it is to stop."""
@@ -52,25 +79,38 @@ def deadline_stops(stop: Stop, seconds: float) -> Iterator[None]:
 
 @contextmanager
 def signals_stop(stop: Stop) -> Iterator[None]:
-    """Turn the first SIGINT or SIGTERM into a request to stop; a second one ends at once.
+    """Turn the first SIGINT, SIGTERM or SIGHUP into a request to stop.
 
-    While nothing is being sent the signal interrupts, because a query may take minutes.
+    A second SIGINT or SIGTERM ends at once. A second SIGHUP does not: a terminal that closes sends
+    one itself and its shell another. If the caller has it ignored, as nohup does, it stays so. When
+    the run is over, all are ignored until the process ends.
     """
-    reasons = {signal.SIGINT: StopReason.SIGINT, signal.SIGTERM: StopReason.SIGTERM}
 
     def on_signal(number: int, _frame: object) -> None:
-        for each in reasons:
-            signal.signal(each, signal.SIG_DFL)
-        stop.request(reasons[signal.Signals(number)])
-        if not stop.finish_rows_first:
+        if stop.over:
+            return
+        if number in _SECOND_ENDS:
+            _handle(_SECOND_ENDS, signal.SIG_DFL)
+        stop.request(_SIGNALS[signal.Signals(number)])
+        if stop.interrupts:
+            stop.interrupts = False
             raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, on_signal) for number in reasons}
+    hangup_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    _handle(_SECOND_ENDS if hangup_ignored else _SIGNALS, on_signal)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        stop.over = True
+        _handle([n for n in _SIGNALS if signal.getsignal(n) is on_signal], signal.SIG_IGN)
+
+
+def _handle(
+    numbers: Iterable[signal.Signals],
+    handler: signal.Handlers | Callable[[int, FrameType | None], None],
+) -> None:
+    for number in numbers:
+        signal.signal(number, handler)
 
 
 @contextmanager

@@ -66,6 +66,7 @@ class Reply(NamedTuple):
     code: str | None = None
     message: str = ""
     left_machine: bool = True
+    lasting: bool = False
     rows: int | None = None
 
 
@@ -104,8 +105,10 @@ def judge_response(response: Response, rows: int | None = None) -> Answer:
 
 def judge_failure(error: TransportError) -> Answer:
     """Return what it means that a request got no whole answer."""
-    message = f"{error.problem}: {error.cause.words}"
-    reply = Reply(None, {}, message=message, left_machine=error.left_machine)
+    message, lasting = f"{error.problem}: {error.cause.words}", error.cause.lasting
+    if lasting:
+        message += f"; {error.cause.advice}"
+    reply = Reply(None, {}, message=message, left_machine=error.left_machine, lasting=lasting)
     return _judge(reply, error.cause)
 
 
@@ -199,6 +202,11 @@ def no_permission(reply: Reply) -> bool:
     params = reply.document.get("params")
     typed = isinstance(params, dict) and "apiKeyType" in params
     return typed or "insufficient privileges" in reply.message
+
+
+def never_leaves(reply: Reply) -> bool:
+    """Fit a request that did not leave, and would not leave at the next try either."""
+    return reply.lasting and not reply.left_machine
 
 
 def request_left(reply: Reply) -> bool:
@@ -330,6 +338,8 @@ RULES = (
     Rule(HTTP_4XX, anything,                       UNAVAILABLE, NEVER,    PROJECT,  ASSUMED,
          NO_SUCH_CALL),
 
+    # A certificate that is not trusted, a proxy that forbids.
+    Rule(NO_ANSWER, never_leaves,                  UNAVAILABLE, NEVER,    NETWORK,  ASSUMED),
     Rule(NO_ANSWER, request_left,                  UNKNOWN,     BACKOFF,  NETWORK,  ASSUMED),
     Rule(NO_ANSWER, anything,                      UNAVAILABLE, BACKOFF,  NETWORK,  ASSUMED),
     # 1xx, which is no answer.

@@ -12,10 +12,18 @@ from typing import NamedTuple
 
 
 class Cause(NamedTuple):
-    """What came of a request in place of an answer, and what to do about it."""
+    """What came of a request in place of an answer, and what to do about it.
+
+    One that is ``lasting`` would be met again at once, so that to repeat the request is no use.
+    """
 
     words: str
     advice: str = ""
+    lasting: bool = False
+
+
+class ProxyRefusedError(OSError):
+    """The proxy does not lead to the host; ``errno`` is the HTTP status that it answers."""
 
 
 class Line(NamedTuple):
@@ -28,6 +36,7 @@ class Line(NamedTuple):
     numbers: Container[int | None] | None
     words: str
     advice: str
+    lasting: bool = False
 
     def fits(self, error: BaseException) -> bool:
         """Whether this line is about *error*."""
@@ -35,10 +44,15 @@ class Line(NamedTuple):
         return isinstance(error, self.error) and (self.numbers is None or number in self.numbers)
 
 
-ADDRESS = "check ITERABLE_API_BASE_URL and the firewall. The job uses no proxy"
+ADDRESS = "check ITERABLE_API_BASE_URL and the firewall. The job uses no proxy but ITERABLE_PROXY"
+PROXY = "check ITERABLE_PROXY, and what it lets through"
 BETWEEN = "check what stands between (proxy, firewall), or try again later"
 TLS = (
     "check ITERABLE_API_BASE_URL, this machine's clock and CA certificates, and what stands between"
+)
+CERTIFICATE = (
+    "check ITERABLE_API_BASE_URL, this machine's clock and CA certificates; where a company "
+    "inspects TLS, ITERABLE_CA_FILE must name its CA"
 )
 UNKNOWN = Cause("the connection failed", ADDRESS)
 NO_SUCH_NAME = {socket.EAI_NONAME, socket.EAI_NODATA}
@@ -51,6 +65,10 @@ CAUSES = (
     Line(socket.gaierror, NO_SUCH_NAME, "DNS does not know the host",
          "check ITERABLE_API_BASE_URL and DNS"),
     Line(socket.gaierror, None, "DNS gave no answer", "check this machine's network and DNS"),
+    Line(ProxyRefusedError, {407}, "the proxy asks for a user and a password", PROXY, True),
+    Line(ProxyRefusedError, range(400, 500), "the proxy refused the way to the host", PROXY, True),
+    Line(ProxyRefusedError, None, "the proxy found no way to the host", PROXY),
+    Line(ssl.SSLCertVerificationError, None, "TLS failed: {reason}", CERTIFICATE, True),
     Line(ssl.SSLError, None, "TLS failed: {reason}", TLS),
     Line(TimeoutError, None, "no {awaited} within {seconds:g} s", BETWEEN),
     Line(ConnectionRefusedError, None, "the connection was refused", ADDRESS),
@@ -71,7 +89,14 @@ def cause_of(error: BaseException, awaited: str, seconds: float) -> Cause:
     """Return what *error* came of; after a timeout *awaited* did not come within *seconds*."""
     line, found = next((li, e) for li in CAUSES for e in _led_to(error) if li.fits(e))
     words = line.words.format(reason=_reason(found), awaited=awaited, seconds=seconds)
-    return Cause(words, line.advice)
+    return Cause(words, line.advice, line.lasting)
+
+
+def of_proxy(cause: Cause) -> Cause:
+    """Return *cause* of a connection that was to the proxy and not to the host."""
+    if cause.advice == PROXY:
+        return cause
+    return cause._replace(words=f"the proxy: {cause.words}", advice=PROXY)
 
 
 def _led_to(error: BaseException | None) -> Iterator[BaseException]:

@@ -2,11 +2,13 @@
 
 requests decides how a host is connected to and its certificate verified. A requests.Session would
 besides merge settings, look for proxies and cookies and build a full Response, for each of very
-many calls. Here proxies, ``.netrc``, cookies and redirects are not even looked at, so that the key
-can go nowhere but to the base URL's host.
+many calls. Here ``.netrc``, cookies, redirects and the environment's proxies are not even looked
+at, so that the key can go nowhere but to the base URL's host. A proxy that is named is asked for a
+tunnel, and sees no more of the requests than the host's name.
 """
 
 import http.client
+import re
 import socket
 import ssl
 import threading
@@ -15,6 +17,7 @@ import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -22,12 +25,12 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, ProxyError
 from urllib3.response import BaseHTTPResponse
 from urllib3.util import Retry, Timeout
 from urllib3.util.ssl_ import ALPN_PROTOCOLS, create_urllib3_context
 
-from iterable_api.causes import UNKNOWN, Cause, cause_of
+from iterable_api.causes import UNKNOWN, Cause, ProxyRefusedError, cause_of, of_proxy
 from iterable_api.endpoints import GET_USER_FIELDS, TRACK_EVENTS, UPDATE_USERS
 from iterable_api.rate_limiter import Permit
 
@@ -85,10 +88,21 @@ class Transport:
     """Sends requests to the API at *base_url*; may be shared by threads.
 
     *timeout_s* bounds an answer, each wait for some bytes of it and all of them together; it
-    bounds connecting too, where ``CONNECT_TIMEOUT_S`` is not less. *connections* are kept open.
+    bounds connecting too, where ``CONNECT_TIMEOUT_S`` is not less. *connections* are kept open. The
+    authorities in *ca_file* are trusted besides the public ones. *proxy* is the http URL of one
+    that leads to a host by CONNECT; it is for an https *base_url* alone.
     """
 
-    def __init__(self, base_url: str, api_key: str, timeout_s: float, connections: int) -> None:
+    def __init__(  # noqa: PLR0913 - the last two by name
+        self,
+        base_url: str,
+        api_key: str,
+        timeout_s: float,
+        connections: int,
+        *,
+        ca_file: Path | None = None,
+        proxy: str = "",
+    ) -> None:
         self._path = f"{urlsplit(base_url).path.rstrip('/')}/api/"
         self._headers = {
             "Api-Key": api_key,
@@ -99,7 +113,7 @@ class Transport:
         self._connect_s = min(CONNECT_TIMEOUT_S, timeout_s)
         self._longest_s = self._connect_s + timeout_s
         self._timeout = Timeout(connect=self._connect_s, read=timeout_s)
-        self._pool = _connection_pool(base_url, connections)
+        self._pool = _connection_pool(base_url, connections, ca_file, proxy)
         self._watchdog = _Watchdog()
         self._watchdog.start()
 
@@ -159,6 +173,8 @@ class Transport:
             cause = cause_of(error, "answer", self._answer_s)
         else:
             cause = cause_of(error, "connection", self._connect_s)
+            if isinstance(error, ProxyError):
+                cause = of_proxy(cause)
         return TransportError(problem, left_machine=exchange.left_machine, cause=cause)
 
 
@@ -253,28 +269,45 @@ class _Connection(HTTPConnection):
 
 
 class _TLSConnection(_Connection, HTTPSConnection):
-    """The same for https."""
+    """The same for https, by a tunnel where there is a proxy."""
+
+    def _tunnel(self) -> None:
+        try:
+            super()._tunnel()
+        except (OSError, http.client.HTTPException) as error:
+            # http.client's own words; the proxy's are not to be quoted.
+            refused = re.match(r"Tunnel connection failed: (\d+)", str(error))
+            reason = ProxyRefusedError(int(refused[1]), "refused") if refused else error
+            raise ProxyError("no tunnel", reason) from reason
 
 
-def _connection_pool(base_url: str, connections: int) -> HTTPConnectionPool:
+def _connection_pool(
+    base_url: str, connections: int, ca_file: Path | None, proxy: str
+) -> HTTPConnectionPool:
     """Return a pool that connects and verifies as requests does by default."""
     adapter = HTTPAdapter(pool_connections=1, pool_maxsize=connections)
     request = requests.Request("POST", base_url).prepare()
-    pool = adapter.get_connection_with_tls_context(request, verify=True)
+    proxies = {"https": proxy} if proxy else None
+    pool = adapter.get_connection_with_tls_context(request, verify=True, proxies=proxies)
     adapter.cert_verify(pool, base_url, verify=True, cert=None)
     pool.ConnectionCls = _TLSConnection if pool.scheme == "https" else _Connection
     if isinstance(pool, HTTPSConnectionPool):
-        _share_context(pool)
+        _share_context(pool, ca_file)
     return pool
 
 
-def _share_context(pool: HTTPSConnectionPool) -> None:
+def _share_context(pool: HTTPSConnectionPool, ca_file: Path | None) -> None:
     """Let the connections of *pool* share what urllib3 would make anew for each of them.
 
     Nearly all of the time and memory of a connection go into its own copy of the certificates.
     """
     context = create_urllib3_context(cert_reqs=ssl.CERT_REQUIRED)
     context.load_verify_locations(pool.ca_certs, pool.ca_cert_dir)
+    if ca_file is not None:
+        context.load_verify_locations(ca_file)
+        # A company's authorities are seldom made by the letter, and often it names the lower one.
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.set_alpn_protocols(ALPN_PROTOCOLS)
     # urllib3 would set them again for each connection, while OpenSSL may copy them for another.
     context.set_alpn_protocols = lambda _: None  # type: ignore[assignment]

@@ -1,6 +1,7 @@
 """Profile fields of a project: the one request that reads, before a run or after it."""
 
 import time
+from pathlib import Path
 from typing import NamedTuple
 
 from iterable_api.answers import (
@@ -37,15 +38,22 @@ class UserFields(NamedTuple):
     clock_ahead_s: float | None = None
 
 
-def fetch_user_fields(api_key: str, base_url: str, timeout_s: float) -> UserFields:
+def fetch_user_fields(
+    api_key: str,
+    base_url: str,
+    timeout_s: float,
+    *,
+    ca_file: Path | None = None,
+    proxy: str = "",
+) -> UserFields:
     """Return the profile fields of the project; changes nothing there, asks twice at most.
 
     *timeout_s* bounds each of the two answers. The second is asked for when the first is a fault
-    that may pass.
+    that may pass. *ca_file* and *proxy* are as Transport has them.
 
     Source: GET /api/users/getFields, https://api.iterable.com/api/docs
     """
-    transport = Transport(base_url, api_key, timeout_s, connections=1)
+    transport = Transport(base_url, api_key, timeout_s, connections=1, ca_file=ca_file, proxy=proxy)
     try:
         fields = _ask(transport)
         if fields.types is None and _may_pass(fields.answer):

@@ -1,11 +1,15 @@
 """Tell a monitor that the run began and how it ended, by the conventions of Healthchecks."""
 
 import queue
+import ssl
 import threading
 import uuid
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import requests
+from requests.adapters import HTTPAdapter
 
 from logger_config import get_logger
 
@@ -26,13 +30,20 @@ class Heartbeat:
     *run_id* is a UUID, with or without hyphens. A ping that fails is one warning in the log and
     raises nothing. The URL is a secret, because whoever knows it can ping: it is never logged.
 
+    The authorities in *ca_file* are trusted besides the public ones. *proxy* is the http URL of one
+    that leads to an https *url* by CONNECT; an http one, which a proxy could read, goes without.
+
     Raises:
         ValueError: *run_id* is no UUID.
 
     """
 
-    def __init__(self, url: str, run_id: str) -> None:
+    def __init__(
+        self, url: str, run_id: str, *, ca_file: Path | None = None, proxy: str = ""
+    ) -> None:
         self._url = url
+        self._ca_file = ca_file
+        self._proxies = {"https": proxy} if proxy else {}
         # Healthchecks documents the form with hyphens only.
         self._run_id = str(uuid.UUID(run_id))
 
@@ -71,6 +82,8 @@ class Heartbeat:
         for _ in range(ATTEMPTS):
             try:
                 status = self._post(suffix, body)
+            except requests.exceptions.SSLError:
+                return "did not answer: TLS failed; ITERABLE_CA_FILE can name a company's own CA"
             except (requests.ConnectionError, requests.Timeout) as error:
                 problem = f"did not answer: {type(error).__name__}"
             except Exception as error:  # noqa: BLE001 - no heartbeat is worth a run
@@ -86,6 +99,9 @@ class Heartbeat:
         with requests.Session() as session:
             # Proxies, .netrc and certificates come from nowhere but the settings.
             session.trust_env = False
+            session.proxies = self._proxies
+            if self._ca_file is not None:
+                session.mount("https://", _TrustingAdapter(self._ca_file))
             with session.post(
                 self._address(suffix),
                 data=body,
@@ -106,6 +122,23 @@ class Heartbeat:
         path = parts.path.rstrip("/") + suffix
         query = "&".join(filter(None, (parts.query, f"rid={self._run_id}")))
         return urlunsplit((parts.scheme, parts.netloc, path, query, ""))
+
+
+class _TrustingAdapter(HTTPAdapter):
+    """Trusts the authorities in a file besides those that requests trusts."""
+
+    def __init__(self, ca_file: Path) -> None:
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._context.load_verify_locations(ca_file)
+        # A company's own authority may be the lower one of two.
+        self._context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - as requests has it
+        super().init_poolmanager(*args, ssl_context=self._context, **options)
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:  # noqa: ANN401 - as requests has it
+        return super().proxy_manager_for(proxy, ssl_context=self._context, **options)
 
 
 def _first_bytes(text: str) -> bytes:

@@ -112,6 +112,8 @@ def _finished_s(run: RunRecord) -> float:
 
 def _last_success_s(path: Path) -> float:
     """Return what the file of an earlier run says; 0 if there is none or it is damaged."""
+    if not path.is_file():
+        return 0.0  # a pipe would wait for somebody who writes into it
     try:
         for family in text_string_to_metric_families(path.read_text(encoding="utf-8")):
             if family.name == LAST_SUCCESS:

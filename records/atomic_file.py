@@ -3,12 +3,19 @@
 import errno
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-# What the opening or syncing of a folder may end with although nothing is wrong with it: it can be
-# written and not read, or its file system syncs no folders.
-_CANNOT_SYNC = {errno.EACCES, errno.EPERM, errno.EINVAL, errno.EOPNOTSUPP}
+from logger_config import get_logger
+
+logger = get_logger(__name__)
+
+# What a file system says that does not sync, lock or reserve: there it goes without.
+UNSUPPORTED = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK, errno.ENOTTY}
+# What syncing a folder may end with besides, although nothing is wrong: it can be written and not
+# read, or its file system (CIFS, a virtual machine's shared folder, WSL) has no such thing.
+_NO_FOLDER_SYNC = UNSUPPORTED | {errno.EACCES, errno.EPERM, errno.EBADF, errno.EISDIR}
 
 
 def write_atomically(path: Path, content: bytes, mode: int = 0o600) -> None:
@@ -25,7 +32,9 @@ def write_atomically(path: Path, content: bytes, mode: int = 0o600) -> None:
     partial = Path(name)
     try:
         with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor
-            os.fchmod(descriptor, mode)
+            # The owner's alone from the start. Where modes cannot be changed, it stays so.
+            with suppress(PermissionError):
+                os.fchmod(descriptor, mode)
             file.write(content)
             publish(file, partial, path)
     except BaseException:
@@ -36,19 +45,25 @@ def write_atomically(path: Path, content: bytes, mode: int = 0o600) -> None:
 def publish(file: IO[Any], partial: Path, path: Path) -> None:
     """Give *partial*, which is open as *file*, the name *path* once it is on disk.
 
-    Both the content and the name survive a power failure.
+    Both the content and the name survive a power failure, where the file system can do that. Once
+    the file has its name nothing is raised any more: it is whole, and there.
 
     Raises:
         OSError: the disk is full, or the folder is no longer writable.
 
     """
     file.flush()
-    os.fsync(file.fileno())
+    try:
+        os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
     partial.replace(path)
     _sync_folder(path.parent)
 
 
 def _sync_folder(folder: Path) -> None:
+    """Write the names in *folder* to disk; a failure is a warning if something may be wrong."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -56,5 +71,6 @@ def _sync_folder(folder: Path) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        if error.errno not in _CANNOT_SYNC:
-            raise
+        if error.errno not in _NO_FOLDER_SYNC:
+            text = "%s cannot be synced: %s. The last file in it is whole, but look at the disk"
+            logger.warning(text, folder, error.strerror)

@@ -9,17 +9,22 @@ import fcntl
 import itertools
 import os
 import re
+import stat
 import time
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from records.atomic_file import UNSUPPORTED
+
 # The version of what is in them.
 SCHEMA_VERSION = 1
 STALE_S = 5.0
 
-_NAME = re.compile(r"integration_results_([0-9]{8}_[0-9]{6})(?:_([0-9]+))?\.json")
+_STEM = r"integration_results_([0-9]{8}_[0-9]{6})(?:_([0-9]+))?"
+_NAME = re.compile(rf"{_STEM}\.json")
+_PARTIAL_NAME = re.compile(rf"\.{_STEM}\.partial")
 
 
 class ClaimedName(NamedTuple):
@@ -69,30 +74,52 @@ def claim_name(folder: Path, started_at: datetime) -> ClaimedName:
             descriptor = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         except FileExistsError:
             continue
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not path.exists():
+        _lock(descriptor)
+        if not os.path.lexists(path):
             return ClaimedName(path, partial, descriptor)
         os.close(descriptor)
         partial.unlink()
     raise AssertionError("unreachable")
 
 
+def _lock(descriptor: int) -> None:
+    """Show that the run lives. Where nothing can be locked, nobody takes it for dead either."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+
+
 def remove_stale(folder: Path) -> None:
-    """Remove the partial files of runs that were killed. That of a living run is locked."""
+    """Remove the partial files of runs that were killed. That of a living run is locked.
+
+    What has such a name and is no file of ours (a pipe, a link, a folder) is left alone.
+    """
     for partial in folder.glob(".integration_results_*.partial"):
-        # Between the making and the locking of a file lies a moment; hence the age.
-        with suppress(OSError), partial.open("rb") as file:
-            if time.time() - partial.stat().st_mtime > STALE_S:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                partial.unlink()
+        if not _PARTIAL_NAME.fullmatch(partial.name):
+            continue
+        with suppress(OSError):
+            # A pipe would otherwise wait for somebody who writes into it.
+            descriptor = os.open(partial, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+            with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor
+                about = os.fstat(descriptor)
+                # Between the making and the locking of a file lies a moment; hence the age.
+                if stat.S_ISREG(about.st_mode) and time.time() - about.st_mtime > STALE_S:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    partial.unlink()
 
 
-def remove_old(folder: Path, keep: int) -> None:
-    """Remove the oldest results files in *folder* beyond *keep*, and nothing else; 0 keeps all.
+def remove_old(own: Path, keep: int) -> None:
+    """Remove the oldest results files beside *own* until *keep* are left; 0 keeps all.
+
+    *own* is this run's and stays, whatever dates the others have.
 
     Raises:
-        OSError: *folder* cannot be listed, or a file not be removed.
+        OSError: the folder cannot be listed, or a file not be removed.
 
     """
-    for path in results_files(folder)[:-keep] if keep else []:
-        path.unlink(missing_ok=True)
+    if keep:
+        others = [path for path in results_files(own.parent) if path != own]
+        for path in others[: max(0, len(others) - (keep - 1))]:
+            path.unlink(missing_ok=True)

@@ -1,6 +1,5 @@
 """Writes the results file: one line of JSON for each row, streamed to disk, and a summary."""
 
-import errno
 import functools
 import json
 import os
@@ -10,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
-from records.atomic_file import publish
+from records.atomic_file import UNSUPPORTED, publish
 from records.outcomes import CallOutcome, RowOutcome, RowStatus
 from records.results_files import SCHEMA_VERSION, claim_name, remove_stale
 from records.run import RunRecord
@@ -63,7 +62,7 @@ class ResultsWriter:
             os.posix_fallocate(self._file.fileno(), 0, (rows + SPARE_ROWS) * BYTES_PER_ROW)
         except OSError as error:
             # Not every file system can. There a disk that fills up stops the run when it does.
-            if error.errno not in {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}:
+            if error.errno not in UNSUPPORTED:
                 raise
 
     def add(self, outcomes: Sequence[RowOutcome]) -> None:

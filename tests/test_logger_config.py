@@ -1,8 +1,11 @@
 """Log lines: who sees which, and that no value can forge one."""
 
 import logging
+import os
 import re
+import stat
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -95,3 +98,49 @@ def test_the_file_rotates(tmp_path, monkeypatch):
         get_logger("main").info("line %d", number)
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["job.log", *(f"job.log.{number}" for number in range(1, 6))]
+
+
+def test_a_log_file_that_is_no_regular_file_is_never_rotated(tmp_path, monkeypatch):
+    monkeypatch.setattr(logger_config, "MAX_BYTES", 100)
+    monkeypatch.setattr(logger_config, "LINES_BETWEEN_LOOKS", 2)
+    path = tmp_path / "job.log"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    setup_logger("ERROR", path)
+    for number in range(100):
+        get_logger("main").info("line %d", number)
+    assert os.read(reader, 65536).count(b"line") == 100
+    os.close(reader)
+    assert [each.name for each in tmp_path.iterdir()] == ["job.log"]
+    assert stat.S_ISFIFO(path.stat().st_mode)
+
+
+def test_a_log_file_that_nobody_reads_hangs_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(logger_config, "PATIENCE_S", 0.05)
+    path = tmp_path / "job.log"
+    os.mkfifo(path)
+    with pytest.raises(OSError, match="No such device"):
+        setup_logger("INFO", path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    setup_logger("ERROR", path)
+    for _ in range(2000):
+        get_logger("main").info("x" * 100)
+    os.close(reader)
+    assert capsys.readouterr().err == "ERROR: LOG_FILE is missing lines: nobody reads it\n"
+
+
+def test_log_files_that_are_there_already_become_their_owners_alone(tmp_path):
+    names = ("job.log", "job.log.1", "job.log.5", "job.log.old")
+    for name in names:
+        (tmp_path / name).touch()
+        (tmp_path / name).chmod(0o644)
+    setup_logger("INFO", tmp_path / "job.log")
+    modes = {name: stat.S_IMODE((tmp_path / name).stat().st_mode) for name in names}
+    assert modes.pop("job.log.old") == 0o644
+    assert set(modes.values()) == {0o600}
+
+
+def test_the_mode_of_a_device_is_left_alone():
+    before = os.stat("/dev/null").st_mode  # noqa: PTH116 - a device
+    setup_logger("INFO", Path("/dev/null"))
+    assert os.stat("/dev/null").st_mode == before  # noqa: PTH116 - a device

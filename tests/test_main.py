@@ -396,14 +396,15 @@ def test_a_place_that_cannot_be_written_is_found_before_the_first_request(
 
 @pytest.mark.database
 @pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"]
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)]
 )
 def test_a_signal_lets_the_row_in_flight_finish(job, iterable, number, status):
     iterable.change(latency_ms=200)
     process = job.start(ITERABLE_WORKERS="1")
     for line in process.stdout:
         if "[STEP 5]" in line:
-            time.sleep(0.1)
+            while not writes(iterable):
+                time.sleep(0.01)
             process.send_signal(number)
             break
     process.communicate(timeout=20)
@@ -443,10 +444,14 @@ def test_a_bug_keeps_its_traceback_and_the_results_so_far(job, monkeypatch, caps
     for name, value in job.environ.items():
         monkeypatch.setenv(name, value)
     umask = os.umask(0o077)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    handlers = [(number, signal.getsignal(number)) for number in numbers]
     try:
         assert main.main(["--env-file", os.devnull]) == 70
     finally:
         os.umask(umask)
+        for number, handler in handlers:
+            signal.signal(number, handler)
     assert "ZeroDivisionError" in job.log
     rows = sorted(job.results["results"], key=lambda row: row["customer_id"])
     assert [row["outcome"] for row in rows] == ["successful", "total_failure", "not_attempted"]

@@ -1,14 +1,21 @@
 """Whatever happens on the way: every row accounted for, and another run finishes the work."""
 
+import os
 import resource
+import shutil
 import signal
+import socket
 import sqlite3
+import subprocess
 import time
+from urllib.parse import urlsplit
 
 import pytest
+import trustme
 
 from sandbox.faults import Fault
-from tests.test_main import REFUSED, Job, add_pro_users, copy_program, scaled, writes
+from tests import tunnels
+from tests.test_main import API_KEY, HERE, REFUSED, Job, add_pro_users, copy_program, scaled, writes
 from tests.test_main import job as job  # noqa: PLC0414 - a fixture
 
 pytestmark = [pytest.mark.database, pytest.mark.program]
@@ -127,6 +134,47 @@ def test_a_second_signal_ends_at_once(job, iterable, number, status):
     process.communicate(timeout=5)
     assert process.returncode == -number
     assert not list(job.folder.glob("results/integration_results_*.json"))
+
+
+def test_a_hangup_that_is_ignored_ends_nothing(job, iterable):
+    iterable.change(latency_ms=200)
+    process = job.start(before=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    wait_until(lambda: is_sending(job))
+    process.send_signal(signal.SIGHUP)
+    process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert job.results["summary"]["successful"] == 3
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)]
+)
+def test_a_signal_before_the_first_row_still_leaves_results(job, iterable, number, status):
+    """The heartbeat's first ping takes its time; the settings are valid by then."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        process = job.start(HEARTBEAT_URL=f"http://127.0.0.1:{port}/secret-check")
+        with silent.accept()[0]:
+            process.send_signal(number)
+            time.sleep(0.1)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == status
+    assert "Interrupted before anything was sent" in err
+    assert job.results["run"]["exit_status"] == status
+    assert not iterable.requests
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_after_the_last_row_changes_nothing(job, iterable, number):
+    iterable.set_faults(Fault("hang", endpoint="users/getFields", seconds=0.5, times=1))
+    process = job.start()
+    wait_until(lambda: any(r.path.endswith("getFields") for r in iterable.requests))
+    for _ in range(3):
+        process.send_signal(number)
+        time.sleep(0.05)
+    _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (0, "")
+    assert job.results["run"]["complete"] is True
 
 
 def test_iterable_being_down_stops_early_and_another_run_does_the_rest(
@@ -290,6 +338,47 @@ def test_a_log_that_fails_half_way_is_told_once_and_the_run_goes_on(job):
     assert "Successful (both API calls): 3" in done.stdout
 
 
+@pytest.fixture
+def way_out(job, iterable, tmp_path):
+    """Put Iterable behind a private authority and a proxy, which this returns."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    port = urlsplit(iterable.url).port
+    with tunnels.with_tls(port, authority) as url, tunnels.proxy() as proxy:
+        job.environ |= {
+            "ITERABLE_API_BASE_URL": url,
+            "ITERABLE_CA_FILE": str(tmp_path / "ca.pem"),
+            "ITERABLE_PROXY": proxy.url.replace("//", "//me:sEcReT@"),
+        }
+        yield proxy
+
+
+@pytest.mark.parametrize("mode", [[], ["--bulk"]], ids=["per-user", "bulk"])
+def test_a_run_goes_out_by_a_proxy_under_a_private_authority(job, iterable, way_out, mode):
+    heartbeat = job.environ["ITERABLE_API_BASE_URL"] + "/secret-check"
+    done = job(*mode, HEARTBEAT_URL=heartbeat)
+    assert done.returncode == 0
+    assert job.results["summary"]["successful"] == len(iterable.events) == 3
+    seen = b"".join(way_out.heads + way_out.relayed)
+    assert way_out.heads
+    assert not any(each in seen for each in (API_KEY.encode(), b"secret-check", b"@email.com"))
+    assert "sEcReT" not in done.stdout + done.stderr + job.log
+
+
+@pytest.mark.parametrize("mode", [[], ["--bulk"]], ids=["per-user", "bulk"])
+def test_a_certificate_that_is_not_trusted_sends_nothing_and_nothing_twice(
+    job, iterable, way_out, mode
+):
+    done = job(*mode, ITERABLE_CA_FILE="")
+    assert done.returncode in {1, 4}
+    for row in job.results["results"]:
+        update = row["users_update"]
+        assert (update["status"], update["attempts"]) in {("unavailable", 1), ("not_sent", 0)}
+    assert job.results["summary"]["retries"] == 0
+    assert not iterable.requests
+    assert "TLS failed" in job.log
+
+
 def test_the_monitors_are_told(job, tmp_path):
     metrics = tmp_path / "metrics" / "iterable.prom"
     metrics.parent.mkdir()
@@ -331,11 +420,81 @@ def test_a_report_of_nothing_says_so(tmp_path):
     assert str(tmp_path) in done.stderr
 
 
+def with_open_files(soft, hard):
+    return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_few_open_files_make_fewer_workers_and_no_retries_and_are_told_once(
+    job, iterable, database
+):
+    add_pro_users(database, 250)
+    iterable.change(latency_ms=500)
+    process = job.start(before=with_open_files(128, 128))
+    _, err = process.communicate(timeout=40)
+    assert process.returncode == 0
+    (line,) = err.splitlines()
+    assert line.startswith("WARNING: ITERABLE_WORKERS: only 78 rows can be in flight, because 128")
+    summary = job.results["summary"]
+    assert (summary["successful"], summary["retries"]) == (253, 0)
+    answers = [endpoint["answers"] for endpoint in summary["endpoints"].values()]
+    assert answers == [{"200": 253}] * 2
+
+
+def test_a_low_soft_limit_of_open_files_is_not_worth_a_word(job):
+    process = job.start(before=with_open_files(64, 1024))
+    _, err = process.communicate(timeout=40)
+    assert (process.returncode, err) == (0, "")
+
+
+def test_in_bulk_few_open_files_are_enough(job):
+    process = job.start("--bulk", before=with_open_files(128, 128))
+    _, err = process.communicate(timeout=40)
+    assert (process.returncode, err) == (0, "")
+
+
+def test_a_file_system_that_syncs_no_folders_costs_no_results(job, tmp_path):
+    """A library in front of the system's plays that file system; see its source."""
+    if not (compiler := shutil.which("cc")):
+        pytest.skip("no C compiler on this machine")
+    library = tmp_path / "no_folder_sync.so"
+    source = HERE / "tests" / "no_folder_sync.c"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source], check=True)
+    metrics = tmp_path / "metrics.prom"
+    done = job(LD_PRELOAD=str(library), METRICS_FILE=str(metrics), RESULTS_KEEP="1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert job.results["summary"]["successful"] == 3
+    assert "iterable_sync_" in metrics.read_text()
+
+
+def test_what_is_there_already_becomes_its_owners_alone(job):
+    job()
+    kept = [job.folder / "logs" / "job.log", job.folder / "state" / "sync_state.sqlite3"]
+    for path in kept:
+        path.chmod(0o644)
+    assert job().returncode == 0
+    assert {path.stat().st_mode & 0o777 for path in kept} == {0o600}
+
+
+def test_pipes_in_the_places_of_files_hang_no_run(job, tmp_path):
+    results = job.folder / "results"
+    results.mkdir()
+    metrics = tmp_path / "metrics.prom"
+    for pipe in (results / ".integration_results_20260101_000000.partial", metrics):
+        os.mkfifo(pipe)
+        os.utime(pipe, (0, 0))
+    done = job(METRICS_FILE=str(metrics))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "iterable_sync_" in metrics.read_text()
+
+
 def test_old_results_files_go_when_the_settings_say_so(job):
     for day in ("20250101", "20250102"):
         (job.folder / "results").mkdir(exist_ok=True)
         (job.folder / "results" / f"integration_results_{day}_000000.json").touch()
+    (job.folder / "results" / "integration_results_20990101_000000.json").touch()
     assert job(RESULTS_KEEP="2").returncode == 0
-    names = sorted(path.name for path in job.folder.glob("results/*"))
-    assert len(names) == 2
-    assert names[0] == "integration_results_20250102_000000.json"
+    first, last = sorted(path.name for path in job.folder.glob("results/*"))
+    assert first.startswith("integration_results_202")
+    assert last == "integration_results_20990101_000000.json"
+    assert (job.folder / "results" / first).stat().st_size
+    (job.folder / "results" / last).unlink()

@@ -1,5 +1,6 @@
 """--check on files and folders: what cannot be written, what is too little, what is in use."""
 
+import os
 import resource
 import sqlite3
 import stat
@@ -14,7 +15,7 @@ from configuration import preflight_files
 from configuration.preflight_files import file_findings, room_finding
 from configuration.preflight_finding import Mark
 from configuration.settings import HERE
-from configuration.wiring import open_ledger
+from configuration.wiring import most_sockets, open_ledger
 from records import least_versions
 from records.delivery_ledger import APPLICATION_ID, LedgerBusyError
 from records.exit_statuses import ExitStatus
@@ -209,20 +210,84 @@ def test_secrets_that_others_may_read_are_a_warning(environ, tmp_path):
     assert stat.S_IMODE(env_file.stat().st_mode) == 0o644
 
 
-def test_too_few_open_files_are_a_warning(environ, monkeypatch):
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (100, 256))
-    monkeypatch.setattr(resource, "setrlimit", lambda *_: None)
+def test_a_log_that_is_no_regular_file_is_looked_at_without_waiting(environ, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    assert of_files(environ, LOG_FILE=str(pipe))["LOG_FILE"].mark is Mark.BAD
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    assert of_files(environ, LOG_FILE=str(pipe))["LOG_FILE"].mark is Mark.GOOD
+    assert of_files(environ, LOG_FILE="/dev/null")["LOG_FILE"].mark is Mark.GOOD
+    os.close(reader)
+
+
+def test_a_password_in_quotes_is_a_warning(environ, monkeypatch):
+    monkeypatch.setenv("DB_PASSWORD", '"sEcReT"')
+    finding = of_files(environ, DB_PASSWORD='"sEcReT"')["DB_PASSWORD"]
+    assert finding.mark is Mark.WARNING
+    assert "quotes" in finding.text
+    assert "sEcReT" not in finding.text
+
+
+@pytest.fixture
+def open_files(monkeypatch):
+    """Return what sets the limits that the program sees, and returns those it sets itself."""
+    raised = []
+
+    def limits(soft, hard, refused=None):
+        def setrlimit(_, limits):
+            raised.append(limits)
+            if refused:
+                raise refused
+
+        monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
+        monkeypatch.setattr(resource, "setrlimit", setrlimit)
+        most_sockets.cache_clear()
+        return raised
+
+    yield limits
+    most_sockets.cache_clear()
+
+
+def test_too_few_open_files_are_a_warning(environ, open_files):
+    raised = open_files(100, 256)
     few = of_files(environ)["ITERABLE_WORKERS"].text
     assert few.startswith("only 206 rows can be in flight, because 256 files may be open")
     assert few.endswith("ulimit -n 380 allows 330")
     assert "ITERABLE_WORKERS" not in of_files(environ, ITERABLE_WORKERS="100")
+    assert raised == [(256, 256)]
+
+
+@pytest.mark.parametrize("hard", [2050, 1_000_000_000, resource.RLIM_INFINITY])
+def test_the_soft_limit_is_raised_once_and_no_further_than_needed(open_files, hard):
+    raised = open_files(256, hard)
+    assert [most_sockets() for _ in range(3)] == [2000] * 3
+    assert raised == [(2050, hard)]
+
+
+@pytest.mark.parametrize("soft", [2050, 1_000_000, resource.RLIM_INFINITY])
+def test_a_limit_that_is_high_enough_is_left_alone(open_files, soft):
+    raised = open_files(soft, resource.RLIM_INFINITY)
+    assert (most_sockets(), raised) == (2000, [])
+
+
+@pytest.mark.parametrize("refused", [PermissionError(), ValueError()])
+def test_a_limit_that_cannot_be_raised_is_lived_with(open_files, refused):
+    open_files(256, 4096, refused)
+    assert most_sockets() == 206
+
+
+def test_the_least_limit_leaves_one_socket(open_files):
+    open_files(40, 40)
+    assert most_sockets() == 1
 
 
 def test_the_soft_limit_of_open_files_is_no_hindrance(environ):
     allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, allowed[1]))
+    most_sockets.cache_clear()
     try:
         assert "ITERABLE_WORKERS" not in of_files(environ)
-        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == allowed[1]
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == min(2050, allowed[1])
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, allowed)
+        most_sockets.cache_clear()

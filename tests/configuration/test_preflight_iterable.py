@@ -1,9 +1,11 @@
 """--check at Iterable: who answers, whether the key is accepted, the clock, the profile fields."""
 
 import re
+from urllib.parse import urlsplit
 
 import pytest
 import requests
+import trustme
 
 from configuration.preflight_finding import Mark
 from configuration.preflight_iterable import iterable_findings, no_fields_finding, sent_types
@@ -11,6 +13,7 @@ from iterable_api.answers import judge_response
 from iterable_api.transport import Response
 from records.exit_statuses import ExitStatus
 from sandbox.faults import Fault
+from tests import tunnels
 from tests.configuration.conftest import settings_of
 from tests.test_main import API_KEY
 
@@ -182,3 +185,47 @@ def test_fields_that_a_run_has_made_are_of_the_right_type(environ, iterable):
 
 def iterable_type(value):
     return "boolean" if isinstance(value, bool) else "string"
+
+
+@pytest.fixture
+def behind_a_proxy(environ, iterable, tmp_path):
+    """Yield settings for an Iterable behind a proxy and a private authority, and the proxy."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    port = urlsplit(iterable.url).port
+    with tunnels.with_tls(port, authority) as url, tunnels.proxy() as proxy:
+        yield (
+            {
+                **environ,
+                "ITERABLE_API_BASE_URL": url,
+                "ITERABLE_CA_FILE": str(tmp_path / "ca.pem"),
+                "ITERABLE_PROXY": proxy.url.replace("//", "//me:sEcReT@"),
+            },
+            proxy,
+        )
+
+
+def test_the_way_by_a_proxy_and_a_private_authority_is_checked(behind_a_proxy):
+    environ, proxy = behind_a_proxy
+    first, *_ = of_iterable(environ)
+    assert first.mark is Mark.GOOD
+    assert "accepts the API key by way of the proxy 127.0.0.1; " in first.text
+    assert len(proxy.heads) == 1
+    assert API_KEY.encode() not in b"".join(proxy.heads + proxy.relayed)
+
+
+def test_a_proxy_that_refuses_fails_the_check(behind_a_proxy):
+    environ, proxy = behind_a_proxy
+    proxy.answer = b"HTTP/1.1 407 sEcReT\r\n\r\n"
+    (finding,) = of_iterable(environ)
+    assert (finding.mark, finding.status) == (Mark.BAD, ExitStatus.STOPPED)
+    assert "the proxy asks for a user and a password; check ITERABLE_PROXY" in finding.text
+    assert "sEcReT" not in finding.text
+
+
+def test_an_authority_that_is_not_named_fails_the_check(behind_a_proxy, iterable):
+    environ, _ = behind_a_proxy
+    (finding,) = of_iterable(environ | {"ITERABLE_CA_FILE": ""})
+    assert (finding.mark, finding.status) == (Mark.BAD, ExitStatus.STOPPED)
+    assert "ITERABLE_CA_FILE must name its CA" in finding.text
+    assert not iterable.requests

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+import trustme
 
 from configuration import settings
 from configuration.settings import (
@@ -165,6 +166,57 @@ def test_a_blank_optional_variable_means_its_default():
     assert (loaded.db_port, loaded.db_ssl_ca) == (3306, None)
 
 
+@pytest.mark.parametrize("blank", ["", " ", "\t"])
+def test_a_blank_variable_does_not_override_one_that_is_set(tmp_path, blank):
+    env_file = tmp_path / ".env"
+    env_file.write_text("MIN_ROWS=10\nDB_HOST=of-the-file\nHEARTBEAT_URL=https://a.b/c\n")
+    names = ("MIN_ROWS", "DB_HOST", "HEARTBEAT_URL", "MAX_ROWS")
+    loaded = load_environment_variables(env_file, GOOD | dict.fromkeys(names, blank))
+    assert (loaded.min_rows, loaded.db_host, loaded.max_rows) == (10, "of-the-file", None)
+    assert loaded.heartbeat_url is not None
+
+
+def test_a_blank_password_is_one(tmp_path):
+    env_file = tmp_path / ".env"
+    env_file.write_text("DB_PASSWORD=of-the-file\n")
+    loaded = load_environment_variables(env_file, GOOD | {"DB_PASSWORD": ""})
+    assert loaded.db_password.get_secret_value() == ""
+
+
+def test_a_blank_key_in_the_environment_does_not_choose_between_key_and_file(tmp_path):
+    env_file = tmp_path / ".env"
+    env_file.write_text("ITERABLE_API_KEY=a\nITERABLE_API_KEY_FILE=b\n")
+    told = ["ITERABLE_API_KEY and ITERABLE_API_KEY_FILE are both set; keep one"]
+    assert problems_of(GOOD | {"ITERABLE_API_KEY": ""}, env_file).problems == told
+
+
+@pytest.mark.parametrize("quote", ["'", '"'])
+def test_quotes_that_docker_leaves_around_values_are_told(quote):
+    names = ("DB_HOST", "ITERABLE_API_KEY", "MIN_ROWS")
+    quoted = {name: f"{quote}{(GOOD | {'MIN_ROWS': 'sEcReT'})[name]}{quote}" for name in names}
+    *others, bad_number = problems_of(GOOD | quoted).problems
+    assert [each.partition(" ")[0] for each in others] == [
+        "DB_HOST",
+        "ITERABLE_API_KEY",
+        "MIN_ROWS",
+    ]
+    assert all("has quotes around it in the environment" in each for each in others)
+    assert bad_number.startswith("MIN_ROWS must be a valid integer")
+    assert GOOD["ITERABLE_API_KEY"] not in str(others)
+
+
+def test_a_password_may_have_quotes_of_its_own_and_they_are_remarked_on(monkeypatch, tmp_path):
+    monkeypatch.setenv("DB_PASSWORD", "'pass word'")
+    loaded = load_environment_variables(None, GOOD | {"DB_PASSWORD": "'pass word'"})
+    assert loaded.db_password.get_secret_value() == "'pass word'"
+    assert settings.password_in_quotes(loaded)
+    env_file = tmp_path / ".env"
+    env_file.write_text("DB_PASSWORD='pass word'\n")
+    loaded = load_environment_variables(env_file, without("DB_PASSWORD"))
+    assert loaded.db_password.get_secret_value() == "pass word"
+    assert not settings.password_in_quotes(loaded)
+
+
 def test_the_limits_of_a_run():
     given = {"MAX_RUNTIME_SECONDS": "0.5", "MIN_ROWS": "10", "MAX_ROWS": "10"}
     loaded = load_environment_variables(None, GOOD | given)
@@ -246,7 +298,8 @@ def test_relative_paths_start_beside_main(monkeypatch, tmp_path):
         ("", {}, ROOT),
         ("RESULTS_DIR=out", {}, ROOT / "out"),
         ("RESULTS_DIR=out", {"RESULTS_DIR": "/srv/out"}, Path("/srv/out")),
-        ("RESULTS_DIR=out", {"RESULTS_DIR": " "}, ROOT),
+        ("RESULTS_DIR=out", {"RESULTS_DIR": " "}, ROOT / "out"),
+        ("RESULTS_DIR=", {"RESULTS_DIR": " "}, ROOT),
         ("DB_PORT=many\nNO_SETTING=1\nRESULTS_DIR=out", {}, ROOT / "out"),
     ],
 )
@@ -290,6 +343,53 @@ def test_the_credentials_that_systemd_guards_are_not_exposed(tmp_path, monkeypat
     assert exposed_files(None, loaded) == [password]
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     assert exposed_files(None, loaded) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("https://sEcReT:sEcReT@proxy:3128", "must be http:// with a host and a port"),
+        ("http://sEcReT", "must be http:// with a host and a port"),
+        ("socks5://sEcReT:1080", "must start with http:// and a host"),
+        ("sEcReT:3128", "must start with http:// and a host"),
+        ("http://proxy:3128/sEcReT", "must end after the port"),
+        ("http://proxy:3128?sEcReT", "must end after the port"),
+        ("http://proxy:99999", "has no usable host or port"),
+    ],
+)
+def test_a_proxy_that_is_none_is_told_without_its_password(url, told):
+    (problem,) = problems_of(GOOD | {"ITERABLE_PROXY": url}).problems
+    assert problem.startswith(f"ITERABLE_PROXY {told}")
+    assert "sEcReT" not in problem
+    assert "http://proxy.example:3128" in problem
+
+
+def test_a_proxy_is_never_given_a_request_that_it_could_read():
+    environ = {"ITERABLE_PROXY": "http://p:1", "ITERABLE_API_BASE_URL": "http://localhost:8080"}
+    told = ["ITERABLE_PROXY is for an https:// address in ITERABLE_API_BASE_URL only"]
+    assert problems_of(GOOD | environ).problems == told
+
+
+@pytest.mark.parametrize("content", [b"", b"no certificate", b"\xff\x00"])
+def test_a_file_without_a_certificate_is_told(tmp_path, content):
+    (tmp_path / "ca.pem").write_bytes(content)
+    told = ["ITERABLE_CA_FILE names a file without a certificate in PEM format"]
+    assert problems_of(GOOD | {"ITERABLE_CA_FILE": str(tmp_path / "ca.pem")}).problems == told
+    (problem,) = problems_of(GOOD | {"ITERABLE_CA_FILE": str(tmp_path / "nowhere")}).problems
+    assert problem.startswith("ITERABLE_CA_FILE names a file that cannot be read: No such file")
+
+
+def test_a_proxy_and_an_authority_are_taken_as_they_are_given(tmp_path):
+    trustme.CA().cert_pem.write_to_path(tmp_path / "ca.pem")
+    way = {
+        "ITERABLE_CA_FILE": str(tmp_path / "ca.pem"),
+        "ITERABLE_PROXY": "http://me:p%40ss@proxy.example:3128/",
+    }
+    loaded = load_environment_variables(None, GOOD | way)
+    assert loaded.iterable_ca_file == tmp_path / "ca.pem"
+    assert loaded.proxy == "http://me:p%40ss@proxy.example:3128/"
+    assert "p%40ss" not in repr(loaded)
+    assert load_environment_variables(None, GOOD).proxy == ""
 
 
 def test_secrets_do_not_print():

@@ -177,6 +177,10 @@ LINES = [
         (UNAVAILABLE, NEVER, PROJECT),
         *((status, envelope("BadParams")) for status in (402, 405, 406, 410, 415, 499)),
     ),
+    (
+        (UNAVAILABLE, NEVER, NETWORK),
+        TransportError("SSLError", left_machine=False, cause=Cause("TLS failed", lasting=True)),
+    ),
     ((UNKNOWN, BACKOFF, NETWORK), TransportError("ReadTimeout", left_machine=True)),
     ((UNAVAILABLE, BACKOFF, NETWORK), TransportError("SSLError", left_machine=False)),
     ((UNKNOWN, BACKOFF, NETWORK), (103, ""), (101, "")),
@@ -203,6 +207,7 @@ def test_each_line_of_the_table_decides_its_answers(number, meaning, example):
         outcome.code,
         str(answer.document.get("msg", "")),
         left_machine=not failed or example.left_machine,
+        lasting=failed and example.cause.lasting,
         rows=None if failed or len(example) == 2 else example[2],
     )
     assert RULES.index(rule_for(reply)) == number
@@ -231,7 +236,8 @@ def test_a_refusal_is_about_the_row_and_all_else_can_be_delivered_later():
 
 def test_what_is_not_the_rows_fault_and_not_repeated_says_in_our_words_what_to_mend():
     for rule in RULES:
-        if rule.verdict is UNAVAILABLE and rule.repeat is NEVER:
+        # Where nothing came back, the cause has its own words and advice.
+        if rule.verdict is UNAVAILABLE and rule.repeat is NEVER and None not in rule.http_statuses:
             assert rule.message
 
 

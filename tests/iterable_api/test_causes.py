@@ -7,7 +7,7 @@ import ssl
 
 import pytest
 
-from iterable_api.causes import CAUSES, cause_of
+from iterable_api.causes import CAUSES, ProxyRefusedError, cause_of
 
 
 def certificate_error():
@@ -23,11 +23,14 @@ def tls_error(reason):
 
 
 # For each line of the table, in its order, errors that it is about, and the words.
-LINES = [
+LINES: list[list[tuple[BaseException, str]]] = [
     [(socket.gaierror(socket.EAI_NONAME, "x"), "DNS does not know the host")],
     [(socket.gaierror(socket.EAI_AGAIN, "x"), "DNS gave no answer")],
+    [(ProxyRefusedError(407, "x"), "the proxy asks for a user and a password")],
+    [(ProxyRefusedError(403, "x"), "the proxy refused the way to the host")],
+    [(ProxyRefusedError(503, "x"), "the proxy found no way to the host")],
+    [(certificate_error(), "TLS failed: self-signed certificate")],
     [
-        (certificate_error(), "TLS failed: self-signed certificate"),
         (tls_error("WRONG_VERSION_NUMBER"), "TLS failed: wrong version number"),
         (ssl.SSLError("odd"), "TLS failed: no reason given"),
     ],

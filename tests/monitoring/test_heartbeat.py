@@ -7,12 +7,15 @@ import time
 import uuid
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
 
 import pytest
+import trustme
 
 from logger_config import setup_logger
 from monitoring import heartbeat
 from monitoring.heartbeat import MAX_BODY_BYTES, Heartbeat
+from tests import tunnels
 
 RUN_ID = "0b1e5c5a7f064d0c9e2a3c8b6d1f4a70"
 RID = str(uuid.UUID(RUN_ID))
@@ -212,9 +215,61 @@ def test_a_certificate_that_nobody_trusts_is_refused(tls_server, warnings, monke
     monkeypatch.setattr(heartbeat, "TIMEOUT_S", 0.2)
     Heartbeat(f"{tls_server.url}/s3cret-check", RUN_ID).finish(0, "")
     assert tls_server.received == []
-    told = warnings()
-    assert len(told) == 1
-    assert told[0].startswith("HEARTBEAT_URL did not answer: ")
+    (told,) = warnings()
+    assert told.startswith("HEARTBEAT_URL did not answer: TLS failed; ITERABLE_CA_FILE")
+
+
+@pytest.fixture
+def authority():
+    return trustme.CA()
+
+
+@pytest.fixture
+def way_out(monitor, authority, tmp_path):
+    """Yield an https URL of the monitor, the file of its authority, and a proxy."""
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    with tunnels.with_tls(urlsplit(monitor.url).port, authority) as url, tunnels.proxy() as proxy:
+        yield f"{url}/s3cret-check", tmp_path / "ca.pem", proxy
+
+
+def test_a_private_authority_is_trusted_when_its_file_is_named(monitor, way_out, warnings):
+    url, ca_file, _ = way_out
+    Heartbeat(url, RUN_ID, ca_file=ca_file).start()
+    assert monitor.targets == [f"/s3cret-check/start?rid={RID}"]
+    assert warnings() == []
+
+
+def test_an_untrusted_certificate_is_met_once(way_out, warnings):
+    url, _, proxy = way_out
+    Heartbeat(url, RUN_ID, proxy=proxy.url).start()
+    assert len(proxy.heads) == 1
+    (told,) = warnings()
+    assert "TLS failed" in told
+
+
+def test_a_ping_goes_by_the_proxy_which_does_not_see_its_url(monitor, way_out, warnings):
+    url, ca_file, proxy = way_out
+    heartbeat = Heartbeat(url, RUN_ID, ca_file=ca_file, proxy=proxy.url)
+    heartbeat.start()
+    heartbeat.finish(0, "done")
+    assert len(monitor.requests) == len(proxy.heads) == 2
+    assert b"s3cret" not in b"".join(proxy.heads + proxy.relayed)
+    assert warnings() == []
+
+
+def test_a_ping_that_a_proxy_could_read_goes_without_it(monitor, way_out, warnings):
+    Heartbeat(monitor.url, RUN_ID, proxy=way_out[2].url).start()
+    assert len(monitor.requests) == 1
+    assert not way_out[2].heads
+    assert warnings() == []
+
+
+def test_a_proxy_that_refuses_is_one_warning(monitor, way_out, warnings):
+    url, ca_file, proxy = way_out
+    proxy.answer = b"HTTP/1.1 403 s3cret-check\r\n\r\n"
+    Heartbeat(url, RUN_ID, ca_file=ca_file, proxy=proxy.url).start()
+    assert warnings() == ["HEARTBEAT_URL did not answer: ProxyError"]
+    assert not monitor.requests
 
 
 @pytest.mark.parametrize("url", ["s3cret-check", "http://", "http://[s3cret-check", "ftp://s3cret"])

@@ -6,6 +6,7 @@ import stat
 
 import pytest
 
+from logger_config import setup_logger
 from records.atomic_file import write_atomically
 
 
@@ -64,10 +65,21 @@ def test_a_place_that_cannot_be_written_is_told_and_left_clean(tmp_path):
     assert list(tmp_path.iterdir()) == [tmp_path / "folder"]
 
 
-@pytest.mark.parametrize(("number", "told"), [(errno.EINVAL, False), (errno.EIO, True)])
-def test_a_folder_that_cannot_be_synced_is_told_only_when_something_is_wrong(
-    path, monkeypatch, number, told
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        (errno.EINVAL, False),
+        (errno.EBADF, False),
+        (errno.EACCES, False),
+        (errno.ENOTSUP, False),
+        (errno.ENOSYS, False),
+        (errno.EIO, True),
+    ],
+)
+def test_a_folder_that_cannot_be_synced_takes_nothing_from_a_whole_file(
+    path, monkeypatch, number, told, capsys
 ):
+    setup_logger()
     fsync = os.fsync
 
     def fail_for_folders(descriptor):
@@ -76,9 +88,20 @@ def test_a_folder_that_cannot_be_synced_is_told_only_when_something_is_wrong(
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", fail_for_folders)
-    if told:
-        with pytest.raises(OSError, match="Input/output error"):
-            write_atomically(path, b"new")
-    else:
-        write_atomically(path, b"new")
+    write_atomically(path, b"new")
     assert path.read_bytes() == b"new"
+    assert ("cannot be synced: Input/output error" in capsys.readouterr().err) == told
+
+
+def test_a_file_system_that_syncs_nothing_and_has_no_modes_will_do(path, monkeypatch):
+    def unsupported(*_):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    def refused(*_):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "fsync", unsupported)
+    monkeypatch.setattr(os, "fchmod", refused)
+    write_atomically(path, b"new", mode=0o644)
+    assert path.read_bytes() == b"new"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600

@@ -1,5 +1,7 @@
 """Which files are results files, which is the newest, and which go."""
 
+import errno
+import fcntl
 import os
 import time
 from datetime import UTC, datetime
@@ -56,13 +58,22 @@ def test_a_folder_without_results_files_is_not_one_that_cannot_be_listed(tmp_pat
 
 def test_the_oldest_results_files_go_and_nothing_else(tmp_path):
     fill(tmp_path)
+    own = tmp_path / NAMES[-1]
     everything = set(tmp_path.iterdir())
-    remove_old(tmp_path, 0)
+    remove_old(own, 0)
     assert set(tmp_path.iterdir()) == everything
-    remove_old(tmp_path, 2)
+    remove_old(own, 2)
     assert everything - set(tmp_path.iterdir()) == {tmp_path / name for name in NAMES[:-2]}
-    remove_old(tmp_path, 5)
+    remove_old(own, 5)
     assert results_files(tmp_path) == [tmp_path / name for name in NAMES[-2:]]
+
+
+@pytest.mark.parametrize(("keep", "left"), [(1, [0]), (2, [0, 5]), (3, [0, 4, 5]), (9, range(6))])
+def test_a_runs_own_results_stay_beside_files_dated_in_the_future(tmp_path, keep, left):
+    for name in NAMES:
+        (tmp_path / name).touch()
+    remove_old(tmp_path / NAMES[0], keep)
+    assert results_files(tmp_path) == [tmp_path / NAMES[number] for number in left]
 
 
 def test_a_name_is_claimed_by_one_run_alone(tmp_path):
@@ -90,3 +101,42 @@ def test_the_partial_file_of_a_killed_run_is_removed_and_that_of_a_living_run_is
     os.close(alive.descriptor)
     remove_stale(tmp_path)
     assert set(tmp_path.iterdir()) == {new}
+
+
+def test_what_only_looks_like_a_partial_file_is_neither_waited_for_nor_removed(tmp_path):
+    pipe, folder, link, foreign = (
+        tmp_path / f".integration_results_{name}.partial"
+        for name in ("20260101_000000", "20260102_000000", "20260103_000000", "old")
+    )
+    os.mkfifo(pipe)
+    folder.mkdir()
+    foreign.touch()
+    link.symlink_to(foreign)
+    for path in (pipe, foreign):
+        os.utime(path, (0, 0))
+    remove_stale(tmp_path)
+    assert set(tmp_path.iterdir()) == {pipe, folder, link, foreign}
+
+
+def test_whatever_has_the_name_already_is_left_alone(tmp_path):
+    taken = [tmp_path / f"{STEM}3_000000{suffix}.json" for suffix in ("", "_2", "_3", "_4")]
+    taken[0].mkdir()
+    os.mkfifo(taken[1])
+    taken[2].symlink_to(tmp_path / "nowhere")
+    partial = tmp_path / f".{STEM}3_000000_4.partial"
+    os.mkfifo(partial)
+    claimed = claim_name(tmp_path, STARTED)
+    os.close(claimed.descriptor)
+    assert claimed.path.name == f"{STEM}3_000000_5.json"
+
+
+def test_where_nothing_can_be_locked_a_name_is_claimed_all_the_same(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    claimed = claim_name(tmp_path, STARTED)
+    os.utime(claimed.partial, (0, 0))
+    remove_stale(tmp_path)
+    assert claimed.partial.exists()
+    os.close(claimed.descriptor)

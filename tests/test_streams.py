@@ -1,0 +1,175 @@
+"""Closed and broken streams: none changes what is delivered, nor the exit status, in any mode."""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from sandbox.faults import Fault
+from tests.test_main import BARE, HERE, USERS, Job, copy_program, scaled
+from tests.test_main import job as job  # noqa: PLC0414 - a fixture
+from tests.test_safety import is_sending, wait_until
+
+pytestmark = [pytest.mark.database, pytest.mark.program]
+
+PATIENCE = 20
+
+
+def closing(*descriptors):
+    """Return what a new process does first: close some of its streams."""
+
+    def close():
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+    return close
+
+
+@contextlib.contextmanager
+def full_pipe():
+    """Yield the writing end of a pipe that has no room left and that nobody reads."""
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    os.write(writing, bytes(4096))
+    with os.fdopen(reading, "rb"), os.fdopen(writing, "wb", 0) as file:
+        yield file
+
+
+@contextlib.contextmanager
+def broken_pipe():
+    """Yield the writing end of a pipe whose other end is closed, as behind ``| head -1``."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb", 0) as file:
+        yield file
+
+
+@contextlib.contextmanager
+def full_disk():
+    with open("/dev/full", "wb", 0) as file:  # noqa: PTH123 - a device
+        yield file
+
+
+def start(job, *args, stdin=None, stdout=None, stderr=None, before=None, **environ):
+    return subprocess.Popen(
+        [sys.executable, job.program, *args],
+        cwd=job.folder,
+        env=BARE | job.environ | environ,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        preexec_fn=before,  # noqa: PLW1509 - no other thread is about to fork
+    )
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)], ids=str)
+def test_closed_streams_change_nothing(job, iterable, closed):
+    kept = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    for mode in ([], ["--dry-run"], ["--check"], ["--report"], ["--help"]):
+        process = start(job, *mode, before=closing(*closed), **kept)
+        assert process.wait(PATIENCE) == 0, mode
+    assert sorted(iterable.users) == sorted(USERS)
+    assert "Successful (both API calls): 3" in job.log
+
+
+@pytest.mark.parametrize("sink", [broken_pipe, full_disk, full_pipe])
+def test_streams_that_take_nothing_change_nothing(job, iterable, sink):
+    with sink() as file:
+        for mode in ([], ["--dry-run"]):
+            assert start(job, *mode, stdout=file, stderr=file).wait(PATIENCE) == 0, mode
+        others = ("--check", "--report", "--help", "--version")
+        at_once = [start(job, mode, stdout=file, stderr=file) for mode in others]
+        assert [process.wait(PATIENCE) for process in at_once] == [0] * len(others)
+    assert sorted(iterable.users) == sorted(USERS)
+    assert "Successful (both API calls): 3" in job.log
+    assert "The console, stdout, did not take all lines: " in job.log
+
+
+@contextlib.contextmanager
+def closed():
+    """Yield nothing: the process closes all its streams itself."""
+    yield None
+
+
+@pytest.mark.parametrize("sink", [broken_pipe, full_pipe, closed])
+def test_the_demo_minds_no_stream_either(tmp_path, sink):
+    program = copy_program(tmp_path / "copy")
+    shutil.copytree(HERE / "sandbox", tmp_path / "copy" / "sandbox")
+    demo = Job({}, tmp_path, program)
+    with sink() as file:
+        before = None if file else closing(0, 1, 2)
+        status = start(demo, "--demo", stdout=file, stderr=file, before=before).wait(40)
+    if status == 2:
+        pytest.skip("no database server on this machine")
+    assert status == 0
+    (results,) = (tmp_path / "copy").glob("*.json")
+    assert json.loads(results.read_text())["summary"]["successful"] == 3
+
+
+@pytest.mark.parametrize("sink", [broken_pipe, full_disk, full_pipe])
+@pytest.mark.parametrize("mode", [[], ["--quiet"]], ids=["told", "quiet"])
+def test_a_failure_keeps_its_status_when_nobody_hears_of_it(job, tmp_path, sink, mode):
+    bare = Job({}, tmp_path, copy_program(tmp_path / "copy"))
+    with sink() as file:
+        assert start(bare, *mode, stdout=file, stderr=file).wait(PATIENCE) == 2
+        assert start(bare, "--nonsense", stdout=file, stderr=file).wait(PATIENCE) == 2
+        wrong = start(job, *mode, stdout=file, stderr=file, DB_PASSWORD="wrong-password")
+        assert wrong.wait(PATIENCE) == 3
+    assert "check DB_USER and DB_PASSWORD" in job.log
+
+
+@pytest.mark.parametrize("sink", [broken_pipe, full_pipe])
+def test_a_dead_console_does_not_hold_up_the_end_after_a_signal(job, iterable, tmp_path, sink):
+    program = copy_program(tmp_path / "copy")
+    job.program = scaled(program, "delivery/worker_pool.py", "GRACE_S", 0.5)
+    iterable.set_faults(Fault("hang"))
+    with sink() as file:
+        process = start(job, stdout=file, stderr=file)
+        wait_until(lambda: is_sending(job))
+        time.sleep(0.2)
+        began_s = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 143
+        assert time.monotonic() - began_s < 6
+    assert "Stopped by a signal" in job.log
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+def test_a_console_that_is_read_late_loses_no_line(blocking):
+    script = """if True:
+        import sys, logger_config
+        logger_config.open_console()
+        logger_config.setup_logger()
+        for number in range(1000):
+            logger_config.get_logger("main").info("line %d %s", number, "x" * 100)
+        logger_config.note_lost_output()
+    """
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    os.set_blocking(writing, blocking)
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=HERE, stdout=writing)
+    os.close(writing)
+    time.sleep(0.5)
+    with os.fdopen(reading) as lines:
+        assert [line.split()[1] for line in lines] == [str(number) for number in range(1000)]
+    assert process.wait(PATIENCE) == 0
+
+
+def test_no_message_goes_into_a_file_of_the_run(job):
+    """A closed standard error leaves its number to the next file that is opened."""
+    script = (
+        "import logger_config, os, sys; logger_config.open_console(); "
+        "file = open(sys.argv[1], 'w'); sys.stderr.write('message'); os.write(2, b'message'); "
+        "assert file.fileno() > 2; assert sys.stdin is None or sys.stdin.read() == ''"
+    )
+    path = job.folder / "file"
+    command = [sys.executable, "-c", script, path]
+    done = subprocess.run(command, cwd=HERE, preexec_fn=closing(0, 1, 2), check=False)
+    assert (done.returncode, path.read_text()) == (0, "")
