@@ -11,7 +11,7 @@ import os
 import re
 import time
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ SCHEMA_VERSION = 1
 STALE_S = 5.0
 
 _NAME = re.compile(r"integration_results_([0-9]{8}_[0-9]{6})(?:_([0-9]+))?\.json")
+_PARTIAL = ".integration_results_*.partial"
 
 
 class ClaimedName(NamedTuple):
@@ -31,6 +32,13 @@ class ClaimedName(NamedTuple):
     path: Path
     partial: Path
     descriptor: int
+
+
+class UnfinishedRun(NamedTuple):
+    """A run without a results file: *alive* if it is under way, else it was killed."""
+
+    started_at: datetime
+    alive: bool
 
 
 def results_files(folder: Path) -> list[Path]:
@@ -77,14 +85,39 @@ def claim_name(folder: Path, started_at: datetime) -> ClaimedName:
     raise AssertionError("unreachable")
 
 
+def unfinished_runs(folder: Path) -> list[UnfinishedRun]:
+    """Return the runs that have left a partial file in *folder*, the oldest first.
+
+    That of a killed run is there until the next run begins.
+    """
+    found = []
+    for partial in folder.glob(_PARTIAL):
+        with suppress(OSError, ValueError):
+            text = partial.name.removeprefix(".integration_results_")[:15]
+            started_at = datetime.strptime(f"{text}+0000", "%Y%m%d_%H%M%S%z").astimezone(UTC)
+            found.append(UnfinishedRun(started_at, not _is_abandoned(partial)))
+    return sorted(found)
+
+
 def remove_stale(folder: Path) -> None:
-    """Remove the partial files of runs that were killed. That of a living run is locked."""
-    for partial in folder.glob(".integration_results_*.partial"):
-        # Between the making and the locking of a file lies a moment; hence the age.
-        with suppress(OSError), partial.open("rb") as file:
-            if time.time() - partial.stat().st_mtime > STALE_S:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    """Remove the partial files of runs that were killed."""
+    for partial in folder.glob(_PARTIAL):
+        with suppress(OSError):
+            if _is_abandoned(partial):
                 partial.unlink()
+
+
+def _is_abandoned(partial: Path) -> bool:
+    """Whether the run of this file was killed. That of a living run is locked."""
+    with partial.open("rb") as file:
+        # Between the making and the locking of a file lies a moment; hence the age.
+        if time.time() - partial.stat().st_mtime <= STALE_S:
+            return False
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
 
 
 def remove_old(folder: Path, keep: int) -> None:

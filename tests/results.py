@@ -1,6 +1,7 @@
 """Results files for the tests."""
 
 import json
+import os
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -67,6 +68,14 @@ def save(folder, begun=LAST, rows=(), status=0, summary=None, **run):
     end_text = json.dumps(end["summary"], indent=2), json.dumps(end["run"], indent=2)
     results.path.write_text(f'{head}{mark}{end_text[0]},\n"run": {end_text[1]}\n}}\n')
     return results.path
+
+
+def unfinished(folder, begun):
+    """Leave what a killed run leaves."""
+    with ResultsWriter(folder, begun) as results:
+        killed = results._partial
+    killed.touch()
+    os.utime(killed, (0, 0))
 
 
 def save_daily(folder, statuses, count=100, **run):

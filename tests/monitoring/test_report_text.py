@@ -2,7 +2,7 @@
 
 import pytest
 
-from monitoring.report_text import duration, field_types, names
+from monitoring.report_text import count, duration, names
 
 
 @pytest.mark.parametrize(
@@ -18,8 +18,5 @@ def test_of_very_many_names_some_are_told_and_the_rest_counted():
     assert names([str(number) for number in range(22)]).endswith("18, 19 and 2 more")
 
 
-def test_fields_are_told_with_their_types():
-    assert (
-        field_types([("plan_type", "date"), ("page", "long")]) == "plan_type as date, page as long"
-    )
-    assert field_types([]) == ""
+def test_things_are_counted_in_their_number():
+    assert [count(number, "row") for number in (0, 1, 2000)] == ["0 rows", "1 row", "2,000 rows"]

@@ -24,7 +24,6 @@ from tests.results import (
     forgotten,
     refused,
     save,
-    superseded,
 )
 
 JSON = st.recursive(
@@ -51,18 +50,18 @@ def test_a_run_is_read_as_it_was(tmp_path):
 
 
 def test_forgotten_rows_are_counted_and_are_no_failures(tmp_path):
-    path = save(tmp_path, rows=[*delivered(3), *forgotten(2)], sending_seconds=1)
+    path = save(tmp_path, rows=[*delivered(3), *forgotten(2)])
     run = read_run(path)
     assert run.counts[RowStatus.FORGOTTEN] == 2
-    assert (run.failed, run.undelivered, run.rows_per_second) == (0, 0, 5)
+    assert (run.failed, run.undelivered) == (0, 0)
     assert list(read_failed_rows(path)) == []
 
 
-def test_superseded_profiles_and_filtered_fields_are_read(tmp_path):
-    rows = [*superseded(2), RowOutcome(1, "a@example.com", FILTERED, OK)]
-    run = read_run(save(tmp_path, rows=rows))
-    assert run.superseded == 2
+def test_filtered_fields_and_the_query_are_read(tmp_path):
+    rows = [RowOutcome(1, "a@example.com", FILTERED, OK)]
+    run = read_run(save(tmp_path, rows=rows, query_sha256="a" * 64))
     assert run.filtered_fields == {"users_update": ["candidate", "plan_type"]}
+    assert run.query_sha256 == "a" * 64
 
 
 def test_a_file_of_an_earlier_version_has_none_of_them(tmp_path):
@@ -72,7 +71,7 @@ def test_a_file_of_an_earlier_version_has_none_of_them(tmp_path):
     del document["results"][1]["users_update"]["fault"]
     path.write_text(json.dumps(document))
     run = read_run(path)
-    assert (run.counts[RowStatus.FORGOTTEN], run.superseded, run.filtered_fields) == (0, 0, {})
+    assert (run.counts[RowStatus.FORGOTTEN], run.filtered_fields) == (0, {})
     (row,) = read_failed_rows(path)
     assert (row.fault, row.fields) == ("", ())
 
@@ -81,15 +80,6 @@ def test_a_failed_row_says_where_the_reason_lies(tmp_path):
     path = save(tmp_path, rows=[RowOutcome(1, "a@example.com", MISTYPED, NOT_SENT)], status=1)
     (row,) = read_failed_rows(path)
     assert (row.fault, row.fields) == ("field", (("plan_type", "date"),))
-
-
-def test_the_rate_is_that_of_the_rows_that_were_sent(tmp_path):
-    rows = [*delivered(3), *refused(2)]
-    assert read_run(save(tmp_path, rows=rows, sending_seconds=2)).rows_per_second == 2.5
-    older = save(tmp_path, rows=rows, sending_seconds=None, duration_seconds=5)
-    assert read_run(older).rows_per_second == 1
-    assert read_run(save(tmp_path, rows=rows, dry_run=True)).rows_per_second is None
-    assert read_run(save(tmp_path)).rows_per_second is None
 
 
 def test_a_dry_run_of_an_older_file_has_planned_rows(tmp_path):
