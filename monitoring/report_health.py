@@ -31,6 +31,9 @@ _LEVELS = tuple(HEADLINES)  # from good to bad
 _UNKNOWN = Meaning(
     "", "bad", "ended in a way this report does not know", "See the end of the log file."
 )
+_LOOK_AT_FILES = (
+    "See below what is wrong with the files. Then run the job, and write this page again."
+)
 _FINISHED = {ExitStatus.OK, ExitStatus.NOT_ALL_DELIVERED}
 
 
@@ -66,13 +69,15 @@ def judge(history: History, now: datetime) -> Health:
             *_next(history, now),
             *_delivered(last, judged, on_time=not trouble),
             *_wrong(last, history.errors, before),
+            *_unreadable(last, history.skipped),
             *_two_jobs(judged),
         ]
     level = max((finding.level for finding in findings), key=_LEVELS.index)
     headline = HEADLINES[level]
     if last and not judged:
         level, headline = "idle", "Not in use yet"
-        findings.append(Finding(RAN, "So far there were only dry runs and runs with --limit."))
+        text = "So far there were only dry runs and runs with --limit."
+        findings.append(Finding(RAN, text, advice="When they look right, run python3 main.py."))
     findings += [Finding(TO_DO, text) for text in _advice(findings)]
     answers = {
         question: [finding.text for finding in findings if finding.question == question]
@@ -102,8 +107,7 @@ def _advice(findings: Sequence[Finding]) -> list[str]:
 def _nothing_readable(history: History) -> Finding:
     if not history.files:
         return Finding(RAN, "No run has left a results file yet.")
-    advice = "Look at the files named below. If RESULTS_DIR is the right folder, run the job again."
-    return Finding(RAN, "None of the results files can be read.", "bad", advice)
+    return Finding(RAN, "None of the results files can be read.", "bad", _LOOK_AT_FILES)
 
 
 def _ran(
@@ -113,8 +117,8 @@ def _ran(
     finished = last.exit_status in _FINISHED
     text = (
         f"{'Yes. ' if finished and on_time else ''}The last run: {when(last.started_at)}, "
-        f"{duration(max(0.0, (now - last.started_at).total_seconds()))} before this page was "
-        f"written. It {how_it_ended(last)} after {duration(last.duration_s)}"
+        f"{duration(max(0.0, (now - last.started_at).total_seconds()))} before this page. "
+        f"It {how_it_ended(last)} after {duration(last.duration_s)}"
         f"{f'; {duration(usual)} is usual' if finished and usual else ''}."
     )
     findings = [Finding(RAN, text, meaning.level, meaning.advice)]
@@ -223,6 +227,14 @@ def _unusual_rows(last: PastRun, before: Sequence[PastRun]) -> list[Finding]:
         f"{setting} can stop such a run before it sends."
     )
     return [Finding(WRONG, text, "warn", advice)]
+
+
+def _unreadable(last: PastRun, skipped: Sequence[tuple[str, str]]) -> list[Finding]:
+    """Say so if there is a newer file than that of the last run, but it cannot be read."""
+    if newer := [name for name, _ in skipped if name > last.path.name]:
+        text = f"Runs after that one are not told of here: {names(newer)} cannot be read."
+        return [Finding(WRONG, text, "warn", _LOOK_AT_FILES)]
+    return []
 
 
 def _two_jobs(judged: Sequence[PastRun]) -> list[Finding]:

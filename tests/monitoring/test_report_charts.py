@@ -21,7 +21,7 @@ def test_bars_stand_on_each_other_and_reach_the_top_of_a_round_scale():
         [("100.000", "25.000"), ("100.000", "50.000"), ("100.000", "100.000")],
         [("75.000", "25.000")],
     ]
-    assert chart.slots[0].text == "Sun 1 Mar 2026, 02:15 UTC: 10 good, 10 lost"
+    assert chart.slots[0].text.replace("\xa0", " ") == "Sun 1 Mar 2026, 02:15 UTC: 10 good, 10 lost"
 
 
 def test_one_failed_row_of_a_million_is_seen():
@@ -32,7 +32,7 @@ def test_one_failed_row_of_a_million_is_seen():
 
 def test_a_bar_tells_its_value_and_the_plot_its_first_and_last():
     chart = stacked_bars(RunAxis(DAYS[:2]), "Duration", "hours", [("hours", "time", [0.5, 1.25])])
-    assert chart.description == (
+    assert chart.description.replace("\xa0", " ") == (
         "2 runs, the first of Sun 1 Mar 2026, 02:15 UTC: 0.5 hours; the last of Mon 2 Mar 2026, "
         "02:15 UTC: 1.25 hours."
     )

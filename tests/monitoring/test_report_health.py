@@ -27,7 +27,7 @@ def test_a_healthy_job_is_said_to_be_so(tmp_path):
     save_daily(tmp_path, [0, 1, 0, 0, 0])
     assert (
         "Healthy Did it run? Yes. The last run: Sun 1 Mar 2026, 02:15 UTC, 3 h 45 min before this "
-        "page was written. It finished (exit status 0) after 0.0 s. This page is out of date after "
+        "page. It finished (exit status 0) after 0.0 s. This page is out of date after "
         "Mon 2 Mar 2026, 02:15 UTC, when the next run is due. "
         "Is everyone delivered? Yes: all 100 rows. What do I do? Nothing. 5 runs, the newest"
     ) in report_text(tmp_path)
@@ -40,7 +40,7 @@ def test_a_failing_job_says_since_when_and_why_and_what_to_do(tmp_path):
         save(tmp_path, LAST + timedelta(days=days), status=3, **why)
     assert (
         "Failing Did it run? No: no run has come to its last row for 3 d 3 h. The last run: "
-        "Wed 4 Mar 2026, 02:15 UTC, 3 h 45 min before this page was written. It failed at the "
+        "Wed 4 Mar 2026, 02:15 UTC, 3 h 45 min before this page. It failed at the "
         "database; nothing was sent (exit status 3) after 2.0 s. This page is out of date after "
         "Thu 5 Mar 2026, 02:15 UTC, when the next run is due. Is everyone delivered? No: nothing "
         "was sent. Everyone was last delivered on Sun 1 Mar 2026, 02:15 UTC. What is wrong? the "
@@ -247,6 +247,7 @@ def test_trials_are_shown_and_not_judged(tmp_path, trial):
     assert "Not in use yet" in text
     assert "So far there were only dry runs and runs with --limit." in text
     assert "Yes." not in text
+    assert "When they look right, run python3 main.py." in text
     save(tmp_path, LAST - timedelta(days=1), delivered(5))
     text = report_text(tmp_path)
     assert "Healthy" in text

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from monitoring.report_history import RUNS_SHOWN, read_history
 from records.outcomes import NOT_SENT, CallOutcome, CallStatus, Fault, RowOutcome
-from tests.monitoring.report_page import report_text
+from tests.monitoring.report_page import NOW, report_text
 from tests.results import BAD, DOWN, LAST, MISTYPED, OK, delivered, refused, save, save_daily
 
 
@@ -93,6 +93,11 @@ def test_a_file_that_cannot_be_read_is_left_out_and_named(tmp_path):
     assert "Failing Did it run? None of the results files can be read." in text
     save(tmp_path, rows=delivered(3))
     text = report_text(tmp_path)
+    assert "Needs a look" in text
+    assert "Runs after that one are not told of here: integration_results_20260302_000000" in text
+    assert "left out integration_results_20260302_000000.json is not a results file" in text
+    save(tmp_path, LAST + timedelta(days=1), delivered(3))
+    text = report_text(tmp_path, NOW + timedelta(days=1))
     assert "Healthy" in text
     assert "left out integration_results_20260302_000000.json is not a results file" in text
 
