@@ -201,8 +201,8 @@ def _filtered(run: PastRun) -> list[Finding]:
     return [
         Finding(
             WRONG,
-            f"Iterable left {names(fields)} out of {call.replace('_', '/')}: the project has no "
-            "such fields and does not create them.",
+            f"The project takes no new fields: Iterable left {names(fields)} out of "
+            f"{call.replace('_', '/')}.",
             "warn",
             f"Create {names(fields)} in Iterable. Until then the rows are sent again at each run.",
         )

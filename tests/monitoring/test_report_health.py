@@ -6,16 +6,16 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from records.exit_statuses import MEANINGS, ExitStatus
-from records.outcomes import NOT_SENT, RowOutcome
 from records.results_writer import ResultsWriter
 from tests.monitoring.report_page import NOW, report_text
 from tests.results import (
     BAD,
-    FILTERED,
     LAST,
-    OK,
     delivered,
+    failing,
+    filtered,
     forgotten,
+    not_attempted,
     refused,
     save,
     save_daily,
@@ -62,15 +62,13 @@ def test_rows_that_were_not_delivered_need_a_look_however_often(tmp_path):
 
 def test_of_many_reasons_three_are_named(tmp_path):
     calls = [replace(BAD, code=f"Code{number}") for number in range(5)]
-    rows = [RowOutcome(1, "a@example.com", call, NOT_SENT) for call in calls]
-    save(tmp_path, rows=rows, status=1)
+    save(tmp_path, rows=failing(*calls), status=1)
     found = "1 row: Code0 1 row: Code1 1 row: Code2 2 more reasons, below. What do I do?"
     assert found in report_text(tmp_path)
 
 
 def test_a_run_that_stopped_early_tells_how_far_it_came(tmp_path):
-    later = [RowOutcome(n, "b@example.com", NOT_SENT, NOT_SENT, attempted=False) for n in range(4)]
-    rows = [*delivered(3), *refused(2), *later]
+    rows = [*delivered(3), *refused(2), *not_attempted(4)]
     save(tmp_path, rows=rows, status=4, error="Iterable seems to be down")
     assert (
         "No: 6 of 9 rows were not delivered. The run ended before it came to 4 of them. No run "
@@ -95,12 +93,12 @@ def test_forgotten_rows_are_not_among_those_that_were_not_delivered(tmp_path):
 
 def test_fields_that_the_project_does_not_take_need_a_look(tmp_path):
     save_daily(tmp_path, [0] * 4)
-    save(tmp_path, LAST + timedelta(hours=1), [RowOutcome(1, "a@example.com", FILTERED, OK)] * 100)
+    save(tmp_path, LAST + timedelta(hours=1), filtered(100))
     text = report_text(tmp_path)
     assert "Needs a look" in text
     assert (
-        "Yes: all 100 rows. What is wrong? Iterable left candidate, plan_type out of users/update: "
-        "the project has no such fields and does not create them. What do I do? Create candidate, "
+        "Yes: all 100 rows. What is wrong? The project takes no new fields: Iterable left "
+        "candidate, plan_type out of users/update. What do I do? Create candidate, "
         "plan_type in Iterable. Until then the rows are sent again at each run."
     ) in text
     save(tmp_path, LAST + timedelta(hours=2), delivered(100))

@@ -5,9 +5,20 @@ from dataclasses import replace
 from datetime import timedelta
 
 from monitoring.report_history import RUNS_SHOWN, read_history
-from records.outcomes import NOT_SENT, CallOutcome, CallStatus, Fault, RowOutcome
+from records.outcomes import CallOutcome, CallStatus, Fault
 from tests.monitoring.report_page import NOW, report_text
-from tests.results import BAD, DOWN, LAST, MISTYPED, OK, delivered, refused, save, save_daily
+from tests.results import (
+    BAD,
+    LAST,
+    MISTYPED,
+    damage_second_row,
+    delivered,
+    failing,
+    half_delivered,
+    refused,
+    save,
+    save_daily,
+)
 
 
 def test_errors_of_the_last_run_are_counted_by_code_with_a_few_customers_each(tmp_path):
@@ -15,7 +26,7 @@ def test_errors_of_the_last_run_are_counted_by_code_with_a_few_customers_each(tm
     save(tmp_path, two_days, refused(10), 1)
     save(tmp_path, two_days + timedelta(hours=9), refused(10), 1, limit=10)
     save(tmp_path, LAST - timedelta(days=1), failing(MISTYPED), 1)
-    rows = [*refused(12, "new@example.com"), RowOutcome(50, "half@example.com", OK, DOWN)]
+    rows = [*refused(12, "new@example.com"), *half_delivered(1)]
     path = save(tmp_path, rows=rows, status=1)
     text = report_text(tmp_path)
     assert (
@@ -26,10 +37,6 @@ def test_errors_of_the_last_run_are_counted_by_code_with_a_few_customers_each(tm
     assert f"9 new@example.com and 2 more, in {path.name} 1 row: HTTP 503 Run again" in text
     assert "events/track, unavailable. New in the last run" in text
     assert "RequestFieldsTypesMismatched" not in text
-
-
-def failing(*calls):
-    return [RowOutcome(i, "a@example.com", call, NOT_SENT) for i, call in enumerate(calls)]
 
 
 def test_errors_are_told_apart_by_where_the_reason_lies(tmp_path):
@@ -104,9 +111,7 @@ def test_a_file_that_cannot_be_read_is_left_out_and_named(tmp_path):
 
 def test_a_damaged_row_is_named_and_its_run_still_counts(tmp_path):
     path = save(tmp_path, rows=[*refused(2), *delivered(1)], status=1)
-    lines_ = path.read_text().splitlines(keepends=True)
-    lines_[4] = lines_[4][:90] + "\n"
-    path.write_text("".join(lines_))
+    damage_second_row(path)
     text = report_text(tmp_path)
     assert "2 of 3 rows were not delivered" in text
     assert f"{path.name} has a damaged row" in text
