@@ -32,16 +32,14 @@ OUTCOMES = (  # outcome, what it is called, CSS class
     (RowStatus.TOTAL_FAILURE, "total failures", "bad"),
     (RowStatus.NOT_ATTEMPTED, "not attempted", "unattempted"),
 )
+_ANOTHER_TYPE = (
+    "Iterable cannot change the type of a field: send it under another name "
+    "(iterable_api/payloads.py), or ask Iterable."
+)
 _FIX_WHAT_IS_NAMED = "Fix what the message names, then run again."
-_OF_A_REFUSAL: dict[str, str] = {  # by where its reason lies
-    Fault.ROW: "Fix the row in the database: Iterable will not take it as it is.",
-    Fault.FIELD: "Fix the value in the database: the project does not take it in this field.",
-}
-_RUN_AGAIN: dict[str, str] = {
-    CallStatus.UNAVAILABLE: "Run again: Iterable, or the network on the way to it, was down.",
-    CallStatus.UNKNOWN: "Run again: it may have arrived, and that makes no duplicates.",
-    CallStatus.NOT_SENT: "Run again: the run ended before it was sent.",
-}
+_FIX_ROW = "Fix the row in the database: Iterable will not take it as it is."
+_FIX_VALUE = "Fix the value in the database: the project does not take it in this field."
+_FIND_OUT = "Find out what answers in Iterable's place (a proxy, a firewall?), then run again."
 
 
 class ReportError(RunError):
@@ -130,18 +128,26 @@ def what_to_do(group: ErrorGroup) -> str:
 
     To fix the row is the advice only where the reason can lie in the row.
     """
-    if group.http_status == 429:
-        return "Run again: Iterable asked for fewer requests."
-    if group.fault in {Fault.KEY, Fault.PROJECT}:
-        return _FIX_WHAT_IS_NAMED
-    if group.fault == Fault.NETWORK and group.http_status:
-        return "Find out what answers in Iterable's place (a proxy, a firewall?), then run again."
-    if group.fault == Fault.ITERABLE and group.http_status and group.http_status < 500:
-        return "Run again: Iterable was not ready for it yet."
-    if group.status == CallStatus.REFUSED:
+    fault, status, http_status = group.fault, group.status, group.http_status
+    refused = status == CallStatus.REFUSED
+    table = (
+        (http_status == 429, "Run again: Iterable asked for fewer requests."),
+        (fault in {Fault.KEY, Fault.PROJECT}, _FIX_WHAT_IS_NAMED),
+        (fault == Fault.NETWORK and http_status, _FIND_OUT),
+        (
+            fault == Fault.ITERABLE and (http_status or 500) < 500,
+            "Run again: Iterable needed more time.",
+        ),
+        (fault == Fault.FIELD and group.fields, _ANOTHER_TYPE),
+        (refused and fault == Fault.ROW, _FIX_ROW),
+        (refused and fault == Fault.FIELD, _FIX_VALUE),
         # Earlier versions also called so what cannot lie in a row, and did not say which is which.
-        return _OF_A_REFUSAL.get(group.fault, _FIX_WHAT_IS_NAMED)
-    return _RUN_AGAIN.get(group.status, "")
+        (refused, _FIX_WHAT_IS_NAMED),
+        (status == CallStatus.UNAVAILABLE, "Run again: Iterable, or the way to it, was down."),
+        (status == CallStatus.UNKNOWN, "Run again: it may have arrived; that makes no duplicates."),
+        (status == CallStatus.NOT_SENT, "Run again: the run ended before it was sent."),
+    )
+    return next((advice for fits, advice in table if fits), "")
 
 
 def strip(runs: Sequence[PastRun]) -> list[tuple[str, str]]:

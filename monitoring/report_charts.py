@@ -6,8 +6,8 @@ drawn in it. Labels are placed beside it, in percent: they stay readable on a ph
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from monitoring.report_text import when
 
@@ -19,16 +19,14 @@ _MAX_X_LABELS = 5
 _LEAST_SHARE = 0.015
 
 
-@dataclass(frozen=True, slots=True)
-class Tick:
+class Tick(NamedTuple):
     """A label of an axis, at a percentage of its length."""
 
     at: float
     label: str
 
 
-@dataclass(frozen=True, slots=True)
-class Series:
+class Series(NamedTuple):
     """One colour of the bars; *path* is SVG path data, of points if *is_mark*."""
 
     name: str
@@ -37,8 +35,7 @@ class Series:
     is_mark: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
+class Slot(NamedTuple):
     """The column of one run; *text* is shown where the pointer rests."""
 
     x: float
@@ -46,8 +43,7 @@ class Slot:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Chart:
+class Chart(NamedTuple):
     """All there is to draw of one plot."""
 
     title: str
@@ -67,15 +63,10 @@ class RunAxis:
         self.width = WIDTH / max(len(times), _MIN_SLOTS)
         self._days = (times[-1] - times[0]).days
         self._with_time = self._days < 2
-        self._left = (WIDTH - self.width * len(times)) / 2
-
-    def left(self, index: int) -> float:
-        """Return where the column of a run begins."""
-        return self._left + index * self.width
 
     def middle(self, index: int) -> float:
         """Return the middle of a run's column."""
-        return self.left(index) + self.width / 2
+        return WIDTH / 2 + (index - (len(self.times) - 1) / 2) * self.width
 
     def ticks(self) -> list[Tick]:
         """Return a few dates, with times if all runs are of two days; none twice."""
@@ -114,7 +105,7 @@ def stacked_bars(
         marks = "".join(f"M{axis.middle(i):.2f} {HEIGHT}h0" for i in failed)
         series.append(Series("run failed", "bad", marks, is_mark=True))
     slots = [
-        Slot(round(axis.left(i), 2), round(axis.width, 2), f"{when(moment)}: {_text(groups, i)}")
+        Slot(axis.middle(i) - axis.width / 2, axis.width, f"{when(moment)}: {_text(groups, i)}")
         for i, moment in enumerate(axis.times)
     ]
     description = f"{len(slots)} runs, the first of {slots[0].text}; the last of {slots[-1].text}."

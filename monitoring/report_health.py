@@ -1,20 +1,18 @@
 """Judges the job by its runs: did it run, is everyone delivered, what is wrong, what to do."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import groupby, pairwise
-from statistics import median, quantiles
+from itertools import groupby
 from typing import NamedTuple
 
 from monitoring.report_history import ErrorGroup, History
+from monitoring.report_rhythm import interval_s, longest_silence_s, usual_of
 from monitoring.report_text import count, duration, names, when
 from records.exit_statuses import MEANINGS, RUN_AGAIN, ExitStatus, Meaning
 from records.outcomes import RowStatus
 from records.results_reader import PastRun
 
-# What is usual is told from this many runs before the last one, if there are enough.
-_USUAL_RUNS, _USUAL_AT_LEAST = 30, 3
 # Below this the last run took too little time for its length to say anything.
 _LONG_ENOUGH_S = 5.0
 _ERRORS_NAMED = 3
@@ -62,7 +60,7 @@ def judge(history: History, now: datetime) -> Health:
     if last is None:
         findings = [*trouble, _nothing_readable(history)]
     else:
-        before = [run for run in judged if run is not last][-_USUAL_RUNS:]
+        before = [run for run in judged if run is not last]
         findings = [
             *trouble,
             *_ran(last, before, now, on_time=bool(judged) and not trouble),
@@ -113,7 +111,7 @@ def _nothing_readable(history: History) -> Finding:
 def _ran(
     last: PastRun, before: Sequence[PastRun], now: datetime, *, on_time: bool
 ) -> list[Finding]:
-    meaning, usual = meaning_of(last), _usual(before, lambda run: run.duration_s)
+    meaning, usual = meaning_of(last), usual_of(before, lambda run: run.duration_s)
     finished = last.exit_status in _FINISHED
     text = (
         f"{'Yes. ' if finished and on_time else ''}The last run: {when(last.started_at)}, "
@@ -212,7 +210,7 @@ def _filtered(run: PastRun) -> list[Finding]:
 
 
 def _unusual_rows(last: PastRun, before: Sequence[PastRun]) -> list[Finding]:
-    usual = _usual(before, lambda run: run.rows)
+    usual = usual_of(before, lambda run: run.rows)
     if usual is None or last.exit_status not in _FINISHED:
         return []
     found = f"Query 2 returned {count(last.rows, 'row')},"
@@ -252,12 +250,11 @@ def _two_jobs(judged: Sequence[PastRun]) -> list[Finding]:
 def _overdue(history: History, now: datetime) -> list[Finding]:
     """Say so if nothing began, or nothing finished, for more than twice the usual time."""
     judged = history.judged
-    interval = _usual_interval_s(judged)
+    interval = interval_s(judged)
     if interval is None:
         return []
     began = max([judged[-1].started_at, *(run.started_at for run in history.unfinished)])
-    # A job of working days has a long gap every week.
-    limit = max(2 * interval, 1.25 * quantiles(_gaps_s(judged), n=10, method="inclusive")[-1])
+    limit = longest_silence_s(judged)
     if (silence := (now - began).total_seconds()) > limit:
         text = (
             f"No: none began for {duration(silence)}; usually one does every {duration(interval)}."
@@ -279,35 +276,9 @@ def _next(history: History, now: datetime) -> list[Finding]:
     if running := [run.started_at for run in history.unfinished if run.alive]:
         text = f"A run has been under way since {when(running[-1])}: write this page again later."
         return [Finding(RAN, text)]
-    interval = _usual_interval_s(history.judged)
+    interval = interval_s(history.judged)
     if interval is None:
         return []
     due = history.judged[-1].started_at + timedelta(seconds=interval)
     text = f"This page is out of date after {when(due)}, when the next run is due."
     return [Finding(RAN, text)] if due > now else []
-
-
-def _usual_interval_s(runs: Sequence[PastRun]) -> float | None:
-    """Return the median time between the starts of two runs, in seconds.
-
-    None without a rhythm: after a few runs, or when somebody starts them by hand now and then.
-    """
-    gaps = _gaps_s(runs)
-    if len(gaps) < _USUAL_AT_LEAST:
-        return None
-    usual = median(gaps)
-    regular = sum(usual / 2 < gap < usual * 1.5 for gap in gaps)
-    # Runs do not start on the second.
-    return round(usual / 60) * 60.0 if regular > len(gaps) * 0.6 else None
-
-
-def _gaps_s(runs: Sequence[PastRun]) -> list[float]:
-    recent = runs[-_USUAL_RUNS - 1 :]
-    return [
-        (after.started_at - before.started_at).total_seconds() for before, after in pairwise(recent)
-    ]
-
-
-def _usual(runs: Sequence[PastRun], value_of: Callable[[PastRun], float]) -> float | None:
-    """Return the median of a property of *runs*; None if they are too few to say."""
-    return median(map(value_of, runs)) if len(runs) >= _USUAL_AT_LEAST else None

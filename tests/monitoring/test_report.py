@@ -5,6 +5,7 @@ import os
 import re
 import stat
 import tracemalloc
+from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
 
@@ -112,11 +113,11 @@ def test_the_row_is_to_be_fixed_only_where_the_reason_lies_in_it(status, fault, 
         ),
         (
             CallOutcome(CallStatus.UNAVAILABLE, 400, "UserNotFound", 1, "", Fault.ITERABLE),
-            "1 row: UserNotFound Run again: Iterable was not ready for it yet.",
+            "1 row: UserNotFound Run again: Iterable needed more time.",
         ),
         (
             CallOutcome(CallStatus.UNAVAILABLE, None, None, 5, "refused", Fault.NETWORK),
-            "1 row: refused Run again: Iterable, or the network on the way to it, was down. users",
+            "1 row: refused Run again: Iterable, or the way to it, was down. users",
         ),
         (
             CallOutcome(CallStatus.UNAVAILABLE, 429, None, 5, "", Fault.PROJECT),
@@ -124,12 +125,17 @@ def test_the_row_is_to_be_fixed_only_where_the_reason_lies_in_it(status, fault, 
         ),
         (
             CallOutcome(CallStatus.UNKNOWN, None, None, 5, "timeout", Fault.NETWORK),
-            "Run again: it may have arrived, and that makes no duplicates.",
+            "Run again: it may have arrived; that makes no duplicates.",
         ),
         (
             MISTYPED,
-            "Fix the value in the database: the project does not take it in this field. "
-            "users/update, HTTP 400, refused; the project has plan_type as date.",
+            "Iterable cannot change the type of a field: send it under another name "
+            "(iterable_api/payloads.py), or ask Iterable. users/update, HTTP 400, refused; the "
+            "project has plan_type as date.",
+        ),
+        (
+            replace(MISTYPED, fields=()),
+            "Fix the value in the database: the project does not take it in this field.",
         ),
         (BAD, "Fix the row in the database: Iterable will not take it as it is."),
         # As earlier versions wrote it.
