@@ -62,7 +62,11 @@ def write_report(folder: Path) -> Path:
         # A customer's email may hold half a character, which has no place in UTF-8.
         write_atomically(target, page.encode(errors="replace"))
     except OSError as error:
-        raise ReportError(f"{target} cannot be written: {error.strerror}") from error
+        text = (
+            f"{target} cannot be written: {error.strerror}. There is no new report; check the "
+            "rights of its folder and the room on the disk"
+        )
+        raise ReportError(text) from error
     return target
 
 
@@ -72,7 +76,8 @@ def _history_of(folder: Path) -> History:
     except FileNotFoundError:
         history = History([], [], 0, [])
     except OSError as error:
-        raise ReportError(f"{folder} cannot be read: {error.strerror}") from error
+        text = f"{folder} cannot be read: {error.strerror}. Check RESULTS_DIR and its rights"
+        raise ReportError(text) from error
     if not history.files and not history.unfinished:
         raise ReportError(
             f"{folder} has no results file to report on. Run python3 main.py first; "

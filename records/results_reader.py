@@ -111,7 +111,7 @@ def read_run(path: Path) -> PastRun:
     except OSError as error:
         raise ResultsFileError(f"cannot be read: {error.strerror}") from error
     except (ValueError, OverflowError, RecursionError) as error:
-        raise ResultsFileError("is not a whole JSON document of ours; was it cut off?") from error
+        raise ResultsFileError("is not a whole results file; was it cut off?") from error
 
 
 def read_failed_rows(path: Path) -> Iterator[FailedRow]:

@@ -220,14 +220,16 @@ def test_a_folder_without_results_is_told_what_to_do(tmp_path, name):
 
 def test_a_folder_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(ReportError, match="file cannot be read: Not a directory"):
+    with pytest.raises(ReportError, match=r"read: Not a directory\. Check RESULTS_DIR"):
         write_report(tmp_path / "file")
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     results = save(tmp_path)
     (tmp_path / "report.html").mkdir()
-    with pytest.raises(ReportError, match=r"report.html cannot be written: Is a directory"):
+    with pytest.raises(
+        ReportError, match=r"written: Is a directory. There is no new report; check"
+    ):
         write_report(tmp_path)
     assert sorted(tmp_path.iterdir()) == [results, tmp_path / "report.html"]
 

@@ -111,16 +111,16 @@ def test_texts_without_an_end_are_cut(tmp_path):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "not a whole JSON document"),
+        (b"", "not a whole results file"),
         (b'{\n"schema_version": 1,\n"results": [\n{"customer_id"', "was it cut off?"),
-        (b"\x00\xff\xfe", "not a whole JSON document"),
-        (b"[" * 100_000, "not a whole JSON document"),
+        (b"\x00\xff\xfe", "not a whole results file"),
+        (b"[" * 100_000, "not a whole results file"),
         (b"[]", "is not a results file"),
         (b'{"schema_version": 1}', "it has no run"),
         (b'{"schema_version": 1, "run": {}, "summary": []}', "it has no summary"),
         (b'{"schema_version": 2, "run": {}, "summary": {}}', "has schema_version 2"),
         (b'{"run": {}, "summary": {}}', "has schema_version None"),
-        (b'{"schema_version": 1, "run": {}, "summary": {}}', "not a whole JSON document of ours"),
+        (b'{"schema_version": 1, "run": {}, "summary": {}}', "not a whole results file"),
         (b'{"x": "' + b"x" * WHOLE_FILE_BYTES, "is large, and cut off or not laid out"),
     ],
 )
