@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from monitoring.report_charts import Chart, RunAxis, stacked_bars
 from monitoring.report_health import how_it_ended, judge, meaning_of
 from monitoring.report_history import ErrorGroup, History, read_history
-from monitoring.report_text import count, duration, names, when
+from monitoring.report_text import count, duration, when
 from records.atomic_file import write_atomically
 from records.exit_statuses import RunError
 from records.outcomes import GOOD_OUTCOMES, CallStatus, Fault, RowStatus
@@ -121,7 +121,6 @@ def _environment() -> Environment:
         when=when,
         count=count,
         duration=duration,
-        names=names,
         what_to_do=what_to_do,
         meaning_of=meaning_of,
     )
