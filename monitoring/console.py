@@ -1,4 +1,7 @@
-"""What a run says while it goes on and when it is over."""
+"""What a run says while it goes on and when it is over.
+
+A message says what happened, what that means for the data, and what to do, in this order.
+"""
 
 import sys
 from collections import Counter
@@ -75,7 +78,9 @@ class RowLog(AbstractContextManager["RowLog"]):
             case RowStatus.UNCHANGED:
                 log.info("✓ Unchanged since an earlier run: %s", outcome.email)
             case RowStatus.FORGOTTEN:
-                text = "– Forgotten at the person's request, not to be delivered: %s (customer %s)"
+                text = (
+                    "– Forgotten at the person's request, never to be delivered: %s (customer %s)"
+                )
                 log.info(text, outcome.email, outcome.customer_id)
             case RowStatus.PLANNED:
                 log.info("✓ Would be sent: %s", outcome.email)
@@ -120,14 +125,19 @@ def log_end(run: RunRecord, results: Path, advice: str) -> None:
     for line in summary_lines(run):
         logger.info("%s", line)
     if not_attempted := run.outcomes[RowStatus.NOT_ATTEMPTED]:
-        logger.warning("Not attempted: %d of %d users", not_attempted, run.rows_read)
+        text = "Not attempted: %d of %d users; nothing of theirs was sent"
+        logger.warning(text, not_attempted, run.rows_read)
     for call, fields in sorted(run.filtered_fields.items()):
-        text = "The project takes no new fields and has left out %s of %s: create them in Iterable"
+        text = (
+            "The project takes no new fields: Iterable left %s out of %s. The rest has arrived. "
+            "Create the fields in Iterable; until then these rows are sent again at each run"
+        )
         logger.warning(text, ", ".join(sorted(fields)), call.replace("_", "/"))
     if advice:
         logger.error("%s", advice)
     elif run.exit_status == ExitStatus.NOT_ALL_DELIVERED:
-        logger.warning("Some rows were not delivered; %s says why for each", results)
+        text = "%d of %d rows were not delivered. Fix what %s names for each, then run again"
+        logger.warning(text, run.undelivered, run.rows_read, results)
 
 
 def summary_lines(run: RunRecord) -> list[str]:
@@ -159,17 +169,18 @@ def stop_advice(reason: StopReason | None, detail: str, base_url: str) -> str:
     match reason:
         case StopReason.KEY_REFUSED:
             said = f": {detail}" if detail else ""
-            return f"Iterable refused the API key{said}. {key_advice(base_url)}"
+            return f"Iterable refused the API key{said}. {NO_MORE_SENT}. {key_advice(base_url)}"
         case StopReason.OUTAGE:
-            return f"Iterable seems to be down: {detail}. {RUN_AGAIN}"
+            return f"Iterable seems to be down: {detail}. {NO_MORE_SENT}. {RUN_AGAIN}"
         case StopReason.DEADLINE:
-            return f"MAX_RUNTIME_SECONDS is over. {RUN_AGAIN}"
+            return f"MAX_RUNTIME_SECONDS is over. {NO_MORE_SENT}. {RUN_AGAIN}"
         case StopReason.SIGINT | StopReason.SIGTERM:
-            return f"Stopped by a signal. {RUN_AGAIN}"
+            return f"Stopped by a signal. {NO_MORE_SENT}. {RUN_AGAIN}"
         case _:
             return detail
 
 
+NO_MORE_SENT = "No more rows were sent"
 RUN_AGAIN = "Run again with --changed-only to send the rest"
 
 

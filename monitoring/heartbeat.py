@@ -22,6 +22,9 @@ ATTEMPTS = 2
 TIMEOUT_S = 2.0
 # A whole ping with its retry: the run never waits longer.
 LIMIT_S = 5.0
+NO_HARM = (
+    "The rows of the run are safe, but its monitor was not told. Check the URL and the monitor"
+)
 
 
 class Heartbeat:
@@ -74,7 +77,7 @@ class Heartbeat:
         except queue.Empty:
             problem = f"did not answer in {LIMIT_S:g} s"
         if problem:
-            logger.warning("HEARTBEAT_URL %s", problem)
+            logger.warning("HEARTBEAT_URL %s. %s", problem, NO_HARM)
 
     def _send(self, suffix: str, body: bytes) -> str:
         """Post *body*, twice if that can help; return what went wrong, empty for nothing."""

@@ -1,20 +1,20 @@
-"""Writes ``report.html``: whether the job is healthy, and what its runs were like.
+"""Writes ``report.html``: whether the job is healthy, if not why, and what to do.
 
 The page is made from the results files alone and needs nothing else: no network, no script. It
 holds customers' emails, so it is readable by its owner alone, like the results files.
 """
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from monitoring.report_charts import Chart, RunAxis, lines, stacked_bars
+from monitoring.report_charts import Chart, RunAxis, stacked_bars
 from monitoring.report_health import how_it_ended, judge, meaning_of
-from monitoring.report_history import RUNS_SHOWN, ErrorGroup, History, read_history
-from monitoring.report_text import duration, field_types, when
+from monitoring.report_history import ErrorGroup, History, read_history
+from monitoring.report_text import count, duration, when
 from records.atomic_file import write_atomically
 from records.exit_statuses import RunError
 from records.outcomes import GOOD_OUTCOMES, CallStatus, Fault, RowStatus
@@ -32,16 +32,14 @@ OUTCOMES = (  # outcome, what it is called, CSS class
     (RowStatus.TOTAL_FAILURE, "total failures", "bad"),
     (RowStatus.NOT_ATTEMPTED, "not attempted", "unattempted"),
 )
-_MEND_WHAT_IS_NAMED = "mend what the message names, then run again"
-_OF_A_REFUSAL: dict[str, str] = {  # by where its reason lies
-    Fault.ROW: "mend the row: Iterable will not take it as it is",
-    Fault.FIELD: "mend the value: the project does not take it in this field",
-}
-_RUN_AGAIN: dict[str, str] = {
-    CallStatus.UNAVAILABLE: "run again: Iterable or the way to it was down",
-    CallStatus.UNKNOWN: "run again: it may have landed, nothing is doubled",
-    CallStatus.NOT_SENT: "run again: the run ended before it was sent",
-}
+_ANOTHER_TYPE = (
+    "Iterable cannot change the type of a field: send it under another name "
+    "(iterable_api/payloads.py), or ask Iterable."
+)
+_FIX_WHAT_IS_NAMED = "Fix what the message names, then run again."
+_FIX_ROW = "Fix the row in the database: Iterable will not take it as it is."
+_FIX_VALUE = "Fix the value in the database: the project does not take it in this field."
+_FIND_OUT = "Find out what answers in Iterable's place (a proxy, a firewall?), then run again."
 
 
 class ReportError(RunError):
@@ -64,7 +62,11 @@ def write_report(folder: Path) -> Path:
         # A customer's email may hold half a character, which has no place in UTF-8.
         write_atomically(target, page.encode(errors="replace"))
     except OSError as error:
-        raise ReportError(f"{target} cannot be written: {error.strerror}") from error
+        text = (
+            f"{target} cannot be written: {error.strerror}. There is no new report; check the "
+            "rights of its folder and the room on the disk"
+        )
+        raise ReportError(text) from error
     return target
 
 
@@ -72,10 +74,11 @@ def _history_of(folder: Path) -> History:
     try:
         history = read_history(folder)
     except FileNotFoundError:
-        history = History([], 0, [])
+        history = History([], [], 0, [])
     except OSError as error:
-        raise ReportError(f"{folder} cannot be read: {error.strerror}") from error
-    if not history.files:
+        text = f"{folder} cannot be read: {error.strerror}. Check RESULTS_DIR and its rights"
+        raise ReportError(text) from error
+    if not history.files and not history.unfinished:
         raise ReportError(
             f"{folder} has no results file to report on. Run python3 main.py first; "
             "if it has run, RESULTS_DIR must name the folder with its integration_results_*.json"
@@ -90,21 +93,16 @@ def utc_now() -> datetime:
 
 def render(history: History, now: datetime) -> str:
     """Return the page as of *now*."""
-    last = history.last
-    errors = history.errors
     template = _environment().get_template("report_template.html")
     return template.render(
         now=now,
         health=judge(history, now),
         history=history,
-        last=last,
+        last=history.last,
         strip=strip(history.runs),
         charts=charts(history.runs),
         outcomes=[each for each in OUTCOMES if any(run.counts[each[0]] for run in history.runs)],
-        errors=errors[:ERRORS_SHOWN],
-        more_errors=len(errors) - ERRORS_SHOWN,
-        more_failed_rows=sum(group.rows_in_last for group in errors) - len(history.failed_rows),
-        runs_shown=RUNS_SHOWN,
+        errors=history.errors[:ERRORS_SHOWN],
         endpoints_shown=_ENDPOINTS_SHOWN,
     )
 
@@ -121,8 +119,8 @@ def _environment() -> Environment:
     )
     environment.globals.update(
         when=when,
+        count=count,
         duration=duration,
-        field_types=field_types,
         what_to_do=what_to_do,
         meaning_of=meaning_of,
     )
@@ -130,79 +128,59 @@ def _environment() -> Environment:
 
 
 def what_to_do(group: ErrorGroup) -> str:
-    """Return what mends calls that failed so; empty for what only a later version knows.
+    """Return what to do about calls that failed so; empty for what only a later version knows.
 
-    To mend the row is the advice only where the reason can lie in the row.
+    To fix the row is the advice only where the reason can lie in the row.
     """
-    if group.http_status == 429:
-        return "run again: Iterable asked for fewer requests"
-    if group.fault in {Fault.KEY, Fault.PROJECT}:
-        return _MEND_WHAT_IS_NAMED
-    if group.fault == Fault.NETWORK and group.http_status:
-        return "see what answers in Iterable's place, then run again"
-    if group.status == CallStatus.REFUSED:
+    fault, status, http_status = group.fault, group.status, group.http_status
+    refused = status == CallStatus.REFUSED
+    table = (
+        (http_status == 429, "Run again: Iterable asked for fewer requests."),
+        (fault in {Fault.KEY, Fault.PROJECT}, _FIX_WHAT_IS_NAMED),
+        (fault == Fault.NETWORK and http_status, _FIND_OUT),
+        (
+            fault == Fault.ITERABLE and (http_status or 500) < 500,
+            "Run again: Iterable needed more time.",
+        ),
+        (fault == Fault.FIELD and group.fields, _ANOTHER_TYPE),
+        (refused and fault == Fault.ROW, _FIX_ROW),
+        (refused and fault == Fault.FIELD, _FIX_VALUE),
         # Earlier versions also called so what cannot lie in a row, and did not say which is which.
-        return _OF_A_REFUSAL.get(group.fault, _MEND_WHAT_IS_NAMED)
-    return _RUN_AGAIN.get(group.status, "")
+        (refused, _FIX_WHAT_IS_NAMED),
+        (status == CallStatus.UNAVAILABLE, "Run again: Iterable, or the way to it, was down."),
+        (status == CallStatus.UNKNOWN, "Run again: it may have arrived; that makes no duplicates."),
+        (status == CallStatus.NOT_SENT, "Run again: the run ended before it was sent."),
+    )
+    return next((advice for fits, advice in table if fits), "")
 
 
 def strip(runs: Sequence[PastRun]) -> list[tuple[str, str]]:
     """Return the level of each run and what to say about it."""
-    return [
-        (
-            meaning_of(run).level if run.counts_for_health else "idle",
-            f"{when(run.started_at)}: {_kind(run)}{how_it_ended(run)}",
-        )
-        for run in runs
-    ]
+    marks = []
+    for run in runs:
+        level = meaning_of(run).level if run.counts_for_health else "idle"
+        trial = "" if run.counts_for_health else "a trial, "
+        marks.append((level, f"{when(run.started_at)}: {trial}{how_it_ended(run)}"))
+    return marks
 
 
 def charts(runs: Sequence[PastRun]) -> list[Chart]:
-    """Return the plots over all *runs*, those without any value left out."""
-    if not runs:
+    """Return the plots over all *runs*; none over a single one, which says nothing more."""
+    if len(runs) < 2:
         return []
     axis = RunAxis([run.started_at for run in runs])
-    return [
-        chart
-        for chart in (*_rows(axis, runs), *_speed(axis, runs), *_latencies(axis, runs))
-        if chart
-    ]
-
-
-def _rows(axis: RunAxis, runs: Sequence[PastRun]) -> Iterator[Chart]:
     groups = {
         status: (name, css_class, [run.counts[status] for run in runs])
         for status, name, css_class in OUTCOMES
     }
     failed = [i for i, run in enumerate(runs) if meaning_of(run).level == "bad"]
-    yield stacked_bars(axis, "outcomes", "Rows by outcome", [*groups.values()], failed)
+    found = [stacked_bars(axis, "Rows by outcome", "rows", [*groups.values()], failed)]
     if any(run.undelivered for run in runs):
         undelivered = [group for status, group in groups.items() if status not in GOOD_OUTCOMES]
-        yield stacked_bars(axis, "undelivered", "Rows not delivered", undelivered)
-
-
-def _speed(axis: RunAxis, runs: Sequence[PastRun]) -> Iterator[Chart | None]:
+        found.append(stacked_bars(axis, "Rows not delivered", "rows", undelivered))
     unit, seconds = _time_unit([run.duration_s for run in runs])
-    durations = [("duration", "line1", [run.duration_s / seconds for run in runs])]
-    yield lines(axis, "duration", "Duration", unit, durations)
-    rates = [("rate", "line1", [run.rows_per_second for run in runs])]
-    yield lines(axis, "rate", "Rate while sending", "rows/s", rates)
-
-
-def _latencies(axis: RunAxis, runs: Sequence[PastRun]) -> Iterator[Chart | None]:
-    endpoints = dict.fromkeys(name for run in runs for name in run.endpoints)
-    for number, name in enumerate(list(endpoints)[:_ENDPOINTS_SHOWN], 2):
-        percentiles = [
-            (p, f"line{i}", [_latency_ms(run, name, p) for run in runs])
-            for i, p in enumerate(("p50", "p95", "p99"), 1)
-        ]
-        yield lines(axis, f"latency-{number}", f"Latency of {name}", "ms", percentiles)
-
-
-def _latency_ms(run: PastRun, endpoint: str, percentile: str) -> float | None:
-    found = run.endpoints.get(endpoint)
-    seconds = found.latency_seconds.get(percentile) if found else None
-    return None if seconds is None else seconds * 1000
+    durations = [(unit, "time", [run.duration_s / seconds for run in runs])]
+    return [*found, stacked_bars(axis, "Duration", unit, durations)]
 
 
 def _time_unit(durations: Sequence[float]) -> tuple[str, int]:
@@ -210,9 +188,3 @@ def _time_unit(durations: Sequence[float]) -> tuple[str, int]:
     if longest > 3 * 3600:
         return "hours", 3600
     return ("minutes", 60) if longest > 180 else ("seconds", 1)
-
-
-def _kind(run: PastRun) -> str:
-    if run.dry_run:
-        return "dry run, "
-    return "" if run.limit is None else f"--limit {run.limit}, "

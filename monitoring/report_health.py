@@ -1,87 +1,87 @@
-"""Judges the job by its runs: whether it is healthy, and what speaks against it."""
+"""Judges the job by its runs: did it run, is everyone delivered, what is wrong, what to do."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
-from itertools import pairwise, takewhile
-from statistics import median, quantiles
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import groupby
+from typing import NamedTuple
 
-from monitoring.report_history import History
-from monitoring.report_text import about, duration, names, short
-from records.exit_statuses import MEANINGS, ExitStatus, Meaning
+from monitoring.report_history import ErrorGroup, History
+from monitoring.report_rhythm import interval_s, longest_silence_s, usual_of
+from monitoring.report_text import count, duration, names, when
+from records.exit_statuses import MEANINGS, RUN_AGAIN, ExitStatus, Meaning
 from records.outcomes import RowStatus
 from records.results_reader import PastRun
 
-# What is usual is told from this many runs before the last one, if there are enough.
-_USUAL_RUNS, _USUAL_AT_LEAST = 30, 3
 # Below this the last run took too little time for its length to say anything.
 _LONG_ENOUGH_S = 5.0
+_ERRORS_NAMED = 3
 
-_UNKNOWN = Meaning("", "bad", "ended in a way this report does not know", "See the log file.")
+RAN, DELIVERED, WRONG, TO_DO = QUESTIONS = (
+    "Did it run?",
+    "Is everyone delivered?",
+    "What is wrong?",
+    "What do I do?",
+)
+HEADLINES = {"good": "Healthy", "warn": "Needs a look", "bad": "Failing"}
+_LEVELS = tuple(HEADLINES)  # from good to bad
 
-Fact = tuple[str, str, str]  # name, value, detail
+_UNKNOWN = Meaning(
+    "", "bad", "ended in a way this report does not know", "See the end of the log file."
+)
+_LOOK_AT_FILES = (
+    "See below what is wrong with the files. Then run the job, and write this page again."
+)
+_FINISHED = {ExitStatus.OK, ExitStatus.NOT_ALL_DELIVERED}
 
 
-@dataclass(frozen=True)
-class Measure:
-    """One property of the last run beside what is usual, if that is known.
+class Finding(NamedTuple):
+    """A line of the answer to *question*, how bad it is, and what to do about it."""
 
-    *note* says what is unusual about it, if anything.
-    """
-
-    name: str
-    last: str
-    usual: str
-    note: str = ""
+    question: str
+    text: str
+    level: str = "good"
+    advice: str = ""
 
 
 @dataclass(frozen=True)
 class Health:
-    """The answer to: is the job healthy? ``level`` is good, warn, bad or idle.
-
-    *notes* are worth knowing of the last run, and nothing is to be done about them.
-    """
+    """The verdict: ``level`` is good, warn, bad or idle; ``answers`` has the lines by question."""
 
     level: str
     headline: str
-    sentence: str
-    error: str = ""
-    advice: str = ""
-    warnings: list[str] = field(default_factory=list)
-    facts: list[Fact] = field(default_factory=list)
-    measures: list[Measure] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    answers: dict[str, list[str]]
 
 
 def judge(history: History, now: datetime) -> Health:
-    """Say whether the job is healthy at the time *now*, and what speaks against it."""
+    """Judge the job as of *now*, by its last run and by when that was."""
     last, judged = history.last, history.judged
+    findings = trouble = [*_killed(history), *_overdue(history, now)]
     if last is None:
-        return Health("bad", "Unreadable", "None of the results files can be read.")
-    measures = _measures(last, [run for run in judged if run is not last])
-    sentence = f"The last run {how_it_ended(last)}."
-    meaning, warnings = meaning_of(last), _filtered(last)
-    if judged:
-        overdue = _overdue(judged, now)
-        warnings = [*overdue, *warnings, *(measure.note for measure in measures if measure.note)]
-        level = "bad" if overdue else meaning.level
-        if level == "good" and warnings:
-            level = "warn"
-        headline = {"good": "Healthy", "warn": "Needs a look", "bad": "Failing"}[level]
+        findings = [*trouble, _nothing_readable(history)]
     else:
+        before = [run for run in judged if run is not last]
+        findings = [
+            *trouble,
+            *_ran(last, before, now, on_time=bool(judged) and not trouble),
+            *_next(history, now),
+            *_delivered(last, judged, on_time=not trouble),
+            *_wrong(last, history.errors, before),
+            *_unreadable(last, history.skipped),
+            *_two_jobs(judged),
+        ]
+    level = max((finding.level for finding in findings), key=_LEVELS.index)
+    headline = HEADLINES[level]
+    if last and not judged:
         level, headline = "idle", "Not in use yet"
-        sentence += " No run of the whole job yet: only dry runs or runs with --limit."
-    return Health(
-        level,
-        headline,
-        sentence,
-        last.error,
-        advice=meaning.advice if judged else "",
-        warnings=warnings,
-        facts=_facts(last, judged, now),
-        measures=measures,
-        notes=_notes(last),
-    )
+        text = "So far there were only dry runs and runs with --limit."
+        findings.append(Finding(RAN, text, advice="When they look right, run python3 main.py."))
+    findings += [Finding(TO_DO, text) for text in _advice(findings)]
+    answers = {
+        question: [finding.text for finding in findings if finding.question == question]
+        for question in QUESTIONS
+    }
+    return Health(level, headline, {q: lines for q, lines in answers.items() if lines})
 
 
 def meaning_of(run: PastRun) -> Meaning:
@@ -91,163 +91,194 @@ def meaning_of(run: PastRun) -> Meaning:
 
 
 def how_it_ended(run: PastRun) -> str:
-    """Return what goes behind "The last run"."""
+    """Return what became of the run, in a few words."""
     status = "unknown" if run.exit_status is None else run.exit_status
-    if run.exit_status == ExitStatus.OK:
-        return f"{_how_it_succeeded(run)} (exit status {status})"
-    lost = f"; {run.undelivered:,} of {run.rows:,} rows were not delivered"
-    return f"{meaning_of(run).event}{lost if run.undelivered else ''} (exit status {status})"
+    return f"{meaning_of(run).event} (exit status {status})"
 
 
-def _how_it_succeeded(run: PastRun) -> str:
-    if not run.rows:
-        return "found nothing to deliver"
+def _advice(findings: Sequence[Finding]) -> list[str]:
+    """Return what to do, the worst first, nothing twice."""
+    worst_first = sorted(findings, key=lambda finding: -_LEVELS.index(finding.level))
+    return [*dict.fromkeys(f.advice for f in worst_first if f.advice)] or ["Nothing."]
+
+
+def _nothing_readable(history: History) -> Finding:
+    if not history.files:
+        return Finding(RAN, "No run has left a results file yet.")
+    return Finding(RAN, "None of the results files can be read.", "bad", _LOOK_AT_FILES)
+
+
+def _ran(
+    last: PastRun, before: Sequence[PastRun], now: datetime, *, on_time: bool
+) -> list[Finding]:
+    meaning, usual = meaning_of(last), usual_of(before, lambda run: run.duration_s)
+    finished = last.exit_status in _FINISHED
+    text = (
+        f"{'Yes. ' if finished and on_time else ''}The last run: {when(last.started_at)}, "
+        f"{duration(max(0.0, (now - last.started_at).total_seconds()))} before this page. "
+        f"It {how_it_ended(last)} after {duration(last.duration_s)}"
+        f"{f'; {duration(usual)} is usual' if finished and usual else ''}."
+    )
+    findings = [Finding(RAN, text, meaning.level, meaning.advice)]
+    if finished and usual and last.duration_s > max(2 * usual, _LONG_ENOUGH_S):
+        text = "The run took more than double the usual time."
+        advice = "See the requests of the last run, below: slow answers, repeats or rate limits?"
+        findings.append(Finding(WRONG, text, "warn", advice))
+    return findings
+
+
+def _killed(history: History) -> list[Finding]:
+    """Tell of a run since the last one that has left no results file."""
+    last = history.last
+    return [
+        Finding(
+            RAN,
+            f"No: the run of {when(run.started_at)} was killed before it could save its results. "
+            "Some of its rows may have been delivered.",
+            "bad",
+            "Find out from the system's log what killed the run: a restart, or too little memory? "
+            f"{RUN_AGAIN}",
+        )
+        for run in history.unfinished
+        if not run.alive and (last is None or run.started_at > last.started_at)
+    ]
+
+
+def _delivered(last: PastRun, judged: Sequence[PastRun], *, on_time: bool) -> list[Finding]:
+    findings = [Finding(DELIVERED, _how_many(last, on_time=on_time))]
+    if missed := last.counts[RowStatus.NOT_ATTEMPTED]:
+        text = f"The run ended before it came to {missed:,} of them."
+        findings.append(Finding(DELIVERED, text))
+    if forgotten := last.counts[RowStatus.FORGOTTEN]:
+        text = (
+            f"{count(forgotten, 'row')} cannot be delivered, for good: the person has asked "
+            "Iterable to forget them. That needs nothing."
+        )
+        findings.append(Finding(DELIVERED, text))
+    if judged and last.exit_status != ExitStatus.OK:
+        good = [run for run in judged if run.exit_status == ExitStatus.OK]
+        text = "No run on this page has delivered everyone."
+        if good:
+            text = f"Everyone was last delivered on {when(good[-1].started_at)}."
+        findings.append(Finding(DELIVERED, text))
+    return findings
+
+
+def _how_many(run: PastRun, *, on_time: bool) -> str:
+    rows, sent = count(run.rows, "row"), run.counts[RowStatus.SUCCESSFUL]
     if run.dry_run:
-        return f"was a dry run of {run.rows:,} rows; nothing was sent"
+        return f"Nothing was sent: it was a dry run of {rows}."
+    if run.undelivered:
+        return f"No: {run.undelivered:,} of {rows} were not delivered."
+    if run.exit_status != ExitStatus.OK and not run.rows:
+        return "No: nothing was sent."
+    yes = "Yes:" if on_time else "Not since the last run, which delivered"
     if run.counts[RowStatus.UNCHANGED]:
-        changed = run.counts[RowStatus.SUCCESSFUL]
-        return f"delivered what had changed: {changed:,} of {run.rows:,} rows"
-    if forgotten := run.counts[RowStatus.FORGOTTEN]:
-        return f"delivered every row that can be: {run.rows - forgotten:,} of {run.rows:,}"
-    return f"{meaning_of(run).event}: {run.rows:,} of {run.rows:,}"
+        return f"{yes} the {sent:,} of {rows} that had changed."
+    if run.counts[RowStatus.FORGOTTEN]:
+        return f"{yes} {sent:,} of {rows}."
+    return f"{yes} all {rows}." if run.rows else "Query 2 returned no row to deliver."
 
 
-def _notes(run: PastRun) -> list[str]:
-    """Return what is worth knowing of *run*, and needs nothing."""
-    notes = []
-    if forgotten := run.counts[RowStatus.FORGOTTEN]:
-        notes.append(
-            f"Forgotten rows: {forgotten:,}. The person asked Iterable to forget them: such a row "
-            "can never be delivered, and nothing is to be done."
-        )
-    if run.superseded:
-        notes.append(
-            f"Superseded profiles: {run.superseded:,}. A row before theirs in Query 2 has the same "
-            "address, and its profile is the one that is sent. Each row's event is sent."
-        )
-    return notes
+def _wrong(last: PastRun, errors: Sequence[ErrorGroup], before: Sequence[PastRun]) -> list[Finding]:
+    return [*_reasons(last, errors), *_filtered(last), *_unusual_rows(last, before)]
 
 
-def _filtered(run: PastRun) -> list[str]:
+def _reasons(last: PastRun, errors: Sequence[ErrorGroup]) -> list[Finding]:
+    """Name what ended the run, else the most frequent reasons why its rows failed."""
+    texts = [last.error]
+    if not last.error:
+        texts = [f"{count(error.rows, 'row')}: {error.label}" for error in errors[:_ERRORS_NAMED]]
+        if (more := len(errors) - _ERRORS_NAMED) > 0:
+            texts.append(f"{count(more, 'more reason')}, below.")
+    return [Finding(WRONG, text) for text in texts]
+
+
+def _filtered(run: PastRun) -> list[Finding]:
     """Say which fields the project does not take."""
     return [
-        f"The project takes no new fields and left out {names(fields)} of {call.replace('_', '/')}"
-        ": create them in Iterable. Until then such rows are sent again at every run"
+        Finding(
+            WRONG,
+            f"The project takes no new fields: Iterable left {names(fields)} out of "
+            f"{call.replace('_', '/')}.",
+            "warn",
+            f"Create {names(fields)} in Iterable. Until then the rows are sent again at each run.",
+        )
         for call, fields in run.filtered_fields.items()
         if fields
     ]
 
 
-def _facts(last: PastRun, judged: Sequence[PastRun], now: datetime) -> list[Fact]:
-    facts = [("Last run", *_how_long_ago(last.started_at, now))]
-    if not judged:
-        return facts
-    good = [run for run in judged if run.exit_status == ExitStatus.OK]
-    success = (
-        _how_long_ago(good[-1].started_at, now) if good else ("none", f"in {_runs(len(judged))}")
+def _unusual_rows(last: PastRun, before: Sequence[PastRun]) -> list[Finding]:
+    usual = usual_of(before, lambda run: run.rows)
+    if usual is None or last.exit_status not in _FINISHED:
+        return []
+    found = f"Query 2 returned {count(last.rows, 'row')},"
+    if last.rows < usual / 2:
+        text, setting = f"{found} less than half of the usual {usual:,.0f}.", "MIN_ROWS"
+    elif last.rows > usual * 2:
+        text, setting = f"{found} more than double the usual {usual:,.0f}.", "MAX_ROWS"
+    else:
+        return []
+    advice = (
+        "See whether the tables behind Query 2 hold what they should. "
+        f"{setting} can stop such a run before it sends."
     )
-    facts.append(("Last success", *success))
-    ended_well = last.exit_status == ExitStatus.OK
-    streak = list(
-        takewhile(lambda r: (r.exit_status == ExitStatus.OK) == ended_well, reversed(judged))
-    )
-    facts.append(("Streak", _runs(len(streak)), "succeeded" if ended_well else "did not succeed"))
-    if interval := _usual_interval_s(judged):
-        facts.append(("Rhythm", f"every {about(interval)}", "the median of the runs so far"))
-    return facts
+    return [Finding(WRONG, text, "warn", advice)]
 
 
-def _overdue(judged: Sequence[PastRun], now: datetime) -> list[str]:
-    """Say so if there was no success for more than twice the usual time between two runs."""
-    interval = _usual_interval_s(judged)
+def _unreadable(last: PastRun, skipped: Sequence[tuple[str, str]]) -> list[Finding]:
+    """Say so if there is a newer file than that of the last run, but it cannot be read."""
+    if newer := [name for name, _ in skipped if name > last.path.name]:
+        text = f"Runs after that one are not told of here: {names(newer)} cannot be read."
+        return [Finding(WRONG, text, "warn", _LOOK_AT_FILES)]
+    return []
+
+
+def _two_jobs(judged: Sequence[PastRun]) -> list[Finding]:
+    """Say so if two queries take turns. A query that somebody edits does not come back."""
+    turns = [query for query, _ in groupby(run.query_sha256 for run in judged if run.query_sha256)]
+    if len(turns) < len(set(turns)) + 2:
+        return []
+    text = (
+        "Two jobs with different queries save their results in this folder. Only the newest run is "
+        "judged here, so one job's failure can hide behind the other's success."
+    )
+    return [Finding(WRONG, text, "warn", "Give each job a RESULTS_DIR of its own.")]
+
+
+def _overdue(history: History, now: datetime) -> list[Finding]:
+    """Say so if nothing began, or nothing finished, for more than twice the usual time."""
+    judged = history.judged
+    interval = interval_s(judged)
     if interval is None:
         return []
-    # A job of working days has a long gap every week.
-    limit = max(2 * interval, 1.25 * quantiles(_gaps_s(judged), n=10, method="inclusive")[-1])
-    if (silence := (now - judged[-1].started_at).total_seconds()) > limit:
-        return [
-            f"No run for {duration(silence)}; it usually runs every {about(interval)}. "
-            "Is cron, or what else starts it, at work?"
-        ]
-    successes = [run.started_at for run in judged if run.exit_status == ExitStatus.OK]
-    since = (now - (successes or [judged[0].started_at])[-1]).total_seconds()
-    return [f"No success for {duration(since)}"] if since > limit else []
+    began = max([judged[-1].started_at, *(run.started_at for run in history.unfinished)])
+    limit = longest_silence_s(judged)
+    if (silence := (now - began).total_seconds()) > limit:
+        text = (
+            f"No: none began for {duration(silence)}; usually one does every {duration(interval)}."
+        )
+        advice = (
+            "See whether the machine was up, and whether cron or the systemd timer still starts "
+            "the job. Then run it by hand."
+        )
+        return [Finding(RAN, text, "bad", advice)]
+    finished = [run for run in judged if run.exit_status in _FINISHED]
+    since = (now - (finished or judged[:1])[-1].started_at).total_seconds()
+    if judged[-1] in finished or since <= limit:
+        return []
+    return [Finding(RAN, f"No: no run has come to its last row for {duration(since)}.", "bad")]
 
 
-def _usual_interval_s(runs: Sequence[PastRun]) -> float | None:
-    """Return the median time between the starts of two runs, in seconds.
-
-    None without a rhythm: after a few runs, or when somebody starts them by hand now and then.
-    """
-    gaps = _gaps_s(runs)
-    if len(gaps) < _USUAL_AT_LEAST:
-        return None
-    usual = median(gaps)
-    regular = sum(usual / 2 < gap < usual * 1.5 for gap in gaps)
-    return usual if regular > len(gaps) * 0.6 else None
-
-
-def _gaps_s(runs: Sequence[PastRun]) -> list[float]:
-    recent = runs[-_USUAL_RUNS - 1 :]
-    return [
-        (after.started_at - before.started_at).total_seconds() for before, after in pairwise(recent)
-    ]
-
-
-def _measures(last: PastRun, others: Sequence[PastRun]) -> list[Measure]:
-    """Compare the last run with the median of those before it."""
-    before = others[-_USUAL_RUNS:]
-    long_enough = last.duration_s >= _LONG_ENOUGH_S
-    finished = meaning_of(last).level == "good" or last.exit_status == ExitStatus.NOT_ALL_DELIVERED
-    measure = _Comparison(last, before)
-    return [
-        measure.of("Rows", lambda r: r.rows, "{:,.0f}".format, low=finished, high=True),
-        measure.of("Duration", lambda r: r.duration_s, duration, high=long_enough),
-        measure.of(
-            "Rate",
-            lambda r: r.rows_per_second,
-            lambda rate: f"{short(rate)} rows/s",
-            low=long_enough and finished,
-        ),
-        measure.of("Rows not delivered", lambda r: r.undelivered, "{:,.0f}".format, high=True),
-    ]
-
-
-class _Comparison:
-    """The last run beside the runs before it."""
-
-    def __init__(self, last: PastRun, before: Sequence[PastRun]) -> None:
-        self._last, self._before = last, before
-
-    def of(
-        self,
-        name: str,
-        value_of: Callable[[PastRun], float | None],
-        text_of: Callable[[float], str],
-        *,
-        low: bool = False,
-        high: bool = False,
-    ) -> Measure:
-        """Compare one property. *low* and *high* tell which way is worth a warning."""
-        last = value_of(self._last)
-        text = "–" if last is None else text_of(last)
-        values = [value for run in self._before if (value := value_of(run)) is not None]
-        if len(values) < _USUAL_AT_LEAST:
-            return Measure(name, text, "")
-        usual = median(values)
-        note = ""
-        if last and high and not usual:
-            note = f"{name}: {text}, usually none"
-        elif last is not None and low and last < usual / 2:
-            note = f"{name}: {text} is less than half of the usual {text_of(usual)}"
-        elif last is not None and high and last > usual * 2:
-            note = f"{name}: {text} is more than double the usual {text_of(usual)}"
-        return Measure(name, text, text_of(usual), note)
-
-
-def _how_long_ago(moment: datetime, now: datetime) -> tuple[str, str]:
-    return f"{duration(max(0.0, (now - moment).total_seconds()))} ago", f"{moment:%Y-%m-%d %H:%M}"
-
-
-def _runs(count: int) -> str:
-    return "1 run" if count == 1 else f"{count} runs"
+def _next(history: History, now: datetime) -> list[Finding]:
+    """Say until when this page holds: it is often read later than it is written."""
+    if running := [run.started_at for run in history.unfinished if run.alive]:
+        text = f"A run has been under way since {when(running[-1])}: write this page again later."
+        return [Finding(RAN, text)]
+    interval = interval_s(history.judged)
+    if interval is None:
+        return []
+    due = history.judged[-1].started_at + timedelta(seconds=interval)
+    text = f"This page is out of date after {when(due)}, when the next run is due."
+    return [Finding(RAN, text)] if due > now else []

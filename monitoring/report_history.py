@@ -1,12 +1,11 @@
-"""Reads the newest results files for the report: the runs, and the errors of their failed rows."""
+"""Reads the newest results files for the report: the runs, and why rows of the last one failed."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from records.outcomes import Fault
-from records.results_files import results_files
+from records.results_files import UnfinishedRun, results_files, unfinished_runs
 from records.results_reader import (
     FailedRow,
     PastRun,
@@ -16,8 +15,7 @@ from records.results_reader import (
 )
 
 RUNS_SHOWN = 90
-FAILED_ROWS_SHOWN = 200
-EXAMPLES_SHOWN = 3
+EXAMPLES_SHOWN = 10
 # Kinds of errors kept in memory; a server that invents a code for every row must not fill it.
 _ERRORS_KEPT = 1000
 
@@ -27,7 +25,10 @@ ErrorKind = tuple[str, str, str, int | None, str, tuple[tuple[str, str], ...]]
 
 @dataclass
 class ErrorGroup:
-    """Failed rows with the same error. ``examples`` are of the newest runs that have any."""
+    """Rows that failed in the last run with the same error.
+
+    *runs* counts the runs with such rows, of which the oldest began at *since*.
+    """
 
     label: str
     call: str
@@ -35,45 +36,36 @@ class ErrorGroup:
     http_status: int | None
     fault: str
     fields: tuple[tuple[str, str], ...]
+    since: datetime
     rows: int = 0
-    rows_in_last: int = 0
-    runs: int = 0
-    last_seen: datetime | None = None
+    runs: int = 1
     examples: list[FailedRow] = field(default_factory=list)
-    _run: PastRun | None = None
 
     @property
     def message(self) -> str:
-        """What says the reason of all these rows; empty where each row has its own."""
-        message = self.examples[0].message if self.examples else ""
-        return "" if self.fault in {Fault.ROW, Fault.FIELD} or message == self.label else message
+        """What the examples give as their reason; empty if each has its own."""
+        messages = {row.message for row in self.examples} - {self.label}
+        return messages.pop() if len(messages) == 1 else ""
 
-    def add(self, row: FailedRow, run: PastRun, *, is_last: bool) -> None:
-        """Count a row of *run*. All rows of a run come together, those of the newest run first."""
-        if run is not self._run:
-            self._run = run
-            self.runs += 1
-            self.last_seen = self.last_seen or run.started_at
+    def add(self, row: FailedRow) -> None:
+        """Count a row of the last run."""
         self.rows += 1
-        self.rows_in_last += is_last
-        if len(self.examples) < EXAMPLES_SHOWN and all(
-            row.customer_id != example.customer_id for example in self.examples
-        ):
+        if len(self.examples) < EXAMPLES_SHOWN:
             self.examples.append(row)
 
 
 @dataclass
 class History:
-    """The runs, oldest first, with what is worth knowing of their failed rows.
+    """The runs, oldest first, and the errors of the last one, the most frequent first.
 
-    *files* is the number of results files in the folder; *skipped* has the names of those that
-    cannot be read, with the reason.
+    *unfinished* are the runs without a results file. *files* is the number of results files in the
+    folder; *skipped* has the names of those that cannot be read, with the reason.
     """
 
     runs: list[PastRun]
+    unfinished: list[UnfinishedRun]
     files: int
     skipped: list[tuple[str, str]]
-    failed_rows: list[FailedRow] = field(default_factory=list)
     errors: list[ErrorGroup] = field(default_factory=list)
 
     @property
@@ -96,7 +88,7 @@ def read_history(folder: Path) -> History:
 
     """
     paths = results_files(folder)
-    history = History([], len(paths), [])
+    history = History([], unfinished_runs(folder), len(paths), [])
     # What is read here is small: rows are streamed later.
     for path in reversed(paths):
         try:
@@ -112,28 +104,39 @@ def read_history(folder: Path) -> History:
 
 
 def _read_errors(history: History) -> None:
-    """Group the failed rows of all runs by error, and keep those of the last run."""
-    groups: dict[ErrorKind, ErrorGroup] = {}
-    last = history.last
-    for run in reversed(history.runs):
-        try:
-            for row in _failed_rows(run):
-                _group_of(row, groups).add(row, run, is_last=run is last)
-                if run is last and len(history.failed_rows) < FAILED_ROWS_SHOWN:
-                    history.failed_rows.append(row)
-        except ResultsFileError as error:
-            history.skipped.append((run.path.name, str(error)))
-    history.errors = sorted(groups.values(), key=lambda g: (-g.rows_in_last, -g.rows, g.label))
+    """Group the failed rows of the last run by error, and find the runs before that had it."""
+    if history.last is None:
+        return
+    last, groups = history.last, dict[ErrorKind, ErrorGroup]()
+    for row in _failed_rows(last, history):
+        kind = _kind_of(row)
+        if kind not in groups and len(groups) >= _ERRORS_KEPT:
+            kind = ("(other errors)", row.call, row.status, None, "", ())
+        groups.setdefault(kind, ErrorGroup(*kind, since=last.started_at)).add(row)
+    for run in reversed(history.judged if groups else []):
+        if run is not last:
+            for kind in groups.keys() & {_kind_of(row) for row in _failed_rows(run, history)}:
+                groups[kind].runs += 1
+                groups[kind].since = run.started_at
+    history.errors = sorted(groups.values(), key=lambda group: (-group.rows, group.label))
 
 
-def _failed_rows(run: PastRun) -> Iterable[FailedRow]:
-    return read_failed_rows(run.path) if run.failed else ()
+def _failed_rows(run: PastRun, history: History) -> Iterator[FailedRow]:
+    try:
+        if run.failed:
+            yield from read_failed_rows(run.path)
+    except ResultsFileError as error:
+        history.skipped.append((run.path.name, str(error)))
 
 
-def _group_of(row: FailedRow, groups: dict[ErrorKind, ErrorGroup]) -> ErrorGroup:
+def _kind_of(row: FailedRow) -> ErrorKind:
     # Without an answer of Iterable's, the message is this program's own and says the kind.
     label = row.code or (f"HTTP {row.http_status}" if row.http_status else row.message[:80])
-    kind: ErrorKind = (label, row.call, row.status, row.http_status, row.fault, row.fields)
-    if kind not in groups and len(groups) >= _ERRORS_KEPT:
-        kind = ("(other errors)", row.call, row.status, None, "", ())
-    return groups.setdefault(kind, ErrorGroup(*kind))
+    return (
+        label or "no reason given",
+        row.call,
+        row.status,
+        row.http_status,
+        row.fault,
+        row.fields,
+    )

@@ -21,8 +21,8 @@ class ExitStatus(IntEnum):
 class Meaning(NamedTuple):
     """What one exit status says.
 
-    *summary* stands in ``--help`` and in the documents. The report puts *event* behind "The last
-    run", colours it by *level* (good, warn or bad) and adds *advice*.
+    *summary* stands in ``--help`` and in the documents. In the report, *event* says what became of
+    the run, *level* how bad that is (good, warn or bad) and *advice* what to do.
     """
 
     summary: str
@@ -31,18 +31,16 @@ class Meaning(NamedTuple):
     advice: str = ""
 
 
-_RUN_CHECK = "Run python3 main.py --check."
-_RUN_AGAIN = "Run it again: nothing is doubled."
+RUN_AGAIN = "Run it again; that makes no duplicates."
+_RUN_CHECK = f"Fix what is named above until python3 main.py --check is content. {RUN_AGAIN}"
 
 MEANINGS = {
-    ExitStatus.OK: Meaning(
-        "every row delivered, or nothing to deliver", "good", "delivered every row"
-    ),
+    ExitStatus.OK: Meaning("every row delivered, or nothing to deliver", "good", "finished"),
     ExitStatus.NOT_ALL_DELIVERED: Meaning(
         "the run finished; some rows were not delivered",
         "warn",
         "finished",
-        "The reasons are below.",
+        "See below what to do about each reason.",
     ),
     ExitStatus.USAGE: Meaning(
         "usage, settings or no room on the disk; nothing was sent",
@@ -60,13 +58,13 @@ MEANINGS = {
         "stopped early: all refused, Iterable down, time over, disk full",
         "bad",
         "stopped early",
-        "The end of the log file says why; mend it and run again.",
+        f"Fix what is named above; the end of the log file has more. {RUN_AGAIN}",
     ),
     ExitStatus.BUG: Meaning(
         "a bug: see the traceback in the log",
         "bad",
         "met a bug in the program",
-        "The log file has the traceback.",
+        f"Report the traceback at the end of the log file. {RUN_AGAIN}",
     ),
     ExitStatus.BUSY: Meaning(
         "another run is under way; nothing was done",
@@ -77,10 +75,10 @@ MEANINGS = {
         "interrupted (Ctrl-C); rows in flight were finished",
         "warn",
         "was interrupted (Ctrl-C)",
-        _RUN_AGAIN,
+        RUN_AGAIN,
     ),
     ExitStatus.SIGTERM: Meaning(
-        "terminated; rows in flight were finished", "warn", "was terminated", _RUN_AGAIN
+        "terminated; rows in flight were finished", "warn", "was terminated", RUN_AGAIN
     ),
 }
 

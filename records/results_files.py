@@ -11,8 +11,9 @@ import os
 import re
 import stat
 import time
+from collections.abc import Iterator
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,6 +37,13 @@ class ClaimedName(NamedTuple):
     path: Path
     partial: Path
     descriptor: int
+
+
+class UnfinishedRun(NamedTuple):
+    """A run without a results file: *alive* if it is under way, else it was killed."""
+
+    started_at: datetime
+    alive: bool
 
 
 def results_files(folder: Path) -> list[Path]:
@@ -91,23 +99,52 @@ def _lock(descriptor: int) -> None:
             raise
 
 
+def unfinished_runs(folder: Path) -> list[UnfinishedRun]:
+    """Return the runs that have left a partial file in *folder*, the oldest first.
+
+    That of a killed run is there until the next run begins.
+    """
+    found = []
+    for partial, time_text in _partials(folder):
+        with suppress(OSError, ValueError):
+            started_at = datetime.strptime(f"{time_text}+0000", "%Y%m%d_%H%M%S%z").astimezone(UTC)
+            found.append(UnfinishedRun(started_at, not _is_abandoned(partial)))
+    return sorted(found)
+
+
 def remove_stale(folder: Path) -> None:
-    """Remove the partial files of runs that were killed. That of a living run is locked.
+    """Remove the partial files of runs that were killed.
 
     What has such a name and is no file of ours (a pipe, a link, a folder) is left alone.
     """
-    for partial in folder.glob(".integration_results_*.partial"):
-        if not _PARTIAL_NAME.fullmatch(partial.name):
-            continue
+    for partial, _ in _partials(folder):
         with suppress(OSError):
-            # A pipe would otherwise wait for somebody who writes into it.
-            descriptor = os.open(partial, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
-            with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor
-                about = os.fstat(descriptor)
-                # Between the making and the locking of a file lies a moment; hence the age.
-                if stat.S_ISREG(about.st_mode) and time.time() - about.st_mtime > STALE_S:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    partial.unlink()
+            if _is_abandoned(partial):
+                partial.unlink()
+
+
+def _partials(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Yield the partial files in *folder*, each with the time in its name."""
+    for partial in folder.glob(".integration_results_*.partial"):
+        name = _PARTIAL_NAME.fullmatch(partial.name)
+        with suppress(FileNotFoundError):
+            if name and stat.S_ISREG(partial.lstat().st_mode):
+                yield partial, name[1]
+
+
+def _is_abandoned(partial: Path) -> bool:
+    """Whether the run of this file was killed. That of a living run is locked."""
+    # Should it be a pipe by now, opening would otherwise wait for somebody who writes into it.
+    descriptor = os.open(partial, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor
+        # Between the making and the locking of a file lies a moment; hence the age.
+        if time.time() - os.fstat(descriptor).st_mtime <= STALE_S:
+            return False
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
 
 
 def remove_old(own: Path, keep: int) -> None:

@@ -19,7 +19,6 @@ from records.outcomes import (
     COUNTERS,
     FAILED_OUTCOMES,
     GOOD_OUTCOMES,
-    CallStatus,
     RowStatus,
 )
 from records.results_files import SCHEMA_VERSION
@@ -45,15 +44,13 @@ class ResultsFileError(Exception):
 class PastRun:
     """One run, as its file tells it.
 
-    ``counts`` has the rows of each outcome. ``superseded`` is how many profiles were not sent
-    because a row before theirs has the same address. ``filtered_fields`` has, by call, what the
-    project does not take.
+    ``counts`` has the rows of each outcome. ``filtered_fields`` has, by call, what the project does
+    not take.
     """
 
     path: Path
     started_at: datetime
     duration_s: float
-    sending_s: float
     exit_status: int | None
     error: str
     mode: str
@@ -67,8 +64,8 @@ class PastRun:
     retries: int
     rate_limited_s: float
     endpoints: dict[str, Endpoint]
-    superseded: int
     filtered_fields: dict[str, list[str]]
+    query_sha256: str | None
 
     @property
     def counts_for_health(self) -> bool:
@@ -84,13 +81,6 @@ class PastRun:
     def undelivered(self) -> int:
         """Rows that should have been delivered and were not."""
         return sum(self.counts[status] for status in RowStatus if status not in GOOD_OUTCOMES)
-
-    @property
-    def rows_per_second(self) -> float | None:
-        """Rows that were sent per second of sending; None if none were."""
-        sent = self.counts[RowStatus.SUCCESSFUL] + self.counts[RowStatus.FORGOTTEN] + self.failed
-        seconds = self.sending_s or self.duration_s
-        return sent / seconds if sent and seconds and not self.dry_run else None
 
 
 class FailedRow(NamedTuple):
@@ -121,7 +111,7 @@ def read_run(path: Path) -> PastRun:
     except OSError as error:
         raise ResultsFileError(f"cannot be read: {error.strerror}") from error
     except (ValueError, OverflowError, RecursionError) as error:
-        raise ResultsFileError("is not a whole JSON document of ours; was it cut off?") from error
+        raise ResultsFileError("is not a whole results file; was it cut off?") from error
 
 
 def read_failed_rows(path: Path) -> Iterator[FailedRow]:
@@ -190,7 +180,6 @@ def _past_run(path: Path, document: Mapping[str, Any]) -> PastRun:
         path=path,
         started_at=_moment(run.started_at),
         duration_s=run.duration_seconds,
-        sending_s=run.sending_seconds,
         exit_status=run.exit_status,
         error=_text(run.error),
         mode=_text(run.mode),
@@ -207,11 +196,11 @@ def _past_run(path: Path, document: Mapping[str, Any]) -> PastRun:
         endpoints=dict(
             sorted(summary.endpoints.items(), key=lambda item: not item[0].startswith("users/"))
         ),
-        superseded=summary.users_update.get(CallStatus.SUPERSEDED, 0),
         filtered_fields={
             call: [_text(field) for field in fields]
             for call, fields in summary.filtered_fields.items()
         },
+        query_sha256=run.query_sha256,
     )
 
 

@@ -1,8 +1,11 @@
-"""Results files for the tests."""
+"""Outcomes of rows, runs and results files for the tests."""
 
 import json
+import os
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from hypothesis import strategies as st
 
 from records.outcomes import NOT_SENT, SUPERSEDED, CallOutcome, CallStatus, Fault, RowOutcome
 from records.results_writer import ResultsWriter
@@ -30,6 +33,15 @@ ENDPOINTS = {
     }
 }
 
+# Whatever may stand in a file.
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=2)
+    ),
+    max_leaves=4,
+)
+
 
 def delivered(count):
     return [RowOutcome(i, f"user{i}@example.com", OK, OK) for i in range(count)]
@@ -41,6 +53,23 @@ def refused(count, email="user@example.com"):
 
 def forgotten(count):
     return [RowOutcome(f"f{i}", f"gone{i}@example.com", GONE, NOT_SENT) for i in range(count)]
+
+
+def half_delivered(count):
+    return [RowOutcome(f"h{i}", "half@example.com", OK, DOWN) for i in range(count)]
+
+
+def failing(*calls):
+    return [RowOutcome(i, "a@example.com", call, NOT_SENT) for i, call in enumerate(calls)]
+
+
+def filtered(count):
+    return [RowOutcome(i, f"user{i}@example.com", FILTERED, OK) for i in range(count)]
+
+
+def not_attempted(count):
+    email = "later@example.com"
+    return [RowOutcome(i, email, NOT_SENT, NOT_SENT, attempted=False) for i in range(count)]
 
 
 def superseded(count):
@@ -67,6 +96,21 @@ def save(folder, begun=LAST, rows=(), status=0, summary=None, **run):
     end_text = json.dumps(end["summary"], indent=2), json.dumps(end["run"], indent=2)
     results.path.write_text(f'{head}{mark}{end_text[0]},\n"run": {end_text[1]}\n}}\n')
     return results.path
+
+
+def unfinished(folder, begun):
+    """Leave what a killed run leaves."""
+    with ResultsWriter(folder, begun) as results:
+        killed = results._partial
+    killed.touch()
+    os.utime(killed, (0, 0))
+
+
+def damage_second_row(path):
+    """Cut the line of the second row of a results file."""
+    lines = path.read_text().splitlines(keepends=True)
+    lines[4] = lines[4][:90] + "\n"
+    path.write_text("".join(lines))
 
 
 def save_daily(folder, statuses, count=100, **run):

@@ -309,7 +309,7 @@ def test_quiet_prints_nothing_when_all_is_well_and_one_line_when_not(job, iterab
     done = job("--quiet")
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
-    assert line.startswith("main.py: exit status 1: Some rows were not delivered; ")
+    assert line.startswith("main.py: exit status 1: 1 of 3 rows were not delivered. Fix what ")
     assert "integration_results_" in line
 
 

@@ -14,7 +14,7 @@ import trustme
 
 from logger_config import setup_logger
 from monitoring import heartbeat
-from monitoring.heartbeat import MAX_BODY_BYTES, Heartbeat
+from monitoring.heartbeat import MAX_BODY_BYTES, NO_HARM, Heartbeat
 from tests import tunnels
 
 RUN_ID = "0b1e5c5a7f064d0c9e2a3c8b6d1f4a70"
@@ -166,7 +166,7 @@ def test_an_answer_that_is_no_success_is_one_warning(monitor, warnings, status, 
     monitor.status = status
     Heartbeat(monitor.url, RUN_ID).finish(0, "")
     assert len(monitor.requests) == requests
-    assert warnings() == [f"HEARTBEAT_URL answered {status}"]
+    assert warnings() == [f"HEARTBEAT_URL answered {status}. " + NO_HARM]
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
@@ -175,7 +175,7 @@ def test_a_redirect_is_not_followed(monitor, warnings, status):
     monitor.headers = {"Location": f"http://localhost:{monitor.url.split(':')[2]}/elsewhere"}
     Heartbeat(monitor.url, RUN_ID).finish(0, "")
     assert len(monitor.requests) == 1
-    assert warnings() == [f"HEARTBEAT_URL answered {status}"]
+    assert warnings() == [f"HEARTBEAT_URL answered {status}. " + NO_HARM]
 
 
 def test_a_monitor_that_never_answers_delays_the_run_for_its_timeouts_only(
@@ -187,7 +187,7 @@ def test_a_monitor_that_never_answers_delays_the_run_for_its_timeouts_only(
     Heartbeat(monitor.url, RUN_ID).start()
     assert 0.2 <= time.monotonic() - began_s < 2
     assert len(monitor.requests) == 2
-    assert warnings() == ["HEARTBEAT_URL did not answer: ReadTimeout"]
+    assert warnings() == ["HEARTBEAT_URL did not answer: ReadTimeout. " + NO_HARM]
 
 
 def test_a_monitor_that_answers_byte_by_byte_delays_the_run_for_the_limit_only(
@@ -199,7 +199,7 @@ def test_a_monitor_that_answers_byte_by_byte_delays_the_run_for_the_limit_only(
     began_s = time.monotonic()
     Heartbeat(monitor.url, RUN_ID).start()
     assert 0.3 <= time.monotonic() - began_s < 2
-    assert warnings() == ["HEARTBEAT_URL did not answer in 0.3 s"]
+    assert warnings() == ["HEARTBEAT_URL did not answer in 0.3 s. " + NO_HARM]
 
 
 def test_a_whole_run_is_never_delayed_by_more_than_ten_seconds():
@@ -208,7 +208,7 @@ def test_a_whole_run_is_never_delayed_by_more_than_ten_seconds():
 
 def test_a_monitor_that_is_down_is_one_warning(warnings):
     Heartbeat(f"http://127.0.0.1:{free_port()}/s3cret-check", RUN_ID).finish(0, "")
-    assert warnings() == ["HEARTBEAT_URL did not answer: ConnectionError"]
+    assert warnings() == ["HEARTBEAT_URL did not answer: ConnectionError. " + NO_HARM]
 
 
 def test_a_certificate_that_nobody_trusts_is_refused(tls_server, warnings, monkeypatch):
@@ -268,7 +268,7 @@ def test_a_proxy_that_refuses_is_one_warning(monitor, way_out, warnings):
     url, ca_file, proxy = way_out
     proxy.answer = b"HTTP/1.1 403 s3cret-check\r\n\r\n"
     Heartbeat(url, RUN_ID, ca_file=ca_file, proxy=proxy.url).start()
-    assert warnings() == ["HEARTBEAT_URL did not answer: ProxyError"]
+    assert warnings() == [f"HEARTBEAT_URL did not answer: ProxyError. {NO_HARM}"]
     assert not monitor.requests
 
 

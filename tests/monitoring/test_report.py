@@ -5,7 +5,9 @@ import os
 import re
 import stat
 import tracemalloc
+from dataclasses import replace
 from datetime import timedelta
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -29,10 +31,12 @@ from tests.monitoring.report_page import report_text, write_report_at
 from tests.results import (
     BAD,
     ENDPOINTS,
+    JSON,
     LAST,
     MISTYPED,
     OK,
     delivered,
+    failing,
     forgotten,
     refused,
     save,
@@ -49,12 +53,9 @@ def test_every_outcome_is_shown():
     assert len({css_class for *_, css_class in OUTCOMES}) == len(OUTCOMES)
 
 
-def test_latencies_are_shown_per_endpoint(tmp_path):
+def test_the_requests_of_the_last_run_are_told_by_endpoint(tmp_path):
     save(tmp_path, rows=delivered(3), summary={"endpoints": ENDPOINTS})
-    save(tmp_path, LAST - timedelta(days=1), delivered(3))  # as older versions wrote it
-    text = report_text(tmp_path)
-    assert "Latency of users/update ms p50 p95 p99" in text
-    assert "users/update 6 100 200 250 500 1,500 200: 5, no answer: 1" in text
+    assert "users/update 6 100 200 250 500 1,500 200: 5, no answer: 1" in report_text(tmp_path)
 
 
 def test_nothing_from_the_data_becomes_markup(tmp_path):
@@ -74,10 +75,10 @@ def test_forgotten_rows_have_a_colour_and_a_column_and_are_not_undelivered(tmp_p
     save(tmp_path, LAST - timedelta(days=1), [*delivered(8), *refused(1)], 1)
     save(tmp_path, rows=[*delivered(8), *forgotten(2)])
     page = write_report_at(tmp_path).read_text()
-    assert '<path class="bars forgotten"' in page
+    assert '<path class="bars fill-forgotten"' in page
     assert "8 successful, 2 forgotten on request" in page
-    assert ".forgotten { fill:" in page
-    undelivered = page.partition("Rows not delivered, rows")[2].partition("</figure>")[0]
+    assert ".fill-forgotten { fill:" in page
+    undelivered = page.partition("<h3>Rows not delivered")[2].partition("</figure>")[0]
     assert "1 total failures" in undelivered
     assert "forgotten" not in undelivered
     text = report_text(tmp_path)
@@ -87,11 +88,11 @@ def test_forgotten_rows_have_a_colour_and_a_column_and_are_not_undelivered(tmp_p
 @pytest.mark.parametrize("status", [each for each in CallStatus if each not in ALL_IS_WELL])
 @pytest.mark.parametrize("fault", ["", *Fault])
 @pytest.mark.parametrize("http_status", [None, 400, 429, 503])
-def test_the_row_is_to_be_mended_only_where_the_reason_lies_in_it(status, fault, http_status):
-    advice = what_to_do(ErrorGroup("label", "users/update", status, http_status, fault, ()))
+def test_the_row_is_to_be_fixed_only_where_the_reason_lies_in_it(status, fault, http_status):
+    advice = what_to_do(ErrorGroup("label", "users/update", status, http_status, fault, (), LAST))
     assert advice
     of_a_row = status is CallStatus.REFUSED and fault is Fault.ROW and http_status != 429
-    assert ("mend the row" in advice) == of_a_row
+    assert ("Fix the row" in advice) == of_a_row
 
 
 @pytest.mark.parametrize(
@@ -99,52 +100,60 @@ def test_the_row_is_to_be_mended_only_where_the_reason_lies_in_it(status, fault,
     [
         (
             CallOutcome(CallStatus.UNAVAILABLE, 401, "JwtError", 1, "a JWT key", Fault.KEY),
-            "JwtError users/update, HTTP 401, unavailable: mend what the message names, then run "
-            "again a JWT key 1 1",
+            "1 row: JwtError Fix what the message names, then run again. users/update, HTTP 401, "
+            "unavailable. New in the last run. a JWT key 0 a@example.com",
         ),
         (
             CallOutcome(CallStatus.UNAVAILABLE, 403, None, 1, "not permitted", Fault.PROJECT),
-            "HTTP 403 users/update, unavailable: mend what the message names, then run again "
-            "not permitted 1 1",
+            "1 row: HTTP 403 Fix what the message names, then run again. users/update, unavail",
         ),
         (
             CallOutcome(CallStatus.UNAVAILABLE, 403, None, 1, "<html>", Fault.NETWORK),
-            "unavailable: see what answers in Iterable's place, then run again <html> 1 1",
+            "Find out what answers in Iterable's place (a proxy, a firewall?), then run again.",
+        ),
+        (
+            CallOutcome(CallStatus.UNAVAILABLE, 400, "UserNotFound", 1, "", Fault.ITERABLE),
+            "1 row: UserNotFound Run again: Iterable needed more time.",
         ),
         (
             CallOutcome(CallStatus.UNAVAILABLE, None, None, 5, "refused", Fault.NETWORK),
-            "refused users/update, unavailable: run again: Iterable or the way to it was down 1 1",
+            "1 row: refused Run again: Iterable, or the way to it, was down. users",
         ),
         (
             CallOutcome(CallStatus.UNAVAILABLE, 429, None, 5, "", Fault.PROJECT),
-            "unavailable: run again: Iterable asked for fewer requests 1 1",
+            "Run again: Iterable asked for fewer requests.",
         ),
         (
             CallOutcome(CallStatus.UNKNOWN, None, None, 5, "timeout", Fault.NETWORK),
-            "unknown: run again: it may have landed, nothing is doubled 1 1",
+            "Run again: it may have arrived; that makes no duplicates.",
         ),
         (
             MISTYPED,
-            "RequestFieldsTypesMismatched users/update, HTTP 400, refused: mend the value: the "
-            "project does not take it in this field the project has plan_type as date 1 1",
+            "Iterable cannot change the type of a field: send it under another name "
+            "(iterable_api/payloads.py), or ask Iterable. users/update, HTTP 400, refused; the "
+            "project has plan_type as date.",
         ),
-        (BAD, "BadParams users/update, HTTP 400, refused: mend the row: Iterable will not take"),
+        (
+            replace(MISTYPED, fields=()),
+            "Fix the value in the database: the project does not take it in this field.",
+        ),
+        (BAD, "Fix the row in the database: Iterable will not take it as it is."),
         # As earlier versions wrote it.
         (
             CallOutcome(CallStatus.REFUSED, 403, "Forbidden", 1, "no permission"),
-            "Forbidden users/update, HTTP 403, refused: mend what the message names, then run "
-            "again no permission 1 1",
+            "1 row: Forbidden Fix what the message names, then run again. users/update, HTTP 403",
         ),
     ],
 )
-def test_an_error_is_told_with_what_mends_it(tmp_path, call, advice):
-    save(tmp_path, rows=[RowOutcome(1, "a@example.com", call, NOT_SENT)], status=1)
+def test_an_error_is_told_with_what_to_do_about_it(tmp_path, call, advice):
+    save(tmp_path, rows=failing(call), status=1)
     assert advice in report_text(tmp_path)
 
 
 def test_an_event_that_the_run_did_not_come_to_is_to_be_sent_again(tmp_path):
     save(tmp_path, rows=[RowOutcome(1, "a@example.com", OK, NOT_SENT)], status=4)
-    assert "events/track, not_sent: run again: the run ended before it" in report_text(tmp_path)
+    text = report_text(tmp_path)
+    assert "Run again: the run ended before it was sent. events/track, not sent." in text
 
 
 def test_half_a_character_does_not_stop_the_report(tmp_path):
@@ -152,13 +161,6 @@ def test_half_a_character_does_not_stop_the_report(tmp_path):
     assert "?@example.com" in report_text(tmp_path)
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=2)
-    ),
-    max_leaves=4,
-)
 RUN_FIELDS = ("started_at", "duration_seconds", "sending_seconds", "exit_status", "error", "limit")
 SUMMARY_FIELDS = (
     *("total", "successful", "partial_failures", "total_failures", "forgotten", "users_update"),
@@ -205,7 +207,7 @@ def test_the_report_is_private_and_replaced_as_a_whole(tmp_path):
     assert write_report(tmp_path) == old
     assert stat.S_IMODE(old.stat().st_mode) == 0o600
     assert sorted(tmp_path.iterdir()) == [results, old]
-    assert "One run as a table" in old.read_text()
+    assert "1 run as a table" in old.read_text()
 
 
 @pytest.mark.parametrize("name", ["", "missing"])
@@ -218,14 +220,16 @@ def test_a_folder_without_results_is_told_what_to_do(tmp_path, name):
 
 def test_a_folder_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(ReportError, match="file cannot be read: Not a directory"):
+    with pytest.raises(ReportError, match=r"read: Not a directory\. Check RESULTS_DIR"):
         write_report(tmp_path / "file")
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     results = save(tmp_path)
     (tmp_path / "report.html").mkdir()
-    with pytest.raises(ReportError, match=r"report.html cannot be written: Is a directory"):
+    with pytest.raises(
+        ReportError, match=r"written: Is a directory. There is no new report; check"
+    ):
         write_report(tmp_path)
     assert sorted(tmp_path.iterdir()) == [results, tmp_path / "report.html"]
 
@@ -233,6 +237,38 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
 def test_a_report_that_fails_is_one_of_the_errors_that_end_a_run():
     assert issubclass(ReportError, RunError)
     assert ReportError.status is ExitStatus.USAGE
+
+
+# The contrast of each text with what is behind it, and the text. Source: WCAG 2.2, 1.4.3 (AA: 4.5).
+CONTRASTS = """
+const channels = colour => colour.match(/[\\d.]+/g).map(Number);
+const luminance = colour => channels(colour).slice(0, 3).map(each => each / 255)
+    .map(each => each <= 0.04045 ? each / 12.92 : ((each + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, each, i) => sum + each * [0.2126, 0.7152, 0.0722][i], 0);
+const behind = element => {
+    const colour = getComputedStyle(element).backgroundColor, around = element.parentElement;
+    return channels(colour)[3] === 0 && around ? behind(around) : colour;
+};
+[...document.body.querySelectorAll("*")]
+    .filter(each => !each.closest("svg"))
+    .filter(each => [...each.childNodes].some(node => node.nodeType === 3 && node.data.trim()))
+    .map(each => {
+        const both = [getComputedStyle(each).color, behind(each)].map(luminance).map(x => x + 0.05);
+        return [Math.max(...both) / Math.min(...both), each.textContent.slice(0, 40)];
+    })
+"""
+
+
+def test_what_is_drawn_is_also_told(tmp_path):
+    save_daily(tmp_path, [0, 0, 3, 0])
+    page = write_report_at(tmp_path).read_text()
+    assert '<html lang="en">' in page
+    headings = [int(level) for level in re.findall(r"<h(\d)", page)]
+    assert headings[0] == 1
+    assert all(after <= before + 1 for before, after in pairwise(headings))
+    drawn = re.findall(r"<(?:svg|div)[^>]*(?:viewBox|role=\"img\")[^>]*>", page)
+    assert len(drawn) > 4
+    assert all("aria-label=" in each or "aria-hidden" in each or "key" in each for each in drawn)
 
 
 @pytest.mark.program
@@ -255,15 +291,18 @@ def test_a_browser_shows_the_report_on_any_screen_and_runs_nothing_in_it(tmp_pat
     with browser(program) as page:
         for width, scheme in ((1200, "light"), (1200, "dark"), (360, "light"), (360, "dark")):
             page.open(report, width=width, scheme=scheme)
-            page.evaluate("document.querySelector('details').open = true")
+            page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
             assert page.evaluate("document.documentElement.scrollWidth") <= width
             assert page.evaluate("typeof hacked") == "undefined"
             sizes = page.evaluate(
                 "[...document.querySelectorAll('svg')].map(each => each.getBoundingClientRect())"
                 ".map(box => Math.min(box.width, box.height))"
             )
-            assert len(sizes) > 10
+            assert len(sizes) > 5
             assert min(sizes) > 9
+            contrasts = page.evaluate(CONTRASTS)
+            assert len(contrasts) > 50
+            assert min(contrasts)[0] >= 4.5, min(contrasts)
             grounds.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
         assert len(grounds) == 2
         assert page.problems == []

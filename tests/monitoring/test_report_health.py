@@ -1,80 +1,110 @@
 """Whether the report calls a job healthy, and what it says against it."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from records.exit_statuses import MEANINGS, ExitStatus
-from records.outcomes import RowOutcome
-from tests.monitoring.report_page import report_text
+from records.results_writer import ResultsWriter
+from tests.monitoring.report_page import NOW, report_text
 from tests.results import (
-    FILTERED,
+    BAD,
     LAST,
-    OK,
     delivered,
+    failing,
+    filtered,
     forgotten,
+    not_attempted,
     refused,
     save,
     save_daily,
-    superseded,
+    unfinished,
 )
 
 
 def test_a_healthy_job_is_said_to_be_so(tmp_path):
     save_daily(tmp_path, [0, 1, 0, 0, 0])
+    assert (
+        "Healthy Did it run? Yes. The last run: Sun 1 Mar 2026, 02:15 UTC, 3 h 45 min before this "
+        "page. It finished (exit status 0) after 0.0 s. This page is out of date after "
+        "Mon 2 Mar 2026, 02:15 UTC, when the next run is due. "
+        "Is everyone delivered? Yes: all 100 rows. What do I do? Nothing. 5 runs, the newest"
+    ) in report_text(tmp_path)
+
+
+def test_a_failing_job_says_since_when_and_why_and_what_to_do(tmp_path):
+    save_daily(tmp_path, [0, 0, 0, 0], count=3, duration_seconds=8)
+    for days in (1, 2, 3):
+        why = {"error": "the server is gone; check DB_HOST", "duration_seconds": 2}
+        save(tmp_path, LAST + timedelta(days=days), status=3, **why)
+    assert (
+        "Failing Did it run? No: no run has come to its last row for 3 d 3 h. The last run: "
+        "Wed 4 Mar 2026, 02:15 UTC, 3 h 45 min before this page. It failed at the "
+        "database; nothing was sent (exit status 3) after 2.0 s. This page is out of date after "
+        "Thu 5 Mar 2026, 02:15 UTC, when the next run is due. Is everyone delivered? No: nothing "
+        "was sent. Everyone was last delivered on Sun 1 Mar 2026, 02:15 UTC. What is wrong? the "
+        "server is gone; check DB_HOST What do I do? Fix what is named above until python3 main.py "
+        "--check is content. Run it again; that makes no duplicates."
+    ) in report_text(tmp_path, NOW + timedelta(days=3))
+
+
+def test_rows_that_were_not_delivered_need_a_look_however_often(tmp_path):
+    for days in range(9):
+        save(tmp_path, LAST - timedelta(days=days), [*delivered(7), *refused(2)], 1)
     text = report_text(tmp_path)
-    assert "Healthy The last run delivered every row: 100 of 100 (exit status 0)." in text
-    assert "Last run 3 h 45 min ago 2026-03-01 02:15 Last success 3 h 45 min ago" in text
-    assert "Streak 3 runs succeeded Rhythm every 24 h" in text
-    assert "Written 2026-03-01 06:00 UTC. All times are UTC." in text
+    assert (
+        "Is everyone delivered? No: 2 of 9 rows were not delivered. No run on this page has "
+        "delivered everyone. What is wrong? 2 rows: BadParams What do I do? See below what to do"
+    ) in text
+    assert "Needs a look" in text
 
 
-def test_a_failing_job_says_since_when_and_why(tmp_path):
-    save_daily(tmp_path, [0, 0, 0, 0, 3, 3], error="the server is gone; check DB_HOST")
-    text = report_text(tmp_path)
-    assert "Failing The last run failed at the database; nothing was sent (exit status 3)." in text
-    assert "the server is gone; check DB_HOST No success for 2 d 3 h" in text
-    assert "Last success 2 d 3 h ago 2026-02-27 02:15 Streak 2 runs did not succeed" in text
+def test_of_many_reasons_three_are_named(tmp_path):
+    calls = [replace(BAD, code=f"Code{number}") for number in range(5)]
+    save(tmp_path, rows=failing(*calls), status=1)
+    found = "1 row: Code0 1 row: Code1 1 row: Code2 2 more reasons, below. What do I do?"
+    assert found in report_text(tmp_path)
 
 
-def test_rows_that_were_not_delivered_need_a_look(tmp_path):
-    save(tmp_path, rows=[*delivered(7), *refused(2)], status=1)
-    text = report_text(tmp_path)
-    assert "Needs a look The last run finished; 2 of 9 rows were not delivered" in text
+def test_a_run_that_stopped_early_tells_how_far_it_came(tmp_path):
+    rows = [*delivered(3), *refused(2), *not_attempted(4)]
+    save(tmp_path, rows=rows, status=4, error="Iterable seems to be down")
+    assert (
+        "No: 6 of 9 rows were not delivered. The run ended before it came to 4 of them. No run "
+        "on this page has delivered everyone. What is wrong? Iterable seems to be down What"
+    ) in report_text(tmp_path)
 
 
 def test_forgotten_people_do_not_make_a_job_unhealthy(tmp_path):
     save_daily(tmp_path, [0] * 4)
     save(tmp_path, LAST + timedelta(hours=1), [*delivered(98), *forgotten(2)])
     text = report_text(tmp_path)
-    assert (
-        "Healthy The last run delivered every row that can be: 98 of 100 (exit status 0)." in text
-    )
-    assert "Rows not delivered 0" in text
-    assert "Forgotten rows: 2. The person asked Iterable to forget them" in text
-    assert "No row failed in any of these runs." in text
+    assert "Healthy" in text
+    assert "Yes: 98 of 100 rows. 2 rows cannot be delivered, for good: the person has asked" in text
+    assert "Why rows were not delivered" not in text
 
 
 def test_forgotten_rows_are_not_among_those_that_were_not_delivered(tmp_path):
     save(tmp_path, rows=[*delivered(7), *forgotten(3), *refused(2)], status=1)
     text = report_text(tmp_path)
-    assert "The last run finished; 2 of 12 rows were not delivered" in text
-    assert "Forgotten rows: 3." in text
+    assert "No: 2 of 12 rows were not delivered. 3 rows cannot be delivered, for good" in text
 
 
 def test_fields_that_the_project_does_not_take_need_a_look(tmp_path):
     save_daily(tmp_path, [0] * 4)
-    save(tmp_path, LAST + timedelta(hours=1), [RowOutcome(1, "a@example.com", FILTERED, OK)] * 100)
+    save(tmp_path, LAST + timedelta(hours=1), filtered(100))
     text = report_text(tmp_path)
-    assert "Needs a look The last run delivered every row: 100 of 100" in text
+    assert "Needs a look" in text
     assert (
-        "The project takes no new fields and left out candidate, plan_type of users/update: create "
-        "them in Iterable. Until then such rows are sent again at every run"
+        "Yes: all 100 rows. What is wrong? The project takes no new fields: Iterable left "
+        "candidate, plan_type out of users/update. What do I do? Create candidate, "
+        "plan_type in Iterable. Until then the rows are sent again at each run."
     ) in text
     save(tmp_path, LAST + timedelta(hours=2), delivered(100))
     text = report_text(tmp_path)
     assert "Healthy" in text
-    assert "left out" not in text
+    assert "out of users/update" not in text
 
 
 def test_fields_of_both_calls_are_named_and_of_very_many_only_some(tmp_path):
@@ -82,8 +112,8 @@ def test_fields_of_both_calls_are_named_and_of_very_many_only_some(tmp_path):
     fields = {"users_update": many, "events_track": ["page"]}
     save(tmp_path, rows=delivered(3), summary={"filtered_fields": fields})
     text = report_text(tmp_path)
-    assert "field18, field19 and 10 more of users/update" in text
-    assert "left out page of events/track" in text
+    assert "field18, field19 and 10 more out of users/update" in text
+    assert "left page out of events/track" in text
 
 
 def test_a_trial_run_names_the_fields_too(tmp_path):
@@ -91,29 +121,67 @@ def test_a_trial_run_names_the_fields_too(tmp_path):
     save(tmp_path, rows=delivered(3), summary={"filtered_fields": fields}, limit=3)
     text = report_text(tmp_path)
     assert "Not in use yet" in text
-    assert "left out plan_type of users/update" in text
+    assert "left plan_type out of users/update" in text
 
 
-def test_superseded_profiles_are_explained_and_are_no_reason_to_worry(tmp_path):
-    save(tmp_path, rows=[*delivered(7), *superseded(2)])
-    text = report_text(tmp_path)
-    assert "Healthy The last run delivered every row: 9 of 9" in text
-    assert "Superseded profiles: 2. A row before theirs in Query 2 has the same address" in text
-
-
-def test_there_is_nothing_to_note_of_most_runs(tmp_path):
+def test_forgotten_people_are_spoken_of_only_where_there_are_some(tmp_path):
     save(tmp_path, rows=delivered(3))
-    text = report_text(tmp_path).lower()
-    assert "forgotten" not in text
-    assert "superseded" not in text
+    assert "forget" not in report_text(tmp_path)
 
 
-def test_a_job_that_no_longer_runs_is_not_healthy(tmp_path):
+def test_a_job_that_no_longer_runs_is_not_healthy_and_delivers_nobody(tmp_path):
     save_daily(tmp_path, [0] * 5)
     assert "Healthy" in report_text(tmp_path, LAST + timedelta(hours=47))
     text = report_text(tmp_path, LAST + timedelta(hours=49))
-    assert "Failing" in text
-    assert "No run for 2 d 1 h; it usually runs every 24 h" in text
+    assert "Failing Did it run? No: none began for 2 d 1 h; usually one does every 1 d." in text
+    assert "Is everyone delivered? Not since the last run, which delivered all 100 rows." in text
+    assert "whether cron or the systemd timer still starts the job. Then run it by hand." in text
+
+
+def test_a_job_that_is_interrupted_every_time_is_failing(tmp_path):
+    save_daily(tmp_path, [0, 0, 0, 0, 143])
+    assert "Needs a look" in report_text(tmp_path)
+    for days in (1, 2):
+        save(tmp_path, LAST + timedelta(days=days), status=143)
+    text = report_text(tmp_path, NOW + timedelta(days=2))
+    assert "Failing Did it run? No: no run has come to its last row for 3 d 3 h." in text
+
+
+def test_a_killed_run_is_told_although_it_left_no_results(tmp_path):
+    save_daily(tmp_path, [0] * 5)
+    unfinished(tmp_path, LAST + timedelta(hours=1))
+    text = report_text(tmp_path)
+    assert (
+        "Failing Did it run? No: the run of Sun 1 Mar 2026, 03:15 UTC was killed before it could "
+        "save its results. Some of its rows may have been delivered. The last run: Sun 1 Mar"
+    ) in text
+    assert "what killed the run: a restart, or too little memory? Run it again" in text
+    save(tmp_path, LAST + timedelta(hours=2), delivered(100))
+    assert "Healthy" in report_text(tmp_path)
+
+
+def test_a_run_under_way_is_no_reason_to_worry(tmp_path):
+    save_daily(tmp_path, [0] * 5)
+    with ResultsWriter(tmp_path, LAST + timedelta(days=2)):
+        text = report_text(tmp_path, LAST + timedelta(hours=49))
+    assert "Healthy" in text
+    assert "A run has been under way since Tue 3 Mar 2026, 02:15 UTC: write this page again" in text
+
+
+def test_the_first_run_of_all_can_be_under_way_or_killed(tmp_path):
+    with ResultsWriter(tmp_path, LAST):
+        assert "No run has left a results file yet." in report_text(tmp_path)
+    unfinished(tmp_path, LAST)
+    assert "Failing Did it run? No: the run of Sun 1 Mar 2026" in report_text(tmp_path)
+
+
+@pytest.mark.parametrize(("queries", "two"), [("aabb", False), ("aba", False), ("abab", True)])
+def test_two_jobs_in_one_folder_are_told_apart_from_an_edited_query(tmp_path, queries, two):
+    for days, query in enumerate(queries):
+        save(tmp_path, LAST + timedelta(days=days), query_sha256=query * 64)
+    text = report_text(tmp_path, NOW + timedelta(days=3))
+    assert ("Give each job a RESULTS_DIR of its own." in text) == two
+    assert ("Needs a look" in text) == two
 
 
 def test_runs_by_hand_have_no_rhythm_to_miss(tmp_path):
@@ -121,7 +189,7 @@ def test_runs_by_hand_have_no_rhythm_to_miss(tmp_path):
         save(tmp_path, LAST + timedelta(minutes=minutes), delivered(9))
     text = report_text(tmp_path, LAST + timedelta(days=9))
     assert "Healthy" in text
-    assert "Rhythm" not in text
+    assert "out of date" not in text
 
 
 def test_a_job_of_working_days_is_not_missed_on_sunday(tmp_path):
@@ -129,7 +197,6 @@ def test_a_job_of_working_days_is_not_missed_on_sunday(tmp_path):
     for days in range(25):
         if (friday - timedelta(days=days)).weekday() < 5:
             save(tmp_path, friday - timedelta(days=days), delivered(9))
-    assert "Rhythm every 24 h" in report_text(tmp_path, friday + timedelta(days=2.9))
     assert "Healthy" in report_text(tmp_path, friday + timedelta(days=2.9))
     assert "Failing" in report_text(tmp_path, friday + timedelta(days=4))
 
@@ -137,10 +204,10 @@ def test_a_job_of_working_days_is_not_missed_on_sunday(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "note"),
     [
-        (99, "Rows: 99 is less than half of the usual 200"),
+        (99, "Query 2 returned 99 rows, less than half of the usual 200."),
         (100, ""),
         (400, ""),
-        (401, "Rows: 401 is more than double the usual 200"),
+        (401, "Query 2 returned 401 rows, more than double the usual 200."),
     ],
 )
 def test_an_unusual_number_of_rows_is_noticed(tmp_path, rows, note):
@@ -148,7 +215,7 @@ def test_an_unusual_number_of_rows_is_noticed(tmp_path, rows, note):
         save(tmp_path, LAST - timedelta(days=days), delivered(200))
     save(tmp_path, rows=delivered(rows))
     text = report_text(tmp_path)
-    assert ("unusual" in text) == bool(note)
+    assert ("the tables behind Query 2" in text) == bool(note)
     assert ("Needs a look" in text) == bool(note)
     assert note in text
 
@@ -158,25 +225,31 @@ def test_a_slow_run_is_noticed(tmp_path):
         save(tmp_path, LAST - timedelta(days=days), delivered(9), duration_seconds=60)
     save(tmp_path, rows=delivered(9), duration_seconds=130)
     text = report_text(tmp_path)
-    assert "Duration: 2 min 10 s is more than double the usual 1 min" in text
-    assert "Rate: 0.069 rows/s is less than half of the usual 0.15 rows/s" in text
+    assert "It finished (exit status 0) after 2 min 10 s; 1 min is usual." in text
+    assert "Needs a look" in text
+    assert "The run took more than double the usual time. What do I do? See the requests of" in text
 
 
 def test_few_runs_are_not_called_usual(tmp_path):
     save(tmp_path, LAST - timedelta(days=1), delivered(100))
     save(tmp_path, rows=delivered(1))
     text = report_text(tmp_path)
-    assert "too few runs to say what is usual" in text
+    assert "is usual" not in text
     assert "Healthy" in text
 
 
 @pytest.mark.parametrize("trial", [{"dry_run": True}, {"limit": 1}])
 def test_trials_are_shown_and_not_judged(tmp_path, trial):
     save(tmp_path, rows=delivered(5), status=1, **trial)
-    assert "Not in use yet" in report_text(tmp_path)
+    text = report_text(tmp_path)
+    assert "Not in use yet" in text
+    assert "So far there were only dry runs and runs with --limit." in text
+    assert "Yes." not in text
+    assert "When they look right, run python3 main.py." in text
     save(tmp_path, LAST - timedelta(days=1), delivered(5))
     text = report_text(tmp_path)
-    assert "Healthy The last run delivered every row: 5 of 5" in text
+    assert "Healthy" in text
+    assert "Yes: all 5 rows." in text
     assert "2 runs as a table" in text
 
 
@@ -185,29 +258,29 @@ def test_every_exit_status_is_explained(tmp_path, status):
     save(tmp_path, rows=delivered(2), status=status)
     text = report_text(tmp_path)
     meaning = MEANINGS[status]
-    assert f"The last run {meaning.event}" in text
-    assert f"(exit status {int(status)}). {meaning.advice}" in text
+    assert f"It {meaning.event} (exit status {int(status)}) after" in text
+    assert f"What do I do? {meaning.advice or 'Nothing.'}" in text
 
 
 @pytest.mark.parametrize("status", [99, None, "0"])
 def test_an_unknown_exit_status_is_not_taken_for_success(tmp_path, status):
     save(tmp_path, exit_status=status)
-    assert "Failing The last run ended in a way this report does not know" in report_text(tmp_path)
+    text = report_text(tmp_path)
+    assert "Failing" in text
+    assert "It ended in a way this report does not know" in text
 
 
 @pytest.mark.parametrize(
     ("summary", "run", "sentence"),
     [
-        ({"total": 0}, {}, "found nothing to deliver"),
-        ({"total": 9, "unchanged": 7, "successful": 2}, {}, "had changed: 2 of 9 rows"),
-        (
-            {"total": 9, "planned": 9},
-            {"dry_run": True},
-            "was a dry run of 9 rows; nothing was sent",
-        ),
-        ({"total": 9, "not_attempted": 4}, {"exit_status": 4}, "early; 4 of 9 rows were not"),
+        ({"total": 0}, {}, "Query 2 returned no row to deliver."),
+        ({"total": 0}, {"exit_status": 3}, "No: nothing was sent."),
+        ({"total": 1, "successful": 1}, {}, "Yes: all 1 row."),
+        ({"total": 9, "unchanged": 7, "successful": 2}, {}, "Yes: the 2 of 9 rows that had change"),
+        ({"total": 9, "planned": 9}, {"dry_run": True}, "sent: it was a dry run of 9 rows."),
+        ({"total": 9, "not_attempted": 4}, {"exit_status": 4}, "No: 4 of 9 rows were not deliver"),
     ],
 )
-def test_the_last_run_is_told_in_a_sentence(tmp_path, summary, run, sentence):
+def test_who_is_delivered_is_told_in_a_sentence(tmp_path, summary, run, sentence):
     save(tmp_path, summary=summary, **run)
     assert sentence in report_text(tmp_path)

@@ -8,7 +8,14 @@ from datetime import UTC, datetime
 
 import pytest
 
-from records.results_files import STALE_S, claim_name, remove_old, remove_stale, results_files
+from records.results_files import (
+    STALE_S,
+    claim_name,
+    remove_old,
+    remove_stale,
+    results_files,
+    unfinished_runs,
+)
 
 STARTED = datetime(2026, 1, 3, tzinfo=UTC)
 STEM = "integration_results_2026010"
@@ -96,6 +103,10 @@ def test_the_partial_file_of_a_killed_run_is_removed_and_that_of_a_living_run_is
     long_ago = time.time() - 2 * STALE_S
     for path in (dead, alive.partial):
         os.utime(path, (long_ago, long_ago))
+    (tmp_path / ".integration_results_odd.partial").touch()
+    days = [STARTED.replace(day=day) for day in (1, 2, 3)]
+    assert unfinished_runs(tmp_path) == [*zip(days, (True, False, True), strict=True)]
+    (tmp_path / ".integration_results_odd.partial").unlink()
     remove_stale(tmp_path)
     assert set(tmp_path.iterdir()) == {new, alive.partial}
     os.close(alive.descriptor)

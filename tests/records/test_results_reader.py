@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from records.outcomes import NOT_SENT, RowOutcome, RowStatus
+from records.outcomes import RowStatus
 from records.results_reader import (
     WHOLE_FILE_BYTES,
     ResultsFileError,
@@ -14,30 +14,23 @@ from records.results_reader import (
     read_run,
 )
 from tests.results import (
-    DOWN,
     ENDPOINTS,
-    FILTERED,
+    JSON,
     LAST,
     MISTYPED,
-    OK,
+    damage_second_row,
     delivered,
+    failing,
+    filtered,
     forgotten,
+    half_delivered,
     refused,
     save,
-    superseded,
-)
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=2)
-    ),
-    max_leaves=4,
 )
 
 
 def test_a_run_is_read_as_it_was(tmp_path):
-    rows = [*delivered(3), *refused(2), RowOutcome(9, "half@example.com", OK, DOWN)]
+    rows = [*delivered(3), *refused(2), *half_delivered(1)]
     path = save(tmp_path, rows=rows, status=1, summary={"endpoints": ENDPOINTS}, limit=6)
     run = read_run(path)
     assert (run.path, run.started_at, run.exit_status, run.limit) == (path, LAST, 1, 6)
@@ -51,18 +44,17 @@ def test_a_run_is_read_as_it_was(tmp_path):
 
 
 def test_forgotten_rows_are_counted_and_are_no_failures(tmp_path):
-    path = save(tmp_path, rows=[*delivered(3), *forgotten(2)], sending_seconds=1)
+    path = save(tmp_path, rows=[*delivered(3), *forgotten(2)])
     run = read_run(path)
     assert run.counts[RowStatus.FORGOTTEN] == 2
-    assert (run.failed, run.undelivered, run.rows_per_second) == (0, 0, 5)
+    assert (run.failed, run.undelivered) == (0, 0)
     assert list(read_failed_rows(path)) == []
 
 
-def test_superseded_profiles_and_filtered_fields_are_read(tmp_path):
-    rows = [*superseded(2), RowOutcome(1, "a@example.com", FILTERED, OK)]
-    run = read_run(save(tmp_path, rows=rows))
-    assert run.superseded == 2
+def test_filtered_fields_and_the_query_are_read(tmp_path):
+    run = read_run(save(tmp_path, rows=filtered(1), query_sha256="a" * 64))
     assert run.filtered_fields == {"users_update": ["candidate", "plan_type"]}
+    assert run.query_sha256 == "a" * 64
 
 
 def test_a_file_of_an_earlier_version_has_none_of_them(tmp_path):
@@ -72,24 +64,15 @@ def test_a_file_of_an_earlier_version_has_none_of_them(tmp_path):
     del document["results"][1]["users_update"]["fault"]
     path.write_text(json.dumps(document))
     run = read_run(path)
-    assert (run.counts[RowStatus.FORGOTTEN], run.superseded, run.filtered_fields) == (0, 0, {})
+    assert (run.counts[RowStatus.FORGOTTEN], run.filtered_fields) == (0, {})
     (row,) = read_failed_rows(path)
     assert (row.fault, row.fields) == ("", ())
 
 
 def test_a_failed_row_says_where_the_reason_lies(tmp_path):
-    path = save(tmp_path, rows=[RowOutcome(1, "a@example.com", MISTYPED, NOT_SENT)], status=1)
+    path = save(tmp_path, rows=failing(MISTYPED), status=1)
     (row,) = read_failed_rows(path)
     assert (row.fault, row.fields) == ("field", (("plan_type", "date"),))
-
-
-def test_the_rate_is_that_of_the_rows_that_were_sent(tmp_path):
-    rows = [*delivered(3), *refused(2)]
-    assert read_run(save(tmp_path, rows=rows, sending_seconds=2)).rows_per_second == 2.5
-    older = save(tmp_path, rows=rows, sending_seconds=None, duration_seconds=5)
-    assert read_run(older).rows_per_second == 1
-    assert read_run(save(tmp_path, rows=rows, dry_run=True)).rows_per_second is None
-    assert read_run(save(tmp_path)).rows_per_second is None
 
 
 def test_a_dry_run_of_an_older_file_has_planned_rows(tmp_path):
@@ -98,7 +81,7 @@ def test_a_dry_run_of_an_older_file_has_planned_rows(tmp_path):
 
 
 def test_a_file_in_another_layout_says_the_same(tmp_path):
-    rows = [*delivered(2), *refused(3), RowOutcome(9, "half@example.com", OK, DOWN)]
+    rows = [*delivered(2), *refused(3), *half_delivered(1)]
     path = save(tmp_path, rows=rows, status=1, summary={"endpoints": ENDPOINTS})
     run, failed = read_run(path), list(read_failed_rows(path))
     path.write_text(json.dumps(json.loads(path.read_text()), indent=4, sort_keys=True))
@@ -128,16 +111,16 @@ def test_texts_without_an_end_are_cut(tmp_path):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "not a whole JSON document"),
+        (b"", "not a whole results file"),
         (b'{\n"schema_version": 1,\n"results": [\n{"customer_id"', "was it cut off?"),
-        (b"\x00\xff\xfe", "not a whole JSON document"),
-        (b"[" * 100_000, "not a whole JSON document"),
+        (b"\x00\xff\xfe", "not a whole results file"),
+        (b"[" * 100_000, "not a whole results file"),
         (b"[]", "is not a results file"),
         (b'{"schema_version": 1}', "it has no run"),
         (b'{"schema_version": 1, "run": {}, "summary": []}', "it has no summary"),
         (b'{"schema_version": 2, "run": {}, "summary": {}}', "has schema_version 2"),
         (b'{"run": {}, "summary": {}}', "has schema_version None"),
-        (b'{"schema_version": 1, "run": {}, "summary": {}}', "not a whole JSON document of ours"),
+        (b'{"schema_version": 1, "run": {}, "summary": {}}', "not a whole results file"),
         (b'{"x": "' + b"x" * WHOLE_FILE_BYTES, "is large, and cut off or not laid out"),
     ],
 )
@@ -157,9 +140,7 @@ def test_a_file_that_is_gone_cannot_be_read(tmp_path):
 
 def test_the_rows_before_a_damaged_one_are_read(tmp_path):
     path = save(tmp_path, rows=refused(3), status=1)
-    lines = path.read_text().splitlines(keepends=True)
-    lines[4] = lines[4][:90] + "\n"
-    path.write_text("".join(lines))
+    damage_second_row(path)
     rows = read_failed_rows(path)
     assert next(rows).customer_id == "0"
     with pytest.raises(ResultsFileError, match="has a damaged row"):
