@@ -50,6 +50,8 @@ def no_fields_finding(answer: Answer, url: str) -> Finding:
     elif outcome.fault in {Fault.NETWORK, Fault.PROJECT}:
         text = f"{url}: {outcome.message}"
     else:
+        # A run can do without them.
+        mark = Mark.WARNING
         text = f"{url} {answer.cause.words}, but not with the project's fields; check again later"
     return Finding(mark, "Iterable", text, ExitStatus.STOPPED)
 

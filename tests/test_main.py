@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import secrets
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from configuration import command_line
 from iterable_api.payloads import Payloads
 from sandbox.faults import Fault
 from tests import schema
+from tests.test_db_connection import endless, running, wait_until
 
 pytestmark = pytest.mark.program
 
@@ -417,18 +419,19 @@ def test_a_signal_lets_the_row_in_flight_finish(job, iterable, number, status):
 
 
 @pytest.mark.database
-def test_a_signal_during_the_read_ends_the_run_with_nothing_sent(job, tmp_path, iterable, database):
+def test_a_signal_during_the_read_ends_the_run_and_the_query(job, tmp_path, iterable, database):
     if "seekdb" in database.version:
         pytest.skip("this server keeps a socket busy")
     job.program = copy_program(tmp_path / "copy")
-    (tmp_path / "copy" / "phase2_queries.sql").write_text("-- Query 2: slow\nSELECT SLEEP(30);\n")
+    marker, server = secrets.token_hex(8), database.server.connection_options()
+    query = f"-- Query 2: slow\n-- {marker}\n{endless(marker)};\n"
+    (tmp_path / "copy" / "phase2_queries.sql").write_text(query)
     process = job.start()
-    for line in process.stdout:
-        if "[STEP 3]" in line:
-            process.send_signal(signal.SIGINT)
-            break
+    wait_until(lambda: running(server, marker), 20.0)
+    process.send_signal(signal.SIGINT)
     process.communicate(timeout=20)
     assert process.returncode == 130
+    wait_until(lambda: not running(server, marker), 2.0)
     assert (job.results["summary"]["total"], iterable.requests) == (0, [])
 
 

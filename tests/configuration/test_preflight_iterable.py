@@ -61,11 +61,6 @@ def update_user(iterable, fields):
         (Fault("gateway", status=503), "is down, or a proxy before it (HTTP 503)", 2),
         (Fault("garbage"), "answered 200, but not by Iterable", 1),
         (Fault("answer", body='{"fields": []}'), "answered 200, but not by Iterable", 1),
-        (
-            Fault("answer", body='{"msg":"","code":"Success","params":null}'),
-            "answered 200, but not with the project's fields",
-            1,
-        ),
         (Fault("answer", status=404), "answered 404, but not by Iterable", 1),
         (Fault("reset_before"), "the connection was reset; check what stands between", 2),
         (Fault("hang"), "no answer within 0.3 s; check what stands between", 1),
@@ -79,6 +74,13 @@ def test_an_iterable_that_does_not_answer_as_it_should_is_told(
     assert (finding.mark, finding.status) == (Mark.BAD, ExitStatus.STOPPED)
     assert told in finding.text
     assert len(iterable.requests) == requests
+
+
+def test_an_iterable_that_does_not_tell_its_fields_is_a_warning(environ, iterable):
+    iterable.set_faults(Fault("answer", body='{"msg":"","code":"Success","params":null}'))
+    finding, *_ = of_iterable(environ)
+    assert finding.mark is Mark.WARNING
+    assert "answered 200, but not with the project's fields" in finding.text
 
 
 @pytest.mark.parametrize("kind", ["server_error", "rate_limited", "reset_before"])
