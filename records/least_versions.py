@@ -1,5 +1,7 @@
 """The least versions of what the job runs on: stated here, and looked at by what uses each."""
 
+from __future__ import annotations  # so that a Python that is too old can read this, and say so
+
 import re
 
 PYTHON = (3, 11)

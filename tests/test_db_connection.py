@@ -308,8 +308,6 @@ def interrupted_by(error, database, **changes):
 @pytest.mark.database
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SpoolError("disk full")], ids=repr)
 def test_a_query_does_not_go_on_when_its_job_ends(database, error):
-    if database.server.kind == "seekdb":
-        pytest.skip("this server says nothing of its sessions")
     options, marker = interrupted_by(error, database)
     wait_until(lambda: not running(options, marker), 2.0)
 
@@ -327,8 +325,6 @@ def test_the_session_of_another_with_the_same_number_is_not_ended(database):
 
 @pytest.mark.database
 def test_rows_that_nobody_wants_any_more_are_not_sent_to_the_end(database):
-    if database.server.kind == "seekdb":
-        pytest.skip("this server says nothing of its sessions")
     with connection_to(database.settings) as connection:
         _, batches = connection._run(LONG_ANSWER.format("page_views"))
         next(batches)
