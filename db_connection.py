@@ -1,7 +1,7 @@
 """Rows out of MySQL or MariaDB, read-only and bounded in time."""
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,6 +13,7 @@ from mysql.connector.constants import ClientFlag
 from mysql.connector.plugins import caching_sha2_password
 
 from logger_config import get_logger
+from records import database_errors as codes
 from records.database_errors import HINTS, LOST, DatabaseError
 from records.least_versions import old_server
 from records.outcomes import as_shown
@@ -32,9 +33,9 @@ KILL_TIMEOUT_S = 3
 # The client waits longer than the server's own limit, whose error says more than a broken read.
 READ_MARGIN_S = 15
 MAX_MESSAGE = 200
-UNKNOWN_SYSTEM_VARIABLE = 1193
-PARSE_ERROR = 1064
-NEEDS_TLS = 2061
+
+# The connector has MySQL's number 3024 for these too.
+_TIMEOUTS = errors.ConnectionTimeoutError | errors.ReadTimeoutError
 
 _SESSION_OPTIONS = {
     # The pair that every MySQL, every MariaDB and the demo's server understand.
@@ -51,7 +52,9 @@ class _NeverBare(caching_sha2_password.MySQLCachingSHA2PasswordAuthPlugin):
 
     def auth_response(self, auth_data: bytes, **kwargs: object) -> bytes | None:
         if bytes(auth_data) == bytes([self.perform_full_authentication]) and not self.ssl_enabled:
-            raise errors.InterfaceError("the password was not sent without TLS", errno=NEEDS_TLS)
+            raise errors.InterfaceError(
+                "the password was not sent without TLS", errno=codes.NEEDS_TLS
+            )
         return super().auth_response(auth_data, **kwargs)
 
 
@@ -187,7 +190,7 @@ class DatabaseConnection:
         if text := old_server(self.version):
             logger.warning("Database: %s", text)
         columns, rows = self._run(query or load_query(JOB_QUERY))
-        check_columns(columns)
+        _check(columns, JOB_COLUMNS)
         spool = RowSpool(columns, folder)
         try:
             spool.extend(rows)
@@ -197,11 +200,8 @@ class DatabaseConnection:
             raise
         return spool
 
-    def columns_of(self, query: str) -> list[str]:
-        """Return the columns that *query* would give, if it were run. The server only prepares it.
-
-        So it takes what it would take of a run, and says what it would say.
-        """
+    def check_query(self, query: str) -> None:
+        """Raise what a run would raise that begins *query*. The server only prepares it."""
         connection = self._opened()
         try:
             prepared: Any = connection.cmd_stmt_prepare(query.encode())
@@ -210,9 +210,7 @@ class DatabaseConnection:
             raise self._failed(error) from None
         if prepared["num_params"]:
             raise DatabaseError("the query failed: it has a ? where a value must be")
-        columns = [column[0] for column in prepared["columns"]]
-        _check_names(columns)
-        return columns
+        _check([column[0] for column in prepared["columns"]], JOB_COLUMNS)
 
     def _prepare_session(self, cursor: MySQLCursorAbstract) -> str:
         cursor.execute("SET SESSION TRANSACTION READ ONLY")
@@ -223,7 +221,7 @@ class DatabaseConnection:
         try:
             cursor.execute(f"SET SESSION max_execution_time = {self._query_timeout_s * 1000:d}")
         except mysql.connector.Error as error:
-            if error.errno != UNKNOWN_SYSTEM_VARIABLE:
+            if error.errno != codes.UNKNOWN_SYSTEM_VARIABLE:
                 raise
             # MariaDB's name for it, in seconds.
             cursor.execute(f"SET SESSION max_statement_time = {self._query_timeout_s:d}")
@@ -241,8 +239,7 @@ class DatabaseConnection:
         except mysql.connector.Error as error:
             raise self._failed(error) from None
         columns = [column[0] for column in cursor.description or ()]
-        _check_names(columns)
-        return columns, self._rows(cursor)
+        return _check(columns), self._rows(cursor)
 
     def _opened(self) -> _Session:
         if self._connection is None:
@@ -260,35 +257,37 @@ class DatabaseConnection:
             raise self._failed(error) from None
 
     def _failed(self, error: mysql.connector.Error) -> DatabaseError:
-        # The server has ended it, or does not answer.
-        self._unfinished = ""
+        # What the server itself reports, it has ended; a connection that is lost it may not notice.
+        if not _is_lost(error):
+            self._unfinished = ""
         # After a failed read only closing is safe: anything else may block once more.
         self.disconnect()
         explained = _explain("the query failed", error)
-        old = old_server(self.version) if error.errno == PARSE_ERROR else ""
+        old = old_server(self.version) if error.errno == codes.PARSE_ERROR else ""
         return DatabaseError(f"{explained}; {old}") if old else explained
 
 
-def check_columns(columns: Iterable[str]) -> None:
-    """Raise DatabaseError unless *columns* are all that Query 2 has to return."""
-    if missing := JOB_COLUMNS.difference(columns):
-        raise DatabaseError(f"Query {JOB_QUERY} must return {', '.join(sorted(missing))}")
-
-
-def _check_names(columns: list[str]) -> None:
-    # A dict keeps only the last of two columns with one name.
+def _check(columns: list[str], wanted: Set[str] = frozenset()) -> list[str]:
+    """Return *columns*, if all *wanted* are there and none is twice, as no dict keeps both."""
     if doubled := {name for name in columns if columns.count(name) > 1}:
         raise DatabaseError(f"the query returns {', '.join(sorted(doubled))} twice")
+    if missing := wanted - set(columns):
+        raise DatabaseError(f"Query {JOB_QUERY} must return {', '.join(sorted(missing))}")
+    return columns
+
+
+def _is_lost(error: mysql.connector.Error) -> bool:
+    """Whether the connector itself found the connection gone; the server reports other codes."""
+    return isinstance(error, _TIMEOUTS) or error.errno == -1 or 2000 <= error.errno < 3000
 
 
 def _explain(what: str, error: mysql.connector.Error) -> DatabaseError:
     """Return an error that says what failed, what to change and what the server said."""
     number = error.errno
     hint = HINTS.get(number, "see the server's message")
-    # The connector uses MySQL's number 3024 for its own timeouts too, and -1 if a connection has
-    # gone dead unused.
-    timeouts = errors.ConnectionTimeoutError | errors.ReadTimeoutError
-    if isinstance(error, timeouts) or (isinstance(error, errors.OperationalError) and number == -1):
+    # -1 is what the connector has for a connection that has gone dead unused.
+    unused = isinstance(error, errors.OperationalError) and number == -1
+    if unused or isinstance(error, _TIMEOUTS):
         hint = LOST
     said = " ".join(str(error.msg or "").split())[:MAX_MESSAGE]
     return DatabaseError(f"{what}: {hint} (MySQL error {number}: {said})")

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from configuration.preflight_finding import Finding, Mark, clock_finding
 from configuration.settings import Settings
 from configuration.wiring import database_connection
-from db_connection import JOB_COLUMNS, DatabaseConnection, check_columns
+from db_connection import JOB_COLUMNS, DatabaseConnection
 from iterable_api.payloads import EVENT_TABLE
 from records.database_errors import DatabaseError
 from records.least_versions import old_server
@@ -96,7 +96,7 @@ def database_clock_finding(now: datetime) -> Finding:
 def query_findings(database: DatabaseConnection, query: str) -> Iterator[Finding]:
     """Yield whether *query* would give a run its rows, and how it would find them."""
     try:
-        check_columns(database.columns_of(query))
+        database.check_query(query)
     except DatabaseError as error:
         yield Finding(Mark.BAD, "Query 2", str(error), error.status)
         return

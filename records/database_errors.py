@@ -9,6 +9,10 @@ class DatabaseError(RunError):
     status = ExitStatus.DATABASE
 
 
+UNKNOWN_SYSTEM_VARIABLE = 1193
+PARSE_ERROR = 1064
+NEEDS_TLS = 2061
+
 LOST = (
     "the server did not answer in time, or closed the connection; check DB_HOST, DB_PORT and the "
     "server's own log"

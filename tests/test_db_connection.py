@@ -242,6 +242,7 @@ def test_the_server_ends_a_query_that_runs_too_long(database):
 @pytest.mark.database
 def test_a_server_that_stalls_is_given_up(database, monkeypatch):
     monkeypatch.setattr(db_connection, "READ_MARGIN_S", 0)
+    monkeypatch.setattr(db_connection, "KILL_TIMEOUT_S", 1)
 
     def error_after(passing):
         with closing(Wire(database.server.connection_options())) as wire:
@@ -278,7 +279,7 @@ def wait_until(condition, seconds=5.0):
 def endless(marker):
     """Return a query that takes hours, and never looks whether anybody still waits for it."""
     views = ", ".join(f"page_views AS v{number}" for number in range(8))
-    return f"SELECT SUM(v0.id), '{marker}' FROM {views}"
+    return f"-- endless\nSELECT SUM(v0.id), '{marker}'\nFROM {views}"
 
 
 def interrupted_by(error, database, **changes):
@@ -321,6 +322,17 @@ def test_the_session_of_another_with_the_same_number_is_not_ended(database):
         with other.cursor() as cursor:
             cursor.execute("SELECT 1")
             assert cursor.fetchall() == [(1,)]
+
+
+@pytest.mark.database
+def test_a_query_does_not_go_on_when_the_way_to_its_server_is_cut(database, monkeypatch):
+    """As a firewall does it that forgets a connection on which nothing was said for minutes."""
+    monkeypatch.setattr(db_connection, "READ_MARGIN_S", -298)
+    marker, options = secrets.token_hex(8), database.server.connection_options()
+    with connection_to(database.settings) as connection:
+        with pytest.raises(DatabaseError, match="the server did not answer in time"):
+            connection.execute_query(endless(marker))
+        wait_until(lambda: not running(options, marker), 2.0)
 
 
 @pytest.mark.database
