@@ -41,7 +41,8 @@ def _instead(*, old_enough: bool = True) -> str:
         return f"Run {sys.executable} -m pip install -r {HERE / 'requirements.txt'}"
     if runs_already or not python.exists():
         make = "python3 -m venv --clear .venv && .venv/bin/pip install -r requirements.txt"
-        return f"With Python 3.11 or newer, in {HERE}: {make}; then .venv/bin/python main.py"
+        least = ".".join(str(number) for number in LEAST)
+        return f"With Python {least} or newer, in {HERE}: {make}; then .venv/bin/python main.py"
     return f"Run {python} {HERE / 'main.py'}"
 
 

@@ -1,10 +1,10 @@
-"""The least versions of what the job runs on: stated here, and looked at by what uses each."""
+"""The least versions of what the job runs on: stated here, and looked at by what uses each.
 
-from __future__ import annotations  # so that a Python that is too old can read this, and say so
+That of Python is in configuration/interpreter.py, which an older one has to be able to read.
+"""
 
 import re
 
-PYTHON = (3, 11)
 SQLITE = (3, 26)
 # The first ones with the window function of Query 2.
 MYSQL = (8, 0)

@@ -6,8 +6,9 @@ import tomllib
 
 import pytest
 
+from configuration.interpreter import LEAST as PYTHON
 from configuration.settings import HERE
-from records.least_versions import MARIADB, MYSQL, PYTHON, SQLITE, dotted, old_server, old_sqlite
+from records.least_versions import MARIADB, MYSQL, SQLITE, dotted, old_server, old_sqlite
 
 
 @pytest.mark.parametrize(
