@@ -9,12 +9,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
 
 import pytest
 
 from sandbox.faults import Fault
-from tests.test_main import BARE, HERE, USERS, Job, add_pro_users, copy_program, scaled
+from tests.test_main import BARE, HERE, USERS, Job, add_pro_users, copy_program, scaled, writes
 from tests.test_main import job as job  # noqa: PLC0414 - a fixture
 from tests.test_safety import is_sending, wait_until
 
@@ -162,6 +163,24 @@ def test_a_progress_bar_on_a_stopped_terminal_holds_up_nothing(job, iterable, da
         process = start(job, stdout=file, stderr=file, ITERABLE_WORKERS="4")
         assert process.wait(PATIENCE) == 0
     assert job.results["summary"]["successful"] == 63
+
+
+def test_a_terminal_that_is_closed_ends_the_run_as_a_hangup_does(job, iterable):
+    iterable.change(latency_ms=300)
+    outside, inside = pty.openpty()
+
+    def in_front_of_it():
+        os.setsid()
+        fcntl.ioctl(inside, termios.TIOCSCTTY, 0)
+
+    every = {"stdin": inside, "stdout": inside, "stderr": inside}
+    process = start(job, **every, before=in_front_of_it, ITERABLE_WORKERS="1")
+    os.close(inside)
+    wait_until(lambda: writes(iterable))
+    os.close(outside)
+    assert process.wait(PATIENCE) == 143
+    assert job.results["summary"]["successful"] == 1
+    assert "Stopped by a signal" in job.log
 
 
 @pytest.mark.parametrize("blocking", [True, False])
