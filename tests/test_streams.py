@@ -55,13 +55,16 @@ def broken_pipe():
 
 @contextlib.contextmanager
 def stopped_terminal():
-    """Yield a terminal on which Ctrl-S was pressed, or whose window hangs."""
+    """Yield a terminal on which Ctrl-S was pressed, with some output waiting already."""
     outside, inside = pty.openpty()
     os.set_blocking(inside, False)
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            os.write(inside, b"x" * 100)
+    for _ in range(5):
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(inside, b"x" * 100)
+        time.sleep(0.02)  # the kernel makes room once more
     os.set_blocking(inside, True)
+    termios.tcflow(inside, termios.TCOOFF)
     with os.fdopen(outside, "rb"), os.fdopen(inside, "wb", 0) as file:
         yield file
 
