@@ -31,6 +31,7 @@ LINES_BETWEEN_LOOKS = 100
 PATIENCE_S = 1.0
 # What a pipe with any room in it takes without waiting.
 CHUNK_BYTES = 4096
+LOOK_AGAIN_S = 0.01
 
 # What could end a line or steer a terminal, and what cannot be written as UTF-8, is shown as an
 # escape: no value can forge a log line or lose one.
@@ -54,6 +55,7 @@ class PatientFile(io.RawIOBase):
     def __init__(self, descriptor: int, *, strict: bool = False) -> None:
         self.failure = ""
         self._descriptor = descriptor
+        self._out = _without_waiting(descriptor)
         self._strict = strict
         self._patience_s = PATIENCE_S
 
@@ -70,9 +72,10 @@ class PatientFile(io.RawIOBase):
         return os.isatty(self._descriptor)
 
     def close(self) -> None:
-        """Close the descriptor, unless it is one of the three that belong to the process."""
-        if not self.closed and self._descriptor > 2:
-            os.close(self._descriptor)
+        """Close what is its own, so none of the three that belong to the process."""
+        if not self.closed:
+            for own in {self._descriptor, self._out} - {0, 1, 2}:
+                os.close(own)
         super().close()
 
     def write(self, data: "ReadableBuffer", /) -> int:
@@ -94,16 +97,35 @@ class PatientFile(io.RawIOBase):
 
     def _write_some(self, part: memoryview) -> int:
         look = select.poll()
-        look.register(self._descriptor, select.POLLOUT)
+        look.register(self._out, select.POLLOUT)
         while True:
             began_s = time.monotonic()
-            ready = look.poll(1000 * max(0.0, self._patience_s))
+            if look.poll(1000 * max(0.0, self._patience_s)):
+                # A terminal may have room, and not enough for a line's end.
+                with suppress(BlockingIOError):
+                    return os.write(self._out, part)
+                time.sleep(LOOK_AGAIN_S)
             self._patience_s -= time.monotonic() - began_s
-            if not ready:
+            if self._patience_s <= 0:
                 raise TimeoutError(errno.ETIMEDOUT, "nobody reads it")
-            # Another program may have made it non-blocking, and taken the room in between.
-            with suppress(BlockingIOError):
-                return os.write(self._descriptor, part)
+
+
+def _without_waiting(descriptor: int) -> int:
+    """Return a descriptor for the same terminal or pipe on which writing never waits.
+
+    The one that is there is shared with other programs, and must stay as it is. It is returned for
+    everything else, and where there is no better one.
+    """
+    try:
+        if os.isatty(descriptor):
+            name = os.ttyname(descriptor)
+        elif stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            name = f"/proc/self/fd/{descriptor}"
+        else:
+            return descriptor
+        return os.open(name, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError:
+        return descriptor
 
 
 class OneLineFormatter(logging.Formatter):

@@ -57,7 +57,8 @@ class _Endpoint:
                 self._count(call)
 
     def _count(self, call: CallOutcome) -> None:
-        if call.fault is None or (call.fault is Fault.NETWORK and call.http_status is None):
+        passing = call.fault is Fault.NETWORK and call.http_status is None and call.code is None
+        if call.fault is None or passing:
             return
         if call.fault not in SAME_REASON_ROWS:
             # A row's own fault, or Iterable's: says nothing about the others.
@@ -87,8 +88,8 @@ class _Endpoint:
 def describe(name: str, call: CallOutcome) -> str:
     """Return why every row is turned away; *name* is "users" or "events". Quotes no value."""
     text = f"Iterable takes no {name}: {call}"
-    if call.fault is not Fault.FIELD and call.message:
-        # Our own words: Iterable's would be about a row.
+    if call.fault is not Fault.FIELD and call.message and call.http_status is not None:
+        # Our own words: Iterable's would be about a row. Without an answer they are there already.
         text += f", {call.message}"
     for field, kind in call.fields:
         text += f"; the project has the field {field!r} as {kind}"

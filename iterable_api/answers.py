@@ -108,7 +108,9 @@ def judge_failure(error: TransportError) -> Answer:
     message, lasting = f"{error.problem}: {error.cause.words}", error.cause.lasting
     if lasting:
         message += f"; {error.cause.advice}"
-    reply = Reply(None, {}, message=message, left_machine=error.left_machine, lasting=lasting)
+    # By its code the run knows what meets every row alike.
+    code = error.problem if lasting else None
+    reply = Reply(None, {}, code, message, left_machine=error.left_machine, lasting=lasting)
     return _judge(reply, error.cause)
 
 

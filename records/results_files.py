@@ -82,21 +82,27 @@ def claim_name(folder: Path, started_at: datetime) -> ClaimedName:
             descriptor = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         except FileExistsError:
             continue
-        _lock(descriptor)
-        if not os.path.lexists(path):
+        # By the clock of another machine it may look stale, and be removed before it is locked.
+        if _lock(descriptor) and partial.exists() and not os.path.lexists(path):
             return ClaimedName(path, partial, descriptor)
         os.close(descriptor)
-        partial.unlink()
+        partial.unlink(missing_ok=True)
     raise AssertionError("unreachable")
 
 
-def _lock(descriptor: int) -> None:
-    """Show that the run lives. Where nothing can be locked, nobody takes it for dead either."""
+def _lock(descriptor: int) -> bool:
+    """Show that the run lives; return False if another process is just looking whether it does.
+
+    Where nothing can be locked, nobody takes it for dead either.
+    """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
     except OSError as error:
         if error.errno not in UNSUPPORTED:
             raise
+    return True
 
 
 def unfinished_runs(folder: Path) -> list[UnfinishedRun]:

@@ -4,16 +4,18 @@ import contextlib
 import fcntl
 import json
 import os
+import pty
 import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
 
 import pytest
 
 from sandbox.faults import Fault
-from tests.test_main import BARE, HERE, USERS, Job, copy_program, scaled
+from tests.test_main import BARE, HERE, USERS, Job, add_pro_users, copy_program, scaled, writes
 from tests.test_main import job as job  # noqa: PLC0414 - a fixture
 from tests.test_safety import is_sending, wait_until
 
@@ -52,6 +54,22 @@ def broken_pipe():
 
 
 @contextlib.contextmanager
+def stopped_terminal():
+    """Yield a terminal on which Ctrl-S was pressed, with some output waiting already."""
+    outside, inside = pty.openpty()
+    os.set_blocking(inside, False)
+    for _ in range(5):
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(inside, b"x" * 100)
+        time.sleep(0.02)  # the kernel makes room once more
+    os.set_blocking(inside, True)
+    termios.tcflow(inside, termios.TCOOFF)
+    with os.fdopen(outside, "rb"), os.fdopen(inside, "wb", 0) as file:
+        yield file
+
+
+@contextlib.contextmanager
 def full_disk():
     with open("/dev/full", "wb", 0) as file:  # noqa: PTH123 - a device
         yield file
@@ -79,7 +97,7 @@ def test_closed_streams_change_nothing(job, iterable, closed):
     assert "Successful (both API calls): 3" in job.log
 
 
-@pytest.mark.parametrize("sink", [broken_pipe, full_disk, full_pipe])
+@pytest.mark.parametrize("sink", [broken_pipe, full_disk, full_pipe, stopped_terminal])
 def test_streams_that_take_nothing_change_nothing(job, iterable, sink):
     with sink() as file:
         for mode in ([], ["--dry-run"]):
@@ -138,6 +156,33 @@ def test_a_dead_console_does_not_hold_up_the_end_after_a_signal(job, iterable, t
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE) == 143
         assert time.monotonic() - began_s < 6
+    assert "Stopped by a signal" in job.log
+
+
+def test_a_progress_bar_on_a_stopped_terminal_holds_up_nothing(job, iterable, database):
+    add_pro_users(database, 60)
+    iterable.change(latency_ms=50)
+    with stopped_terminal() as file:
+        process = start(job, stdout=file, stderr=file, ITERABLE_WORKERS="4")
+        assert process.wait(PATIENCE) == 0
+    assert job.results["summary"]["successful"] == 63
+
+
+def test_a_terminal_that_is_closed_ends_the_run_as_a_hangup_does(job, iterable):
+    iterable.change(latency_ms=300)
+    outside, inside = pty.openpty()
+
+    def in_front_of_it():
+        os.setsid()
+        fcntl.ioctl(inside, termios.TIOCSCTTY, 0)
+
+    every = {"stdin": inside, "stdout": inside, "stderr": inside}
+    process = start(job, **every, before=in_front_of_it, ITERABLE_WORKERS="1")
+    os.close(inside)
+    wait_until(lambda: writes(iterable))
+    os.close(outside)
+    assert process.wait(PATIENCE) == 143
+    assert job.results["summary"]["successful"] == 1
     assert "Stopped by a signal" in job.log
 
 

@@ -151,3 +151,22 @@ def test_where_nothing_can_be_locked_a_name_is_claimed_all_the_same(tmp_path, mo
     remove_stale(tmp_path)
     assert claimed.partial.exists()
     os.close(claimed.descriptor)
+
+
+def test_a_name_that_another_run_takes_for_stale_is_let_go(tmp_path, monkeypatch):
+    """Its clock may differ from that of the machine that keeps the files."""
+    flock, looks = fcntl.flock, []
+
+    def looked_at(descriptor, operation):
+        looks.append(descriptor)
+        if len(looks) == 1:
+            raise BlockingIOError
+        if len(looks) == 2:
+            (tmp_path / f".{STEM}3_000000_2.partial").unlink()
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", looked_at)
+    claimed = claim_name(tmp_path, STARTED)
+    os.close(claimed.descriptor)
+    assert claimed.path.name == f"{STEM}3_000000_3.json"
+    assert list(tmp_path.iterdir()) == [claimed.partial]
