@@ -243,7 +243,7 @@ class IterableClient:
         if answer.repeat is Repeat.THROTTLE:
             limiter.throttled(permit)
         elif answer.definite:
-            limiter.accepted()
+            limiter.accepted(permit)
         else:
             limiter.unanswered(permit, answer.cause.words)
         return answer

@@ -10,34 +10,43 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from iterable_api.backoff import sleep
-from iterable_api.hold import Hold, Silence
+from iterable_api.congestion import Congestion
+from iterable_api.hold import POLL_S, Hold, Silence
 
-WINDOW_S = 1.0
 # On its way to where it is counted a request loses a few milliseconds more, or fewer, than the one
-# before it. A limiter's worth of requests therefore takes this much longer than a second.
+# before it. A second's worth of requests therefore takes this much longer than a second.
 JITTER_S = 0.017
+WINDOW_S = 1.0 + JITTER_S
 # How much of the time lost by a thread that woke up late may be made up for.
 CATCH_UP_S = 0.02
-# A 429 lowers the rate to this share of what was accepted in the last second ...
-GIVE_WAY = 0.95
-# ... but not below this share of the limit, which the rate wins back every second.
-RECOVERY = 0.01
 
 
 @dataclass(slots=True, eq=False)
 class Permit:
     """Permission for one request to depart.
 
-    ``departed_s`` is when that was, by time.monotonic(). Whoever sends the request sets it anew
-    once the request is on the wire: connecting, and waiting for the processor, can take longer
-    than the pace has room for. ``probe`` is the request's number if it tries a silent endpoint.
+    Whoever sends the request calls ``depart()`` once it is on the wire: connecting, and waiting for
+    the processor, can take longer than the pace has room for. ``departed_s`` is when that was, by
+    time.monotonic(); before, when the permit was given. ``probe`` is the request's number if it
+    tries a silent endpoint, and ``lately`` how many were sent in the second before, this one among
+    them. ``departures`` are the limiter's own.
     """
 
     departed_s: float
     probe: int = 0
+    lately: int = 0
+    departures: deque[float] = field(default_factory=deque)
+    on_wire: bool = False
+
+    def depart(self) -> None:
+        """Note that the request is on the wire."""
+        if not self.on_wire:
+            self.on_wire = True
+            self.departed_s = time.monotonic()
+            self.departures.append(self.departed_s)
 
 
 class RateLimiter:
@@ -51,17 +60,19 @@ class RateLimiter:
 
     def __init__(self, per_second: float, *, wait: Callable[[float], bool] = sleep) -> None:
         self.per_second = per_second
+        self._wait = wait
         self._hold = Hold(wait)
         self._gate = threading.Lock()
-        self._departures: deque[Permit] = deque(maxlen=math.ceil(per_second))
-        self._next_s = 0.0
+        # How many requests a second may hold, and how many of these places are free. A place is
+        # taken with the permit, and free again a second after the request was on the wire.
+        self._budget = self._places = math.ceil(per_second)
+        self._departures: deque[float] = deque()
+        self._paced_s = -math.inf
         # One item for each thread in acquire(): to add one, or to count them, takes no lock.
         self._waiting: list[None] = []
-        self._accepted_at_s: deque[float] = deque(maxlen=math.ceil(per_second))
-        self._lowering = threading.Lock()
-        # To which rate the last 429 led, and when. One tuple, as it is read without a lock.
-        self._lowered = (per_second, -math.inf)
-        self._throttled_s = 0.0
+        # Answers that the congestion control has not seen yet, and whether they were 429.
+        self._answers: deque[tuple[Permit, bool]] = deque()
+        self._congestion = Congestion(per_second, WINDOW_S)
 
     @property
     def waiting(self) -> int:
@@ -72,46 +83,42 @@ class RateLimiter:
         """Wait until this request may depart; return its permit, None when the run is to stop."""
         self._waiting.append(None)
         try:
-            return self._permit()
+            with self._gate:
+                return self._permit()
         finally:
             self._waiting.pop()
 
     def _permit(self) -> Permit | None:
-        with self._gate:
-            now_s, probe = time.monotonic(), 0
-            if self._hold.until_s > now_s:
+        probe = 0
+        while True:
+            now_s = time.monotonic()
+            if self._hold.until_s > now_s and not probe:
                 entered = self._hold.enter()
                 if entered is None:
                     return None
-                now_s, probe = time.monotonic(), entered
-            while (early_s := self._earliest_s() - now_s) > 0:
-                time.sleep(early_s)
-                now_s = time.monotonic()
-            self._next_s = max(self._next_s, now_s - CATCH_UP_S) + self._gap_s(now_s)
-            permit = Permit(now_s, probe)
-            self._departures.append(permit)
-        return permit
+                probe, now_s = entered, time.monotonic()
+            self._learn(now_s)
+            paced_s = self._paced_s + WINDOW_S / self._congestion.rate(now_s)
+            early_s = max(paced_s, self._place_free_s(now_s)) - now_s
+            if early_s <= 0:
+                break
+            if early_s < math.inf:
+                time.sleep(min(early_s, POLL_S))
+            elif self._wait(POLL_S):
+                return None
+        self._paced_s = max(paced_s, now_s - CATCH_UP_S)
+        self._places -= 1
+        return Permit(now_s, probe, self._budget - self._places, self._departures)
 
-    def accepted(self) -> None:
+    def accepted(self, permit: Permit) -> None:
         """Note a definite answer that was not 429."""
-        now_s = time.monotonic()
-        self._accepted_at_s.append(now_s)
-        self._hold.answered(now_s)
+        self._answers.append((permit, False))
+        self._hold.answered(time.monotonic())
 
     def throttled(self, permit: Permit) -> None:
         """Give way after a 429 to the request of *permit*."""
-        now_s = time.monotonic()
-        self._hold.answered(now_s)
-        with self._lowering:
-            # A lower rate shows after a second, when those before it are out of the count.
-            if permit.departed_s <= self._lowered[1] + WINDOW_S:
-                return
-            lately = sum(each > now_s - WINDOW_S for each in tuple(self._accepted_at_s))
-            rate = self._rate(now_s)
-            # By no more than half, as one busy instant of the others is not their habit.
-            rate = max(min(rate, lately) * GIVE_WAY, rate / 2, self.per_second * RECOVERY)
-            self._throttled_s = self.throttled_seconds
-            self._lowered = (rate, now_s)
+        self._answers.append((permit, True))
+        self._hold.answered(time.monotonic())
 
     def unanswered(self, permit: Permit, cause: str) -> None:
         """Note that the request of *permit* got no definite answer; *cause* says why, in words."""
@@ -127,6 +134,8 @@ class RateLimiter:
 
     def release(self, permit: Permit) -> None:
         """Note that the request of *permit* is over, whatever has come of it."""
+        # One that failed on the way to the wire may have left in part.
+        permit.depart()
         self._hold.release(permit.probe)
 
     @property
@@ -137,20 +146,23 @@ class RateLimiter:
     @property
     def throttled_seconds(self) -> float:
         """Seconds in which 429s held the rate below the limit."""
-        lowered_to, since_s = self._lowered
-        recovery_s = (self.per_second - lowered_to) / (self.per_second * RECOVERY)
-        return self._throttled_s + min(time.monotonic() - since_s, recovery_s)
+        return self._congestion.slowed_seconds(time.monotonic())
 
-    def _earliest_s(self) -> float:
-        """Return when the next request may depart: by the even spread, and by the last second."""
-        if len(self._departures) < (self._departures.maxlen or 0):
-            return self._next_s
-        return max(self._next_s, self._departures[0].departed_s + WINDOW_S + JITTER_S)
+    def _learn(self, now_s: float) -> None:
+        """Tell the congestion control of the answers that have come."""
+        while self._answers:
+            permit, throttled = self._answers.popleft()
+            if throttled:
+                self._congestion.throttled(permit.departed_s, permit.lately, now_s)
+            else:
+                self._congestion.accepted(permit.departed_s, now_s)
 
-    def _gap_s(self, now_s: float) -> float:
-        return (WINDOW_S + JITTER_S) / self._rate(now_s)
-
-    def _rate(self, now_s: float) -> float:
-        """Return the rate that holds now: what it was lowered to, and what it won back since."""
-        lowered_to, since_s = self._lowered
-        return min(self.per_second, lowered_to + self.per_second * RECOVERY * (now_s - since_s))
+    def _place_free_s(self, now_s: float) -> float:
+        """Return when there is a place; math.inf if all of them are on their way to the wire."""
+        departures = self._departures
+        while departures and departures[0] <= now_s - WINDOW_S:
+            departures.popleft()
+            self._places += 1
+        if self._places:
+            return now_s
+        return departures[0] + WINDOW_S if departures else math.inf

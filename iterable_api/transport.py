@@ -265,7 +265,7 @@ class _Connection(HTTPConnection):
         exchange.sock = self.sock
         super().request(method, url, exchange.body, headers, **options)
         if exchange.permit is not None:
-            exchange.permit.departed_s = time.monotonic()
+            exchange.permit.depart()
 
 
 class _TLSConnection(_Connection, HTTPSConnection):

@@ -262,9 +262,9 @@ def test_an_event_that_landed_unseen_is_sent_again_under_its_id(client, iterable
 
 
 def test_a_rate_limit_uses_up_no_attempt(client, iterable):
-    iterable.set_faults(Fault("rate_limited", times=7))
+    iterable.set_faults(Fault("rate_limited", times=4))
     outcome = update(client)
-    assert (outcome.status, outcome.attempts) == (DELIVERED, 8)
+    assert (outcome.status, outcome.attempts) == (DELIVERED, 5)
     assert client.rate_limited_seconds > 0
 
 

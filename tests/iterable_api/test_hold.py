@@ -4,29 +4,7 @@ import math
 
 import pytest
 
-from iterable_api import hold
 from iterable_api.hold import FIRST_PROBE_S, LONGEST_PROBE_S, POLL_S, Hold, Silence
-
-
-class Clock:
-    """Time that passes only when somebody sleeps; it takes the place of the module time."""
-
-    def __init__(self):
-        self.now_s = 1000.0
-
-    def monotonic(self):
-        return self.now_s
-
-    def sleep(self, seconds):
-        self.now_s += seconds
-        return False
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    clock = Clock()
-    monkeypatch.setattr(hold, "time", clock)
-    return clock
 
 
 @pytest.fixture

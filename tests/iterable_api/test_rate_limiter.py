@@ -2,112 +2,98 @@
 
 import itertools
 import threading
-from bisect import bisect_left
+from functools import partial
 
 import pytest
 
-from iterable_api import hold, rate_limiter
-from iterable_api.rate_limiter import JITTER_S, RECOVERY, WINDOW_S, RateLimiter
-
-
-class Clock:
-    """Time that passes only when somebody sleeps; it takes the place of the module time."""
-
-    def __init__(self):
-        self.now_s = 1000.0
-
-    def monotonic(self):
-        return self.now_s
-
-    def sleep(self, seconds):
-        self.now_s += seconds
-        return False
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    clock = Clock()
-    monkeypatch.setattr(rate_limiter, "time", clock)
-    monkeypatch.setattr(hold, "time", clock)
-    return clock
+from iterable_api.rate_limiter import WINDOW_S, RateLimiter
+from tests.iterable_api.simulation import most_in_a_second
 
 
 def limiter_of(per_second, clock):
     return RateLimiter(per_second, wait=clock.sleep)
 
 
-def most_in_a_second(moments):
-    return max(bisect_left(moments, at + WINDOW_S, i) - i for i, at in enumerate(moments))
+def send(limiter):
+    """Send a request that is on the wire at once; return its permit."""
+    permit = limiter.acquire()
+    permit.depart()
+    return permit
 
 
 @pytest.mark.parametrize("per_second", [5, 4.5, 500, 1])
 def test_no_second_holds_more_than_the_limit_and_little_is_given_away(clock, per_second):
     limiter = limiter_of(per_second, clock)
     count = int(per_second * 10) + 1
-    moments = [limiter.acquire().departed_s for _ in range(count)]
+    moments = [send(limiter).departed_s for _ in range(count)]
     assert most_in_a_second(moments) <= -(-per_second // 1)
     assert (count - 1) / (moments[-1] - moments[0]) == pytest.approx(
-        per_second / (WINDOW_S + JITTER_S), rel=0.01
+        per_second / WINDOW_S, rel=0.01
     )
 
 
 def test_requests_are_spread_evenly_also_after_a_pause(clock):
     limiter = limiter_of(10, clock)
-    limiter.acquire()
+    send(limiter)
     clock.now_s += 60
-    moments = [limiter.acquire().departed_s for _ in range(10)]
+    moments = [send(limiter).departed_s for _ in range(10)]
     gaps = [later - earlier for earlier, later in itertools.pairwise(moments)]
-    assert min(gaps[1:]) == pytest.approx((WINDOW_S + JITTER_S) / 10)
+    assert min(gaps[1:]) == pytest.approx(WINDOW_S / 10)
 
 
 def test_a_request_counts_from_when_it_was_on_the_wire(clock):
     limiter = limiter_of(2, clock)
-    slow, _ = limiter.acquire(), limiter.acquire()
-    slow.departed_s += 3
+    slow, quick = limiter.acquire(), limiter.acquire()
+    quick.depart()
+    clock.now_s += 3
+    slow.depart()
+    limiter.acquire().depart()
     assert limiter.acquire().departed_s >= slow.departed_s + WINDOW_S
 
 
-def answered(limiter, clock, per_second, seconds):
-    """Send for *seconds*, with answers 200 at *per_second* and 429 beyond; return the 200s."""
-    accepted: list[float] = []
-    until = clock.now_s + seconds
-    while clock.now_s < until:
-        permit = limiter.acquire()
-        accepted = [moment for moment in accepted if moment > permit.departed_s - WINDOW_S]
-        if len(accepted) < per_second:
-            accepted.append(permit.departed_s)
-            limiter.accepted()
-            yield True
-        else:
-            limiter.throttled(permit)
-            yield False
+def test_what_is_not_on_the_wire_yet_counts(clock):
+    limiter = limiter_of(50, clock)
+    # 330 workers connect, which takes eight seconds; then all of them send.
+    connected_s, departed = clock.now_s + 8, []
+
+    def connect(permit):
+        clock.at(max(clock.now_s, connected_s), partial(leave, permit))
+
+    def leave(permit):
+        permit.depart()
+        departed.append(permit.departed_s)
+
+    for _ in range(330):
+        connect(limiter.acquire())
+    clock.sleep(1)
+    assert len(departed) == 330
+    assert most_in_a_second(departed) == 50
+    assert departed[-1] <= connected_s + 330 / 50 * WINDOW_S
 
 
-def test_after_429_the_rate_falls_to_what_remains_and_stays_near(clock):
-    limiter = limiter_of(500, clock)
-    answers = list(answered(limiter, clock, 250, 60))
-    assert answers.count(True) >= 0.85 * 250 * 60
-    assert answers.count(False) <= 0.02 * len(answers)
-    assert limiter.throttled_seconds > 50
+def test_a_request_that_never_came_to_the_wire_gives_its_place_back(clock):
+    limiter = limiter_of(2, clock)
+    for _ in range(2):
+        limiter.release(limiter.acquire())
+    began_s = clock.now_s
+    assert WINDOW_S / 2 <= limiter.acquire().departed_s - began_s <= WINDOW_S
 
 
-def test_when_the_others_are_gone_the_rate_comes_back_gradually(clock):
-    limiter = limiter_of(100, clock)
-    list(answered(limiter, clock, 50, 5))
-    seconds = [sum(answered(limiter, clock, 1000, 1)) for _ in range(int(1 / RECOVERY))]
-    assert seconds[0] < 60
-    assert seconds[-1] >= 97
-    assert all(later - earlier <= 5 for earlier, later in itertools.pairwise(seconds))
+def test_a_request_departs_once_though_its_end_is_told_too(clock):
+    limiter = limiter_of(2, clock)
+    permit = send(limiter)
+    departed_s = permit.departed_s
+    clock.now_s += 0.9
+    limiter.release(permit)
+    assert (permit.departed_s, list(permit.departures)) == (departed_s, [departed_s])
 
 
-def test_one_answer_429_does_not_count_for_all_that_were_under_way(clock):
-    limiter = limiter_of(100, clock)
-    list(answered(limiter, clock, 1000, 2))
-    under_way = [limiter.acquire() for _ in range(20)]
-    for permit in under_way:
-        limiter.throttled(permit)
-    rate = sum(answered(limiter, clock, 1000, 1))
-    assert rate > 40
+def test_a_stop_ends_the_waiting_for_requests_that_do_not_come_to_the_wire(clock):
+    stopping = iter([False, False, True])
+    limiter = RateLimiter(2, wait=lambda seconds: clock.sleep(seconds) or next(stopping))
+    assert limiter.acquire() is not None
+    assert limiter.acquire() is not None
+    assert limiter.acquire() is None
 
 
 def test_a_pause_that_was_asked_for_holds_everybody_back(clock):
@@ -163,7 +149,7 @@ def test_any_definite_answer_lets_all_go_again(clock, alive):
     probe = limiter.acquire()
     clock.now_s += 0.01
     if alive == "accepted":
-        limiter.accepted()
+        limiter.accepted(probe)
     else:
         limiter.throttled(probe)
     limiter.release(probe)

@@ -18,8 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import iterable_api.transport
+from iterable_api import rate_limiter
 from iterable_api.endpoints import GET_USER_FIELDS, TRACK_EVENTS, UPDATE_USERS
-from iterable_api.rate_limiter import Permit
+from iterable_api.rate_limiter import Permit, RateLimiter
 from iterable_api.transport import (
     MAX_BYTES,
     MAX_BYTES_OF_MANY,
@@ -188,9 +189,9 @@ def test_proxies_and_netrc_of_the_environment_are_not_used(iterable, monkeypatch
 class SecureServer(ThreadingHTTPServer):
     """Answers every request over kept TLS connections; ``seen`` is what came through."""
 
-    def __init__(self, context):
+    def __init__(self, context, **options):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.socket = context.wrap_socket(self.socket, server_side=True)
+        self.socket = context.wrap_socket(self.socket, server_side=True, **options)
         self.url = f"https://127.0.0.1:{self.server_address[1]}"
         self.seen: list[tuple[object, ...]] = []
 
@@ -228,6 +229,53 @@ def secure(authority):
         threading.Thread(target=secure.serve_forever, args=(0.01,), daemon=True).start()
         yield secure
         secure.shutdown()
+
+
+class SlowToAgree(SecureServer):
+    """Leaves every TLS handshake open until ``agreeing`` is set."""
+
+    def __init__(self, context):
+        super().__init__(context, do_handshake_on_connect=False)
+        self.agreeing = threading.Event()
+
+    def process_request_thread(self, request, client_address):
+        self.agreeing.wait(5)
+        request.do_handshake()
+        super().process_request_thread(request, client_address)
+
+
+def test_requests_that_wait_for_tls_leave_no_faster_than_the_limit(
+    authority, monkeypatch, tmp_path
+):
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    monkeypatch.setattr("requests.adapters.DEFAULT_CA_BUNDLE_PATH", str(tmp_path / "ca.pem"))
+    # A second of the limiter, for the test.
+    monkeypatch.setattr(rate_limiter, "WINDOW_S", 0.1)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    limiter, departed = RateLimiter(10), []
+
+    def send():
+        permit = limiter.acquire()
+        assert permit is not None
+        post(transport, permit)
+        departed.append(permit.departed_s)
+        limiter.release(permit)
+
+    with SlowToAgree(context) as server, transport_to(server.url, connections=40) as transport:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        threads = [threading.Thread(target=send) for _ in range(25)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.25)
+        assert server.seen == []
+        server.agreeing.set()
+        for thread in threads:
+            thread.join()
+        server.shutdown()
+    departed.sort()
+    assert len(server.seen) == 25
+    assert all(later - at >= 0.1 for at, later in zip(departed, departed[10:], strict=False))
 
 
 def test_requests_go_over_one_verified_connection(secure, authority, monkeypatch, tmp_path):
