@@ -37,9 +37,9 @@ LARGEST_STEP = 0.1
 # fails doubles the time until the next.
 CLEAN_COUNT = (25, 250)
 CLEAN_S = (1.1, 3.3)
-FIRST_CLEAN_S = 0.4
-# So long the climb takes to the limit, and to be sure there; all but the first take besides twice
-# the time of an answer, as so much is under way when the first 429 comes.
+FIRST_CLEAN_S = 0.45
+# So long the climb takes to the limit. After one that failed it takes the time of an answer more,
+# after several twice that, as so much is under way when the first 429 comes.
 CLIMB_S = 1.0
 # What was accepted during a climb that failed may be what a bucket had saved, to this share.
 SAVED_SHARE = 0.05
@@ -76,7 +76,8 @@ class Congestion:
         self._throttled: list[float] = []
         self._last_429_s = self._lowered_s = -math.inf
         self._climbing = False
-        self._clean_s = FIRST_CLEAN_S
+        # How many climbs have failed in a row, and how long to wait for the next.
+        self._failed, self._clean_s = 0, FIRST_CLEAN_S
         self._at_limit_s = math.inf
         self._delay_s = 0.0
         self._slowed_s = 0.0
@@ -106,7 +107,9 @@ class Congestion:
         """
         self._noise.note(departed_s, 1)
         count = self._count(departed_s)
-        overload = count > max(OVERLOAD_COUNT, (OVERLOAD_SHARE + self._noise.share) * lately)
+        # A few 429s prove nothing where little is sent, as in the first moments of a run.
+        share = OVERLOAD_SHARE + self._noise.share
+        overload = count > max(OVERLOAD_COUNT, share * max(lately, self._rate))
         settled = departed_s > self._lowered_s + self._window_s and not (overload or self._climbing)
         if settled and now_s >= self._noise.until_s + TEST_EVERY_S:
             self._noise.start_test(now_s, self._rate)
@@ -151,6 +154,7 @@ class Congestion:
         self._climbing, self._at_limit_s = False, math.inf
         self._lower(free, math.inf, now_s)
         few_s, many_s = (count / self._free for count in CLEAN_COUNT)
+        self._failed += 1
         self._clean_s = min(2 * self._clean_s, max(CLEAN_S[0], few_s, min(CLEAN_S[1], many_s)))
 
     def _raise(self, departed_s: float, now_s: float) -> None:
@@ -174,14 +178,14 @@ class Congestion:
         """Return since when the absence of 429s counts."""
         from_s = max(self._last_429_s, self._noise.until_s)
         # The first two climbs do not wait until the rate has come back to what is free.
-        if self._clean_s > 2 * FIRST_CLEAN_S:
+        if self._failed > 1:
             return max(from_s, self._lowered_s + RETURN_S)
         return from_s
 
     def _climb(self, clean_s: float, departed_s: float, now_s: float) -> None:
         """Go up to where the climb has come after *clean_s* seconds of it; end it at the top."""
         self._climbing = True
-        climb_s = CLIMB_S + (2 * self._delay_s if self._clean_s > FIRST_CLEAN_S else 0.0)
+        climb_s = CLIMB_S + min(2, self._failed) * self._delay_s
         above = (self.per_second - self._free) * min(1.0, clean_s / climb_s) ** 3
         self._rate = max(self._rate, self._free + above)
         if self._rate < self.per_second:
@@ -189,7 +193,7 @@ class Congestion:
         self._at_limit_s = min(self._at_limit_s, now_s)
         if departed_s > self._at_limit_s + self._window_s:
             self._climbing, self._at_limit_s = False, math.inf
-            self._free, self._clean_s = self.per_second, FIRST_CLEAN_S
+            self._free, self._failed, self._clean_s = self.per_second, 0, FIRST_CLEAN_S
             self._slowed_s, self._slow_since_s = self.slowed_seconds(now_s), None
 
 

@@ -126,3 +126,10 @@ def test_many_429s_of_one_moment_lower_the_rate_once():
     for number in range(200):
         congestion.throttled(10 + number / 500, 500, 10.4 + number / 500)
     assert 0.55 * 500 <= congestion.rate(10.8) <= 0.65 * 500
+
+
+def test_a_few_429s_among_the_first_requests_are_no_overload():
+    congestion = Congestion(500)
+    for number in range(7):
+        congestion.throttled(10 + number / 500, number + 1, 10.3 + number / 500)
+    assert congestion.rate(12.0) >= 0.98 * 500
