@@ -51,9 +51,10 @@ class IterableClient:
     limits to use. *connections* are kept open. *wait* sleeps for the seconds it is given and
     returns True when the run is to stop. *ca_file* and *proxy* are as Transport has them.
 
-    ``statistics`` counts the requests and ``retries`` those among them that repeated another. Calls
-    return outcomes and raise nothing for what the network or Iterable do. As a context manager the
-    client closes itself.
+    ``statistics`` counts the requests and ``retries`` those among them that repeated another;
+    ``answered`` says whether there was any answer that did not refuse the key. Calls return
+    outcomes and raise nothing for what the network or Iterable do. As a context manager the client
+    closes itself.
     """
 
     def __init__(  # noqa: PLR0913 - keyword-only, each with its default
@@ -73,7 +74,7 @@ class IterableClient:
         self.payloads = payloads or Payloads(source="")
         self.statistics = RequestStatistics()
         self.retries = 0
-        self._key_refused = self._closed = False
+        self.answered = self._key_refused = self._closed = False
         self._counting = threading.Lock()
         self._max_attempts = max_attempts
         self._wait = wait or sleep
@@ -254,6 +255,8 @@ class IterableClient:
         if answer.outcome.fault is Fault.KEY:
             # Calls that wait for their moment need not be sent any more.
             self._key_refused = True
+        else:
+            self.answered = True
         return answer
 
 

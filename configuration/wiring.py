@@ -266,6 +266,7 @@ def _worker_pool(
         workers=most_workers(settings),
         waiting=lambda: client.waiting,
         head_start_s=HEAD_START_S,
+        answered=lambda: client.answered,
     )
 
 

@@ -21,9 +21,9 @@ from records.outcomes import (
 
 logger = get_logger(__name__)
 
-# The first request goes ahead alone for so long: Iterable refuses a key within milliseconds, and
-# then nothing else need leave.
-HEAD_START_S = 0.05
+# The first row goes ahead alone until there is an answer, as a refused key is then found by one
+# request; but no longer than this, as the row itself may be why there is none.
+HEAD_START_S = 2.0
 # So many batches of one row wait beyond those being sent, so that a worker that is done finds its
 # next at once.
 WAITING_BATCHES = 8
@@ -35,7 +35,8 @@ ENOUGH_WAITING = 16
 MOST_BYTES = 20_000_000
 # What stands in memory for a row beside its bodies, about.
 _ROW_BYTES = 1000
-# How often to look whether more workers are needed. The rate limiter lets one through in 2 ms.
+# How often to look whether more workers are needed, or allowed. The rate limiter lets one through
+# in 2 ms.
 GROW_S = 0.005
 # What is in flight when a run is to stop gets so long to finish.
 GRACE_S = 10.0
@@ -50,9 +51,10 @@ class WorkerPool:
     *process* sends one batch and returns the outcome of each of its rows; it is called in one of at
     most *workers* threads. More are started while batches wait and *waiting*, the number of
     requests that wait for the rate limiter, is small: so there are as many as the latency needs,
-    whatever it is. *ready* batches at most wait for a worker. The first batch goes alone for
-    *head_start_s* seconds, until it is done if that is None. After *stop*, a refused API key or an
-    exception nothing more is sent, and what is in flight ``GRACE_S`` seconds later is ``unknown``.
+    whatever it is. *ready* batches at most wait for a worker. The first batch goes alone until it
+    is done; or, if *head_start_s* is given, at most for so many seconds, and until *answered* says
+    that others may follow. After *stop*, a refused API key or an exception nothing more is sent,
+    and what is in flight ``GRACE_S`` seconds later is ``unknown``.
 
     ``bugs`` are the exceptions that came out of *process*.
     """
@@ -66,6 +68,7 @@ class WorkerPool:
         waiting: Callable[[], int],
         ready: int = WAITING_BATCHES,
         head_start_s: float | None,
+        answered: Callable[[], bool] = lambda: False,
     ) -> None:
         self.bugs: list[Exception] = []
         self._process = process
@@ -74,6 +77,7 @@ class WorkerPool:
         self._waiting_requests = waiting
         self._ready = ready
         self._head_start_s = head_start_s
+        self._answered = answered
         self._began_s = time.monotonic()
         self._threads: list[threading.Thread] = []
         self._submitted = 0
@@ -154,12 +158,14 @@ class WorkerPool:
         """Whether the first batch is still to be alone."""
         if self._submitted != 1 or not self._in_flight:
             return False
-        return self._head_start_s is None or time.monotonic() - self._began_s < self._head_start_s
+        if self._head_start_s is None:
+            return True
+        return not self._answered() and time.monotonic() - self._began_s < self._head_start_s
 
     def _patience_s(self) -> float:
         """Return how long to wait for an outcome before looking at something else."""
         if self._is_head_start():
-            return min(POLL_S, self._head_start_s or POLL_S)
+            return POLL_S if self._head_start_s is None else GROW_S
         return GROW_S if self._may_grow() else POLL_S
 
     def _may_grow(self) -> bool:

@@ -78,6 +78,7 @@ def deliver_rows(
     workers: int = 1,
     batch_size: int = 1,
     head_start_s: float | None = None,
+    answered: Callable[[], bool] = lambda: False,
     silence: Callable[[], Silence] = lambda: Silence(0.0, ""),
     changed_only: bool = False,
 ) -> list[RowOutcome]:
@@ -92,7 +93,12 @@ def deliver_rows(
         pipeline = Pipeline(
             planner=make_planner(ledger, changed_only=changed_only),
             pool=WorkerPool(
-                process, stop, workers=workers, waiting=lambda: 0, head_start_s=head_start_s
+                process,
+                stop,
+                workers=workers,
+                waiting=lambda: 0,
+                head_start_s=head_start_s,
+                answered=answered,
             ),
             recorder=recorder,
             outage=Outage(stop, silence),

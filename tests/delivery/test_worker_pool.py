@@ -96,6 +96,47 @@ def test_the_first_batch_goes_alone_until_it_is_done():
     assert len(outcomes) == 20
 
 
+def test_the_first_batch_goes_alone_only_until_there_is_an_answer():
+    answered, others_begun = threading.Event(), threading.Event()
+    alone = []
+
+    def process(batch):
+        if batch[0].customer_id:
+            others_begun.set()
+        else:
+            alone.append(not others_begun.wait(0.03))
+            answered.set()
+            alone.append(others_begun.wait(5))
+        return send(batch)
+
+    pool = WorkerPool(
+        process,
+        Stop(),
+        workers=4,
+        waiting=no_requests,
+        head_start_s=60.0,
+        answered=answered.is_set,
+    )
+    outcomes, _ = run(pool, batches(5))
+    assert alone == [True, True]
+    assert len(outcomes) == 5
+
+
+def test_a_first_batch_without_an_answer_does_not_hold_up_the_others_for_ever():
+    others_begun = threading.Event()
+
+    def process(batch):
+        if batch[0].customer_id:
+            others_begun.set()
+        else:
+            assert others_begun.wait(5)
+        return send(batch)
+
+    pool = WorkerPool(process, Stop(), workers=4, waiting=no_requests, head_start_s=0.02)
+    outcomes, _ = run(pool, batches(5))
+    assert (len(outcomes), pool.bugs) == (5, [])
+
+
 def test_a_few_batches_wait_and_no_more():
     release = threading.Event()
 
