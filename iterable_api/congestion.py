@@ -46,7 +46,7 @@ SAVED_SHARE = 0.05
 # A test lowers the rate to this share, for about so many requests in these bounds of seconds. Those
 # that depart after the first moments count. The next test comes so many seconds later.
 TEST_SHARE = 0.95
-TEST_COUNT = 100
+TEST_COUNT = 150
 TEST_S = (1.0, 3.0)
 TEST_FROM_S = 0.3
 TEST_EVERY_S = 10.0
@@ -95,9 +95,9 @@ class Congestion:
     def accepted(self, departed_s: float, now_s: float) -> None:
         """Note an answer that was not 429, to a request that left at *departed_s*."""
         noise = self._noise
-        if noise.share or departed_s < noise.until_s:
+        if noise.share or noise.testing:
             noise.note(departed_s, 0)
-        if self._free < self.per_second:
+        if self._slow_since_s is not None:
             self._raise(departed_s, now_s)
 
     def throttled(self, departed_s: float, lately: int, now_s: float) -> None:
@@ -106,10 +106,7 @@ class Congestion:
         *lately* requests departed in the window before, this one among them.
         """
         self._noise.note(departed_s, 1)
-        count = self._count(departed_s)
-        # A few 429s prove nothing where little is sent, as in the first moments of a run.
-        share = OVERLOAD_SHARE + self._noise.share
-        overload = count > max(OVERLOAD_COUNT, share * max(lately, self._rate))
+        count, overload = self._count(departed_s, lately)
         settled = departed_s > self._lowered_s + self._window_s and not (overload or self._climbing)
         if settled and now_s >= self._noise.until_s + TEST_EVERY_S:
             self._noise.start_test(now_s, self._rate)
@@ -118,7 +115,9 @@ class Congestion:
         self._last_429_s = max(self._last_429_s, departed_s)
         free = ROUND_UP * (lately - count)
         if self._climbing:
-            self._end_climb(free if overload else max(self._free, (1 - SAVED_SHARE) * free), now_s)
+            # A little more than before in any case, as without a 429 there it was too little.
+            least = max((1 - SAVED_SHARE) * free, min(ROUND_UP * self._free, free))
+            self._end_climb(free if overload else max(self._free, least), now_s)
         elif overload:
             self._lower(min(self._free, free), departed_s, now_s)
         elif departed_s > self._lowered_s + RETURN_S:
@@ -127,8 +126,8 @@ class Congestion:
         if self._slow_since_s is None and self._rate < self.per_second:
             self._slow_since_s = now_s
 
-    def _count(self, departed_s: float) -> int:
-        """Return how many requests that left in the time before were answered 429, as far as known.
+    def _count(self, departed_s: float, lately: int) -> tuple[int, bool]:
+        """Return how many of *lately* requests were answered 429, as far as known; and if too many.
 
         Answers do not come in the order of their requests.
         """
@@ -136,8 +135,15 @@ class Congestion:
         insort(throttled, departed_s)
         if len(throttled) > 4 * self.per_second:
             del throttled[: len(throttled) // 2]
-        before = bisect_right(throttled, departed_s - self._window_s)
-        return bisect_right(throttled, departed_s) - before
+        until, from_s = bisect_right(throttled, departed_s), departed_s - self._window_s
+        count = until - bisect_right(throttled, from_s)
+        if from_s < self._lowered_s < departed_s:
+            # What came of the rate before proves nothing against this one.
+            from_s = self._lowered_s
+        recent = until - bisect_right(throttled, from_s)
+        # A few 429s prove nothing where little is sent, as in the first moments of a run.
+        sent = max(lately, self._rate) * (departed_s - from_s) / self._window_s
+        return count, recent > max(OVERLOAD_COUNT, (OVERLOAD_SHARE + self._noise.share) * sent)
 
     def _step(self) -> float:
         return min(STEP_PER_S, LARGEST_STEP * self._free)
@@ -145,7 +151,7 @@ class Congestion:
     def _lower(self, free: float, departed_s: float, now_s: float) -> None:
         """Go to below *free*; for an overload that is known already, correct only what is free."""
         self._noise.stop_test(now_s)
-        self._free = max(self._least, free)
+        self._free = min(max(self._least, free), self.per_second)
         if departed_s > self._lowered_s:
             self._lowered_s = now_s
         self._rate = min(self._rate, self._returning(now_s))
@@ -167,7 +173,8 @@ class Congestion:
             self._rate = self._returning(now_s)
         else:
             self._rate = self._free = self._free + TOUCH_SHARE * self._step()
-        self._rate = min(self._rate, self.per_second)
+            if self._rate >= self.per_second:
+                self._recover(now_s)
 
     def _returning(self, now_s: float) -> float:
         """Return the rate at which to come back to what is free, ever more slowly."""
@@ -187,48 +194,69 @@ class Congestion:
         self._climbing = True
         climb_s = CLIMB_S + min(2, self._failed) * self._delay_s
         above = (self.per_second - self._free) * min(1.0, clean_s / climb_s) ** 3
-        self._rate = max(self._rate, self._free + above)
+        self._rate = min(max(self._rate, self._free + above), self.per_second)
         if self._rate < self.per_second:
             return
         self._at_limit_s = min(self._at_limit_s, now_s)
         if departed_s > self._at_limit_s + self._window_s:
-            self._climbing, self._at_limit_s = False, math.inf
-            self._free, self._failed, self._clean_s = self.per_second, 0, FIRST_CLEAN_S
-            self._slowed_s, self._slow_since_s = self.slowed_seconds(now_s), None
+            self._recover(now_s)
+
+    def _recover(self, now_s: float) -> None:
+        """Go on at the limit, as if there had been no 429."""
+        self._rate = self._free = self.per_second
+        self._climbing, self._at_limit_s = False, math.inf
+        self._failed, self._clean_s = 0, FIRST_CLEAN_S
+        self._slowed_s, self._slow_since_s = self.slowed_seconds(now_s), None
 
 
 class _Noise:
     """The ``share`` of requests that is answered 429 whatever the rate, as tests have counted it.
 
-    ``until_s`` is when the latest test ended, or will end; during a test the rate is lowered.
+    ``until_s`` is when the latest test ended, or will end; until then the rate is lowered.
+    ``testing`` says whether answers of a test are still to come.
     """
 
     def __init__(self) -> None:
         self.share = 0.0
+        self.testing = False
         self.until_s = -math.inf
         self._from_s = math.inf
-        self._answers = self._throttled = 0.0
+        # Answers to the requests of the test that is under way, and of those before: all, and 429.
+        self._now = self._before = (0.0, 0.0)
         self._credit = 0.0
 
     def start_test(self, now_s: float, rate: float) -> None:
-        """Begin a test; what earlier ones have counted counts half from now on."""
+        """Begin a test."""
+        self.testing = True
         self._from_s = now_s + TEST_FROM_S
         self.until_s = now_s + min(max(TEST_COUNT / rate, TEST_S[0]), TEST_S[1])
-        self._answers, self._throttled = self._answers / 2, self._throttled / 2
+        self._now = (0.0, 0.0)
 
     def stop_test(self, now_s: float) -> None:
-        """Count no more: something else than noise was met."""
-        self._from_s, self.until_s = math.inf, min(self.until_s, now_s)
+        """Let the test that is under way not count, as something else than noise was met."""
+        self.testing = False
+        self.until_s = min(self.until_s, now_s)
 
     def note(self, departed_s: float, throttled: int) -> None:
         """Note an answer, 1 if it was 429."""
         self._credit = min(OVERLOOK_AT_ONCE, self._credit + OVERLOOK_MORE * self.share)
-        if self._from_s <= departed_s < self.until_s:
-            self._answers += 1
-            self._throttled += throttled
-            # As if there had been so many answers more, as a few prove little.
-            share = self._throttled / (self._answers + 20)
-            self.share = min(share, OVERLOAD_SHARE) if share > TOUCH_SHARE / 2 else 0.0
+        if not self.testing or departed_s < self._from_s:
+            return
+        if departed_s < self.until_s:
+            self._now = (self._now[0] + 1, self._now[1] + throttled)
+        else:
+            self._end_test()
+
+    def _end_test(self) -> None:
+        self.testing = False
+        # What earlier tests have counted counts half.
+        answers, throttled = (
+            now + old / 2 for now, old in zip(self._now, self._before, strict=True)
+        )
+        self._before = (answers, throttled)
+        # As if there had been so many answers more, as a few prove little.
+        share = throttled / (answers + 20)
+        self.share = min(share, OVERLOAD_SHARE) if share > TOUCH_SHARE / 2 else 0.0
 
     def overlooks(self) -> bool:
         """Whether this 429 is to be overlooked."""
