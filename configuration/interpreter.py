@@ -32,19 +32,18 @@ def problem_of_import(error: ImportError) -> str:
     return f"{sys.executable} cannot load what the job needs: {error}. {_instead()}"
 
 
-def _instead(*, old_enough: bool = True) -> str:
+def _instead() -> str:
     """Return what to run: the .venv beside main.py, unless that is what runs."""
     venv = HERE / ".venv"
-    python = venv / "bin" / "python"
-    runs_already = Path(sys.prefix).resolve() == venv.resolve()
-    if runs_already and old_enough:
+    if Path(sys.prefix).resolve() == venv.resolve():
         return f"Run {sys.executable} -m pip install -r {HERE / 'requirements.txt'}"
-    if runs_already or not python.exists():
-        make = "python3 -m venv --clear .venv && .venv/bin/pip install -r requirements.txt"
+    python = venv / "bin" / "python"
+    if not python.exists():
+        make = "python3 -m venv .venv && .venv/bin/pip install -r requirements.txt"
         return f"With Python 3.11 or newer, in {HERE}: {make}; then .venv/bin/python main.py"
     return f"Run {python} {HERE / 'main.py'}"
 
 
 if sys.version_info < LEAST:
     version = ".".join(str(number) for number in sys.version_info[:3])
-    raise ImportError(f"{sys.executable} is Python {version}. {_instead(old_enough=False)}")
+    raise ImportError(f"{sys.executable} is Python {version}. {_instead()}")

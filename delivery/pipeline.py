@@ -30,6 +30,7 @@ from records.outcomes import (
     ARRIVED,
     NOT_SENT,
     SUPERSEDED,
+    USER_ID,
     CallStatus,
     PreparedRow,
     Row,
@@ -281,5 +282,14 @@ def in_groups(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 def not_attempted(rows: Iterable[Row]) -> list[RowOutcome]:
     """Return the outcomes of rows that the run did not come to."""
-    names = ((readable(row["customer_id"]), readable(row["email"])) for row in rows)
-    return [RowOutcome(*name, NOT_SENT, NOT_SENT, attempted=False) for name in names]
+    return [
+        RowOutcome(
+            readable(row["customer_id"]),
+            readable(row["email"]),
+            NOT_SENT,
+            NOT_SENT,
+            attempted=False,
+            user_id=readable(row.get(USER_ID)),
+        )
+        for row in rows
+    ]

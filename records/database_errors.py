@@ -27,6 +27,7 @@ HINTS = {
     1045: "check DB_USER and DB_PASSWORD",
     1049: "check DB_NAME, or create the database with database_setup.sql",
     1054: "a column is missing; compare the tables with database_setup.sql",
+    1060: "two columns have one name; give one of them another",
     1064: "check the query's syntax in phase2_queries.sql",
     1130: "the server admits nobody from this machine; create DB_USER for its address",
     1142: "this user needs SELECT on the tables",
