@@ -18,7 +18,11 @@ from records.outcomes import Fault
 DEFAULT_MAPPING = RowMapping()
 IDENTITY = "ITERABLE_IDENTITY"
 # The types of a project, besides the same one, that take a value of the job's.
-_ALSO_FIT = {(FieldType.INTEGER, "double"), (FieldType.JSON, "nested")}
+_ALSO_FIT = {
+    (FieldType.INTEGER, "double"),
+    (FieldType.DATE, "string"),
+    (FieldType.JSON, "nested"),
+}
 
 
 def iterable_findings(

@@ -194,7 +194,8 @@ class Verdicts:
             return
         for row in rows:
             names = _fields(self._endpoint.body(row))
-            fields = tuple(pair for pair in outcome.fields if pair[0] in names)
+            # What lies in an object is named after it, with a dot between.
+            fields = tuple(pair for pair in outcome.fields if pair[0].partition(".")[0] in names)
             self._note([row], replace(outcome, fields=fields))
 
     def _count(self, outcome: CallOutcome) -> None:

@@ -77,6 +77,7 @@ class Pipeline:
         self._packer = Packer(limits)
         self._refusals = RefusalWatch(recorder.stop)
         self._repeats = Repeats(())
+        self._identity = "address"
         self._repeated = DeferredRows(folder)
         self._not_found = DeferredRows(folder)
         self._not_found_s = 0.0
@@ -124,6 +125,7 @@ class Pipeline:
             self._record(outcomes)
             repeated = [row for row in prepared if self._repeats.is_repeat(row.key)]
             if repeated:
+                self._identity = "address" if repeated[0].user_id is None else "user id"
                 self._repeated.extend(repeated)
                 ids = {id(row) for row in repeated}
                 prepared = [row for row in prepared if id(row) not in ids]
@@ -136,8 +138,8 @@ class Pipeline:
         If the first row's profile did not arrive, the next one's is sent in its place.
         """
         if self._repeats.count:
-            text = "%d rows have the address of a row before them; the first row's profile is sent"
-            logger.warning(text, self._repeats.count)
+            text = "%d rows have the %s of a row before them; the first row's profile is sent"
+            logger.warning(text, self._repeats.count, self._identity)
         for row in rows:
             if self._arrived.get(row.key, False):
                 self._send([row._replace(users_update=SUPERSEDED)])

@@ -293,3 +293,33 @@ def test_events_of_a_blocked_name_come_first_and_do_not_stop_the_run(job, iterab
     assert job(*mode, **environ) == ExitStatus.NOT_ALL_DELIVERED
     assert results_of(tmp_path)["summary"]["successful"] == 3
     assert len(iterable.events) == 3
+
+
+def test_rows_of_one_user_id_are_told_as_such(job, iterable, tmp_path, capsys):
+    iterable.change(project_type="userID")
+    environ = query_file(tmp_path, own_query("'U' AS user_id")) | {"ITERABLE_IDENTITY": "user_id"}
+    assert job(**environ) == ExitStatus.OK
+    assert "1 rows have the user id of a row before them" in said(capsys)
+    assert (len(iterable.users), len(iterable.events)) == (1, 2)
+
+
+@pytest.mark.parametrize("mode", [(), ("--bulk",)], ids=["per-user", "bulk"])
+def test_an_empty_array_makes_no_field_and_nobody_waits_for_it(job, iterable, tmp_path, mode):
+    environ = query_file(tmp_path, own_query("'[]' AS `user.tags:json`", "NULL AS `user.none`"))
+    assert job(*mode, **environ) == ExitStatus.OK
+    assert job("--changed-only", *mode, **environ) == ExitStatus.OK
+    assert results_of(tmp_path)["summary"]["unchanged"] == 2
+    assert [user.data_fields["tags"] for user in iterable.users.values()] == [[], []]
+
+
+def test_a_part_of_an_object_that_the_project_leaves_out_is_sent_again(job, iterable, tmp_path):
+    fields = {"recent_page_view": True, "candidate": "y", "first_name": "A", "plan_type": "b"}
+    update(iterable, fields | {"prefs": {"a": 1}})
+    iterable.change(create_new_fields=False)
+    column = """IF(c.id = 1, '{"a": 1, "b": 2}', '{"a": 1}') AS `user.prefs:json`"""
+    environ = query_file(tmp_path, own_query(column))
+    assert job("--bulk", **environ) == ExitStatus.OK
+    assert results_of(tmp_path)["summary"]["filtered_fields"]["users_update"] == ["prefs.b"]
+    assert job("--bulk", "--changed-only", **environ) == ExitStatus.OK
+    summary = results_of(tmp_path)["summary"]
+    assert (summary["successful"], summary["unchanged"]) == (1, 1)
