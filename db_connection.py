@@ -1,7 +1,7 @@
 """Rows out of MySQL or MariaDB, read-only and bounded in time."""
 
 import struct
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,9 +11,11 @@ from mysql.connector.abstracts import MySQLCursorAbstract
 from mysql.connector.connection import MySQLConnection
 from mysql.connector.constants import ClientFlag
 from mysql.connector.plugins import caching_sha2_password
+from mysql.connector.protocol import MySQLProtocol
 
 from logger_config import get_logger
 from records import database_errors as codes
+from records.columns import Column, check_columns, column_of, refuse_doubled
 from records.database_errors import HINTS, LOST, DatabaseError
 from records.least_versions import old_server
 from records.outcomes import as_shown
@@ -21,11 +23,6 @@ from records.query_file import JOB_QUERY, load_query
 from records.row_spool import RowSpool
 
 logger = get_logger(__name__)
-
-JOB_COLUMNS = frozenset({
-    "customer_id", "email", "first_name", "plan_type",
-    "page_view_id", "page", "event_time", "browser", "location",
-})  # fmt: skip
 
 CONNECT_TIMEOUT_S = 10
 # The job is about to end, and somebody may be waiting for that.
@@ -52,9 +49,7 @@ class _NeverBare(caching_sha2_password.MySQLCachingSHA2PasswordAuthPlugin):
 
     def auth_response(self, auth_data: bytes, **kwargs: object) -> bytes | None:
         if bytes(auth_data) == bytes([self.perform_full_authentication]) and not self.ssl_enabled:
-            raise errors.InterfaceError(
-                "the password was not sent without TLS", errno=codes.NEEDS_TLS
-            )
+            raise errors.InterfaceError("the password was not sent without TLS", codes.NEEDS_TLS)
         return super().auth_response(auth_data, **kwargs)
 
 
@@ -71,6 +66,17 @@ class _Session(MySQLConnection):
         if "unix_socket" not in options:
             self._auth_plugin_class = _NeverBare.__name__
         self.connect(**options)
+        vars(self._protocol)["parse_column"] = _parse_column
+
+
+def _parse_column(packet: bytes, encoding: str = "utf-8") -> tuple[Any, ...]:
+    """Return the description of a column with its width as ``display_size``, as PEP 249 has it.
+
+    The connector reads past it, and nothing else tells TINYINT(1) from TINYINT.
+    """
+    name, kind, _, *others = MySQLProtocol.parse_column(packet, encoding)
+    # Behind it are six bytes: type, flags, decimals and two that are empty.
+    return name, kind, int.from_bytes(packet[-10:-6], "little"), *others
 
 
 class DatabaseConnection:
@@ -176,22 +182,25 @@ class DatabaseConnection:
     def execute_query(self, sql: str) -> list[dict[str, Any]]:
         """Return the rows of one SELECT, each a dict from column name to value."""
         columns, rows = self._run(sql)
-        return [dict(zip(columns, row, strict=True)) for row in rows]
+        names = [column.name for column in columns]
+        refuse_doubled(names)
+        return [dict(zip(names, row, strict=True)) for row in rows]
 
     def get_pro_users_recent_engagement(
         self, query: str | None = None, folder: Path | None = None
     ) -> RowSpool:
         """Return the rows of Query 2: each pro user with the latest view of pricing or settings.
 
-        *query* runs in its place, if given. Each row is a dict with the columns ``JOB_COLUMNS``.
-        The rows are kept in a file in *folder*, by default the system's for temporary files; the
-        caller closes it. Raises SpoolError, besides DatabaseError, when they do not fit there.
+        *query* runs in its place, if given. Each row is a dict with the columns ``JOB_COLUMNS`` and
+        any others; the spool's ``columns`` describe them. The rows are kept in a file in *folder*,
+        by default the system's for temporary files; the caller closes it. Raises SpoolError,
+        besides DatabaseError, when they do not fit there.
         """
         if text := old_server(self.version):
             logger.warning("Database: %s", text)
         columns, rows = self._run(query or load_query(JOB_QUERY))
-        _check(columns, JOB_COLUMNS)
-        spool = RowSpool(columns, folder)
+        check_columns(columns)
+        spool = RowSpool([column.name for column in columns], folder, columns)
         try:
             spool.extend(rows)
             spool.flush()
@@ -200,8 +209,11 @@ class DatabaseConnection:
             raise
         return spool
 
-    def check_query(self, query: str) -> None:
-        """Raise what a run would raise that begins *query*. The server only prepares it."""
+    def columns_of(self, query: str) -> list[Column]:
+        """Return the columns that *query* would give, if it were run. The server only prepares it.
+
+        So it takes what it would take of a run, and says what it would say.
+        """
         connection = self._opened()
         try:
             prepared: Any = connection.cmd_stmt_prepare(query.encode())
@@ -210,7 +222,7 @@ class DatabaseConnection:
             raise self._failed(error) from None
         if prepared["num_params"]:
             raise DatabaseError("the query failed: it has a ? where a value must be")
-        _check([column[0] for column in prepared["columns"]], JOB_COLUMNS)
+        return _columns(prepared["columns"])
 
     def _prepare_session(self, cursor: MySQLCursorAbstract) -> str:
         cursor.execute("SET SESSION TRANSACTION READ ONLY")
@@ -229,7 +241,7 @@ class DatabaseConnection:
         row: Any = cursor.fetchone()
         return as_shown(row[0])
 
-    def _run(self, sql: str) -> tuple[list[str], Iterator[list[Any]]]:
+    def _run(self, sql: str) -> tuple[list[Column], Iterator[list[Any]]]:
         """Run *sql*; return its columns, and its rows as the server sends them."""
         try:
             # Not buffered: the connector would hold all rows in memory.
@@ -238,8 +250,7 @@ class DatabaseConnection:
             cursor.execute(sql)
         except mysql.connector.Error as error:
             raise self._failed(error) from None
-        columns = [column[0] for column in cursor.description or ()]
-        return _check(columns), self._rows(cursor)
+        return _columns(cursor.description or ()), self._rows(cursor)
 
     def _opened(self) -> _Session:
         if self._connection is None:
@@ -267,18 +278,14 @@ class DatabaseConnection:
         return DatabaseError(f"{explained}; {old}") if old else explained
 
 
-def _check(columns: list[str], wanted: Set[str] = frozenset()) -> list[str]:
-    """Return *columns*, if all *wanted* are there and none is twice, as no dict keeps both."""
-    if doubled := {name for name in columns if columns.count(name) > 1}:
-        raise DatabaseError(f"the query returns {', '.join(sorted(doubled))} twice")
-    if missing := wanted - set(columns):
-        raise DatabaseError(f"Query {JOB_QUERY} must return {', '.join(sorted(missing))}")
-    return columns
-
-
 def _is_lost(error: mysql.connector.Error) -> bool:
     """Whether the connector itself found the connection gone; the server reports other codes."""
     return isinstance(error, _TIMEOUTS) or error.errno == -1 or 2000 <= error.errno < 3000
+
+
+def _columns(described: Any) -> list[Column]:  # noqa: ANN401 - by PEP 249, and then some
+    """Return the columns of a description: name, type, width, four unused, flags, character set."""
+    return [column_of(*each[:3], *each[7:9]) for each in described]
 
 
 def _explain(what: str, error: mysql.connector.Error) -> DatabaseError:

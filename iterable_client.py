@@ -7,7 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
-from iterable_api.answers import Answer, Repeat, judge_failure, judge_response
+from iterable_api.answers import (
+    OTHER_IDENTITY,
+    Answer,
+    Repeat,
+    judge_failure,
+    judge_response,
+    user_not_found,
+)
 from iterable_api.backoff import backoff_s, retry_after_s, sleep
 from iterable_api.endpoints import (
     LIMITS_PER_S,
@@ -49,7 +56,8 @@ class IterableClient:
     *timeout_s* bounds the answer to one request, and connecting. *max_attempts* is the
     number of tries of one call; an answer 429 uses up none. *rate_share* is the share of Iterable's
     limits to use. *connections* are kept open. *wait* sleeps for the seconds it is given and
-    returns True when the run is to stop. *ca_file* and *proxy* are as Transport has them.
+    returns True when the run is to stop. *create_new_fields* is said beside the profiles of a
+    batch; None leaves it to the project. *ca_file* and *proxy* are as Transport has them.
 
     ``statistics`` counts the requests and ``retries`` those among them that repeated another;
     ``answered`` says whether there was any answer that did not refuse the key. Calls return
@@ -68,6 +76,7 @@ class IterableClient:
         rate_share: float = 0.9,
         connections: int = 10,
         wait: Callable[[float], bool] | None = None,
+        create_new_fields: bool | None = None,
         ca_file: Path | None = None,
         proxy: str = "",
     ) -> None:
@@ -76,6 +85,7 @@ class IterableClient:
         self.retries = 0
         self.answered = self._key_refused = self._closed = False
         self._counting = threading.Lock()
+        self._create_new_fields = create_new_fields
         self._max_attempts = max_attempts
         self._wait = wait or sleep
         self._limiters = {
@@ -123,7 +133,7 @@ class IterableClient:
         """Make the calls of *prepared* whose outcome is not known beforehand."""
         update, track = prepared.users_update, prepared.events_track
         if update is None:
-            update = self._call(UPDATE_USER, prepared.user).outcome
+            update = _of_profile(self._call(UPDATE_USER, prepared.user).outcome)
         if track is None:
             track = NOT_SENT
             if update.status in ARRIVED:
@@ -169,7 +179,8 @@ class IterableClient:
 
         Source: POST /api/users/bulkUpdate, https://api.iterable.com/api/docs
         """
-        return self._call(UPDATE_USERS, bulk_body("users", users), len(users))
+        body = bulk_body("users", users, self._create_new_fields)
+        return self._call(UPDATE_USERS, body, len(users))
 
     def track_events(self, events: Sequence[bytes]) -> Answer:
         """Record many events, each an encoded body of events/track; else like update_users().
@@ -258,6 +269,13 @@ class IterableClient:
         else:
             self.answered = True
         return answer
+
+
+def _of_profile(outcome: CallOutcome) -> CallOutcome:
+    """Return the outcome of a profile's call: Iterable creates users, but not in every project."""
+    if not user_not_found(outcome):
+        return outcome
+    return replace(outcome, fault=Fault.PROJECT, message=OTHER_IDENTITY)
 
 
 def _settled(answer: CallOutcome, requests: int, *, may_have_landed: bool) -> CallOutcome:

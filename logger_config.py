@@ -1,6 +1,7 @@
 """Where log lines go: a short console for people, a full rotating file for the record."""
 
 import errno
+import fcntl
 import functools
 import io
 import logging
@@ -147,10 +148,27 @@ def _utc_second(seconds: int) -> str:
 
 
 class _RotatingFile(logging.handlers.RotatingFileHandler):
-    """Looks only now and then whether to rotate: the look costs more than the line."""
+    """Looks only now and then whether to rotate: the look costs more than the line.
+
+    The file is locked as long as it is open, because of two who rotate one file each loses lines of
+    the other. Raises BlockingIOError when it is another's.
+    """
 
     _lines = 0
     _failed = False
+
+    def _open(self) -> io.TextIOWrapper:
+        stream = super()._open()
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            # While rotating, a moment after the other has come, there is no way back.
+            if not self._lines:
+                stream.close()
+                raise
+        except OSError:
+            pass  # not every file system can lock
+        return stream
 
     def shouldRollover(self, record: logging.LogRecord) -> bool:  # noqa: N802 - logging's name
         self._lines += 1
@@ -234,6 +252,7 @@ def setup_logger(
     earlier call set up. What goes to ``get_file_logger()`` is kept from the console.
 
     Raises:
+        BlockingIOError: another process is writing to *log_file*.
         OSError: *log_file* cannot be written.
 
     """

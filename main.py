@@ -61,8 +61,8 @@ def run_integration(
         recorder = Recorder(run, stop, ledger, results)
         with noting_end(run, "Nothing was sent. "):
             logger.info("[STEP 2] Connecting to the database...")
-            query = load_query(JOB_QUERY)
-            run.set_query(query)
+            query = load_query(JOB_QUERY, settings.query_file)
+            run.set_query(query, settings.job)
             connection = wiring.database_connection(settings, wiring.query_limit_s(settings))
             with stop.interrupting(), connection as database:
                 logger.info("[STEP 3] Reading pro users with recent engagement...")
@@ -70,13 +70,13 @@ def run_integration(
             # The connection is closed: a slow Iterable must not keep a query open on the server.
             with closing(rows):
                 logger.info("Found %d pro user(s) with recent engagement", len(rows))
-                wiring.check_row_count(len(rows), settings, stop)
-                recorder.begin(wiring.limit_rows(rows, settings, recorder))
+                payloads = wiring.checked_payloads(rows, settings, stop, run.options)
+                recorder.begin(wiring.limit_rows(rows, payloads, recorder))
                 logger.info("[STEP 4] Preparing the Iterable client...")
                 client = wiring.iterable_client(settings, stop, bulk=run.options.bulk)
                 logger.info("[STEP 5] Sending users and events to Iterable...")
                 with RowLog(run) as log, recorder.sending(client, log):
-                    wiring.deliver_rows(rows, settings, client, recorder)
+                    wiring.deliver_rows(rows, payloads, settings, client, recorder)
         stop.over = True
         logger.info("[STEP 6] Saving results...")
         advice = stop_advice(stop.reason, stop.detail, settings.iterable_api_base_url)

@@ -89,4 +89,5 @@ def run_options(args: argparse.Namespace) -> RunOptions:
         changed_only=args.changed_only,
         limit=args.limit,
         quiet=args.quiet,
+        demo=args.demo,
     )

@@ -49,5 +49,5 @@ def all_findings(env_file: Path | None, environ: Mapping[str, str]) -> Iterator[
         return
     yield Finding(Mark.GOOD, "Settings", "complete and valid")
     yield from file_findings(settings, env_file)
-    yield from database_findings(settings)
-    yield from iterable_findings(settings)
+    mapping = yield from database_findings(settings)
+    yield from iterable_findings(settings, mapping)

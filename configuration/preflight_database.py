@@ -1,16 +1,19 @@
 """What ``--check`` finds of the database: the login, its clock, Query 2 and its execution plan."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from configuration.preflight_finding import Finding, Mark, clock_finding
 from configuration.settings import Settings
 from configuration.wiring import database_connection
-from db_connection import JOB_COLUMNS, DatabaseConnection
+from db_connection import DatabaseConnection
+from iterable_api.mapping import RowMapping, read_mapping
 from iterable_api.payloads import EVENT_TABLE
+from records.columns import JOB_COLUMNS, Column, ColumnError, Kind, check_columns
 from records.database_errors import DatabaseError
+from records.exit_statuses import ExitStatus
 from records.least_versions import old_server
 from records.outcomes import as_shown
 from records.query_file import JOB_QUERY, load_query
@@ -22,6 +25,7 @@ INDEX = "ix_page_views_recent"
 EXPLAIN = "EXPLAIN FORMAT=TRADITIONAL"
 EXPLAIN_COLUMNS = {"id", "table", "type", "key", "rows", "Extra"}
 PLAN = "Query 2's plan"
+COLUMNS = "Query 2's columns"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +54,15 @@ class TableAccess:
         return f"all of {self.name}{rows}" if self.whole else f"{self.name}{index}{rows}"
 
 
-def database_findings(settings: Settings) -> Iterator[Finding]:
-    """Log in as a run does and yield what is found; Query 2 is prepared and not run."""
+def database_findings(settings: Settings) -> Generator[Finding, None, RowMapping]:
+    """Log in as a run does and yield what is found; Query 2 is prepared and not run.
+
+    Return where its columns go; that of the job's own nine if it cannot be had.
+    """
     query = None
+    mapping = RowMapping(settings.iterable_identity)
     try:
-        query = load_query(JOB_QUERY)
+        query = load_query(JOB_QUERY, settings.query_file)
     except DatabaseError as error:
         yield Finding(Mark.BAD, "Query 2", str(error), error.status)
     try:
@@ -64,9 +72,11 @@ def database_findings(settings: Settings) -> Iterator[Finding]:
                 yield Finding(Mark.WARNING, "Database", old)
             yield _clock_finding(database)
             if query is not None:
-                yield from query_findings(database, query)
+                columns = yield from query_findings(database, query)
+                mapping = (yield from column_findings(columns, settings)) or mapping
     except DatabaseError as error:
         yield Finding(Mark.BAD, "Database", str(error), error.status)
+    return mapping
 
 
 def _session_text(settings: Settings, version: str) -> str:
@@ -93,19 +103,66 @@ def database_clock_finding(now: datetime) -> Finding:
     return clock_finding("Database clock", ahead_s, "this machine's", advice)
 
 
-def query_findings(database: DatabaseConnection, query: str) -> Iterator[Finding]:
-    """Yield whether *query* would give a run its rows, and how it would find them."""
+def query_findings(
+    database: DatabaseConnection, query: str
+) -> Generator[Finding, None, Sequence[Column]]:
+    """Yield whether *query* would give a run its rows, and how it would find them.
+
+    Return its columns, none if it cannot be run.
+    """
     try:
-        database.check_query(query)
+        columns = database.columns_of(query)
+        check_columns(columns)
     except DatabaseError as error:
         yield Finding(Mark.BAD, "Query 2", str(error), error.status)
-        return
-    yield Finding(Mark.GOOD, "Query 2", f"can be run and returns its {len(JOB_COLUMNS)} columns")
+        return ()
+    more = f" and {n} more" if (n := len(columns) - len(JOB_COLUMNS)) else ""
+    text = f"can be run and returns its {len(JOB_COLUMNS)} columns{more}"
+    yield Finding(Mark.GOOD, "Query 2", text)
     try:
         plan = database.execute_query(f"{EXPLAIN} {query}")
         yield execution_plan_finding(execution_plan(plan), query)
     except DatabaseError as error:
         yield Finding(Mark.NOTE, PLAN, f"not looked at: {error}")
+    return columns
+
+
+def column_findings(
+    columns: Sequence[Column], settings: Settings
+) -> Generator[Finding, None, RowMapping | None]:
+    """Yield what is to be said of where *columns* go, and return that; None if it is nowhere."""
+    if not columns:
+        return None
+    try:
+        mapping = read_mapping(columns, settings.iterable_identity, settings.time_zone)
+    except ColumnError as error:
+        yield Finding(Mark.BAD, COLUMNS, str(error), error.status)
+        return None
+    yield from own_column_findings(columns, mapping)
+    for remark in mapping.remarks():
+        yield Finding(Mark.WARNING, COLUMNS, remark)
+    if mapping.fields:
+        sent = ", ".join(f"{field.column.name} as {field.type}" for field in mapping.fields)
+        yield Finding(Mark.GOOD, COLUMNS, f"sends {sent}")
+    return mapping
+
+
+def own_column_findings(columns: Sequence[Column], mapping: RowMapping) -> Iterator[Finding]:
+    """Yield which of the job's own columns are of a type for which rows will be refused."""
+    for column in columns:
+        if column.name == "event_time":
+            if column.kind not in {Kind.DATE, Kind.MOMENT}:
+                text = f"event_time is {column.kind}, no date and time: every row would be refused"
+                yield Finding(Mark.BAD, COLUMNS, text, ExitStatus.NOT_ALL_DELIVERED)
+        elif column.name in mapping.texts and column.kind is Kind.OTHER:
+            text = f"{column.name} is of a type that cannot be sent: every row would be refused"
+            yield Finding(Mark.BAD, COLUMNS, text, ExitStatus.NOT_ALL_DELIVERED)
+        elif column.name in mapping.texts and column.kind is Kind.BINARY:
+            text = (
+                f"{column.name} holds bytes: rows in which they are no text in UTF-8 are refused; "
+                f"use BIN_TO_UUID({column.name}) in Query 2, on MariaDB HEX({column.name})"
+            )
+            yield Finding(Mark.WARNING, COLUMNS, text)
 
 
 def execution_plan(plan: Sequence[Mapping[str, object]]) -> list[TableAccess]:

@@ -4,11 +4,12 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from configuration.preflight_finding import Finding, Mark
 from configuration.settings import Settings, exposed_files, password_in_quotes
-from configuration.wiring import IN_QUOTES, few_workers, open_ledger
+from configuration.wiring import IN_QUOTES, few_workers, mixed_results, open_ledger
 from records.delivery_ledger import SPARE_BYTES, LedgerError, check_room, is_in_use
 from records.exit_statuses import ExitStatus
 from records.results_files import results_files
@@ -26,6 +27,10 @@ def file_findings(settings: Settings, env_file: Path | None) -> Iterator[Finding
     if password_in_quotes(settings):
         yield Finding(Mark.WARNING, "DB_PASSWORD", IN_QUOTES)
     yield _results_finding(settings.results_dir)
+    with suppress(OSError):
+        # The demo, which has no settings of its own, is no job either.
+        if env_file is not None and (mixed := mixed_results(settings)):
+            yield Finding(Mark.WARNING, "RESULTS_DIR", mixed)
     yield _log_finding(settings.log_file)
     yield _ledger_finding(settings)
     if settings.metrics_file:

@@ -5,20 +5,29 @@ from urllib.parse import urlsplit
 
 from configuration.preflight_finding import Finding, Mark, clock_finding
 from configuration.settings import Settings
-from configuration.wiring import user_fields
-from db_connection import JOB_COLUMNS
+from configuration.wiring import emails_refused, user_fields
 from iterable_api.answers import Answer, Repeat
-from iterable_api.payloads import Payloads
+from iterable_api.field_types import ITERABLE_TYPES, FieldType
+from iterable_api.mapping import PROFILE_FIELDS, Identity, RowMapping
 from iterable_api.user_fields import UNKNOWN_TYPE
-from monitoring.console import key_advice
+from monitoring.console import data_centre, key_advice
 from records.exit_statuses import ExitStatus
 from records.outcomes import Fault
 
-# Iterable's names of the types that the payloads have.
-_TYPE_NAMES = {str: "string", bool: "boolean"}
+# The job's own nine columns.
+DEFAULT_MAPPING = RowMapping()
+IDENTITY = "ITERABLE_IDENTITY"
+# The types of a project, besides the same one, that take a value of the job's.
+_ALSO_FIT = {
+    (FieldType.INTEGER, "double"),
+    (FieldType.DATE, "string"),
+    (FieldType.JSON, "nested"),
+}
 
 
-def iterable_findings(settings: Settings) -> Iterator[Finding]:
+def iterable_findings(
+    settings: Settings, mapping: RowMapping = DEFAULT_MAPPING
+) -> Iterator[Finding]:
     """Ask Iterable for the project's profile fields, which changes nothing; yield what is found."""
     url = settings.iterable_api_base_url
     fields = user_fields(settings)
@@ -31,7 +40,8 @@ def iterable_findings(settings: Settings) -> Iterator[Finding]:
     if fields.types is not None or fields.answer.outcome.fault is Fault.KEY:
         yield _clock_finding(fields.clock_ahead_s)
     if fields.types is not None:
-        yield from field_findings(fields.types)
+        yield from identity_findings(settings)
+        yield from field_findings(fields.types, mapping, settings.create_new_fields)
 
 
 def no_fields_finding(answer: Answer, url: str) -> Finding:
@@ -64,33 +74,80 @@ def _clock_finding(ahead_s: float | None) -> Finding:
     return clock_finding(what, ahead_s, "Iterable's", advice)
 
 
-def field_findings(project_types: Mapping[str, str]) -> Iterator[Finding]:
-    """Yield each field that is of another type in the project than the job sends it.
+def identity_findings(settings: Settings) -> Iterator[Finding]:
+    """Yield what can be told of whether the project takes what tells users apart.
 
-    If there is none, yield one line on all fields.
+    Nothing that only reads tells a project's kind. But one keyed by user id looks for no email, and
+    the European data centre has no project that is keyed by email.
     """
-    sent = sent_types()
-    known = [name for name in sent if name in project_types]
-    wrong = [name for name in known if project_types[name] not in {sent[name], UNKNOWN_TYPE}]
-    for name in wrong:
+    url = settings.iterable_api_base_url
+    if settings.iterable_identity is Identity.EMAIL:
+        if emails_refused(settings):
+            text = (
+                "the project knows no users by email, so it is keyed by user id and would refuse "
+                "every row; set ITERABLE_IDENTITY=user_id"
+            )
+            yield Finding(Mark.BAD, IDENTITY, text, ExitStatus.STOPPED)
+    elif data_centre(url) == "EU":
+        text = "users are told apart by user id, which every project in Europe takes"
+        yield Finding(Mark.GOOD, IDENTITY, text)
+    else:
         text = (
-            f"the project has {name} as {project_types[name]} and the job sends a {sent[name]}: "
-            "every row would be refused. Iterable never changes a field's type; use another "
-            "project, or another name in iterable_api/payloads.py"
+            "users are told apart by user id: right for a hybrid project and for one keyed by user "
+            "id. One keyed by email refuses them; the first row shows it, so try --limit 1"
         )
-        yield Finding(Mark.BAD, "Profile fields", text, ExitStatus.STOPPED)
+        yield Finding(Mark.NOTE, IDENTITY, text)
+
+
+def field_findings(
+    project_types: Mapping[str, str],
+    mapping: RowMapping = DEFAULT_MAPPING,
+    create: bool | None = None,
+) -> Iterator[Finding]:
+    """Yield each profile field that is of another type in the project than the job sends it.
+
+    If there is none, yield one line on all fields. *create* is whether the job asks for new ones.
+    """
+    sent = mapping.profile_types()
+    known = {name: kind for name, kind in sent.items() if name in project_types}
+    wrong = [name for name, kind in known.items() if not _fits(kind, project_types[name])]
+    for name in wrong:
+        yield _mismatch(name, sent[name], project_types[name])
     if not wrong:
         texts = [f"{', '.join(known)} of the right type"] if known else []
         if new := [name for name in sent if name not in known]:
             are, them = ("is", "it") if len(new) == 1 else ("are", "them")
             texts.append(
-                f"{', '.join(new)} {are} new to the project: "
-                f"whether Iterable adds {them} is the project's setting"
+                f"{', '.join(new)} {are} new to the project: {_fate(create).format(them=them)}"
             )
         yield Finding(Mark.GOOD, "Profile fields", "; ".join(texts))
 
 
-def sent_types() -> dict[str, str]:
-    """Return the type of each profile field that the job sends, in Iterable's words."""
-    fields = Payloads("").user(dict.fromkeys(JOB_COLUMNS, "x"))["dataFields"]
-    return {name: _TYPE_NAMES[type(value)] for name, value in fields.items()}
+def _fits(kind: FieldType, project_type: str) -> bool:
+    exact = ITERABLE_TYPES[kind] == project_type
+    return exact or project_type == UNKNOWN_TYPE or (kind, project_type) in _ALSO_FIT
+
+
+def _mismatch(name: str, kind: FieldType, project_type: str) -> Finding:
+    if kind is FieldType.JSON:
+        # Of an array the project tells the type of what is in it.
+        text = f"the project has {name} as {project_type}: right for arrays of such values alone"
+        return Finding(Mark.WARNING, "Profile fields", text)
+    where = "iterable_api/payloads.py"
+    if name not in PROFILE_FIELDS:
+        where = "Query 2, or its type behind a colon"
+    text = (
+        f"the project has {name} as {project_type} and the job sends a {ITERABLE_TYPES[kind]}: "
+        "every row would be refused. Iterable never changes a field's type; use another "
+        f"project, or another name in {where}"
+    )
+    return Finding(Mark.BAD, "Profile fields", text, ExitStatus.STOPPED)
+
+
+def _fate(create: bool | None) -> str:
+    """Return what becomes of fields that are new to the project."""
+    if create is None:
+        return "whether Iterable adds {them} is the project's setting"
+    if create:
+        return "Iterable adds {them}, because ITERABLE_CREATE_FIELDS is always"
+    return "Iterable leaves {them} out, because ITERABLE_CREATE_FIELDS is never"

@@ -35,7 +35,9 @@ from configuration.env_file import (
     read_secret_files,
     without_quotes,
 )
+from iterable_api.mapping import Identity
 from records.exit_statuses import RunError
+from records.query_file import QUERIES_FILE
 
 # The folder of main.py. Relative paths start here, not in the working folder: cron starts the job
 # in $HOME.
@@ -64,6 +66,10 @@ def _beside_main(path: str) -> Path:
     return absolute_path(path, HERE)
 
 
+def _from_here(path: Path) -> str:
+    return str(path.relative_to(HERE) if path.is_relative_to(HERE) else path)
+
+
 def _readable(path: Path) -> Path:
     try:
         path.open("rb").close()
@@ -74,6 +80,10 @@ def _readable(path: Path) -> Path:
 
 def _upper(text: object) -> object:
     return text.upper() if isinstance(text, str) else text
+
+
+def _lower(text: object) -> object:
+    return text.lower() if isinstance(text, str) else text
 
 
 def _time_zone(text: str) -> str:
@@ -194,6 +204,7 @@ class Settings(BaseModel):
     db_password_file: FolderOrFile | None = None
     db_name: Text
     source_name: Text | None = None
+    query_file: Annotated[FolderOrFile, AfterValidator(_readable)] | None = None
     db_ssl_ca: Annotated[FolderOrFile, AfterValidator(_readable)] | None = None
     db_time_zone: Annotated[str, AfterValidator(_time_zone)] = "+00:00"
     db_query_timeout_seconds: Annotated[int, Field(ge=1, le=86400)] = 300
@@ -203,6 +214,10 @@ class Settings(BaseModel):
     iterable_api_base_url: Annotated[str, AfterValidator(_api_base_url)]
     iterable_ca_file: Annotated[FolderOrFile, AfterValidator(_ca_file)] | None = None
     iterable_proxy: Annotated[SecretStr, AfterValidator(_proxy_url)] | None = None
+    iterable_identity: Annotated[Identity, BeforeValidator(_lower)] = Identity.EMAIL
+    iterable_create_fields: Annotated[
+        Literal["project", "always", "never"], BeforeValidator(_lower)
+    ] = "project"
     # None: as many as the latency needs.
     iterable_workers: Annotated[int | None, Field(ge=1, le=2000)] = None
     iterable_rate_share: Annotated[float, Field(gt=0, le=1)] = 0.9
@@ -259,6 +274,21 @@ class Settings(BaseModel):
         if parts.hostname not in LOOPBACK_HOSTS:
             return self.iterable_api_base_url
         return f"{parts.scheme}://localhost" + (f":{parts.port}" if parts.port else "")
+
+    @property
+    def query_name(self) -> str:
+        """The file of Query 2, seen from main.py's folder: what names the job in its ledger."""
+        return _from_here(self.query_file or QUERIES_FILE)
+
+    @property
+    def job(self) -> str:
+        """The ledger, seen from main.py's folder: what names the job in its results."""
+        return _from_here(self.state_file)
+
+    @property
+    def create_new_fields(self) -> bool | None:
+        """Whether Iterable is to create fields that it does not have; None leaves it to that."""
+        return {"always": True, "never": False}.get(self.iterable_create_fields)
 
     @property
     def time_zone(self) -> tzinfo:

@@ -23,18 +23,19 @@ from delivery.repeats import Repeats
 from delivery.row_limit import length_to_send
 from delivery.stopping import Stop
 from delivery.worker_pool import HEAD_START_S, WorkerPool
+from iterable_api.mapping import read_mapping
 from iterable_api.payloads import Payloads
-from iterable_api.user_fields import UserFields, fetch_user_fields
+from iterable_api.user_fields import UserFields, fetch_user_fields, refuses_emails
 from iterable_client import IterableClient
 from logger_config import get_logger, keep_to_owner, setup_logger
-from monitoring.console import summary_lines
+from monitoring.console import summary_lines, table_lines
 from monitoring.heartbeat import Heartbeat
 from records.delivery_ledger import DeliveryLedger
-from records.exit_statuses import MEANINGS, RunError, StopReason
-from records.results_files import remove_old
+from records.exit_statuses import MEANINGS, ExitStatus, RunError, StopReason
+from records.results_files import other_jobs, remove_old
 from records.results_writer import ResultsWriter
 from records.row_spool import RowSpool
-from records.run import RunRecord
+from records.run import RunOptions, RunRecord
 
 logger = get_logger(__name__)
 
@@ -52,10 +53,19 @@ MOST_WORKERS_SETTABLE = 2000
 OTHER_OPEN_FILES = 50
 
 
+OWN_FILES = "Give each job a STATE_FILE, a LOG_FILE and a RESULTS_DIR of its own"
+
+
+class LogBusyError(RunError):
+    """Another job is writing to the log file."""
+
+    status = ExitStatus.BUSY
+
+
 def open_ledger(settings: Settings) -> DeliveryLedger:
     """Return the ledger, which keeps other runs out until it is closed."""
     key = settings.iterable_api_key.get_secret_value()
-    return DeliveryLedger(settings.state_file, settings.destination, key)
+    return DeliveryLedger(settings.state_file, settings.destination, key, settings.query_name)
 
 
 @contextmanager
@@ -68,6 +78,9 @@ def only_run(settings: Settings, env_file: Path | None, run: RunRecord) -> Itera
         keep_to_owner(settings.state_file)
         try:
             setup_logger(settings.log_level, settings.log_file, quiet=run.options.quiet)
+        except BlockingIOError:
+            text = f"LOG_FILE {settings.log_file} is being written by another job. {OWN_FILES}"
+            raise LogBusyError(text) from None
         except OSError as error:
             text = f"LOG_FILE {settings.log_file} cannot be written: {error.strerror}"
             raise RunError(text) from None
@@ -87,10 +100,27 @@ def only_run(settings: Settings, env_file: Path | None, run: RunRecord) -> Itera
 def open_results(settings: Settings, run: RunRecord) -> ResultsWriter:
     """Return the writer of the run's results file, which has claimed its name."""
     try:
-        return ResultsWriter(settings.results_dir, run.started_at)
+        writer = ResultsWriter(settings.results_dir, run.started_at)
+        if not run.options.demo and (mixed := mixed_results(settings)):
+            logger.warning("RESULTS_DIR: %s", mixed)
+        return writer  # noqa: TRY300 - what fails is the same for all of it
     except OSError as error:
         text = f"RESULTS_DIR {settings.results_dir} cannot be written: {error.strerror}"
         raise RunError(text) from None
+
+
+def mixed_results(settings: Settings) -> str:
+    """Return what is to be said if another job has its results in the same folder.
+
+    Raises OSError when it cannot be looked into.
+    """
+    others = other_jobs(settings.results_dir, settings.job)
+    if not others:
+        return ""
+    return (
+        f"{settings.results_dir} holds results of another job too, that of STATE_FILE {others[0]}: "
+        f"the report takes both for one. {OWN_FILES}"
+    )
 
 
 def remove_old_results(settings: Settings, own: Path) -> None:
@@ -125,6 +155,25 @@ def query_limit_s(settings: Settings) -> int:
     return min(settings.db_query_timeout_seconds, math.ceil(settings.max_runtime_seconds))
 
 
+def checked_payloads(
+    rows: RowSpool, settings: Settings, stop: Stop, options: RunOptions
+) -> Payloads:
+    """Return what makes request bodies of *rows*, and tell once where their columns go.
+
+    Stop the run if there are too few or too many. Raises ColumnError when they cannot be sent.
+    """
+    mapping = read_mapping(rows.columns, settings.iterable_identity, settings.time_zone)
+    if options.dry_run or options.demo:
+        for line in table_lines(mapping.lines()):
+            logger.info("%s", line)
+    for remark in mapping.remarks():
+        logger.warning("Query 2: %s", remark)
+    check_row_count(len(rows), settings, stop)
+    return Payloads(
+        settings.source, settings.time_zone, mapping, settings.create_new_fields, options.bulk
+    )
+
+
 def check_row_count(rows: int, settings: Settings, stop: Stop) -> None:
     """Stop the run if Query 2 found fewer or more rows than the operator thinks possible."""
     found = f"Query 2 found {rows} rows and"
@@ -136,7 +185,7 @@ def check_row_count(rows: int, settings: Settings, stop: Stop) -> None:
         stop.request(StopReason.ROW_COUNT, text)
 
 
-def limit_rows(rows: RowSpool, settings: Settings, recorder: Recorder) -> int:
+def limit_rows(rows: RowSpool, make: Payloads, recorder: Recorder) -> int:
     """Leave so many *rows* as the command line says, and return how many they are.
 
     With --changed-only it is rows that need sending that are counted, or every run would come upon
@@ -144,7 +193,6 @@ def limit_rows(rows: RowSpool, settings: Settings, recorder: Recorder) -> int:
     """
     options = recorder.run.options
     if options.limit and options.changed_only:
-        make = payloads(settings)
         planner = Planner(make, recorder.ledger, changed_only=True, dry_run=False)
         rows.cut(length_to_send(options.limit, rows, planner, Repeats(map(make.key, rows))))
     elif options.limit:
@@ -180,12 +228,13 @@ def iterable_client(settings: Settings, stop: Stop, *, bulk: bool) -> IterableCl
     return IterableClient(
         settings.iterable_api_key.get_secret_value(),
         settings.iterable_api_base_url,
-        payloads=payloads(settings),
+        payloads=Payloads(settings.source, settings.time_zone),
         timeout_s=settings.iterable_timeout_seconds,
         max_attempts=settings.iterable_max_attempts,
         rate_share=settings.iterable_rate_share,
         connections=BULK_WORKERS if bulk else most_workers(settings),
         wait=stop.wait,
+        create_new_fields=settings.create_new_fields,
         ca_file=settings.iterable_ca_file,
         proxy=settings.proxy,
     )
@@ -202,16 +251,26 @@ def user_fields(settings: Settings) -> UserFields:
     )
 
 
-def payloads(settings: Settings) -> Payloads:
-    """Return what makes request bodies of rows."""
-    return Payloads(settings.source, settings.time_zone)
+def emails_refused(settings: Settings) -> bool:
+    """Return whether the project will not even look for a user by email."""
+    return refuses_emails(
+        settings.iterable_api_key.get_secret_value(),
+        settings.iterable_api_base_url,
+        settings.iterable_timeout_seconds,
+        ca_file=settings.iterable_ca_file,
+        proxy=settings.proxy,
+    )
 
 
 def deliver_rows(
-    rows: RowSpool, settings: Settings, client: IterableClient, recorder: Recorder
+    rows: RowSpool,
+    make: Payloads,
+    settings: Settings,
+    client: IterableClient,
+    recorder: Recorder,
 ) -> None:
     """Send the rows of the run, one by one or in batches; *recorder* is told every outcome."""
-    options, make = recorder.run.options, payloads(settings)
+    options = recorder.run.options
     if not options.bulk and (few := few_workers(settings)):
         logger.warning("ITERABLE_WORKERS: %s", few)
     limits = BatchLimits(settings.bulk_batch_size if options.bulk else 1)
@@ -226,13 +285,14 @@ def deliver_rows(
         folder=settings.results_dir,
     )
     if len(rows) and not options.dry_run and not recorder.stop.reason:
-        recorder.check_fields(lambda: user_fields(settings).types)
+        fields = make.mapping.profile_types()
+        recorder.check_fields(fields, lambda: user_fields(settings).types)
     repeats = Repeats(map(make.key, rows))
     # What is loaded by now stays; looking through it for garbage would stop all threads at once.
     # Rows leave no cycles behind, so a look now and then is enough.
     gc.freeze()
     gc.set_threshold(50_000)
-    pipeline.deliver(rows, repeats)
+    pipeline.deliver(make.mapping.identified(rows), repeats)
     recorder.stop.over = True
 
 

@@ -20,6 +20,8 @@ from iterable_api.answers import Answer, too_large
 from iterable_api.bulk_answers import (
     Scalar,
     blocked,
+    blocked_names,
+    counted,
     fail_count,
     failed,
     named_failures,
@@ -108,24 +110,34 @@ class Verdicts:
             return Finding(Found.STOPPED)
         bodies = [self._endpoint.body(row) for row in rows]
         answer = self._endpoint.send(bodies)
-        outcome = blocked(answer) or answer.outcome
+        barred = barred_by_name(rows, bodies, answer)
+        outcome = answer.outcome if len(barred) < len(rows) else blocked(answer)
         if outcome.status is CallStatus.NOT_SENT:
             return Finding(Found.STOPPED)
         if len(rows) > 1 and too_large(outcome):
             self._limits.too_large(len(rows), len(bulk_body(self._endpoint.name, bodies)))
             return Finding(Found.TOO_LARGE, rows)
         if outcome.status is CallStatus.DELIVERED:
-            return self._read_lists(rows, answer)
+            return self._read_lists(rows, barred, answer)
         if outcome.status in {CallStatus.REFUSED, CallStatus.FORGOTTEN}:
             return self._read_refusal(rows, answer)
         return self._read_failure(rows, outcome)
 
-    def _read_lists(self, rows: Batch, answer: Answer) -> Finding:
-        """Note the rows that a taken batch lists as failed, and the others as delivered."""
+    def _read_lists(self, rows: Batch, barred: Batch, answer: Answer) -> Finding:
+        """Note the rows that a taken batch lists as failed, and the others as delivered.
+
+        The *barred* rows are events of a name that is blocked, which Iterable counts or not.
+        """
         named = named_failures(answer)
+        unnamed = fail_count(answer.document)
+        if barred:
+            self._note(barred, blocked(answer))
+            unnamed -= len(barred) if counted(answer.document) == len(rows) else 0
+            ids = {id(row) for row in barred}
+            rows = [row for row in rows if id(row) not in ids]
         others = [row for row in rows if row.key not in named]
         listed = [(row, named[row.key]) for row in rows if row.key in named]
-        unnamed = fail_count(answer.document) - len(listed)
+        unnamed -= len(listed)
         finding = Finding(Found.TAKEN)
         if unnamed <= 0:
             self._deliver(others, answer.outcome)
@@ -182,7 +194,8 @@ class Verdicts:
             return
         for row in rows:
             names = _fields(self._endpoint.body(row))
-            fields = tuple(pair for pair in outcome.fields if pair[0] in names)
+            # What lies in an object is named after it, with a dot between.
+            fields = tuple(pair for pair in outcome.fields if pair[0].partition(".")[0] in names)
             self._note([row], replace(outcome, fields=fields))
 
     def _count(self, outcome: CallOutcome) -> None:
@@ -191,6 +204,18 @@ class Verdicts:
         if refused and self._endpoint.refuses_all(outcome):
             text = describe(self._endpoint.name, outcome)
             self._stop.request(StopReason.EVERY_ROW_REFUSED, text)
+
+
+def barred_by_name(rows: Batch, bodies: Sequence[bytes], answer: Answer) -> Batch:
+    """Return the rows whose event has a name that the project blocks, as the answer says."""
+    names = blocked_names(answer.document)
+    if not names:
+        return ()
+    return [
+        row
+        for row, body in zip(rows, bodies, strict=True)
+        if str(json.loads(body).get("eventName")).lower() in names
+    ]
 
 
 def fields_with(body: bytes, values: Mapping[str, Scalar]) -> set[str]:

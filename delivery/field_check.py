@@ -10,7 +10,6 @@ events may have been too, and both are sent again.
 import json
 from collections.abc import Callable, Collection, Iterable
 
-from iterable_api.payloads import PROFILE_FIELDS
 from logger_config import get_logger
 from records.delivery_ledger import DeliveryLedger
 from records.outcomes import CallStatus, RowOutcome
@@ -29,14 +28,24 @@ Fetch = Callable[[], Collection[str] | None]
 class FieldCheck:
     """Looks whether the project has the delivered profile fields, and tells *ledger*.
 
-    *wait* sleeps for some seconds and returns True when the run is to stop.
+    *names* are all that the run may send. *wait* sleeps for some seconds and returns True when the
+    run is to stop.
     """
 
-    def __init__(self, ledger: DeliveryLedger, fetch: Fetch, wait: Callable[[float], bool]) -> None:
+    def __init__(
+        self,
+        names: Collection[str],
+        ledger: DeliveryLedger,
+        fetch: Fetch,
+        wait: Callable[[float], bool],
+    ) -> None:
+        self._names = set(names)
         self._ledger = ledger
         self._fetch = fetch
         self._wait = wait
         self._delivered: set[str] = set()
+        # How the fields begin in a body that are still to be seen in one.
+        self._unseen = {name: f"{json.dumps(name)}: ".encode("ascii") for name in names}
 
     def check_earlier_runs(self) -> None:
         """Let count what a run has delivered that ended before it could look, or forget it.
@@ -49,7 +58,7 @@ class FieldCheck:
         if fields is None:
             text = "Iterable does not tell the project's fields: what it took lately is sent again"
             logger.warning(text)
-        elif set(PROFILE_FIELDS) <= set(fields):
+        elif self._names <= set(fields):
             self._ledger.prove_earlier_runs()
         else:
             self._ledger.forget_unproven()
@@ -57,11 +66,19 @@ class FieldCheck:
     def add(self, outcomes: Iterable[RowOutcome]) -> None:
         """Note the fields of the profiles that were delivered now."""
         for outcome in outcomes:
-            if len(self._delivered) == len(PROFILE_FIELDS):
+            if not self._unseen:
                 return
             row = outcome.prepared
             if row is not None and outcome.users_update.status is CallStatus.DELIVERED:
-                self._delivered |= json.loads(row.user)["dataFields"].keys()
+                self._look_into(row.user)
+
+    def _look_into(self, body: bytes) -> None:
+        """Note which fields are in *body*. An empty array makes no field in any project."""
+        if any(beginning in body for beginning in self._unseen.values()):
+            fields = json.loads(body)["dataFields"]
+            for name in self._unseen.keys() & {name for name in fields if fields[name] != []}:
+                self._delivered.add(name)
+                del self._unseen[name]
 
     def finish(self, run: RunRecord) -> None:
         """Note in *run* the delivered fields that the project does not have.

@@ -30,6 +30,7 @@ from records.outcomes import (
     ARRIVED,
     NOT_SENT,
     SUPERSEDED,
+    USER_ID,
     CallStatus,
     PreparedRow,
     Row,
@@ -76,6 +77,7 @@ class Pipeline:
         self._packer = Packer(limits)
         self._refusals = RefusalWatch(recorder.stop)
         self._repeats = Repeats(())
+        self._identity = "address"
         self._repeated = DeferredRows(folder)
         self._not_found = DeferredRows(folder)
         self._not_found_s = 0.0
@@ -123,6 +125,7 @@ class Pipeline:
             self._record(outcomes)
             repeated = [row for row in prepared if self._repeats.is_repeat(row.key)]
             if repeated:
+                self._identity = "address" if repeated[0].user_id is None else "user id"
                 self._repeated.extend(repeated)
                 ids = {id(row) for row in repeated}
                 prepared = [row for row in prepared if id(row) not in ids]
@@ -135,8 +138,8 @@ class Pipeline:
         If the first row's profile did not arrive, the next one's is sent in its place.
         """
         if self._repeats.count:
-            text = "%d rows have the address of a row before them; the first row's profile is sent"
-            logger.warning(text, self._repeats.count)
+            text = "%d rows have the %s of a row before them; the first row's profile is sent"
+            logger.warning(text, self._repeats.count, self._identity)
         for row in rows:
             if self._arrived.get(row.key, False):
                 self._send([row._replace(users_update=SUPERSEDED)])
@@ -281,5 +284,14 @@ def in_groups(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 def not_attempted(rows: Iterable[Row]) -> list[RowOutcome]:
     """Return the outcomes of rows that the run did not come to."""
-    names = ((readable(row["customer_id"]), readable(row["email"])) for row in rows)
-    return [RowOutcome(*name, NOT_SENT, NOT_SENT, attempted=False) for name in names]
+    return [
+        RowOutcome(
+            readable(row["customer_id"]),
+            readable(row["email"]),
+            NOT_SENT,
+            NOT_SENT,
+            attempted=False,
+            user_id=readable(row.get(USER_ID)),
+        )
+        for row in rows
+    ]

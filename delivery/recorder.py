@@ -1,7 +1,7 @@
 """Writes down what becomes of a run while it goes on: in its record, the ledger and its results."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 from delivery.field_check import Fetch, FieldCheck
@@ -51,12 +51,12 @@ class Recorder:
             self.ledger.begin_run(proven=self.run.options.bulk)
         self.run.begin(rows)
 
-    def check_fields(self, fetch: Fetch) -> None:
+    def check_fields(self, names: Collection[str], fetch: Fetch) -> None:
         """Look at the project's fields now if an earlier run could not, and after sending.
 
         In bulk mode the answers say what was left out. *fetch* asks for the fields.
         """
-        check = FieldCheck(self.ledger, fetch, self.stop.wait)
+        check = FieldCheck(names, self.ledger, fetch, self.stop.wait)
         with self.stopping_on_failure():
             check.check_earlier_runs()
         if not self.run.options.bulk:

@@ -1,8 +1,11 @@
 """Stops a run that is refused as a whole, for a reason that lies in none of its rows."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from delivery.stopping import Stop
+from iterable_api.answers import NAME_BLOCKED
+from iterable_api.mapping import EVENT_NAME
 from records.exit_statuses import StopReason
 from records.outcomes import CallOutcome, CallStatus, Fault, RowOutcome
 
@@ -11,6 +14,7 @@ from records.outcomes import CallOutcome, CallStatus, Fault, RowOutcome
 # unless nothing was accepted at that endpoint before.
 SAME_REASON_ROWS = {Fault.PROJECT: 4, Fault.NETWORK: 4, Fault.FIELD: 20}
 
+_USUAL_NAME = f'"eventName": "{EVENT_NAME}"'.encode("ascii")
 _Reason = tuple[int | None, str | None, tuple[tuple[str, str], ...]]
 
 
@@ -24,7 +28,7 @@ class RefusalWatch:
     def watch(self, outcomes: Sequence[RowOutcome]) -> None:
         """Count some more rows, in the order in which they came back."""
         self._endpoints["users"].watch([outcome.users_update for outcome in outcomes])
-        self._endpoints["events"].watch([outcome.events_track for outcome in outcomes])
+        self._endpoints["events"].watch([_event_call(outcome) for outcome in outcomes])
         for endpoint in self._endpoints.values():
             if endpoint.refuses_all:
                 self._stop.request(StopReason.EVERY_ROW_REFUSED, endpoint.text)
@@ -34,6 +38,14 @@ class RefusalWatch:
         for endpoint in self._endpoints.values():
             if endpoint.refused_all:
                 self._stop.request(StopReason.EVERY_ROW_REFUSED, endpoint.text)
+
+
+def _event_call(outcome: RowOutcome) -> CallOutcome:
+    """Return the event's outcome; a name that is blocked is a row's own if rows have names."""
+    call, row = outcome.events_track, outcome.prepared
+    if call.message == NAME_BLOCKED and row is not None and _USUAL_NAME not in row.event:
+        return replace(call, fault=Fault.FIELD)
+    return call
 
 
 class _Endpoint:

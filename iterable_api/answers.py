@@ -11,7 +11,6 @@ from enum import Enum, StrEnum, auto
 from typing import Any, NamedTuple
 
 from iterable_api.causes import BETWEEN, Cause
-from iterable_api.payloads import EVENT_NAME
 from iterable_api.transport import Response, TransportError
 from records.outcomes import CallOutcome, CallStatus, Fault
 
@@ -166,7 +165,7 @@ def foreign(reply: Reply) -> bool:
 def accounted(reply: Reply) -> bool:
     """Fit a success that is proven: by its code, and in bulk by counts of all the rows sent.
 
-    Events whose name is blocked are counted or not; where ours is, there is nothing to account for.
+    Events whose name is blocked are counted or not, so with them it may be fewer.
     """
     if reply.rows is None:
         return reply.code == "Success"
@@ -174,8 +173,9 @@ def accounted(reply: Reply) -> bool:
     if counts is None or reply.code not in {None, "Success"}:
         return False
     unchanged = sum(len(_list_in(reply, name)) for name in ("noOpEmails", "noOpUserIds"))
-    blocked = EVENT_NAME in _list_in(reply, "disallowedEventNames")
-    return blocked or reply.rows in {sum(counts), sum(counts) + unchanged}
+    if _list_in(reply, "disallowedEventNames"):
+        return sum(counts) <= reply.rows
+    return reply.rows in {sum(counts), sum(counts) + unchanged}
 
 
 def unaccounted(reply: Reply) -> bool:
@@ -258,6 +258,10 @@ NO_SUCH_CALL = (
 NAME_BLOCKED = "the project blocks events of this name: allow it in the project's settings"
 NO_MORE_FIELDS = "the project has as many fields as Iterable allows: ask Iterable for more"
 NOT_YET_KNOWN = "Iterable does not know this user, or not yet"
+OTHER_IDENTITY = (
+    "the project creates no users by what tells them apart here: it is keyed by email or by user "
+    "id alone; change ITERABLE_IDENTITY"
+)
 _BUT = {
     NOT_ITERABLE: ", but not by Iterable",
     NOT_ACCOUNTED: ", but did not account for all rows",

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from iterable_api.answers import NAME_BLOCKED, NOT_YET_KNOWN, Answer
-from iterable_api.payloads import EVENT_NAME
+from iterable_api.payloads import user_id_key
 from records.outcomes import CallOutcome, CallStatus, Fault
 
 # The kinds of lists of failures, the most final first; each comes as ...Emails and as ...UserIds.
@@ -34,31 +34,46 @@ Scalar = str | bool | int | float
 
 
 def failure_lists(document: dict[str, Any]) -> dict[str, set[str]]:
-    """Return the non-empty lists of failures of a bulk answer, by name, in lower case."""
+    """Return the non-empty lists of failures of a bulk answer, by name.
+
+    Emails and names of events are in lower case; user ids are as they came.
+    """
     failed = document.get("failedUpdates")
     lists = list(failed.items()) if isinstance(failed, dict) else []
     lists += [(name, document.get(name)) for name in _AT_THE_TOP]
     found: dict[str, set[str]] = {}
     for name, values in lists:
-        if texts := set(_texts(values)):
+        texts = set(_texts(values))
+        if not _has_user_ids(str(name)):
+            texts = {text.lower() for text in texts}
+        if texts:
             found.setdefault(str(name), set()).update(texts)
     return found
 
 
 def fail_count(document: dict[str, Any]) -> int:
     """Return how many rows of a batch failed, 0 if the answer does not say."""
-    count = document.get("failCount")
+    return _count(document, "failCount")
+
+
+def counted(document: dict[str, Any]) -> int:
+    """Return of how many rows of a batch the answer says that they succeeded or failed."""
+    return _count(document, "successCount") + _count(document, "failCount")
+
+
+def _count(document: dict[str, Any], name: str) -> int:
+    count = document.get(name)
     return count if type(count) is int and count > 0 else 0
 
 
 def named_failures(answer: Answer) -> dict[str, CallOutcome]:
-    """Return the outcomes of the rows that an answer names, by address in lower case."""
+    """Return the outcomes of the rows that an answer names, by their keys."""
     lists = failure_lists(answer.document)
     named: dict[str, CallOutcome] = {}
     for name in sorted(lists.keys() - _NOT_THE_ROW - {_EVENTS}, key=_finality):
         outcome = _listed(answer, name)
-        for key in lists[name]:
-            named.setdefault(key, outcome)
+        for identifier in lists[name]:
+            named.setdefault(_key(name, identifier), outcome)
     return named
 
 
@@ -82,10 +97,13 @@ def unclear(answer: Answer, failures: int, rows: int) -> CallOutcome:
     return replace(answer.outcome, status=CallStatus.UNKNOWN, message=text, fields=())
 
 
-def blocked(answer: Answer) -> CallOutcome | None:
-    """Return the outcome of events whose name the project's settings block; None if they do not."""
-    if EVENT_NAME not in failure_lists(answer.document).get(_EVENTS, ()):
-        return None
+def blocked_names(document: dict[str, Any]) -> set[str]:
+    """Return the names of events that the project's settings block, in lower case."""
+    return failure_lists(document).get(_EVENTS, set())
+
+
+def blocked(answer: Answer) -> CallOutcome:
+    """Return the outcome of an event whose name the project's settings block."""
     return replace(
         answer.outcome,
         status=CallStatus.UNAVAILABLE,
@@ -127,7 +145,18 @@ def _listed(answer: Answer, name: str) -> CallOutcome:
     # The name goes to the log and into files, so anything but a plain word stays out.
     code = name if re.fullmatch(r"\w{1,64}", name, re.ASCII) else None
     text = _SENT_AGAIN if kind == "notFound" else f"listed in {code or 'a list of failures'}"
+    if name == "invalidUserIds":
+        text += "; a project keyed by email takes no user id that it does not know"
     return replace(answer.outcome, status=status, code=code, message=text, fault=fault, fields=())
+
+
+def _key(name: str, identifier: str) -> str:
+    """Return the key of a row by what the list *name* has of it."""
+    return user_id_key(identifier) if _has_user_ids(name) else identifier
+
+
+def _has_user_ids(name: str) -> bool:
+    return name.endswith("UserIds")
 
 
 def _kind(name: str) -> str:
@@ -141,10 +170,10 @@ def _finality(name: str) -> tuple[int, str]:
 
 
 def _texts(values: object) -> Iterator[str]:
-    """Yield the identifiers in a list, in lower case; one that stands alone is a list too."""
+    """Yield the identifiers in a list; one that stands alone is a list too."""
     for value in [values] if isinstance(values, str) else _items(values):
         if isinstance(value, str):
-            yield value.strip().lower()
+            yield value.strip()
 
 
 def _items(values: object) -> list[object]:

@@ -10,5 +10,8 @@ TRACK_EVENTS = "events/trackBulk"
 # 3 requests a second; --check makes two at most, and a look after a run a few.
 GET_USER_FIELDS = "users/getFields"
 
+# Takes the address as a parameter; reads, too.
+GET_USER_BY_EMAIL = "users/getByEmail"
+
 # Requests a second that Iterable allows a project, whoever sends them.
 LIMITS_PER_S = {UPDATE_USER: 500, TRACK_EVENT: 2000, UPDATE_USERS: 5, TRACK_EVENTS: 10}

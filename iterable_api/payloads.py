@@ -1,36 +1,41 @@
 """Request bodies from rows of Query 2. Knows nothing of MySQL, HTTP or files.
 
-Iterable fixes a field's type by the first value it ever receives, for the whole project and for
-good. So a type belongs to a column, never to a value: every data field here is text, whatever the
-column's type in MySQL, except ``recent_page_view``, which is always a boolean.
+A body is put together as text, because there may be a million of them. Which columns go where, and
+of what type their fields are, says the mapping.
 """
 
 import functools
 import hashlib
 import json
-import math
 import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta, tzinfo
-from decimal import Decimal
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, tzinfo
+from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 
+from iterable_api.endpoints import TRACK_EVENT, UPDATE_USER
+from iterable_api.mapping import EVENT_COLUMNS, EVENT_NAME, PROFILE_COLUMNS, MappedField, RowMapping
+from iterable_api.text_values import RowError, as_text
 from records.outcomes import PreparedRow, Row, readable
 
-EVENT_NAME = "page_view"
+__all__ = ["EVENT_NAMESPACE", "EVENT_TABLE", "Payloads", "RowError", "bulk_body", "encode"]
+
 EVENT_TABLE = "page_views"
-PROFILE_FIELDS = ("first_name", "plan_type", "recent_page_view", "candidate")
 # Chosen once. Another value would give every event another id, and so send it a second time.
 EVENT_NAMESPACE = uuid.UUID("5b0c3c1e-6d5e-4c7d-9a53-1f2f3f0f8f61")
 
 # 2100-01-01 in unix seconds. Iterable would file an event under any moment, even one that only
 # stands for "never", such as 9999-12-31.
 END_OF_TIME = 4_102_444_800
+# Source: https://support.iterable.com/hc/en-us/articles/9216719179796
+LONGEST_USER_ID = 52
 
+# The nine columns alone, with users told apart by email.
+JOB_MAPPING = RowMapping()
 
-class RowError(ValueError):
-    """Refusal of a row that cannot be sent as it is; it names the column, not the value."""
+_PROFILE_KEYS = [(column, f"{quoted(column)}: ") for column in PROFILE_COLUMNS]
+_EVENT_KEYS = [(column, f"{quoted(column)}: ") for column in EVENT_COLUMNS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,74 +46,125 @@ class Payloads:
     event's identity. ``time_zone`` is the zone in which the database
     session reports ``event_time``. Where its clocks are set back, a time that comes twice is taken
     for the first of the two; where they are set forward, a time that is missing is read with the
-    offset that held before.
+    offset that held before. ``mapping`` says where the columns of the rows go.
+    ``create_new_fields`` overrides the project's own rule for fields that it does not have; in
+    *bulk* the rule for profiles stands beside their bodies, not in them.
     """
 
     source: str
     time_zone: tzinfo = UTC
+    mapping: RowMapping = JOB_MAPPING
+    create_new_fields: bool | None = None
+    bulk: bool = False
+    _user_fields: tuple[MappedField, ...] = field(init=False)
+    _event_fields: tuple[MappedField, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Look up once what every row needs."""
+        set_field = functools.partial(object.__setattr__, self)
+        set_field("_user_fields", self.mapping.fields_of(UPDATE_USER))
+        set_field("_event_fields", self.mapping.fields_of(TRACK_EVENT))
 
     def user(self, row: Row) -> dict[str, Any]:
         """Return the body of users/update: ``email`` and ``dataFields``.
 
+        With user ids there is ``userId`` in place of ``email``.
+
         Raises RowError. Source: POST /api/users/update, https://api.iterable.com/api/docs
         """
-        fields = _present(row, "first_name", "plan_type")
-        return {
-            "email": _email(row),
-            "dataFields": {**fields, "recent_page_view": True, "candidate": "yes"},
-        }
+        body: dict[str, Any] = json.loads(self._whole_user(self._user(row, self._who(row))))
+        return body
 
     def event(self, row: Row) -> dict[str, Any]:
         """Return the body of events/track, with its ``id`` and ``createdAt`` (unix seconds).
 
         Raises RowError. Source: POST /api/events/track, https://api.iterable.com/api/docs
         """
-        return self._event(row, _email(row))
-
-    def _event(self, row: Row, email: str) -> dict[str, Any]:
-        when = _event_time(row)
-        created_at = self._unix_seconds(when)
-        fields = _present(row, "page", "browser", "location")
-        fields["timestamp"] = when.isoformat(sep=" ")
-        return {
-            "email": email,
-            "eventName": EVENT_NAME,
-            "id": self._event_id(row, created_at),
-            "createdAt": created_at,
-            "dataFields": {**fields, "candidate": "yes"},
-        }
+        _, event = self._event(row, self._who(row))
+        body: dict[str, Any] = json.loads(self._whole_event(event))
+        return body
 
     def prepare(self, row: Row) -> PreparedRow:
         """Return both bodies of *row*, encoded, with what names them later.
 
         Raises RowError.
         """
-        user = self.user(row)
-        email = user["email"]
-        event = self._event(row, email)
-        user_body, event_body = encode(user), encode(event)
-        key, event_id = email.lower(), event["id"]
+        who = self._who(row)
+        user = self._user(row, who)
+        event_id, event = self._event(row, who)
+        by_user_id = self.mapping.by_user_id
+        key = user_id_key(who) if by_user_id else who.lower()
+        user_hash, event_hash = _hash(user), _hash(event)
+        if self.create_new_fields is not None:
+            # Not in the hashes: what Iterable has of a row does not depend on it.
+            user, event = self._whole_user(user), self._whole_event(event)
         return PreparedRow(
-            customer_id=readable(row["customer_id"]),
-            email=email,
-            key=key,
-            event_id=event_id,
-            user=user_body,
-            event=event_body,
-            user_name=_hash(key.encode()),
-            event_name=_hash(event_id.encode()),
-            user_hash=_hash(user_body),
-            event_hash=_hash(event_body),
+            readable(row["customer_id"]),
+            readable(row["email"]) if by_user_id else who,
+            key,
+            event_id,
+            user,
+            event,
+            _hash(key.encode()),
+            _hash(event_id.encode()),
+            user_hash,
+            event_hash,
+            user_id=who if by_user_id else None,
         )
 
     def key(self, row: Row) -> str | None:
         """Return how Iterable tells the user of *row* apart; None if the row cannot be sent."""
         try:
-            return _email(row).lower()
+            who = self._who(row)
         except RowError:
             return None
+        return user_id_key(who) if self.mapping.by_user_id else who.lower()
 
-    def _event_id(self, row: Row, created_at: int) -> str:
+    def _who(self, row: Row) -> str:
+        """Return the email or the user id of *row*."""
+        if self.mapping.by_user_id:
+            return _user_id(row, self.mapping.identifier)
+        return _email(row)
+
+    def _user(self, row: Row, who: str) -> bytes:
+        """Return the body of users/update without what is said of new fields."""
+        name = "userId" if self.mapping.by_user_id else "email"
+        text = f'{{"{name}": {quoted(who)}, "dataFields": {{'
+        for column, key in _PROFILE_KEYS:
+            if (value := as_text(column, row[column])) is not None:
+                text += f"{key}{quoted(value)}, "
+        text += '"recent_page_view": true, "candidate": "yes"'
+        if self._user_fields:
+            text += _more(row, self._user_fields)
+        return f"{text}}}}}".encode("ascii")
+
+    def _event(self, row: Row, who: str) -> tuple[str, bytes]:
+        """Return the event's id, and the body of events/track like that of the user."""
+        when = _event_time(row)
+        created_at = self._unix_seconds(when)
+        event_name = _event_name(row) if self.mapping.has_event_name else EVENT_NAME
+        fields = ""
+        for column, key in _EVENT_KEYS:
+            if (value := as_text(column, row[column])) is not None:
+                fields += f"{key}{quoted(value)}, "
+        fields += f'"timestamp": "{when.isoformat(sep=" ")}", "candidate": "yes"'
+        if self._event_fields:
+            fields += _more(row, self._event_fields)
+        event_id = self._event_id(row, created_at, event_name)
+        name = "userId" if self.mapping.by_user_id else "email"
+        text = (
+            f'{{"{name}": {quoted(who)}, "eventName": {quoted(event_name)}, "id": "{event_id}", '
+            f'"createdAt": {created_at}, "dataFields": {{{fields}}}}}'
+        )
+        return event_id, text.encode("ascii")
+
+    def _whole_user(self, body: bytes) -> bytes:
+        return body if self.bulk else body[:-1] + new_fields_rule(self.create_new_fields) + b"}"
+
+    def _whole_event(self, body: bytes) -> bytes:
+        return body[:-1] + new_fields_rule(self.create_new_fields) + b"}"
+
+    def _event_id(self, row: Row, created_at: int, event_name: str) -> str:
         """Return the same id for the same page view at every run, and for no other.
 
         Iterable updates an event in place when its id is sent again, so a repeated call makes no
@@ -121,8 +177,8 @@ class Payloads:
             raise RowError("page_view_id is NULL")
         customer = as_text("customer_id", row["customer_id"])
         # With its length in front no text can pass for another one and a customer.
-        name = f"{_event_name_of(self.source)}{len(view)}:{view},{customer},{created_at}"
-        return _uuid5(name)
+        first = _first_part(self.source, event_name)
+        return _uuid5(f"{first}{len(view)}:{view},{customer},{created_at}")
 
     def _unix_seconds(self, when: datetime) -> int:
         # A datetime's fold is 0 unless told otherwise, and that is the rule of the class docstring.
@@ -141,65 +197,24 @@ def encode(body: dict[str, Any]) -> bytes:
     return _json(body).encode("ascii")
 
 
-def bulk_body(name: str, bodies: Sequence[bytes]) -> bytes:
+def new_fields_rule(create: bool | None) -> bytes:
+    """Return the last member of an object that says whether new fields are created."""
+    return b"" if create is None else b', "createNewFields": %b' % (b"true" if create else b"false")
+
+
+def user_id_key(user_id: str) -> str:
+    """Return the key of a user id, which no email in lower case can be."""
+    return f"userId:{user_id}"
+
+
+def bulk_body(name: str, bodies: Sequence[bytes], create_new_fields: bool | None = None) -> bytes:
     """Return the body of a bulk request from encoded bodies; *name* is "users" or "events"."""
-    return b'{"%b":[%b]}' % (name.encode("ascii"), b",".join(bodies))
+    rule = new_fields_rule(create_new_fields)
+    return b'{"%b":[%b]%b}' % (name.encode("ascii"), b",".join(bodies), rule)
 
 
 def _hash(body: bytes) -> bytes:
     return hashlib.blake2b(body, digest_size=16).digest()
-
-
-def as_text(column: str, value: object) -> str | None:
-    """Return a MySQL value as text, or None for NULL.
-
-    Raises:
-        RowError: the value has no text, such as bytes that are not UTF-8.
-
-    """
-    if value is None or (type(value) is str and value.isascii()):
-        return value
-    convert = _TO_TEXT.get(type(value))
-    if convert is None:
-        raise RowError(f"{column} has a type that cannot be sent: {type(value).__name__}")
-    try:
-        text = convert(value)
-        text.encode()
-    except UnicodeError:
-        raise RowError(f"{column} is not valid UTF-8 text") from None
-    except ValueError as error:
-        raise RowError(f"{column} {error}") from None
-    return text
-
-
-def _number_text(value: float | Decimal) -> str:
-    if not math.isfinite(value):
-        raise ValueError("is not a finite number")
-    return repr(value) if isinstance(value, float) else format(value, "f")
-
-
-def _time_text(value: timedelta) -> str:
-    """Return a TIME as MySQL writes it, such as ``-26:03:04`` or ``00:00:01.500000``."""
-    seconds, micros = divmod(abs(value) // timedelta(microseconds=1), 1_000_000)
-    sign = "-" if value < timedelta() else ""
-    text = f"{sign}{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
-    return f"{text}.{micros:06}" if micros else text
-
-
-# By exact type: a datetime is a date and a bool is an int, yet each reads differently.
-_TO_TEXT: dict[type, Callable[[Any], str]] = {
-    str: str,
-    int: str,
-    bool: lambda value: str(int(value)),
-    float: _number_text,
-    Decimal: _number_text,
-    bytes: bytes.decode,
-    bytearray: bytearray.decode,
-    date: date.isoformat,
-    datetime: lambda value: value.isoformat(sep=" "),
-    timedelta: _time_text,
-    set: lambda value: ",".join(sorted(value)),
-}
 
 
 def _uuid5(name: str) -> str:
@@ -209,17 +224,20 @@ def _uuid5(name: str) -> str:
     return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{variant}{digest[17:20]}-{digest[20:32]}"
 
 
-@functools.cache
-def _event_name_of(source: str) -> str:
-    """Return what all events of *source* have in common."""
-    return json.dumps([source, EVENT_TABLE, EVENT_NAME])
+@functools.lru_cache(maxsize=1000)
+def _first_part(source: str, event_name: str) -> str:
+    """Return what the ids of all events of one name have in common."""
+    return json.dumps([source, EVENT_TABLE, event_name])
 
 
-def _present(row: Row, *columns: str) -> dict[str, str]:
-    """Return the columns that are not NULL: a null sent to Iterable deletes the field there."""
-    return {
-        column: text for column in columns if (text := as_text(column, row[column])) is not None
-    }
+def _more(row: Row, fields: Sequence[MappedField]) -> str:
+    """Return the fields that are not NULL: a null sent to Iterable deletes the field there."""
+    text = ""
+    for each in fields:
+        value = row[each.column.name]
+        if value is not None and (json_text := each.encode(value)) is not None:
+            text += f", {each.key}: {json_text}"
+    return text
 
 
 def _email(row: Row) -> str:
@@ -241,3 +259,24 @@ def _event_time(row: Row) -> datetime:
         return datetime.combine(value, time())
     # None, which a zero date reads as too, is no date either: Iterable would take it for "now".
     raise RowError("event_time is not a date and time")
+
+
+def _user_id(row: Row, column: str) -> str:
+    """Return a user id within Iterable's rules; it is a name, so nothing of it is mended."""
+    user_id = as_text(column, row[column])
+    if not user_id:
+        raise RowError(f"{column} is empty")
+    if len(user_id) > LONGEST_USER_ID:
+        raise RowError(f"{column} has more than {LONGEST_USER_ID} characters")
+    if not (user_id.isascii() and user_id.isprintable()) or user_id != user_id.strip():
+        raise RowError(f"{column} has blanks around it, or what is not printable ASCII")
+    return user_id
+
+
+def _event_name(row: Row) -> str:
+    name = as_text("event_name", row["event_name"])
+    if name is None:
+        return EVENT_NAME
+    if not name.strip():
+        raise RowError("event_name is empty")
+    return name

@@ -1,4 +1,4 @@
-"""Profile fields of a project: the one request that reads, before a run or after it."""
+"""Profile fields of a project, and whether it knows users by email: the requests that read."""
 
 import time
 from pathlib import Path
@@ -13,7 +13,7 @@ from iterable_api.answers import (
     text_of,
 )
 from iterable_api.backoff import seconds_since
-from iterable_api.endpoints import GET_USER_FIELDS
+from iterable_api.endpoints import GET_USER_BY_EMAIL, GET_USER_FIELDS
 from iterable_api.transport import Transport, TransportError
 from records.outcomes import Fault
 
@@ -62,6 +62,31 @@ def fetch_user_fields(
     finally:
         transport.close()
     return fields
+
+
+def refuses_emails(
+    api_key: str,
+    base_url: str,
+    timeout_s: float,
+    *,
+    ca_file: Path | None = None,
+    proxy: str = "",
+) -> bool:
+    """Whether the project will not even look for a user by email; changes nothing there.
+
+    False also if there is no answer that says so. The parameters are as ``fetch_user_fields()``
+    has them.
+
+    Source: GET /api/users/getByEmail, https://api.iterable.com/api/docs
+    """
+    transport = Transport(base_url, api_key, timeout_s, connections=1, ca_file=ca_file, proxy=proxy)
+    try:
+        answer = judge_response(transport.get(f"{GET_USER_BY_EMAIL}?email=nobody%40example.com"))
+    except TransportError:
+        return False
+    finally:
+        transport.close()
+    return answer.outcome.http_status == 400 and answer.outcome.code is not None
 
 
 def _ask(transport: Transport) -> UserFields:

@@ -5,7 +5,7 @@ A message says what happened, what that means for the data, and what to do, in t
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -74,24 +74,34 @@ class RowLog(AbstractContextManager["RowLog"]):
         log, update, track = self._log, outcome.users_update, outcome.events_track
         match outcome.status:
             case RowStatus.SUCCESSFUL:
-                log.info("✓ Successfully processed user: %s", outcome.email)
+                log.info("✓ Successfully processed user: %s", outcome.name)
             case RowStatus.UNCHANGED:
-                log.info("✓ Unchanged since an earlier run: %s", outcome.email)
+                log.info("✓ Unchanged since an earlier run: %s", outcome.name)
             case RowStatus.FORGOTTEN:
                 text = (
                     "– Forgotten at the person's request, never to be delivered: %s (customer %s)"
                 )
-                log.info(text, outcome.email, outcome.customer_id)
+                log.info(text, outcome.name, outcome.customer_id)
             case RowStatus.PLANNED:
-                log.info("✓ Would be sent: %s", outcome.email)
+                log.info("✓ Would be sent: %s", outcome.name)
             case RowStatus.PARTIAL_FAILURE:
                 text = "⚠ Partial failure for user: %s (customer %s): events/track %s"
-                log.warning(text, outcome.email, outcome.customer_id, track)
+                log.warning(text, outcome.name, outcome.customer_id, track)
             case RowStatus.TOTAL_FAILURE:
                 text = "✗ Total failure for user: %s (customer %s): users/update %s"
-                log.error(text, outcome.email, outcome.customer_id, update)
+                log.error(text, outcome.name, outcome.customer_id, update)
             case RowStatus.NOT_ATTEMPTED:
                 file_logger.debug("Not attempted: customer %s", outcome.customer_id)
+
+
+def table_lines(rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return where Query 2's columns go as a table; *rows* are column, call, field and type."""
+    table = [("column", "call", "field", "type"), *rows]
+    widths = [max(len(row[place]) for row in table) for place in range(4)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in table
+    ]
 
 
 def show_payloads(outcomes: Sequence[RowOutcome], shown: int) -> int:
@@ -182,6 +192,11 @@ def stop_advice(reason: StopReason | None, detail: str, base_url: str) -> str:
 
 NO_MORE_SENT = "No more rows were sent"
 RUN_AGAIN = "Run again with --changed-only to send the rest"
+
+
+def data_centre(base_url: str) -> str:
+    """Return the data centre of an address of Iterable's, "" if it is none of theirs."""
+    return DATA_CENTRES.get(base_url.removeprefix("https://"), "")
 
 
 def key_advice(base_url: str) -> str:

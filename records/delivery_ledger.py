@@ -99,7 +99,8 @@ class DeliveryLedger:
     """The ledger in *path*, made if there is none; locked until ``close()``.
 
     *base_url* and *api_key* say where things are delivered and with which right. Only hashes of
-    them, of addresses and of bodies are kept.
+    them, of addresses and of bodies are kept. *job* is the file of its query: two jobs in one
+    ledger would take each other's word for what Iterable has.
 
     Every method raises LedgerError when the file is damaged or the disk is full; a file that is
     not a ledger is left as it is. ``is_renewed``: it was of an older version, and is empty now.
@@ -109,7 +110,7 @@ class DeliveryLedger:
 
     """
 
-    def __init__(self, path: Path, base_url: str, api_key: str) -> None:
+    def __init__(self, path: Path, base_url: str, api_key: str, job: str = "") -> None:
         self._path = path
         self.is_renewed = False
         if text := old_sqlite(sqlite3.sqlite_version_info):
@@ -122,6 +123,7 @@ class DeliveryLedger:
         try:
             with self._explained():
                 self._take()
+                self._belong_to(job)
                 self._host = self._number_of(base_url)
                 self._api_key = self._number_of(f"{base_url}\n{api_key}")
                 self._number_runs()
@@ -295,6 +297,21 @@ class DeliveryLedger:
         # last seconds may be missing; what they held is sent once more.
         execute("PRAGMA journal_mode = WAL")
         execute("PRAGMA synchronous = NORMAL")
+
+    def _belong_to(self, job: str) -> None:
+        """Raise LedgerError if the ledger is another job's than *job*, unless that has no name."""
+        if not job:
+            return
+        execute = self._sqlite.execute
+        execute("CREATE TABLE IF NOT EXISTS job (name TEXT NOT NULL)")
+        execute("INSERT INTO job SELECT ? WHERE NOT EXISTS (SELECT 1 FROM job)", (job,))
+        (owner,) = execute("SELECT name FROM job").fetchone()
+        if owner != job:
+            raise LedgerError(
+                f"STATE_FILE {self._path} is that of the job of {owner}, and this is the job of "
+                f"{job}: give each a STATE_FILE of its own. If the query's file was only renamed, "
+                "move STATE_FILE away; the next run then sends every row again"
+            )
 
     def _make_tables(self) -> None:
         for statement in _SCHEMA.split(";"):

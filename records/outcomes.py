@@ -6,6 +6,8 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 Row = Mapping[str, Any]
+# The column of a row that users are told apart by, if it is not the email.
+USER_ID = "user_id"
 
 
 class CallStatus(StrEnum):
@@ -116,14 +118,15 @@ PLANNED = CallOutcome(CallStatus.PLANNED)
 class PreparedRow(NamedTuple):
     """A row that can be sent: its two request bodies, encoded, and which of them are to be sent.
 
-    ``key`` is how Iterable tells users apart: the address in lower case. ``user_name`` and
-    ``event_name`` are hashes of what Iterable tells profiles and events apart by; the other two
-    hashes tell whether a body has changed. ``users_update`` and ``events_track`` are the outcomes
-    of calls that need not be made; None for a call that is to be made.
+    ``key`` is how Iterable tells users apart: the address in lower case, or where ``user_id`` is
+    not None, that after ``userId:``. ``user_name`` and ``event_name`` are hashes of what Iterable
+    tells profiles and events apart by; the other two hashes tell whether a body has changed.
+    ``users_update`` and ``events_track`` are the outcomes of calls that need not be made; None for
+    a call that is to be made.
     """
 
     customer_id: int | str | None
-    email: str
+    email: str | None
     key: str
     event_id: str
     user: bytes
@@ -134,6 +137,7 @@ class PreparedRow(NamedTuple):
     event_hash: bytes
     users_update: CallOutcome | None = None
     events_track: CallOutcome | None = None
+    user_id: str | None = None
 
     @property
     def send_user(self) -> bool:
@@ -149,7 +153,8 @@ class PreparedRow(NamedTuple):
 class RowOutcome(NamedTuple):
     """What happened to one row of Query 2; one object of ``results`` in the results file.
 
-    ``prepared`` is None for a row that could not be made ready, or was not.
+    ``prepared`` is None for a row that could not be made ready, or was not. ``user_id`` is None
+    where users are told apart by email.
     """
 
     customer_id: int | str | None
@@ -158,6 +163,12 @@ class RowOutcome(NamedTuple):
     events_track: CallOutcome
     prepared: PreparedRow | None = None
     attempted: bool = True
+    user_id: int | str | None = None
+
+    @property
+    def name(self) -> int | str | None:
+        """What the row's user is called for the operator."""
+        return self.email if self.user_id is None else self.user_id
 
     @property
     def status(self) -> RowStatus:
@@ -209,6 +220,7 @@ def outcome_of(
         events_track,
         prepared,
         attempted=attempted,
+        user_id=prepared.user_id,
     )
 
 
@@ -231,4 +243,10 @@ def readable(value: Any) -> Any:  # noqa: ANN401 - whatever a column holds
 def refused_row(row: Row, reason: str) -> RowOutcome:
     """Return the outcome of a row that cannot be sent as it is."""
     refusal = CallOutcome(CallStatus.REFUSED, message=reason, fault=Fault.ROW)
-    return RowOutcome(readable(row["customer_id"]), readable(row["email"]), refusal, NOT_SENT)
+    return RowOutcome(
+        readable(row["customer_id"]),
+        readable(row["email"]),
+        refusal,
+        NOT_SENT,
+        user_id=readable(row.get(USER_ID)),
+    )

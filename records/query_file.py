@@ -1,4 +1,4 @@
-"""The queries in phase2_queries.sql, each found by its number and looked at before it is run."""
+"""The queries in a file of SQL, each found by its number and looked at before it is run."""
 
 import re
 from pathlib import Path
@@ -18,16 +18,20 @@ _QUOTED_OR_COMMENT = re.compile(
 _EXECUTABLE = re.compile(r"/\*M?!\d*|\*/")
 
 
-def load_query(number: int) -> str:
+def load_query(number: int, path: Path | None = None) -> str:
     """Return the statement below the comment ``-- Query <number>: ...`` of ``QUERIES_FILE``.
 
-    It ends with its semicolon, before the next such comment, or with the file.
+    It ends with its semicolon, before the next such comment, or with the file. *path* names another
+    file; without any such comment that is the statement and nothing else.
 
     Raises DatabaseError when there is none, more than one, or one that does not only read.
     """
-    name = QUERIES_FILE.name
+    file = path or QUERIES_FILE
+    name, text = file.name, _text_of(file)
     statement = rf"^-- Query {number}:[^\n]*(.*?)(?=^-- Query \d+:|\Z)"
-    found = re.findall(statement, _queries_text(), re.DOTALL | re.MULTILINE)
+    found = re.findall(statement, text, re.DOTALL | re.MULTILINE)
+    if path and not re.search(r"^-- Query \d+:", text, re.MULTILINE):
+        found = [text]
     if len(found) != 1:
         raise DatabaseError(
             f"{name} must have one line '-- Query {number}: ...' above the job's query, "
@@ -39,13 +43,13 @@ def load_query(number: int) -> str:
         raise DatabaseError(f"Query {number} in {name} {error}") from None
 
 
-def _queries_text() -> str:
+def _text_of(file: Path) -> str:
     try:
-        return QUERIES_FILE.read_text(encoding="utf-8-sig")
+        return file.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise DatabaseError(f"{QUERIES_FILE} cannot be read: {error.strerror}") from None
+        raise DatabaseError(f"{file} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise DatabaseError(f"{QUERIES_FILE} is not UTF-8; save it as UTF-8") from None
+        raise DatabaseError(f"{file} is not UTF-8; save it as UTF-8") from None
 
 
 def _single_select(sql: str) -> str:

@@ -7,6 +7,7 @@ a hidden ``.partial`` file of that name instead, which the run holds locked.
 
 import fcntl
 import itertools
+import json
 import os
 import re
 import stat
@@ -22,7 +23,13 @@ from records.atomic_file import UNSUPPORTED
 # The version of what is in them.
 SCHEMA_VERSION = 1
 STALE_S = 5.0
+# What a file ends with: all that it says of its run is in these bytes.
+RUN_BYTES = 8192
+# So many files are looked at for other jobs.
+LATEST = 20
 
+# A line of the run. No text has a line's end in it that is not an escape.
+_JOB = re.compile(rb'\n  "job": ("(?:[^"\\\n]|\\.)*")')
 _STEM = r"integration_results_([0-9]{8}_[0-9]{6})(?:_([0-9]+))?"
 _NAME = re.compile(rf"{_STEM}\.json")
 _PARTIAL_NAME = re.compile(rf"\.{_STEM}\.partial")
@@ -153,16 +160,43 @@ def _is_abandoned(partial: Path) -> bool:
     return True
 
 
-def remove_old(own: Path, keep: int) -> None:
-    """Remove the oldest results files beside *own* until *keep* are left; 0 keeps all.
-
-    *own* is this run's and stays, whatever dates the others have.
+def job_of(path: Path) -> str:
+    """Return the job that has written a results file; empty if it does not say.
 
     Raises:
-        OSError: the folder cannot be listed, or a file not be removed.
+        OSError: *path* cannot be read.
+
+    """
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - RUN_BYTES))
+        found = _JOB.findall(file.read())
+    return str(json.loads(found[-1])) if found else ""
+
+
+def other_jobs(folder: Path, job: str) -> list[str]:
+    """Return which jobs besides *job* have written the latest results files in *folder*.
+
+    Raises:
+        OSError: *folder* or a file cannot be read.
+
+    """
+    jobs = {job_of(path) for path in results_files(folder)[-LATEST:]}
+    return sorted(jobs - {job, ""})
+
+
+def remove_old(own: Path, keep: int) -> None:
+    """Remove the oldest results files of the job of *own* until *keep* are left; 0 keeps all.
+
+    *own* is this run's and stays, whatever dates the others beside it have. One that does not say
+    whose it is counts as the job's own.
+
+    Raises:
+        OSError: the folder cannot be listed, or a file not be read or removed.
 
     """
     if keep:
+        jobs = {job_of(own), ""}
         others = [path for path in results_files(own.parent) if path != own]
+        others = [path for path in others if job_of(path) in jobs]
         for path in others[: max(0, len(others) - (keep - 1))]:
             path.unlink(missing_ok=True)

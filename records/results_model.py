@@ -129,12 +129,18 @@ class EventsTrack(Call):
 class ResultRow(_Part):
     """What happened to one row."""
 
+    model_config = _optional("user_id")
+
     customer_id: Annotated[
         Any, WithJsonSchema({"type": ["integer", "string", "number", "null"]})
     ] = None
     """The column of that name, a whole number in the example database."""
     email: Annotated[Any, WithJsonSchema({"type": ["string", "number", "null"]})] = None
-    """The address as it was sent; of a row that could not be sent, the column as it is."""
+    """The address as it was sent; of a row that could not be sent, the column as it is. With
+    `ITERABLE_IDENTITY` `user_id`: the column, which is not sent."""
+    user_id: Annotated[Any, WithJsonSchema({"type": ["integer", "string", "number"]})] = None
+    """With `ITERABLE_IDENTITY` `user_id`: the user id as it was sent; of a row that could not be
+    sent, the column as it is. Not there when users are told apart by email."""
     outcome: Annotated[str, _one_of(RowStatus)]
     """How the row ended; it follows from its two calls."""
     users_update: UsersUpdate
@@ -198,6 +204,9 @@ class Summary(_Part):
 class Run(_Part):
     """The run as a whole."""
 
+    # Files of earlier versions do not have it.
+    model_config = _optional("job")
+
     id: Annotated[str, Field(pattern="^[0-9a-f]{32}$")] = ""
     """Names the run; the log has it too."""
     started_at: Moment = ""
@@ -228,6 +237,9 @@ class Run(_Part):
     """The program's version."""
     query_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     """Which query was run: the SHA-256 of its text; null if none was."""
+    job: str = ""
+    """Names the job among others that run from one folder: its STATE_FILE. Empty if the run ended
+    before it knew its query."""
 
 
 class ResultsFile(_Part):

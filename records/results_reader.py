@@ -216,7 +216,7 @@ def _failed_row(row: ResultRow) -> FailedRow:
     call = row.events_track if update_arrived else row.users_update
     return FailedRow(
         customer_id=_text(row.customer_id),
-        email=_text(row.email),
+        email=_text(row.email if row.user_id is None else row.user_id),
         outcome=row.outcome,
         call="events/track" if update_arrived else "users/update",
         status=_text(call.status),

@@ -106,7 +106,7 @@ def _row_json(outcome: RowOutcome, texts: dict[int, str]) -> str:
 
     *texts* keeps what calls are as JSON, by ``id()``: rows that end together share their outcomes.
     """
-    customer, email, update, track, prepared, _ = outcome
+    customer, email, update, track, prepared, _, user_id = outcome
     for call in (update, track):
         if id(call) not in texts:
             texts[id(call)] = _call_json(call)
@@ -118,8 +118,9 @@ def _row_json(outcome: RowOutcome, texts: dict[int, str]) -> str:
         )
     # The encoder is slow with whole numbers, and they are their own JSON.
     number = customer if type(customer) is int else _json(customer)
+    identity = "" if user_id is None else f', "user_id": {_json(user_id)}'
     return (
-        f'{{"customer_id": {number}, "email": {_json(email)}, "outcome": "{status}", '
+        f'{{"customer_id": {number}, "email": {_json(email)}{identity}, "outcome": "{status}", '
         f'"users_update": {{{texts[id(update)]}{user}}}, '
         f'"events_track": {{{texts[id(track)]}, "event_id": {_json(outcome.event_id)}{event}}}}}'
     )

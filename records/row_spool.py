@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from records.columns import Column
 from records.exit_statuses import RunError
 from records.outcomes import Row
 
@@ -24,15 +25,19 @@ class RowSpool:
     """A list of rows that keeps them in a file; iterating yields dicts, in the order added.
 
     The file has no name, so nobody else can open it and nothing is left of it, however the process
-    ends. It is made in *folder*, by default the system's for temporary files.
+    ends. It is made in *folder*, by default the system's for temporary files. ``columns`` is what
+    the database says of the rows' columns, if it says anything.
 
     Raises (also when rows are added):
         SpoolError: the folder cannot be written, or the disk is full.
 
     """
 
-    def __init__(self, columns: Sequence[str], folder: Path | None = None) -> None:
-        self._columns = tuple(columns)
+    def __init__(
+        self, names: Sequence[str], folder: Path | None = None, columns: Sequence[Column] = ()
+    ) -> None:
+        self.columns = tuple(columns)
+        self._names = tuple(names)
         self._folder = folder
         self._length = 0
         with self._explained():
@@ -84,7 +89,7 @@ class RowSpool:
         while remaining > 0:
             rows = pickle.load(self._file)  # noqa: S301 - written above, readable by nobody else
             for row in rows[:remaining]:
-                yield dict(zip(self._columns, row, strict=True))
+                yield dict(zip(self._names, row, strict=True))
             remaining -= len(rows)
 
     def close(self) -> None:

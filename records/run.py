@@ -25,6 +25,7 @@ class RunOptions:
     changed_only: bool = False
     limit: int | None = None
     quiet: bool = False
+    demo: bool = False
 
 
 @dataclass(slots=True)
@@ -42,6 +43,7 @@ class RunRecord:
     finished_at: datetime | None = None
     duration_seconds: float = 0.0
     query_sha256: str | None = None
+    job: str = ""
     rows_read: int = 0
     outcomes: Counter[RowStatus] = field(default_factory=Counter)
     users_update: Counter[CallStatus] = field(default_factory=Counter)
@@ -57,8 +59,10 @@ class RunRecord:
     stop_reason: StopReason | None = None
     _started_s: float = field(default_factory=time.monotonic)
 
-    def set_query(self, query: str) -> None:
-        """Note which query is run, by its hash."""
+    def set_query(self, query: str, job: str = "") -> None:
+        """Note which query is run, by its hash, and as which job."""
+        # The demo's ledger is gone with it.
+        self.job = "" if self.options.demo else job
         self.query_sha256 = hashlib.sha256(query.encode()).hexdigest()
 
     def begin(self, rows: int) -> None:
@@ -165,6 +169,7 @@ class RunRecord:
             "limit": options.limit,
             "version": self.version,
             "query_sha256": self.query_sha256,
+            "job": self.job,
         }
 
 

@@ -22,9 +22,11 @@ import trustme
 
 import db_connection
 from configuration.settings import HERE
-from db_connection import JOB_COLUMNS, DatabaseConnection
+from db_connection import DatabaseConnection
+from iterable_api.mapping import read_mapping
 from iterable_api.payloads import Payloads
 from records import least_versions, query_file
+from records.columns import JOB_COLUMNS, ColumnError, Kind, check_columns
 from records.database_errors import DatabaseError
 from records.exit_statuses import ExitStatus, RunError
 from records.query_file import load_query
@@ -100,7 +102,7 @@ def test_query_2_gives_the_three_customers_as_dicts(database):
         "olivia.brown@email.com",
         "mia.harris@email.com",
     ]
-    assert set(rows[0]) == JOB_COLUMNS
+    assert set(rows[0]) == set(JOB_COLUMNS)
     assert isinstance(rows[0]["event_time"], datetime)
 
 
@@ -684,6 +686,91 @@ def test_a_query_file_that_cannot_be_read_is_named(queries_file):
     queries_file.write_bytes(b"-- Query 2: caf\xe9\nSELECT 2;")
     with pytest.raises(DatabaseError, match=r"queries\.sql is not UTF-8"):
         load_query(2)
+
+
+# A column's type, a value of it, and the kind it is.
+KINDS = {
+    "BOOLEAN": ("1", Kind.BOOLEAN),
+    "BIT(1)": ("b'1'", Kind.BOOLEAN),
+    "BIT(8)": ("b'11'", Kind.BIT),
+    "TINYINT": ("7", Kind.INTEGER),
+    "TINYINT UNSIGNED": ("7", Kind.INTEGER),
+    "SMALLINT": ("7", Kind.INTEGER),
+    "MEDIUMINT": ("7", Kind.INTEGER),
+    "INT": ("7", Kind.INTEGER),
+    "BIGINT UNSIGNED": ("18446744073709551615", Kind.INTEGER),
+    "YEAR": ("2026", Kind.INTEGER),
+    "DECIMAL(20,4)": ("12.5", Kind.DECIMAL),
+    "FLOAT": ("1.5", Kind.DECIMAL),
+    "DOUBLE": ("1.5", Kind.DECIMAL),
+    "DATE": ("'2026-01-13'", Kind.DATE),
+    "DATETIME(6)": ("'2026-01-13 14:30:45.5'", Kind.MOMENT),
+    "TIMESTAMP NULL": ("'2026-01-13 14:30:45'", Kind.MOMENT),
+    "TIME": ("'26:03:04'", Kind.TIME),
+    "CHAR(3)": ("'a'", Kind.TEXT),
+    "VARCHAR(9)": ("'a'", Kind.TEXT),
+    "LONGTEXT": ("'a'", Kind.TEXT),
+    "ENUM('a','b')": ("'a'", Kind.TEXT),
+    "SET('a','b')": ("'a,b'", Kind.TEXT),
+    "BINARY(16)": ("'a'", Kind.BINARY),
+    "VARBINARY(9)": ("'a'", Kind.BINARY),
+    "BLOB": ("'a'", Kind.BINARY),
+    "JSON": ("'[1]'", Kind.JSON),
+}
+
+
+@pytest.mark.database
+def test_a_columns_kind_is_that_of_its_type_in_mysql(database):
+    names = {f"c{number}": each for number, each in enumerate(KINDS)}
+    declared = ", ".join(f"{name} {each}" for name, each in names.items())
+    database.execute(f"CREATE TABLE kinds ({declared})")
+    values = ", ".join(value for value, _ in KINDS.values())
+    database.execute(f"INSERT INTO kinds VALUES ({values})")
+    job_columns = ", ".join(f"1 AS {name}" for name in JOB_COLUMNS)
+    query = f"SELECT {job_columns}, kinds.* FROM kinds"
+    with connection_to(database.settings) as connection:
+        # A look before the run tells the same as the run.
+        columns = connection.columns_of(query)
+        with closing(connection.get_pro_users_recent_engagement(query)) as spool:
+            assert columns == list(spool.columns)
+            assert len(list(spool)) == 1
+    found = {names[each.name]: each for each in columns if each.name in names}
+    expected = {declared: kind for declared, (_, kind) in KINDS.items()}
+    if database.server.kind == "mariadb":
+        expected["JSON"] = Kind.TEXT
+        assert found["JSON"].by_bytes
+        assert not found["LONGTEXT"].by_bytes
+    assert {declared: column.kind for declared, column in found.items()} == expected
+
+
+@pytest.mark.database
+def test_an_expression_has_the_kind_that_a_run_finds(database):
+    job_columns = ", ".join(f"1 AS {name}" for name in JOB_COLUMNS)
+    # Within another query MAX() of a BOOLEAN would be one again.
+    query = (
+        f"SELECT {job_columns}, MAX(v) AS a, 1 > 0 AS b, COUNT(*) AS c, SUM(v) AS d, NOW() AS e "
+        "FROM (SELECT 1 AS v) AS t"
+    )
+    with connection_to(database.settings) as connection:
+        columns = connection.columns_of(query)
+        with closing(connection.get_pro_users_recent_engagement(query)) as spool:
+            assert columns == list(spool.columns)
+    kinds = [column.kind for column in columns if len(column.name) == 1]
+    number = Kind.INTEGER
+    assert kinds == [number, number, number, Kind.DECIMAL, Kind.MOMENT]
+
+
+@pytest.mark.database
+def test_fields_of_one_name_are_left_to_the_mapping(database):
+    job_columns = ", ".join(f"1 AS {name}" for name in JOB_COLUMNS)
+    with connection_to(database.settings) as connection:
+        columns = connection.columns_of(f"SELECT {job_columns}, 1 AS `user.x`, 2 AS `user.x`")
+        check_columns(columns)
+        doubled = connection.columns_of(f"SELECT {job_columns}, 2 AS email")
+    with pytest.raises(DatabaseError, match="the query returns email twice"):
+        check_columns(doubled)
+    with pytest.raises(ColumnError, match="x is there twice for users/update"):
+        read_mapping(columns)
 
 
 def test_what_the_database_does_ends_a_run_with_the_databases_status():

@@ -107,6 +107,7 @@ def results(text: str) -> str:
     for name, value in (SECONDS | LATENCIES).items():
         text = re.sub(rf'("{name}": )[\d.]+', rf"\g<1>{value}", text)
     text = re.sub(r'("(?:started|finished)_at": )"[^"]+"', rf'\g<1>"{MOMENT}"', text)
+    text = re.sub(r'("job": )"[^"]*"', r'\g<1>"sync_state.sqlite3"', text)
     return re.sub(r'("id": )"[0-9a-f]{32}"', rf'\g<1>"{RUN_ID}"', text)
 
 

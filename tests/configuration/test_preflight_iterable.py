@@ -8,8 +8,13 @@ import requests
 import trustme
 
 from configuration.preflight_finding import Mark
-from configuration.preflight_iterable import iterable_findings, no_fields_finding, sent_types
+from configuration.preflight_iterable import (
+    identity_findings,
+    iterable_findings,
+    no_fields_finding,
+)
 from iterable_api.answers import judge_response
+from iterable_api.mapping import PROFILE_FIELDS
 from iterable_api.transport import Response
 from records.exit_statuses import ExitStatus
 from sandbox.faults import Fault
@@ -159,7 +164,7 @@ def test_fields_of_another_type_are_told_because_every_row_would_be_refused(envi
 
 def test_it_is_not_promised_that_fields_will_be_created(environ, iterable):
     text = of_iterable(environ)[2].text
-    sent = ", ".join(sent_types())
+    sent = ", ".join(PROFILE_FIELDS)
     assert text == (
         f"{sent} are new to the project: whether Iterable adds them is the project's setting"
     )
@@ -182,11 +187,6 @@ def test_fields_that_a_run_has_made_are_of_the_right_type(environ, iterable):
     update_user(iterable, sent)
     text = of_iterable(environ)[2].text
     assert text == f"{', '.join(sent)} of the right type"
-    assert sent_types() == {name: iterable_type(value) for name, value in sent.items()}
-
-
-def iterable_type(value):
-    return "boolean" if isinstance(value, bool) else "string"
 
 
 @pytest.fixture
@@ -212,7 +212,8 @@ def test_the_way_by_a_proxy_and_a_private_authority_is_checked(behind_a_proxy):
     first, *_ = of_iterable(environ)
     assert first.mark is Mark.GOOD
     assert "accepts the API key by way of the proxy 127.0.0.1; " in first.text
-    assert len(proxy.heads) == 1
+    # The fields, and a look for a user by email.
+    assert len(proxy.heads) == 2
     assert API_KEY.encode() not in b"".join(proxy.heads + proxy.relayed)
 
 
@@ -231,3 +232,37 @@ def test_an_authority_that_is_not_named_fails_the_check(behind_a_proxy, iterable
     assert (finding.mark, finding.status) == (Mark.BAD, ExitStatus.STOPPED)
     assert "ITERABLE_CA_FILE must name its CA" in finding.text
     assert not iterable.requests
+
+
+def test_a_project_keyed_by_user_id_takes_no_emails(environ, iterable):
+    iterable.change(project_type="userID")
+    (finding,) = [each for each in of_iterable(environ) if each.what == "ITERABLE_IDENTITY"]
+    assert (finding.mark, finding.status) == (Mark.BAD, ExitStatus.STOPPED)
+    assert finding.text.endswith("would refuse every row; set ITERABLE_IDENTITY=user_id")
+    assert len([r for r in iterable.requests if r.method != "GET"]) == 0
+
+
+@pytest.mark.parametrize("project_type", ["email", "hybrid"])
+def test_a_project_that_knows_emails_needs_no_word(environ, iterable, project_type):
+    iterable.change(project_type=project_type)
+    assert "ITERABLE_IDENTITY" not in {each.what for each in of_iterable(environ)}
+
+
+def test_a_lookup_without_an_answer_says_nothing_of_the_project(environ, iterable):
+    iterable.set_faults(Fault("server_error", endpoint="users/getByEmail"))
+    assert "ITERABLE_IDENTITY" not in {each.what for each in of_iterable(environ)}
+
+
+@pytest.mark.parametrize(
+    ("url", "mark", "told"),
+    [
+        ("https://api.eu.iterable.com", Mark.GOOD, "which every project in Europe takes"),
+        ("https://api.iterable.com", Mark.NOTE, "One keyed by email refuses them"),
+        ("http://127.0.0.1:1", Mark.NOTE, "so try --limit 1"),
+    ],
+)
+def test_what_tells_users_apart_must_fit_the_data_centre(environ, url, mark, told):
+    changes = {"ITERABLE_API_BASE_URL": url, "ITERABLE_IDENTITY": "user_id"}
+    (finding,) = identity_findings(settings_of(environ, **changes))
+    assert finding.mark is mark
+    assert told in finding.text

@@ -440,3 +440,33 @@ def test_two_places_are_two_destinations(first, second):
 def test_ledgers_of_earlier_versions_know_the_usual_destination():
     for url in ("https://api.iterable.com", "https://api.eu.iterable.com"):
         assert destination_of(url) == url
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("ITERABLE_IDENTITY", "phone", "ITERABLE_IDENTITY must be 'email' or 'user_id'"),
+        (
+            "ITERABLE_CREATE_FIELDS",
+            "yes",
+            "ITERABLE_CREATE_FIELDS must be 'project', 'always' or 'never'",
+        ),
+        ("QUERY_FILE", "/nowhere/x.sql", "QUERY_FILE names a file that cannot be read: No such"),
+    ],
+)
+def test_what_the_mapping_is_told_must_be_one_of_its_words(variable, value, told):
+    (problem,) = problems_of(GOOD | {variable: value}).problems
+    assert problem.startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("word", "create"), [("", None), ("Project", None), ("always", True), ("NEVER", False)]
+)
+def test_new_fields_are_left_to_the_project_unless_told_otherwise(word, create):
+    loaded = load_environment_variables(None, GOOD | {"ITERABLE_CREATE_FIELDS": word})
+    assert loaded.create_new_fields is create
+    assert loaded.iterable_identity == "email"
+    assert (
+        load_environment_variables(None, GOOD | {"ITERABLE_IDENTITY": "User_ID"}).iterable_identity
+        == "user_id"
+    )

@@ -3,7 +3,7 @@
 import pytest
 
 from delivery.field_check import INTERVAL_S, PATIENCE_S, FieldCheck
-from iterable_api.payloads import PROFILE_FIELDS
+from iterable_api.mapping import PROFILE_FIELDS
 from records.delivery_ledger import Held
 from records.outcomes import NOT_SENT, CallOutcome, CallStatus, outcome_of
 from records.run import RunOptions, RunRecord
@@ -35,7 +35,7 @@ def finish(path):
         with open_ledger(path) as ledger:
             ledger.begin_run(proven=False)
             ledger.record(outcomes)
-            check = FieldCheck(ledger, fetch, wait)
+            check = FieldCheck(PROFILE_FIELDS, ledger, fetch, wait)
             check.add(outcomes)
             check.finish(run)
         return run.filtered_fields.get("users_update", set()), known(path, row)
@@ -93,7 +93,7 @@ def test_without_a_delivered_profile_the_project_is_not_asked(path):
     run = RunRecord(RunOptions(), "1.0.0")
     with open_ledger(path) as ledger:
         ledger.begin_run(proven=False)
-        check = FieldCheck(ledger, lambda: pytest.fail("asked"), no_wait)
+        check = FieldCheck(PROFILE_FIELDS, ledger, lambda: pytest.fail("asked"), no_wait)
         check.add([outcome_of(make_prepared(), REFUSED, NOT_SENT)])
         check.finish(run)
         assert run.filtered_fields == {}
@@ -105,11 +105,13 @@ def test_without_a_delivered_profile_the_project_is_not_asked(path):
 def test_the_next_run_looks_for_one_that_could_not(path, finish, fields, expected):
     finish(lambda: None)
     with open_ledger(path) as ledger:
-        FieldCheck(ledger, lambda: fields, no_wait).check_earlier_runs()
+        FieldCheck(PROFILE_FIELDS, ledger, lambda: fields, no_wait).check_earlier_runs()
     assert known(path, make_prepared()) == expected
 
 
 def test_it_does_not_ask_when_every_run_has_looked(path, finish):
     finish(lambda: ALL)
     with open_ledger(path) as ledger:
-        FieldCheck(ledger, lambda: pytest.fail("asked"), no_wait).check_earlier_runs()
+        FieldCheck(
+            PROFILE_FIELDS, ledger, lambda: pytest.fail("asked"), no_wait
+        ).check_earlier_runs()

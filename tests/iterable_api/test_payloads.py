@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iterable_api.payloads import EVENT_NAMESPACE, Payloads, RowError, as_text, bulk_body
+from iterable_api.payloads import EVENT_NAMESPACE, Payloads, RowError, bulk_body
+from iterable_api.text_values import as_text
 from tests.rows import make_row
 
 PAYLOADS = Payloads("iterable_challenge")

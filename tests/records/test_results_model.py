@@ -26,8 +26,10 @@ DEFINITIONS = json_schema()["$defs"]
 # What a file need not have: a call only when there is something to say, a summary because earlier
 # versions did not count it.
 OPTIONAL = {
+    "ResultRow": {"user_id"},
     "UsersUpdate": {"fault", "fields", "payload"},
     "EventsTrack": {"fault", "fields", "payload"},
+    "Run": {"job"},
     "Summary": {"forgotten", "filtered_fields"},
 }
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from iterable_api.payloads import PROFILE_FIELDS
+from iterable_api.mapping import PROFILE_FIELDS
 from records.outcomes import (
     NOT_SENT,
     PLANNED,

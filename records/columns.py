@@ -1,0 +1,88 @@
+"""The columns of a query's result, as the database describes them: what no value can tell."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+from records.database_errors import DatabaseError
+from records.exit_statuses import ExitStatus, RunError
+
+# What Query 2 has to return.
+JOB_COLUMNS = (
+    *("customer_id", "email", "first_name", "plan_type", "page_view_id", "page", "event_time"),
+    *("browser", "location"),
+)
+
+
+class Kind(StrEnum):
+    """What a column holds, by its type in MySQL."""
+
+    TEXT = "text"
+    INTEGER = "integer"
+    DECIMAL = "decimal"  # also FLOAT and DOUBLE
+    BOOLEAN = "boolean"  # TINYINT(1), which BOOLEAN is another name for, and BIT(1)
+    DATE = "date"
+    MOMENT = "date and time"
+    TIME = "time"
+    JSON = "JSON"
+    BIT = "BIT"
+    BINARY = "binary"
+    OTHER = "other"
+
+
+class Column(NamedTuple):
+    """A column of a result. ``by_bytes``: text that is compared so, as all of MariaDB's JSON is."""
+
+    name: str
+    kind: Kind = Kind.TEXT
+    by_bytes: bool = False
+
+
+class ColumnError(RunError):
+    """Query 2's columns cannot be sent as they are. The message says which, and what to write."""
+
+    status = ExitStatus.USAGE
+
+
+# The numbers of MySQL's protocol. What is not here is text, or bytes without a character set.
+# Source: https://dev.mysql.com/doc/dev/mysql-server/latest/field__types_8h.html
+# fmt: off
+_KINDS = {
+    0: Kind.DECIMAL, 246: Kind.DECIMAL, 4: Kind.DECIMAL, 5: Kind.DECIMAL,
+    1: Kind.INTEGER, 2: Kind.INTEGER, 3: Kind.INTEGER, 8: Kind.INTEGER, 9: Kind.INTEGER,
+    13: Kind.INTEGER,  # YEAR
+    10: Kind.DATE, 14: Kind.DATE, 7: Kind.MOMENT, 12: Kind.MOMENT, 11: Kind.TIME,
+    16: Kind.BIT, 245: Kind.JSON,
+    6: Kind.TEXT,  # NULL and nothing else
+    242: Kind.OTHER, 255: Kind.OTHER,  # vectors, geometries
+}
+# fmt: on
+_TINY, _BIT = 1, 16
+_UNSIGNED, _BY_BYTES = 32, 128
+_NO_CHARACTERS = 63
+
+
+def column_of(name: str, number: int, width: int, flags: int, charset: int) -> Column:
+    """Return a column by what the protocol says of it."""
+    kind = _KINDS.get(number)
+    if kind is None:
+        kind = Kind.BINARY if charset == _NO_CHARACTERS else Kind.TEXT
+    # MySQL has no TINYINT(1) UNSIGNED any more, and MariaDB must not differ.
+    elif width == 1 and (number == _BIT or (number == _TINY and not flags & _UNSIGNED)):
+        kind = Kind.BOOLEAN
+    return Column(name, kind, kind is Kind.TEXT and bool(flags & _BY_BYTES))
+
+
+def check_columns(columns: Sequence[Column]) -> None:
+    """Raise DatabaseError unless *columns* are, each once, all that Query 2 has to return."""
+    names = [column.name for column in columns]
+    # Fields of one name are for whoever knows what the names mean.
+    refuse_doubled([name for name in names if "." not in name])
+    if missing := set(JOB_COLUMNS).difference(names):
+        raise DatabaseError(f"Query 2 must return {', '.join(sorted(missing))}")
+
+
+def refuse_doubled(names: Sequence[str]) -> None:
+    """Raise DatabaseError if two of *names* are one: a dict keeps only the last of them."""
+    if doubled := {name for name in names if names.count(name) > 1}:
+        raise DatabaseError(f"the query returns {', '.join(sorted(doubled))} twice")

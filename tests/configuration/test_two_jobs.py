@@ -1,0 +1,134 @@
+"""Two jobs of one checkout: what they must not share, and what they are told if they do."""
+
+import json
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from configuration import wiring
+from configuration.preflight_files import file_findings
+from configuration.preflight_finding import Mark
+from configuration.wiring import LogBusyError, mixed_results, only_run, open_ledger
+from logger_config import setup_logger
+from records.delivery_ledger import LedgerError
+from records.exit_statuses import ExitStatus
+from records.results_files import job_of, remove_old, results_files
+from records.run import RunOptions, RunRecord
+from tests.configuration.conftest import settings_of
+from tests.results import save
+
+
+@pytest.fixture
+def other_query(tmp_path):
+    path = tmp_path / "orders.sql"
+    path.write_text("SELECT 1")
+    return str(path)
+
+
+@pytest.fixture
+def log_held_by_another(tmp_path):
+    """Have another process write to a log file; return the file's path."""
+    path = tmp_path / "shared.log"
+    program = f"""
+        import sys
+        from pathlib import Path
+        from logger_config import setup_logger
+        setup_logger("INFO", Path({str(path)!r})).info("mine")
+        sys.stdin.read()
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=wiring.__file__.rpartition("/configuration/")[0],
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"mine\n"
+        yield path
+        process.communicate(b"")
+
+
+def test_a_ledger_is_that_of_one_query(environ, other_query):
+    first = settings_of(environ)
+    open_ledger(first).close()
+    open_ledger(first).close()
+    other = settings_of(environ, QUERY_FILE=other_query)
+    with pytest.raises(LedgerError, match="give each a STATE_FILE of its own") as caught:
+        open_ledger(other)
+    text = str(caught.value)
+    assert "is that of the job of phase2_queries.sql" in text
+    assert other_query in text
+    assert caught.value.status is ExitStatus.USAGE
+    (finding,) = [each for each in file_findings(other, None) if each.what == "STATE_FILE"]
+    assert (finding.mark, finding.status) == (Mark.BAD, ExitStatus.USAGE)
+    open_ledger(
+        settings_of(environ, QUERY_FILE=other_query, STATE_FILE=other_query + "ite")
+    ).close()
+
+
+def test_a_ledger_of_an_earlier_version_becomes_that_of_the_first_job(environ, other_query):
+    with open_ledger(settings_of(environ)) as ledger:
+        ledger._sqlite.execute("DROP TABLE job")
+    open_ledger(settings_of(environ, QUERY_FILE=other_query)).close()
+    with pytest.raises(LedgerError, match="STATE_FILE of its own"):
+        open_ledger(settings_of(environ))
+
+
+def test_a_log_that_another_job_is_writing_is_left_alone(environ, log_held_by_another):
+    settings = settings_of(environ, LOG_FILE=str(log_held_by_another))
+    run = RunRecord(RunOptions(), "1.0.0")
+    with pytest.raises(LogBusyError, match="is being written by another job") as caught:
+        only_run(settings, None, run).__enter__()
+    assert caught.value.status is ExitStatus.BUSY
+    assert len(log_held_by_another.read_text().splitlines()) == 1
+    setup_logger()
+
+
+def test_a_log_is_free_again_after_its_process_and_stays_ones_own_when_it_rotates(tmp_path):
+    path = tmp_path / "job.log"
+    logger = setup_logger("INFO", path)
+    (handler,) = [each for each in logger.handlers if hasattr(each, "doRollover")]
+    logger.info("first")
+    handler.doRollover()
+    logger.info("second")
+    probe = f"from logger_config import *; setup_logger('INFO', Path({str(path)!r}))"
+    here = wiring.__file__.rpartition("/configuration/")[0]
+    held = subprocess.run([sys.executable, "-c", probe], cwd=here, capture_output=True, check=False)
+    assert b"BlockingIOError" in held.stderr
+    setup_logger()
+    subprocess.run([sys.executable, "-c", probe], cwd=here, check=True)
+
+
+def test_old_results_of_another_job_are_left_alone(tmp_path):
+    for job in ("a.sqlite3", "b.sqlite3", "a.sqlite3", ""):
+        path = save(tmp_path, job=job)
+        assert job_of(path) == job
+    own = save(tmp_path, job="a.sqlite3")
+    remove_old(own, 1)
+    assert [job_of(path) for path in results_files(tmp_path)] == ["b.sqlite3", "a.sqlite3"]
+
+
+def test_a_message_cannot_pass_for_the_name_of_a_job(tmp_path):
+    path = save(tmp_path, job="mine", error='x\n  "job": "theirs"\n')
+    assert json.loads(path.read_text())["run"]["job"] == job_of(path) == "mine"
+
+
+def test_results_of_two_jobs_in_one_folder_are_told(environ, tmp_path):
+    settings = settings_of(environ, RESULTS_DIR=str(tmp_path))
+    save(tmp_path, job=settings.job)
+    save(tmp_path)
+    assert mixed_results(settings) == ""
+    save(tmp_path, job="orders.sqlite3")
+    assert "results of another job too, that of STATE_FILE orders.sqlite3" in mixed_results(
+        settings
+    )
+    found = file_findings(settings, tmp_path / ".env")
+    told = [each.text for each in found if each.mark is Mark.WARNING]
+    assert any("the report takes both for one" in text for text in told)
+
+
+def test_a_job_is_named_from_the_folder_of_main(environ):
+    settings = settings_of({**environ, "STATE_FILE": "orders/state.sqlite3"})
+    assert (settings.job, settings.query_name) == ("orders/state.sqlite3", "phase2_queries.sql")
