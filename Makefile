@@ -5,7 +5,7 @@ TESTS ?= tests
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check chaos bench format docs pdf
+.PHONY: demo test check chaos bench format docs pdf pictures release
 
 demo: $(VENV)/.demo ## the job against a private database and a local Iterable
 	$(PY) main.py --demo
@@ -20,11 +20,16 @@ check: $(VENV)/.dev ## lint, types, tests
 bench: $(VENV)/.bench ## the figures of benchmarks/RESULTS.md, measured again; QUICK=1 in three minutes
 	$(PY) -m benchmarks.run $(if $(QUICK),--quick)
 
-docs: $(VENV)/.dev ## what code can show in the documents, written again
-	$(PY) -m tools.build
+docs: $(VENV)/.dev ## what the documents take from the code: the help text, the JSON Schema
+	$(PY) -m cogapp -r README.md && $(PY) -m tools.documents
 
-pdf: $(VENV)/.dev ## docs/handbook.pdf, from the documents; needs chromium and npm
+pdf: $(VENV)/.docs ## docs/handbook.pdf, from the documents
 	$(PY) -m tools.handbook
+
+pictures: $(VENV)/.docs ## the pictures of README.md and docs/SAMPLE_RESULTS.json; needs chromium
+	$(PY) -m tools.pictures
+
+release: docs pictures pdf check ## what a release needs once its version and its changelog are written
 
 chaos: $(VENV)/.dev ## kills, faults, dead databases and full disks, for at most ten minutes
 	$(PY) -m tests.chaos.run
@@ -42,8 +47,12 @@ $(VENV)/.demo: requirements.txt requirements/demo.txt | $(PY)
 	command -v mariadbd || command -v mysqld || $(PIP) -r requirements/demo.txt
 	@touch $@
 
-$(VENV)/.dev: requirements.txt requirements/demo.txt requirements/docs.txt requirements/dev.txt | $(PY)
+$(VENV)/.dev: requirements.txt requirements/demo.txt requirements/dev.txt | $(PY)
 	$(PIP) -r requirements/dev.txt
+	@touch $@
+
+$(VENV)/.docs: requirements/docs.txt | $(VENV)/.dev
+	$(PIP) -r requirements/docs.txt
 	@touch $@
 
 $(VENV)/.bench: requirements.txt requirements/demo.txt requirements/bench.txt | $(VENV)/.demo

@@ -40,7 +40,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     instead.add_argument(
         "--check",
         action="store_true",
-        help="say of each thing that a run needs whether it is right; change nothing",
+        help="check everything a run needs; change nothing",
     )
     instead.add_argument(
         "--dry-run",

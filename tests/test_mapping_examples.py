@@ -1,4 +1,4 @@
-"""The examples of docs/MAPPING.md, run as they stand there; and what else columns may bring."""
+"""The examples of docs/examples, run as they stand there; and what else columns may bring."""
 
 import json
 import re
@@ -18,8 +18,7 @@ from tests.test_main import API_KEY, HERE, writes
 
 pytestmark = pytest.mark.database
 
-PAGE = (HERE / "docs" / "MAPPING.md").read_text(encoding="utf-8")
-EXAMPLES = re.findall(r"^## \d\. (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE)
+EXAMPLES = sorted((HERE / "docs" / "examples").glob("*.sql"))
 
 
 def environ_of(database, iterable, folder):
@@ -52,10 +51,10 @@ def job(database, iterable, tmp_path):
     return run
 
 
-def blocks(text):
-    """Return the blocks of an example by the second word behind their fence."""
-    found = re.findall(r"^```\w+ (\w+)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-    return dict(found)
+def said_to_get(text, whom):
+    """Return the fields that an example says the profile or the event gets."""
+    (lines,) = re.findall(rf"^-- The {whom} gets:\n((?:--  +.*\n)+)", text, re.MULTILINE)
+    return json.loads(lines.replace("--  ", ""))
 
 
 def make_tables(database, sql):
@@ -74,20 +73,20 @@ def test_there_are_five_examples():
 
 
 @pytest.mark.parametrize("mode", [(), ("--bulk",)], ids=["per-user", "bulk"])
-@pytest.mark.parametrize(("title", "text"), EXAMPLES, ids=[title for title, _ in EXAMPLES])
-def test_an_example_is_sent_as_it_says(job, database, iterable, tmp_path, title, text, mode):
-    example = blocks(text)
-    settings = dict(re.findall(r"^(\w+)=(.*)$", example.get("settings", ""), re.MULTILINE))
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_is_sent_as_it_says(job, database, iterable, path, mode):
+    text = path.read_text(encoding="utf-8")
+    settings = dict(re.findall(r"^--     ([A-Z_]+)=(.*)$", text, re.MULTILINE))
     by_user_id = settings.get("ITERABLE_IDENTITY") == "user_id"
     iterable.change(project_type="userID" if by_user_id else "email")
-    make_tables(database, example["tables"])
-    environ = settings | query_file(tmp_path, example["query"])
+    make_tables(database, text.partition("-- Query 2:")[0])
+    environ = settings | {"QUERY_FILE": str(path)}
     assert job(*mode, **environ) == ExitStatus.OK
     (user,) = iterable.users.values()
     (event,) = iterable.events.values()
-    assert_same(user.data_fields, json.loads(example["profile"]))
-    assert_same(event.data_fields, json.loads(example["event"]))
-    assert event.event_name == ("order_paid" if "event_name" in example["query"] else "page_view")
+    assert_same(user.data_fields, said_to_get(text, "profile"))
+    assert_same(event.data_fields, said_to_get(text, "event"))
+    assert event.event_name == ("order_paid" if "AS event_name" in text else "page_view")
     if not mode:
         # The project has the fields now, all of the right type; and there is nothing left to do.
         assert job("--check", **environ) == ExitStatus.OK

@@ -8,11 +8,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from configuration.settings import HERE
 from monitoring.metrics import write_metrics
 from records.exit_statuses import ExitStatus
 from records.outcomes import RowStatus
 from records.run import RunOptions, RunRecord
-from tools.structure import ROOT
 
 FINISHED = datetime(2026, 1, 13, 14, 30, 45, 678900, tzinfo=UTC)
 FINISHED_S = 1768314645.0
@@ -174,5 +174,5 @@ def test_a_place_that_cannot_be_written_is_told_and_left_clean(tmp_path):
 def test_the_operators_guide_lists_every_metric(path):
     write_metrics(path, make_run())
     written = {family.name for family in text_string_to_metric_families(path.read_text())}
-    guide = (ROOT / "deploy" / "README.md").read_text(encoding="utf-8")
-    assert written == set(re.findall(r"^\| `(iterable_sync_\w+)`", guide, flags=re.MULTILINE))
+    guide = (HERE / "deploy" / "README.md").read_text(encoding="utf-8")
+    assert written == set(re.findall(r"^- `(iterable_sync_\w+)", guide, flags=re.MULTILINE))

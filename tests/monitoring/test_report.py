@@ -1,7 +1,6 @@
 """The report page: what it survives, and how a real browser shows it."""
 
 import html
-import os
 import re
 import stat
 import tracemalloc
@@ -26,7 +25,7 @@ from records.outcomes import (
     Fault,
     RowOutcome,
 )
-from tests.monitoring.browser import browser, find_browser
+from tests.monitoring.browser import browser
 from tests.monitoring.report_page import report_text, write_report_at
 from tests.results import (
     BAD,
@@ -273,10 +272,6 @@ def test_what_is_drawn_is_also_told(tmp_path):
 
 @pytest.mark.program
 def test_a_browser_shows_the_report_on_any_screen_and_runs_nothing_in_it(tmp_path):
-    program = find_browser()
-    if program is None:
-        reason = "NO BROWSER TEST: no chromium on the PATH; on Debian, apt-get install chromium"
-        (pytest.fail if os.environ.get("EXPECT_BROWSER") else pytest.skip)(reason)
     save_daily(tmp_path, [0, 0, 3, 0], summary={"endpoints": ENDPOINTS})
     bad = CallOutcome(CallStatus.REFUSED, 400, HOSTILE, 1, HOSTILE)
     save(
@@ -288,7 +283,7 @@ def test_a_browser_shows_the_report_on_any_screen_and_runs_nothing_in_it(tmp_pat
     )
     report = write_report_at(tmp_path)
     grounds = set()
-    with browser(program) as page:
+    with browser() as page:
         for width, scheme in ((1200, "light"), (1200, "dark"), (360, "light"), (360, "dark")):
             page.open(report, width=width, scheme=scheme)
             page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")

@@ -20,7 +20,7 @@ from tests.results import (
     superseded,
 )
 from tests.rows import make_prepared
-from tools.build import SAMPLE, SCHEMA
+from tools.documents import SAMPLE, SCHEMA
 
 DEFINITIONS = json_schema()["$defs"]
 # What a file need not have: a call only when there is something to say, a summary because earlier
