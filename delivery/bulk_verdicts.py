@@ -193,9 +193,8 @@ class Verdicts:
             self._note(rows, outcome)
             return
         for row in rows:
-            names = _fields(self._endpoint.body(row))
-            # What lies in an object is named after it, with a dot between.
-            fields = tuple(pair for pair in outcome.fields if pair[0].partition(".")[0] in names)
+            held = _fields(self._endpoint.body(row))
+            fields = tuple(pair for pair in outcome.fields if _holds(held, pair[0]))
             self._note([row], replace(outcome, fields=fields))
 
     def _count(self, outcome: CallOutcome) -> None:
@@ -228,6 +227,17 @@ def fields_with(body: bytes, values: Mapping[str, Scalar]) -> set[str]:
         for name, value in values.items()
         if name in held and type(held[name]) is type(value) and held[name] == value
     }
+
+
+def _holds(fields: object, name: str) -> bool:
+    """Whether *fields* have one called *name*; of an object's it is all names, with dots between.
+
+    Of the objects in an array it is not looked at, whether one has it.
+    """
+    if not isinstance(fields, Mapping):
+        return isinstance(fields, list)
+    first, dot, rest = name.partition(".")
+    return name in fields or bool(dot and first in fields and _holds(fields[first], rest))
 
 
 def _fields(body: bytes) -> Mapping[str, Scalar]:

@@ -16,7 +16,8 @@ from records.run import RunRecord
 from sandbox.database import run_script
 from tests.test_main import API_KEY, HERE, writes
 
-pytestmark = pytest.mark.database
+# It is the whole program that is run, if within this process.
+pytestmark = [pytest.mark.database, pytest.mark.program]
 
 EXAMPLES = sorted((HERE / "docs" / "examples").glob("*.sql"))
 
@@ -312,13 +313,12 @@ def test_an_empty_array_makes_no_field_and_nobody_waits_for_it(job, iterable, tm
 
 
 def test_a_part_of_an_object_that_the_project_leaves_out_is_sent_again(job, iterable, tmp_path):
-    fields = {"recent_page_view": True, "candidate": "y", "first_name": "A", "plan_type": "b"}
-    update(iterable, fields | {"prefs": {"a": 1}})
+    query = own_query("""IF(c.id = 1, '{"a": 1, "b": 2}', '{"a": 1}') AS `user.prefs:json`""")
+    assert job("--bulk", **query_file(tmp_path, query.replace("c.id = 1", "FALSE"))) == 0
     iterable.change(create_new_fields=False)
-    column = """IF(c.id = 1, '{"a": 1, "b": 2}', '{"a": 1}') AS `user.prefs:json`"""
-    environ = query_file(tmp_path, own_query(column))
-    assert job("--bulk", **environ) == ExitStatus.OK
-    assert results_of(tmp_path)["summary"]["filtered_fields"]["users_update"] == ["prefs.b"]
-    assert job("--bulk", "--changed-only", **environ) == ExitStatus.OK
-    summary = results_of(tmp_path)["summary"]
+    environ = query_file(tmp_path, query)
+    for words in (["--bulk"], ["--bulk", "--changed-only"]):
+        assert job(*words, **environ) == ExitStatus.OK
+        summary = results_of(tmp_path)["summary"]
+        assert summary["filtered_fields"] == {"users_update": ["prefs.b"]}
     assert (summary["successful"], summary["unchanged"]) == (1, 1)
