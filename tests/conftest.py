@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import signal
 import socket
 import ssl
 import subprocess
@@ -29,6 +30,16 @@ ROOT = Path(__file__).resolve().parent.parent
 FETCHED_FOLDER = ROOT / ".cache" / "mariadb"
 FETCHED_SERVER = FETCHED_FOLDER / "bin" / "mariadbd"
 EXPECTED = os.environ.get("EXPECT_DATABASE", "")
+
+
+@pytest.fixture(autouse=True)
+def _handlers_as_they_were() -> Iterator[None]:
+    """Undo what a run inside a test leaves behind: at its end it lets signals change nothing."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 class DatabaseServer:

@@ -15,14 +15,6 @@ NUMBERS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _handlers_as_they_were():
-    before = {number: signal.getsignal(number) for number in NUMBERS}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
 def send(number):
     os.kill(os.getpid(), number)
 
