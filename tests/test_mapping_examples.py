@@ -1,7 +1,9 @@
 """The examples of docs/examples, run as they stand there; and what else columns may bring."""
 
+import gc
 import json
 import re
+import signal
 
 import pytest
 import requests
@@ -20,6 +22,22 @@ from tests.test_main import API_KEY, HERE, writes
 pytestmark = [pytest.mark.database, pytest.mark.program]
 
 EXAMPLES = sorted((HERE / "docs" / "examples").glob("*.sql"))
+
+
+@pytest.fixture(autouse=True)
+def process_as_before():
+    """Undo what a run does to its process, which usually ends with it."""
+    handlers = {
+        number: signal.getsignal(number)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
+    threshold = gc.get_threshold()
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    gc.set_threshold(*threshold)
+    gc.unfreeze()
+    setup_logger()
 
 
 def environ_of(database, iterable, folder):
