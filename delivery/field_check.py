@@ -8,7 +8,8 @@ events may have been too, and both are sent again.
 """
 
 import json
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Any
 
 from logger_config import get_logger
 from records.delivery_ledger import DeliveryLedger
@@ -44,6 +45,7 @@ class FieldCheck:
         self._fetch = fetch
         self._wait = wait
         self._delivered: set[str] = set()
+        self._has_objects = False
         # How the fields begin in a body that are still to be seen in one.
         self._unseen = {name: f"{json.dumps(name)}: ".encode("ascii") for name in names}
 
@@ -66,18 +68,21 @@ class FieldCheck:
     def add(self, outcomes: Iterable[RowOutcome]) -> None:
         """Note the fields of the profiles that were delivered now."""
         for outcome in outcomes:
-            if not self._unseen:
+            if not (self._unseen or self._has_objects):
                 return
             row = outcome.prepared
             if row is not None and outcome.users_update.status is CallStatus.DELIVERED:
                 self._look_into(row.user)
 
     def _look_into(self, body: bytes) -> None:
-        """Note which fields are in *body*. An empty array makes no field in any project."""
-        if any(beginning in body for beginning in self._unseen.values()):
+        """Note which fields are in *body*."""
+        if self._has_objects or any(start in body for start in self._unseen.values()):
             fields = json.loads(body)["dataFields"]
-            for name in self._unseen.keys() & {name for name in fields if fields[name] != []}:
-                self._delivered.add(name)
+            # What is in an object may be new in any row.
+            self._has_objects |= any(isinstance(value, dict) for value in fields.values())
+            found = set(_names_in(fields))
+            self._delivered |= found
+            for name in self._unseen.keys() & found:
                 del self._unseen[name]
 
     def finish(self, run: RunRecord) -> None:
@@ -112,3 +117,15 @@ class FieldCheck:
                 return None
             waited_s += INTERVAL_S
         return set()
+
+
+def _names_in(fields: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield the names of *fields* as a project lists them: what is in an object after a dot.
+
+    An empty array and a null make no field in any project.
+    """
+    for name, value in fields.items():
+        if value is not None and value != []:
+            yield prefix + name
+        if isinstance(value, dict):
+            yield from _names_in(value, f"{prefix}{name}.")

@@ -10,7 +10,7 @@ import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time, tzinfo
+from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 
@@ -24,12 +24,17 @@ __all__ = ["EVENT_NAMESPACE", "EVENT_TABLE", "Payloads", "RowError", "bulk_body"
 EVENT_TABLE = "page_views"
 # Chosen once. Another value would give every event another id, and so send it a second time.
 EVENT_NAMESPACE = uuid.UUID("5b0c3c1e-6d5e-4c7d-9a53-1f2f3f0f8f61")
+_NAMESPACE = EVENT_NAMESPACE.bytes
+# Of the digit that says the variant only the lower two bits are the hash's.
+_VARIANTS = {f"{digit:x}": "89ab"[digit & 3] for digit in range(16)}
 
 # 2100-01-01 in unix seconds. Iterable would file an event under any moment, even one that only
 # stands for "never", such as 9999-12-31.
 END_OF_TIME = 4_102_444_800
 # Source: https://support.iterable.com/hc/en-us/articles/9216719179796
 LONGEST_USER_ID = 52
+
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - as MySQL gives times
 
 # The nine columns alone, with users told apart by email.
 JOB_MAPPING = RowMapping()
@@ -56,12 +61,20 @@ class Payloads:
     mapping: RowMapping = JOB_MAPPING
     create_new_fields: bool | None = None
     bulk: bool = False
+    _by_user_id: bool = field(init=False)
+    _name_of_who: str = field(init=False)
+    # What the zone is ahead of UTC; None if that depends on the date.
+    _offset_s: int | None = field(init=False)
     _user_fields: tuple[MappedField, ...] = field(init=False)
     _event_fields: tuple[MappedField, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Look up once what every row needs."""
+        """Look up once what every row needs: there may be a million of them."""
         set_field = functools.partial(object.__setattr__, self)
+        set_field("_by_user_id", self.mapping.by_user_id)
+        set_field("_name_of_who", '"userId"' if self.mapping.by_user_id else '"email"')
+        fixed = self.time_zone.utcoffset(None) if isinstance(self.time_zone, timezone) else None
+        set_field("_offset_s", None if fixed is None else fixed // timedelta(seconds=1))
         set_field("_user_fields", self.mapping.fields_of(UPDATE_USER))
         set_field("_event_fields", self.mapping.fields_of(TRACK_EVENT))
 
@@ -92,15 +105,14 @@ class Payloads:
         who = self._who(row)
         user = self._user(row, who)
         event_id, event = self._event(row, who)
-        by_user_id = self.mapping.by_user_id
-        key = user_id_key(who) if by_user_id else who.lower()
+        key = user_id_key(who) if self._by_user_id else who.lower()
         user_hash, event_hash = _hash(user), _hash(event)
         if self.create_new_fields is not None:
             # Not in the hashes: what Iterable has of a row does not depend on it.
             user, event = self._whole_user(user), self._whole_event(event)
         return PreparedRow(
             readable(row["customer_id"]),
-            readable(row["email"]) if by_user_id else who,
+            readable(row["email"]) if self._by_user_id else who,
             key,
             event_id,
             user,
@@ -109,7 +121,7 @@ class Payloads:
             _hash(event_id.encode()),
             user_hash,
             event_hash,
-            user_id=who if by_user_id else None,
+            user_id=who if self._by_user_id else None,
         )
 
     def key(self, row: Row) -> str | None:
@@ -118,18 +130,17 @@ class Payloads:
             who = self._who(row)
         except RowError:
             return None
-        return user_id_key(who) if self.mapping.by_user_id else who.lower()
+        return user_id_key(who) if self._by_user_id else who.lower()
 
     def _who(self, row: Row) -> str:
         """Return the email or the user id of *row*."""
-        if self.mapping.by_user_id:
+        if self._by_user_id:
             return _user_id(row, self.mapping.identifier)
         return _email(row)
 
     def _user(self, row: Row, who: str) -> bytes:
         """Return the body of users/update without what is said of new fields."""
-        name = "userId" if self.mapping.by_user_id else "email"
-        text = f'{{"{name}": {quoted(who)}, "dataFields": {{'
+        text = f'{{{self._name_of_who}: {quoted(who)}, "dataFields": {{'
         for column, key in _PROFILE_KEYS:
             if (value := as_text(column, row[column])) is not None:
                 text += f"{key}{quoted(value)}, "
@@ -147,14 +158,13 @@ class Payloads:
         for column, key in _EVENT_KEYS:
             if (value := as_text(column, row[column])) is not None:
                 fields += f"{key}{quoted(value)}, "
-        fields += f'"timestamp": "{when.isoformat(sep=" ")}", "candidate": "yes"'
+        fields += f'"timestamp": "{when.isoformat(" ")}", "candidate": "yes"'
         if self._event_fields:
             fields += _more(row, self._event_fields)
         event_id = self._event_id(row, created_at, event_name)
-        name = "userId" if self.mapping.by_user_id else "email"
         text = (
-            f'{{"{name}": {quoted(who)}, "eventName": {quoted(event_name)}, "id": "{event_id}", '
-            f'"createdAt": {created_at}, "dataFields": {{{fields}}}}}'
+            f'{{{self._name_of_who}: {quoted(who)}, "eventName": {quoted(event_name)}, '
+            f'"id": "{event_id}", "createdAt": {created_at}, "dataFields": {{{fields}}}}}'
         )
         return event_id, text.encode("ascii")
 
@@ -181,8 +191,12 @@ class Payloads:
         return _uuid5(f"{first}{len(view)}:{view},{customer},{created_at}")
 
     def _unix_seconds(self, when: datetime) -> int:
-        # A datetime's fold is 0 unless told otherwise, and that is the rule of the class docstring.
-        seconds = int(when.replace(tzinfo=self.time_zone).timestamp())
+        if self._offset_s is None:
+            # A datetime's fold is 0 unless told otherwise: that is the rule of the class docstring.
+            seconds = int(when.replace(tzinfo=self.time_zone).timestamp())
+        else:
+            since = when - _EPOCH
+            seconds = since.days * 86_400 + since.seconds - self._offset_s
         if not 0 < seconds < END_OF_TIME:
             raise RowError("event_time is not within 1970 to 2099")
         return seconds
@@ -219,9 +233,9 @@ def _hash(body: bytes) -> bytes:
 
 def _uuid5(name: str) -> str:
     """Return ``str(uuid.uuid5(EVENT_NAMESPACE, name))``, in a third of the time."""
-    digest = hashlib.sha1(EVENT_NAMESPACE.bytes + name.encode(), usedforsecurity=False).hexdigest()
-    variant = "89ab"[int(digest[16], 16) & 3]
-    return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{variant}{digest[17:20]}-{digest[20:32]}"
+    text = hashlib.sha1(_NAMESPACE + name.encode(), usedforsecurity=False).hexdigest()
+    variant = _VARIANTS[text[16]]
+    return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{variant}{text[17:20]}-{text[20:32]}"
 
 
 @functools.lru_cache(maxsize=1000)
@@ -254,7 +268,8 @@ def _event_time(row: Row) -> datetime:
     """Return ``event_time`` to the whole second, without a zone."""
     value = row["event_time"]
     if isinstance(value, datetime):
-        return value.replace(microsecond=0, tzinfo=None)
+        is_whole = not value.microsecond and value.tzinfo is None
+        return value if is_whole else value.replace(microsecond=0, tzinfo=None)
     if isinstance(value, date):
         return datetime.combine(value, time())
     # None, which a zero date reads as too, is no date either: Iterable would take it for "now".
