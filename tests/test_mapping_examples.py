@@ -3,7 +3,6 @@
 import gc
 import json
 import re
-import signal
 
 import pytest
 import requests
@@ -27,14 +26,8 @@ EXAMPLES = sorted((HERE / "docs" / "examples").glob("*.sql"))
 @pytest.fixture(autouse=True)
 def process_as_before():
     """Undo what a run does to its process, which usually ends with it."""
-    handlers = {
-        number: signal.getsignal(number)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    }
     threshold = gc.get_threshold()
     yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
     gc.set_threshold(*threshold)
     gc.unfreeze()
     setup_logger()
