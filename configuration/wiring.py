@@ -23,6 +23,7 @@ from delivery.repeats import Repeats
 from delivery.row_limit import length_to_send
 from delivery.stopping import Stop
 from delivery.worker_pool import HEAD_START_S, WorkerPool
+from iterable_api.field_types import FieldType
 from iterable_api.mapping import read_mapping
 from iterable_api.payloads import Payloads
 from iterable_api.user_fields import UserFields, fetch_user_fields, refuses_emails
@@ -286,7 +287,8 @@ def deliver_rows(
     )
     if len(rows) and not options.dry_run and not recorder.stop.reason:
         fields = make.mapping.profile_types()
-        recorder.check_fields(fields, lambda: user_fields(settings).types)
+        objects = FieldType.JSON in fields.values()
+        recorder.check_fields(fields, lambda: user_fields(settings).types, objects=objects)
     repeats = Repeats(map(make.key, rows))
     # What is loaded by now stays; looking through it for garbage would stop all threads at once.
     # Rows leave no cycles behind, so a look now and then is enough.

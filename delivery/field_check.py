@@ -29,8 +29,8 @@ Fetch = Callable[[], Collection[str] | None]
 class FieldCheck:
     """Looks whether the project has the delivered profile fields, and tells *ledger*.
 
-    *names* are all that the run may send. *wait* sleeps for some seconds and returns True when the
-    run is to stop.
+    *names* are all that the run may send; with *objects* some of them are, and what is in these is
+    not among the names. *wait* sleeps for some seconds and returns True when the run is to stop.
     """
 
     def __init__(
@@ -39,8 +39,11 @@ class FieldCheck:
         ledger: DeliveryLedger,
         fetch: Fetch,
         wait: Callable[[float], bool],
+        *,
+        objects: bool = False,
     ) -> None:
         self._names = set(names)
+        self._objects = objects
         self._ledger = ledger
         self._fetch = fetch
         self._wait = wait
@@ -60,7 +63,7 @@ class FieldCheck:
         if fields is None:
             text = "Iterable does not tell the project's fields: what it took lately is sent again"
             logger.warning(text)
-        elif self._names <= set(fields):
+        elif self._names <= set(fields) and not self._objects:
             self._ledger.prove_earlier_runs()
         else:
             self._ledger.forget_unproven()

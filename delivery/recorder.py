@@ -51,12 +51,12 @@ class Recorder:
             self.ledger.begin_run(proven=self.run.options.bulk)
         self.run.begin(rows)
 
-    def check_fields(self, names: Collection[str], fetch: Fetch) -> None:
+    def check_fields(self, names: Collection[str], fetch: Fetch, *, objects: bool) -> None:
         """Look at the project's fields now if an earlier run could not, and after sending.
 
         In bulk mode the answers say what was left out. *fetch* asks for the fields.
         """
-        check = FieldCheck(names, self.ledger, fetch, self.stop.wait)
+        check = FieldCheck(names, self.ledger, fetch, self.stop.wait, objects=objects)
         with self.stopping_on_failure():
             check.check_earlier_runs()
         if not self.run.options.bulk:

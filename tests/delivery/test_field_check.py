@@ -115,3 +115,15 @@ def test_it_does_not_ask_when_every_run_has_looked(path, finish):
         FieldCheck(
             PROFILE_FIELDS, ledger, lambda: pytest.fail("asked"), no_wait
         ).check_earlier_runs()
+
+
+@pytest.mark.parametrize("objects", [True, False])
+def test_what_is_in_an_object_is_in_no_list_of_names_so_nothing_earlier_is_proven(path, objects):
+    row = make_prepared()
+    with open_ledger(path) as ledger:
+        ledger.begin_run(proven=False)
+        ledger.record([outcome_of(row, OK, OK)])
+    with open_ledger(path) as ledger:
+        check = FieldCheck(PROFILE_FIELDS, ledger, lambda: ALL, no_wait, objects=objects)
+        check.check_earlier_runs()
+    assert known(path, row) == (NOTHING if objects else SAME)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iterable_api.payloads import EVENT_NAMESPACE, Payloads, RowError, bulk_body
+from iterable_api.payloads import EVENT_NAMESPACE, Payloads, RowError, bulk_body, encode
 from iterable_api.text_values import as_text
 from tests.rows import make_row
 
@@ -78,6 +78,13 @@ def test_whatever_a_column_holds_it_is_sent_as_text_or_left_out(columns):
         assert isinstance(fields.get(column, ""), str)
     # As it goes over the wire, and back.
     assert json.loads(json.dumps(fields, allow_nan=False).encode()) == fields
+
+
+@given(st.fixed_dictionaries(dict.fromkeys(TEXT_COLUMNS, COLUMN_VALUES)))
+def test_bodies_are_what_jsons_own_encoder_makes_of_them_to_the_byte(columns):
+    prepared = PAYLOADS.prepare(make_row(email='Zoë"1"@example.com', **columns))
+    for body in (prepared.user, prepared.event):
+        assert encode(json.loads(body)) == body
 
 
 @pytest.mark.parametrize(
