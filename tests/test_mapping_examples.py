@@ -342,3 +342,25 @@ def test_a_part_of_an_object_that_the_project_leaves_out_is_sent_again(
         assert "prefs.b" in summary["filtered_fields"]["users_update"]
     # Only a bulk answer tells whose part it is.
     assert (summary["successful"], summary["unchanged"]) == ((1, 1) if bulk else (2, 0))
+
+
+@pytest.mark.parametrize(
+    ("expression", "sent"),
+    [
+        ("CAST('0000-05-01' AS DATE) AS `user.x`", None),
+        ("9007199254740993 AS `user.x`", "is beyond 2^53"),
+        ("CAST(REPEAT('9', 40) AS DECIMAL(65, 10)) AS `user.x`", "more digits than a number keeps"),
+        ("UNHEX('ff') AS `user.x:text`", "is not valid UTF-8 text"),
+        ("REPEAT('[', 200) AS `user.x:json`", "is nested too deep"),
+        ("TIMEDIFF('10:00:00', '12:00:00') AS `user.x`", "-02:00:00"),
+    ],
+)
+def test_what_a_server_gives_is_sent_left_out_or_refused(job, iterable, tmp_path, expression, sent):
+    sql = own_query(expression).replace("c.id < 3", "c.id < 2")
+    status = job(**query_file(tmp_path, sql))
+    (row,) = results_of(tmp_path)["results"]
+    if status == ExitStatus.NOT_ALL_DELIVERED:
+        assert sent in row["users_update"]["message"]
+    else:
+        (user,) = iterable.users.values()
+        assert user.data_fields.get("x") == sent
