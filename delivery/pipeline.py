@@ -18,14 +18,13 @@ from typing import TypeVar
 from delivery.batching import BatchLimits, Packer
 from delivery.deferred import DeferredRows
 from delivery.outage import Outage
-from delivery.planner import Plan, Planner
+from delivery.planner import Planner
 from delivery.recorder import Recorder
 from delivery.refusals import RefusalWatch
 from delivery.repeats import Repeats
 from delivery.worker_pool import WorkerPool, not_sent
 from iterable_api.answers import user_not_found
 from logger_config import get_logger
-from records.delivery_ledger import Change
 from records.outcomes import (
     ARRIVED,
     NOT_SENT,
@@ -175,7 +174,7 @@ class Pipeline:
         if self._pool.stopped:
             self._record(not_sent(rows))
             return
-        plan = Plan(not_sent(rows), [], Change())
+        plan = None
         with (
             self._recording_if_it_fails(partial(not_sent, rows)),
             self._recorder.stopping_on_failure(),
@@ -183,6 +182,9 @@ class Pipeline:
             made = self._planner.plan(rows)
             self._recorder.before_sending(made)
             plan = made
+        if plan is None:
+            self._record(not_sent(rows))
+            return
         self._record(plan.outcomes)
         self._planned.extend(plan.to_send)
         while self._planned:

@@ -4,6 +4,7 @@ Status first, because Iterable has been seen to send code "Success" with a 401; 
 because a 2xx can carry a refusal. Another kind of answer takes another line of the table.
 """
 
+import functools
 import json
 import re
 from collections.abc import Callable, Container
@@ -395,6 +396,7 @@ def _list_in(reply: Reply, name: str) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
+@functools.lru_cache(maxsize=1000)
 def _is_unknown_user(code: str | None) -> bool:
     """Whether *code* says so: Iterable's of a single call, or the name of a bulk list."""
     pattern = r"unknown(email|user(id)?)(error)?|(email|user(id)?)notfound(error)?"

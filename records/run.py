@@ -71,9 +71,9 @@ class RunRecord:
 
     def count(self, outcomes: Sequence[RowOutcome]) -> None:
         """Count what became of some more rows."""
-        self.outcomes.update(outcome.status for outcome in outcomes)
-        self.users_update.update(outcome.users_update.status for outcome in outcomes)
-        self.events_track.update(outcome.events_track.status for outcome in outcomes)
+        self.outcomes.update([outcome.status for outcome in outcomes])
+        self.users_update.update([outcome.users_update.status for outcome in outcomes])
+        self.events_track.update([outcome.events_track.status for outcome in outcomes])
         for outcome in outcomes:
             for name, call in (
                 ("users_update", outcome.users_update),
