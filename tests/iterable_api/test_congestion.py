@@ -6,6 +6,7 @@ In simulated time, by a few of the cases that simulation.py plays.
 import pytest
 
 from iterable_api.congestion import Congestion
+from iterable_api.rate_limiter import WINDOW_S
 from tests.iterable_api.simulation import SERVERS, play
 
 TENTH_LEFT_FROM_S, TENTH_LEFT_TO_S = 3.0, 5.0
@@ -57,7 +58,7 @@ def test_after_a_burst_of_another_client_the_rate_is_back_within_three_seconds(
     trace = simulate(clock, per_second, latency_s, kind, 10, burst)
     assert trace.throttled
     assert trace.back_s(TENTH_LEFT_TO_S, 0.9 * per_second) <= 3.0
-    lost = per_second * 10 / 1.017 - len(trace.accepted)
+    lost = per_second * 10 / WINDOW_S - len(trace.accepted)
     assert lost <= 4.0 * per_second
 
 
