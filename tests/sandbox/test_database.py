@@ -20,7 +20,7 @@ from sandbox import database as sandbox_database
 from sandbox.database import NoServerError, PrivateDatabase, run_script
 from tests.conftest import ROOT, local_servers
 
-pytestmark = pytest.mark.database
+pytestmark = [pytest.mark.database, pytest.mark.program]
 
 SETUP = ROOT / "database_setup.sql"
 
