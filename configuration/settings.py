@@ -74,7 +74,8 @@ def _readable(path: Path) -> Path:
     try:
         path.open("rb").close()
     except OSError as error:
-        raise ValueError(f"names a file that cannot be read: {error.strerror}") from None
+        text = f"names a file that cannot be read: {error.strerror} ({path})"
+        raise ValueError(text) from None
     return path
 
 
@@ -392,7 +393,7 @@ def _sentence(detail: ErrorDetails, values: Mapping[str, str]) -> str:
     name = detail["loc"][0]
     if detail["type"] == "missing":
         return f"{name} is {'empty' if name in values else 'missing'}"
-    text = detail["msg"].removeprefix("Value error, ")
+    text = detail["msg"].removeprefix("Value error, ").partition(", unable to parse")[0]
     return f"{name} {text.replace('Input should', 'must')}"
 
 
