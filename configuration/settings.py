@@ -332,7 +332,8 @@ def load_environment_variables(
                 problems.append(_sentence(detail, values))
     if problems:
         no_file = env_file is not None and not env_file.exists()
-        raise SettingsError(problems, _first_steps(env_file) if no_file else "")
+        hint = _first_steps(env_file) if no_file else ".env.example explains every variable"
+        raise SettingsError(problems, hint)
     return settings
 
 
