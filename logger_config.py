@@ -204,7 +204,7 @@ def _tell_of_lost_lines() -> None:
     """Say that the log has gaps; logging would print each lost line, values and all."""
     error = sys.exc_info()[1]
     reason = getattr(error, "strerror", None) or type(error).__name__
-    get_logger(__name__).error("LOG_FILE is missing lines: %s", reason)
+    get_logger(__name__).error("LOG_FILE is missing lines: %s. The job goes on", reason)
 
 
 class _Console(logging.StreamHandler[TextIO]):

@@ -59,7 +59,7 @@ def run_integration(
         run_time.enter_context(noting_end(run))
         results = run_time.enter_context(wiring.open_results(settings, run))
         recorder = Recorder(run, stop, ledger, results)
-        with noting_end(run, "Nothing was sent. "):
+        with noting_end(run, "Nothing was sent: "):
             logger.info("[STEP 2] Connecting to the database...")
             query = load_query(JOB_QUERY, settings.query_file)
             run.set_query(query, settings.job)

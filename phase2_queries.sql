@@ -60,8 +60,8 @@ WHERE view_rank = 1
 ORDER BY event_time DESC, page_view_id DESC;
 
 -- More columns: one that is named user.<field> goes into the profile, event.<field> into the event, with
--- the type of the column or of a suffix. README.md, "More columns", has the types. In Query 2 this would
--- stand behind pv.location, and the new names behind location in the last SELECT:
+-- the type of the column or of a suffix. README.md, "Query 2 is the mapping", has the types. In Query 2
+-- this would stand behind pv.location, and the new names behind location in the last SELECT:
 --
 --     c.id > 3 AS `user.is_new:boolean`,
 --     DATE(pv.event_time) AS `event.day`,

@@ -44,8 +44,8 @@ def all_findings(env_file: Path | None, environ: Mapping[str, str]) -> Iterator[
     except SettingsError as error:
         for problem in error.problems:
             yield Finding(Mark.BAD, "Settings", problem, error.status)
-        text = error.hint or "the rest is checked once the settings are complete"
-        yield Finding(Mark.NOTE, "Next", text)
+        rest = "The rest is checked once the settings are complete"
+        yield Finding(Mark.NOTE, "Next", ". ".join(filter(None, (error.hint, rest))))
         return
     yield Finding(Mark.GOOD, "Settings", "complete and valid")
     yield from file_findings(settings, env_file)

@@ -7,6 +7,7 @@ from configuration.preflight_finding import Finding, Mark, clock_finding
 from configuration.settings import Settings
 from configuration.wiring import emails_refused, user_fields
 from iterable_api.answers import Answer, Repeat
+from iterable_api.endpoints import TRACK_EVENT
 from iterable_api.field_types import ITERABLE_TYPES, FieldType
 from iterable_api.mapping import PROFILE_FIELDS, Identity, RowMapping
 from iterable_api.user_fields import UNKNOWN_TYPE
@@ -42,6 +43,10 @@ def iterable_findings(
     if fields.types is not None:
         yield from identity_findings(settings)
         yield from field_findings(fields.types, mapping, settings.create_new_fields)
+        if event_fields := mapping.fields_of(TRACK_EVENT):
+            names = ", ".join(field.name for field in event_fields)
+            text = f"the types of {names} cannot be looked up; try --limit 1 first"
+            yield Finding(Mark.NOTE, "Event fields", text)
 
 
 def no_fields_finding(answer: Answer, url: str) -> Finding:

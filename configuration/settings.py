@@ -74,7 +74,8 @@ def _readable(path: Path) -> Path:
     try:
         path.open("rb").close()
     except OSError as error:
-        raise ValueError(f"names a file that cannot be read: {error.strerror}") from None
+        text = f"names a file that cannot be read: {error.strerror} ({path})"
+        raise ValueError(text) from None
     return path
 
 
@@ -331,7 +332,8 @@ def load_environment_variables(
                 problems.append(_sentence(detail, values))
     if problems:
         no_file = env_file is not None and not env_file.exists()
-        raise SettingsError(problems, _first_steps(env_file) if no_file else "")
+        hint = _first_steps(env_file) if no_file else ".env.example explains every variable"
+        raise SettingsError(problems, hint)
     return settings
 
 
@@ -392,7 +394,7 @@ def _sentence(detail: ErrorDetails, values: Mapping[str, str]) -> str:
     name = detail["loc"][0]
     if detail["type"] == "missing":
         return f"{name} is {'empty' if name in values else 'missing'}"
-    text = detail["msg"].removeprefix("Value error, ")
+    text = detail["msg"].removeprefix("Value error, ").partition(", unable to parse")[0]
     return f"{name} {text.replace('Input should', 'must')}"
 
 

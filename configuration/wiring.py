@@ -120,7 +120,7 @@ def mixed_results(settings: Settings) -> str:
         return ""
     return (
         f"{settings.results_dir} holds results of another job too, that of STATE_FILE {others[0]}: "
-        f"the report takes both for one. {OWN_FILES}"
+        f"the report takes both for one job. {OWN_FILES}, or move old results away"
     )
 
 

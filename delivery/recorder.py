@@ -138,7 +138,10 @@ class Recorder:
         try:
             self._results.finish(self.run)
         except OSError as error:
-            text = "The results could not be written to %s: %s. STATE_FILE knows what was delivered"
+            text = (
+                "The results could not be written to %s: %s. STATE_FILE knows what was delivered. "
+                "Make room or mend the folder, then run again with --changed-only"
+            )
             logger.error(text, self._results.path, error.strerror)
             self.run.stop_reason = StopReason.NOT_RECORDED
             return False

@@ -260,8 +260,8 @@ NAME_BLOCKED = "the project blocks events of this name: allow it in the project'
 NO_MORE_FIELDS = "the project has as many fields as Iterable allows: ask Iterable for more"
 NOT_YET_KNOWN = "Iterable does not know this user, or not yet"
 OTHER_IDENTITY = (
-    "the project creates no users by what tells them apart here: it is keyed by email or by user "
-    "id alone; change ITERABLE_IDENTITY"
+    "the project creates no users by this identity, email or user id, but by the other; change "
+    "ITERABLE_IDENTITY"
 )
 _BUT = {
     NOT_ITERABLE: ", but not by Iterable",

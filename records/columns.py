@@ -12,6 +12,7 @@ JOB_COLUMNS = (
     *("customer_id", "email", "first_name", "plan_type", "page_view_id", "page", "event_time"),
     *("browser", "location"),
 )
+MAY_BE_NULL = ("first_name", "plan_type", "page", "browser", "location")
 
 
 class Kind(StrEnum):
@@ -79,7 +80,11 @@ def check_columns(columns: Sequence[Column]) -> None:
     # Fields of one name are for whoever knows what the names mean.
     refuse_doubled([name for name in names if "." not in name])
     if missing := set(JOB_COLUMNS).difference(names):
-        raise DatabaseError(f"Query 2 must return {', '.join(sorted(missing))}")
+        text = f"Query 2 must return {', '.join(sorted(missing))}"
+        # The others say who it is, and what happened when.
+        if spare := sorted(missing.intersection(MAY_BE_NULL)):
+            text += f"; where you have no {spare[0]}, write NULL AS {spare[0]}"
+        raise DatabaseError(text)
 
 
 def refuse_doubled(names: Sequence[str]) -> None:

@@ -382,8 +382,8 @@ class DeliveryLedger:
             kind = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_IOERR) & 0xFF
             if kind == sqlite3.SQLITE_BUSY:
                 raise LedgerBusyError(
-                    f"Another run is under way: it has locked STATE_FILE {self._path}, which one "
-                    "run at a time may use"
+                    f"Another run is under way: it has locked STATE_FILE {self._path}. This one "
+                    "did nothing; let the other end. Another job needs a STATE_FILE of its own"
                 ) from None
             text = getattr(error, "strerror", None) or error
             raise LedgerError(
@@ -396,8 +396,8 @@ def check_room(path: Path, rows: int) -> None:
     needed = rows * BYTES_PER_ROW + SPARE_BYTES
     if (free := shutil.disk_usage(path.parent).free) < needed:
         raise LedgerError(
-            f"STATE_FILE {path} needs {needed / 1e6:.0f} MB of free disk for {rows} rows, and "
-            f"there are {free / 1e6:.0f} MB"
+            f"STATE_FILE {path} needs {needed / 1e6:.0f} MB of free disk and has "
+            f"{free / 1e6:.0f} MB; make room, or name a file on another disk"
         )
 
 

@@ -78,7 +78,8 @@ class RowSpool:
             yield
         except OSError as error:
             where = f"RESULTS_DIR {self._folder}" if self._folder else "a temporary file"
-            raise SpoolError(f"The rows cannot be kept in {where}: {error.strerror}") from None
+            text = f"{where} cannot hold the rows: {error.strerror}; check its free disk and rights"
+            raise SpoolError(text) from None
 
     def __len__(self) -> int:
         return self._length

@@ -121,7 +121,7 @@ def test_a_query_that_does_not_only_read_ends_the_run_before_it_connects(tmp_pat
     done = job()
     assert done.returncode == 3
     told = "Query 2 in phase2_queries.sql must begin with SELECT or WITH"
-    assert f"Nothing was sent. {told}" in done.stderr
+    assert f"Nothing was sent: {told}" in done.stderr
     assert job.results["run"]["error"] == told
 
 

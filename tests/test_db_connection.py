@@ -221,6 +221,11 @@ def test_a_query_without_the_jobs_columns_is_refused_before_anything_is_sent(dat
     missing = pytest.raises(DatabaseError, match=r"must return browser, .*page_view_id")
     with connection_to(database.settings) as connection, missing:
         connection.get_pro_users_recent_engagement("SELECT 1 AS customer_id")
+    of_no_use = "NULL AS first_name, NULL AS plan_type, NULL AS page, NULL AS browser"
+    rest = f"SELECT 1 AS customer_id, 2 AS email, 3 AS page_view_id, 4 AS event_time, {of_no_use}"
+    without = pytest.raises(DatabaseError, match="where you have no location, write NULL AS locat")
+    with connection_to(database.settings) as connection, without:
+        connection.get_pro_users_recent_engagement(rest)
 
 
 @pytest.mark.database

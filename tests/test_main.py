@@ -357,7 +357,7 @@ def test_above_fifty_rows_the_records_go_to_the_log_file_only(job, database):
 def test_a_database_that_fails_ends_the_run_before_anything_is_sent(job, iterable):
     done = job(DB_PASSWORD="wrong-password")
     assert done.returncode == 3
-    assert "Nothing was sent. cannot connect: check DB_USER and DB_PASSWORD" in done.stderr
+    assert "Nothing was sent: cannot connect: check DB_USER and DB_PASSWORD" in done.stderr
     assert iterable.requests == []
     run = job.results["run"]
     assert (run["exit_status"], run["complete"]) == (3, False)

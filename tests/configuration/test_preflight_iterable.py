@@ -14,8 +14,9 @@ from configuration.preflight_iterable import (
     no_fields_finding,
 )
 from iterable_api.answers import judge_response
-from iterable_api.mapping import PROFILE_FIELDS
+from iterable_api.mapping import PROFILE_FIELDS, read_mapping
 from iterable_api.transport import Response
+from records.columns import Column, Kind
 from records.exit_statuses import ExitStatus
 from sandbox.faults import Fault
 from tests import tunnels
@@ -266,3 +267,12 @@ def test_what_tells_users_apart_must_fit_the_data_centre(environ, url, mark, tol
     (finding,) = identity_findings(settings_of(environ, **changes))
     assert finding.mark is mark
     assert told in finding.text
+
+
+def test_the_types_of_event_fields_are_said_not_to_be_compared(environ):
+    settings = settings_of(environ)
+    mapping = read_mapping([Column("event.price", Kind.DECIMAL)])
+    *_, last = iterable_findings(settings, mapping)
+    told = "the types of price cannot be looked up; try --limit 1 first"
+    assert str(last) == f"- Event fields: {told}"
+    assert "Event fields" not in {finding.what for finding in iterable_findings(settings)}

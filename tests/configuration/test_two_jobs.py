@@ -126,7 +126,7 @@ def test_results_of_two_jobs_in_one_folder_are_told(environ, tmp_path):
     )
     found = file_findings(settings, tmp_path / ".env")
     told = [each.text for each in found if each.mark is Mark.WARNING]
-    assert any("the report takes both for one" in text for text in told)
+    assert any("the report takes both for one job" in text for text in told)
 
 
 def test_a_job_is_named_from_the_folder_of_main(environ):
