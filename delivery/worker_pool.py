@@ -228,6 +228,9 @@ class WorkerPool:
             for number, batch in self._in_flight.items():
                 outcomes += map(_abandoned, batch) if number in self._begun else not_sent(batch)
             self._in_flight.clear()
+        # Or the pool would be full for ever.
+        self._sizes.clear()
+        self._bytes = 0
         return outcomes
 
 

@@ -221,3 +221,23 @@ def test_large_batches_are_in_flight_only_as_far_as_memory_allows(monkeypatch):
     outcomes, _ = run(pool, large)
     assert len(outcomes) == 9
     assert 2 <= most <= 4
+
+
+def test_what_was_given_up_takes_no_room_any_more(monkeypatch):
+    """Or whoever waits for room would wait for ever."""
+    monkeypatch.setattr(worker_pool, "GRACE_S", 0.01)
+    monkeypatch.setattr(worker_pool, "MOST_BYTES", 1000)
+    stop, release = Stop(), threading.Event()
+
+    def process(batch):
+        release.wait(5)
+        return send(batch)
+
+    with WorkerPool(process, stop, workers=1, waiting=no_requests, head_start_s=0.0) as pool:
+        pool.submit([make_prepared()])
+        stop.request(StopReason.SIGTERM)
+        time.sleep(0.05)
+        assert pool.full
+        assert len(pool.take()) == 1
+        assert not pool.full
+    release.set()
