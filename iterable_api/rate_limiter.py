@@ -102,8 +102,8 @@ class RateLimiter:
             early_s = max(paced_s, self._place_free_s(now_s)) - now_s
             if early_s <= 0:
                 break
-            if early_s < math.inf:
-                time.sleep(min(early_s, POLL_S))
+            if early_s < POLL_S:
+                time.sleep(early_s)
             elif self._wait(POLL_S):
                 return None
         self._paced_s = max(paced_s, now_s - CATCH_UP_S)

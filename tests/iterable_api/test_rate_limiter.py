@@ -90,9 +90,15 @@ def test_a_request_departs_once_though_its_end_is_told_too(clock):
 
 def test_a_stop_ends_the_waiting_for_requests_that_do_not_come_to_the_wire(clock):
     stopping = iter([False, False, True])
-    limiter = RateLimiter(2, wait=lambda seconds: clock.sleep(seconds) or next(stopping))
-    assert limiter.acquire() is not None
-    assert limiter.acquire() is not None
+    limiter = RateLimiter(50, wait=lambda seconds: clock.sleep(seconds) or next(stopping))
+    assert None not in [limiter.acquire() for _ in range(50)]
+    assert limiter.acquire() is None
+
+
+def test_a_stop_ends_the_waiting_for_ones_turn_where_that_is_long(clock):
+    stopping = iter([False, True])
+    limiter = RateLimiter(0.5, wait=lambda seconds: clock.sleep(seconds) or next(stopping))
+    send(limiter)
     assert limiter.acquire() is None
 
 
