@@ -213,9 +213,9 @@ class DeliveryLedger:
             return self._sqlite.execute(sql, (self._run,)).fetchone() is not None
 
     def prove(self) -> None:
-        """Let everything count that was delivered up to now."""
+        """Let everything count that this run has delivered."""
         with self._transaction():
-            self._sqlite.execute("UPDATE run SET proven = 1")
+            self._sqlite.execute("UPDATE run SET proven = 1 WHERE id = ?", (self._run,))
 
     def prove_earlier_runs(self) -> None:
         """Let everything count that earlier runs have delivered."""

@@ -99,6 +99,14 @@ def test_without_a_delivered_profile_the_project_is_not_asked(path):
         assert run.filtered_fields == {}
 
 
+def test_a_run_that_has_looked_says_nothing_of_one_that_could_not(path, finish):
+    """It may have delivered fewer fields, or none."""
+    finish(lambda: None)
+    finish(lambda: ALL - {"first_name"}, number=2, first_name=None)
+    assert known(path, make_prepared()) == OTHER
+    assert known(path, make_prepared(2, first_name=None)) == SAME
+
+
 @pytest.mark.parametrize(
     ("fields", "expected"), [(ALL, SAME), (ALL - {"candidate"}, NOTHING), (None, OTHER)]
 )
