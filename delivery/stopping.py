@@ -34,11 +34,11 @@ class Stop:
     def request(self, reason: StopReason, detail: str = "") -> None:
         """Ask the run to stop after the rows in flight.
 
-        After the last row a signal and the deadline come too late to stop anything.
+        After the last row a signal and the deadline come too late to stop anything, but they end
+        the waits that are left: whoever sent one may not wait for long.
         """
-        if self.over and reason in _FROM_OUTSIDE:
-            return
-        if self.reason is None:
+        too_late = self.over and reason in _FROM_OUTSIDE
+        if self.reason is None and not too_late:
             self.detail = detail
             self._since_s = time.monotonic()
             self.reason = reason
@@ -87,9 +87,7 @@ def signals_stop(stop: Stop) -> Iterator[None]:
     """
 
     def on_signal(number: int, _frame: object) -> None:
-        if stop.over:
-            return
-        if number in _SECOND_ENDS:
+        if number in _SECOND_ENDS and not stop.over:
             _handle(_SECOND_ENDS, signal.SIG_DFL)
         stop.request(_SIGNALS[signal.Signals(number)])
         if stop.interrupts:

@@ -57,10 +57,22 @@ def test_another_reason_does_not_interrupt():
 def test_after_the_last_row_nothing_from_outside_stops_anything(reason):
     stop = Stop()
     stop.over = True
+    assert not stop.wait(0)
     stop.request(reason)
-    assert (stop.reason, stop.wait(0)) == (None, False)
+    assert stop.reason is None
     stop.request(StopReason.NOT_RECORDED)
     assert stop.reason is StopReason.NOT_RECORDED
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_after_the_last_row_a_signal_ends_the_waits_that_are_left(number):
+    """Docker, for one, kills ten seconds after the first signal, and then there are no results."""
+    stop = Stop()
+    with signals_stop(stop):
+        stop.over = True
+        send(number)
+        assert stop.wait(0)
+        assert stop.reason is None
 
 
 @pytest.mark.parametrize("number", NUMBERS)
