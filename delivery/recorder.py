@@ -66,7 +66,8 @@ class Recorder:
     def sending(self, client: IterableClient, log: RowLog) -> Iterator[None]:
         """Tell *log* every outcome; at the end close *client*, and note what was sent.
 
-        Then look whether the project has taken all of it, unless the run was stopped.
+        Then look whether the project has taken all of it, also when the time is over, as otherwise
+        a job that never gets to its end might forget it and not move on; not after other stops.
         """
         self._log = log
         began_s = time.monotonic()
@@ -81,7 +82,7 @@ class Recorder:
                 retries=client.retries,
                 rate_limited_seconds=client.rate_limited_seconds,
             )
-        if self._fields is not None and self.stop.reason is None:
+        if self._fields is not None and self.stop.reason in {None, StopReason.DEADLINE}:
             with self.stopping_on_failure():
                 self._fields.finish(self.run)
 

@@ -212,6 +212,18 @@ def test_the_deadline_stops_the_run(job, iterable, database):
     assert summary["not_attempted"] > 50
 
 
+def test_a_job_that_never_gets_to_its_end_moves_on_all_the_same(job, iterable, database):
+    """Although the project cannot have a field that no row has had yet."""
+    add_pro_users(database, 100)
+    database.execute("UPDATE customers SET first_name = NULL")
+    iterable.change(latency_ms=100)
+    for unchanged in (False, True):
+        done = job("--changed-only", MAX_RUNTIME_SECONDS="1.5", ITERABLE_WORKERS="2")
+        assert done.returncode == 4
+        assert (job.results["summary"]["unchanged"] > 0) is unchanged
+        forget_results(job)
+
+
 @pytest.mark.parametrize("limits", [{"MIN_ROWS": "4"}, {"MAX_ROWS": "2"}], ids=["min", "max"])
 def test_a_row_count_that_cannot_be_right_sends_nothing(job, iterable, limits):
     done = job(**limits)
