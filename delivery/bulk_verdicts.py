@@ -16,7 +16,7 @@ from typing import NamedTuple
 from delivery.batching import Batch, BatchLimits
 from delivery.refusals import describe
 from delivery.stopping import Stop
-from iterable_api.answers import Answer, too_large
+from iterable_api.answers import Answer, filtered_out, too_large
 from iterable_api.bulk_answers import (
     Scalar,
     blocked,
@@ -25,6 +25,7 @@ from iterable_api.bulk_answers import (
     fail_count,
     failed,
     named_failures,
+    names_left_out,
     offending_values,
     unclear,
     unnamed_failure,
@@ -140,7 +141,7 @@ class Verdicts:
         unnamed -= len(listed)
         finding = Finding(Found.TAKEN)
         if unnamed <= 0:
-            self._deliver(others, answer.outcome)
+            self._deliver(others, answer)
         elif unnamed < len(others):
             self._note(others, unclear(answer, unnamed, len(others)))
             finding = Finding(Found.REFUSED, others)
@@ -186,16 +187,20 @@ class Verdicts:
     def _note(self, rows: Batch, outcome: CallOutcome) -> None:
         self.outcomes.update((id(row), outcome) for row in rows)
 
-    def _deliver(self, rows: Batch, outcome: CallOutcome) -> None:
-        """Note *rows* as delivered, with those of their fields that the project has left out."""
+    def _deliver(self, rows: Batch, answer: Answer) -> None:
+        """Note *rows* as delivered, with those of their fields that the project has left out.
+
+        All that it has left out are looked for. The outcome of the batch names a few of them.
+        """
         self._endpoint.accepted |= bool(rows)
-        if not outcome.fields:
-            self._note(rows, outcome)
+        names = names_left_out(answer.document)
+        if not names:
+            self._note(rows, answer.outcome)
             return
         for row in rows:
             held = _fields(self._endpoint.body(row))
-            fields = tuple(pair for pair in outcome.fields if _holds(held, pair[0]))
-            self._note([row], replace(outcome, fields=fields))
+            fields = filtered_out([name for name in names if _holds(held, name)])
+            self._note([row], replace(answer.outcome, fields=fields))
 
     def _count(self, outcome: CallOutcome) -> None:
         """Ask the run to stop when every row is refused because of the same fields."""

@@ -413,6 +413,15 @@ def _fields_in(reply: Reply) -> tuple[tuple[str, str], ...]:
             kind = detail.get("expectedType") if isinstance(detail, dict) else None
             fields.append((name, text_of(kind, MAX_TYPE_NAME) or "another type"))
     elif reply.rows is not None and accounted(reply):
-        fields = [(name, "filtered out") for name in _list_in(reply, "filteredOutFields")]
+        return filtered_out(_list_in(reply, "filteredOutFields"))
+    return _as_told(fields)
+
+
+def filtered_out(names: list[Any]) -> tuple[tuple[str, str], ...]:
+    """Return fields that the project has left out, as an outcome has them: not too many, cut."""
+    return _as_told([(name, "filtered out") for name in names])
+
+
+def _as_told(fields: list[tuple[object, str]]) -> tuple[tuple[str, str], ...]:
     named = [(text_of(name, MAX_FIELD_NAME), kind) for name, kind in fields[:MAX_FIELDS]]
     return tuple((name, kind) for name, kind in named if name)

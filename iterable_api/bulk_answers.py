@@ -114,6 +114,11 @@ def blocked(answer: Answer) -> CallOutcome:
     )
 
 
+def names_left_out(document: dict[str, Any]) -> list[str]:
+    """Return the names of all fields that the project has left out of a batch."""
+    return [name for name in _items(document.get("filteredOutFields")) if isinstance(name, str)]
+
+
 def offending_values(document: dict[str, Any]) -> dict[str, Scalar]:
     """Return the values for whose type a batch was refused, by field."""
     params = document.get("params")

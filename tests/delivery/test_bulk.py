@@ -269,6 +269,15 @@ def test_fields_that_the_project_filters_out_are_told_of_the_rows_that_have_them
     assert outcomes[1].status is RowStatus.SUCCESSFUL
 
 
+@pytest.mark.parametrize("name", ["a_field", 70 * "n"])
+def test_of_many_or_long_fields_that_are_filtered_out_none_is_overlooked(bulk, iterable, name):
+    names = [*(f"other{number}" for number in range(20)), name]
+    iterable.set_faults(answer({**counts(1, 0), "filteredOutFields": names}))
+    row = make_prepared(1)
+    outcomes = bulk([row._replace(user=row.user.replace(b"first_name", name.encode()))])
+    assert calls(outcomes)[1].fields == ((name[:64], "filtered out"),)
+
+
 # --- A batch that is refused for the sake of some rows
 
 
