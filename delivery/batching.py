@@ -1,7 +1,9 @@
 """How large the requests are: rows are packed into batches that fill them to the brim."""
 
+import itertools
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
 
 from iterable_api.payloads import bulk_body
 from records.outcomes import PreparedRow
@@ -13,6 +15,8 @@ Batch = Sequence[PreparedRow]
 MAX_BYTES = 4_000_000
 _AROUND_BYTES = len(bulk_body("events", [], create_new_fields=False))
 _COMMA_BYTES = 1
+
+T = TypeVar("T")
 
 
 class BatchLimits:
@@ -84,3 +88,10 @@ def packed(rows: Iterable[PreparedRow], limits: BatchLimits) -> Iterator[Batch]:
             yield batch
     if batch := packer.flush():
         yield batch
+
+
+def in_groups(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield *items* in lists of *size*, the last one shorter."""
+    remaining = iter(items)
+    while group := list(itertools.islice(remaining, size)):
+        yield group

@@ -13,9 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
-from delivery.batching import BatchLimits, Packer
+from delivery.batching import BatchLimits, Packer, in_groups
 from delivery.deferred import DeferredRows
 from delivery.outage import Outage
 from delivery.planner import Planner
@@ -48,8 +47,6 @@ MOST_GROUP_CHARACTERS = 1_000_000
 # Between a profile and the calls that depend on it.
 # Source: POST /api/users/update, https://api.iterable.com/api/docs
 VISIBLE_AFTER_S = 60.0
-
-T = TypeVar("T")
 
 
 class Pipeline:
@@ -125,11 +122,18 @@ class Pipeline:
             repeated = [row for row in prepared if self._repeats.is_repeat(row.key)]
             if repeated:
                 self._identity = "address" if repeated[0].user_id is None else "user id"
-                self._repeated.extend(repeated)
+                self._put_aside(repeated)
                 ids = {id(row) for row in repeated}
                 prepared = [row for row in prepared if id(row) not in ids]
             self._send(prepared)
         self._send_packed()
+
+    def _put_aside(self, repeated: list[PreparedRow]) -> None:
+        """Keep the *repeated* rows until it is their turn; they have none if the disk is full."""
+        with self._recorder.stopping_on_failure():
+            self._repeated.extend(repeated)
+            return
+        self._record(not_sent(repeated))
 
     def _send_repeated_rows(self, rows: Iterator[PreparedRow]) -> None:
         """Send the rows that have the address of a row before them: their events alone.
@@ -248,11 +252,12 @@ class Pipeline:
         aside = [outcome for outcome in outcomes if _is_to_be_sent_again(outcome)]
         if not aside:
             return outcomes
+        # The ledger first: a row that it cannot take is not put aside, or it had two outcomes.
+        self._recorder.note_profiles(aside)
         self._not_found.extend(
             [o.prepared._replace(users_update=o.users_update) for o in aside if o.prepared]
         )
         self._not_found_s = time.monotonic()
-        self._recorder.note_profiles(aside)
         # A later row of the same address need not wait for the event.
         self._note_arrivals(aside)
         ids = {id(outcome) for outcome in aside}
@@ -275,13 +280,6 @@ def _next_group(rows: Iterator[Row], most_rows: int) -> list[Row]:
         if characters >= MOST_GROUP_CHARACTERS:
             break
     return group
-
-
-def in_groups(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Yield *items* in lists of *size*, the last one shorter."""
-    remaining = iter(items)
-    while group := list(itertools.islice(remaining, size)):
-        yield group
 
 
 def not_attempted(rows: Iterable[Row]) -> list[RowOutcome]:

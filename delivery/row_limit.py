@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from delivery.pipeline import in_groups
+from delivery.batching import in_groups
 from delivery.planner import Planner
 from delivery.repeats import Repeats
 from records.outcomes import SUPERSEDED, PreparedRow, Row

@@ -7,12 +7,13 @@ from functools import partial
 import pytest
 
 from delivery import pipeline, worker_pool
+from delivery.deferred import DeferredRows
 from delivery.outage import OUTAGE_S
 from delivery.pipeline import GROUP_ROWS
 from delivery.stopping import Stop
 from iterable_client import Silence
 from logger_config import last_problem, setup_logger
-from records.delivery_ledger import DeliveryLedger
+from records.delivery_ledger import DeliveryLedger, LedgerError
 from records.exit_statuses import StopReason
 from records.outcomes import (
     NOT_SENT,
@@ -24,6 +25,7 @@ from records.outcomes import (
     outcome_of,
 )
 from records.results_writer import ResultsWriter
+from records.row_spool import SpoolError
 from tests.rows import deliver_rows, make_row
 
 OK = CallOutcome(CallStatus.DELIVERED, 200, "Success", 1)
@@ -368,3 +370,32 @@ def test_a_stop_ends_the_wait_for_users_to_become_visible(deliver, monkeypatch):
     assert outcome.users_update.status is CallStatus.DELIVERED
     assert outcome.events_track.status is CallStatus.NOT_SENT
     assert sent == [(1, True)]
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_rows_that_cannot_be_put_aside_have_one_outcome_each(deliver, monkeypatch, after):
+    def full(self, rows):
+        nonlocal after
+        after -= 1
+        if after < 0:
+            raise SpoolError("no space")
+        extend(self, rows)
+
+    extend = DeferredRows.extend
+    monkeypatch.setattr(DeferredRows, "extend", full)
+    stop = Stop()
+    rows = [*same_address(*range(1, 40)), make_row(50)]
+    outcomes = deliver(rows, sender(OK), stop)
+    assert stop.reason is StopReason.NOT_RECORDED
+    assert sorted(out.customer_id for out in outcomes) == [*range(1, 40), 50]
+
+
+def test_an_event_to_be_sent_again_has_one_outcome_though_the_ledger_is_full(deliver, monkeypatch):
+    def full(self, outcomes):
+        raise LedgerError("no space")
+
+    monkeypatch.setattr(DeliveryLedger, "record", full)
+    stop = Stop()
+    outcomes = deliver(ROWS, finding_later(1, []), stop)
+    assert stop.reason is StopReason.NOT_RECORDED
+    assert sorted(out.customer_id for out in outcomes) == [1, 2, 3, 4]
