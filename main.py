@@ -71,6 +71,7 @@ def run_integration(
             with closing(rows):
                 logger.info("Found %d pro user(s) with recent engagement", len(rows))
                 payloads = wiring.checked_payloads(rows, settings, stop, run.options)
+                wiring.check_fields(rows, payloads, settings, recorder)
                 recorder.begin(wiring.limit_rows(rows, payloads, recorder))
                 logger.info("[STEP 4] Preparing the Iterable client...")
                 client = wiring.iterable_client(settings, stop, bulk=run.options.bulk)

@@ -186,6 +186,17 @@ def check_row_count(rows: int, settings: Settings, stop: Stop) -> None:
         stop.request(StopReason.ROW_COUNT, text)
 
 
+def check_fields(rows: RowSpool, make: Payloads, settings: Settings, recorder: Recorder) -> None:
+    """Look at the project's fields if an earlier run could not, and have it done after sending.
+
+    Before the rows are limited, as it decides which of them need sending.
+    """
+    if len(rows) and not recorder.run.options.dry_run and not recorder.stop.reason:
+        fields = make.mapping.profile_types()
+        objects = FieldType.JSON in fields.values()
+        recorder.check_fields(fields, lambda: user_fields(settings).types, objects=objects)
+
+
 def limit_rows(rows: RowSpool, make: Payloads, recorder: Recorder) -> int:
     """Leave so many *rows* as the command line says, and return how many they are.
 
@@ -285,10 +296,6 @@ def deliver_rows(
         limits=limits,
         folder=settings.results_dir,
     )
-    if len(rows) and not options.dry_run and not recorder.stop.reason:
-        fields = make.mapping.profile_types()
-        objects = FieldType.JSON in fields.values()
-        recorder.check_fields(fields, lambda: user_fields(settings).types, objects=objects)
     repeats = Repeats(map(make.key, rows))
     # What is loaded by now stays; looking through it for garbage would stop all threads at once.
     # Rows leave no cycles behind, so a look now and then is enough.

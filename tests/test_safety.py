@@ -241,6 +241,14 @@ def test_limit_takes_the_first_rows_only(job, iterable):
     assert job.results["run"]["limit"] == 2
 
 
+def test_limit_moves_on_after_a_run_that_could_not_look_at_the_fields(job, iterable):
+    iterable.set_faults(Fault("gateway", status=503, endpoint="users/getFields"))
+    assert job("--limit", "1", "--changed-only", RESULTS_KEEP="1").returncode == 0
+    iterable.set_faults()
+    assert job("--limit", "1", "--changed-only", RESULTS_KEEP="1").returncode == 0
+    assert sorted(outcomes(job)) == ["successful", "unchanged"]
+
+
 def test_limit_moves_on_to_the_next_rows_that_need_sending(job, iterable):
     for earlier in range(3):
         assert job("--limit", "1", "--changed-only", RESULTS_KEEP="1").returncode == 0
