@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from records.outcomes import PreparedRow
-from records.row_spool import RowSpool
+from records.row_spool import RowSpool, SpoolError
 
 
 class DeferredRows:
@@ -13,6 +13,7 @@ class DeferredRows:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._spool: RowSpool | None = None
+        self._failure: SpoolError | None = None
 
     def __len__(self) -> int:
         return len(self._spool) if self._spool else 0
@@ -22,11 +23,25 @@ class DeferredRows:
             yield PreparedRow(**fields)
 
     def extend(self, rows: Sequence[PreparedRow]) -> None:
-        """Append *rows*. Not while iterating. Raises SpoolError."""
-        if rows and self._spool is None:
-            self._spool = RowSpool(PreparedRow._fields, self._folder)
-        if rows and self._spool is not None:
+        """Append *rows*, which are on disk then. Not while iterating.
+
+        Raises SpoolError, from then on always, and has none of these *rows*.
+        """
+        if not rows:
+            return
+        if self._failure:
+            raise self._failure
+        length = len(self)
+        try:
+            if self._spool is None:
+                self._spool = RowSpool(PreparedRow._fields, self._folder)
             self._spool.extend(map(tuple, rows))
+            self._spool.flush()
+        except SpoolError as error:
+            self._failure = error
+            if self._spool is not None:
+                self._spool.cut(length)
+            raise
 
     def close(self) -> None:
         """Give the disk space back."""

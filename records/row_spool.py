@@ -85,13 +85,17 @@ class RowSpool:
         return self._length
 
     def __iter__(self) -> Iterator[Row]:
-        self._file.seek(0)
+        # What a full disk did not take stays with the writer, which cannot let go of it.
+        with suppress(OSError):
+            self._file.flush()
         remaining = self._length
-        while remaining > 0:
-            rows = pickle.load(self._file)  # noqa: S301 - written above, readable by nobody else
-            for row in rows[:remaining]:
-                yield dict(zip(self._names, row, strict=True))
-            remaining -= len(rows)
+        with open(self._file.fileno(), "rb", buffering=1 << 20, closefd=False) as file:
+            file.seek(0)
+            while remaining > 0:
+                rows = pickle.load(file)  # noqa: S301 - written above, readable by nobody else
+                for row in rows[:remaining]:
+                    yield dict(zip(self._names, row, strict=True))
+                remaining -= len(rows)
 
     def close(self) -> None:
         """Give the disk space back."""

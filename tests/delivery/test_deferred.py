@@ -1,5 +1,7 @@
 """Rows whose turn comes later: on disk, and as they were."""
 
+import resource
+
 import pytest
 
 from delivery.deferred import DeferredRows
@@ -27,3 +29,25 @@ def test_without_rows_no_file_is_made(tmp_path):
     deferred.close()
     with pytest.raises(SpoolError):
         deferred.extend([make_prepared()])
+
+
+def put_one_by_one(deferred, rows):
+    for row in rows:
+        deferred.extend([row])
+
+
+def test_of_rows_that_a_full_disk_does_not_take_the_earlier_ones_come_back(tmp_path):
+    rows = [make_prepared(n) for n in range(99)]
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    deferred = DeferredRows(tmp_path)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(SpoolError):
+            put_one_by_one(deferred, rows)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with pytest.raises(SpoolError):
+        deferred.extend(rows)
+    assert 0 < len(deferred) < 99
+    assert list(deferred) == rows[: len(deferred)]
+    deferred.close()
