@@ -21,6 +21,10 @@ logger = get_logger(__name__)
 # A field that a run has created shows in the project's list after a while.
 PATIENCE_S = 10.0
 INTERVAL_S = 2.0
+NOT_TOLD = (
+    "Iterable does not tell the project's fields: what it took lately is sent again. --check says "
+    "why; --bulk does without them"
+)
 
 # The names of the project's profile fields; None if they cannot be had.
 Fetch = Callable[[], Collection[str] | None]
@@ -61,8 +65,7 @@ class FieldCheck:
             return
         fields = self._fetch()
         if fields is None:
-            text = "Iterable does not tell the project's fields: what it took lately is sent again"
-            logger.warning(text)
+            logger.warning(NOT_TOLD)
         elif self._names <= set(fields) and not self._objects:
             self._ledger.prove_earlier_runs()
         else:

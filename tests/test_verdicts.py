@@ -662,6 +662,18 @@ def test_a_run_that_cannot_look_at_the_fields_remembers_no_profile(quick, iterab
     assert "plan_type" in iterable.users[USERS[0]].data_fields
 
 
+def test_a_key_that_may_not_read_is_told_with_what_to_do_about_it(quick, iterable):
+    refusal = '{"code":"BadApiKey","msg":"insufficient privileges","params":{"apiKeyType":"x"}}'
+    iterable.set_faults(Fault("answer", status=401, endpoint="users/getFields", body=refusal))
+    assert quick().returncode == 0
+    forget_results(quick)
+    done = quick("--changed-only")
+    assert done.returncode == 0
+    assert outcomes(results(quick)) == {"successful": 3}
+    assert "is sent again" in done.stderr
+    assert "--check" in done.stderr
+
+
 def test_events_go_out_again_where_the_project_has_left_out_profile_fields(quick, iterable):
     iterable.change(create_new_fields=False)
     assert quick().returncode == 0
