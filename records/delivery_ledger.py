@@ -196,9 +196,13 @@ class DeliveryLedger:
         """Note that a run begins, and drop what no run has needed for ``KEEP_DAYS`` days.
 
         Unless the run is *proven* from the start, what it delivers counts only from ``prove()`` on.
+        What it finds delivered by others counts as before.
         """
         execute = self._sqlite.execute
         with self._transaction():
+            if not proven:
+                self._marking = self._run - 1
+                execute("INSERT INTO run VALUES (?, ?, ?)", (self._marking, self._today, True))
             execute("INSERT INTO run VALUES (?, ?, ?)", (self._run, self._today, proven))
             (first_kept,) = execute(
                 "SELECT min(id) FROM run WHERE day >= ?", (self._today - KEEP_DAYS,)
@@ -262,7 +266,7 @@ class DeliveryLedger:
 
     def _mark(self, table: str, names: list[bytes]) -> None:
         sql = f"UPDATE {table} SET run = ? WHERE host = ? AND name = ?"  # noqa: S608
-        self._sqlite.executemany(sql, [(self._run, self._host, name) for name in names])
+        self._sqlite.executemany(sql, [(self._marking, self._host, name) for name in names])
 
     # --- File
 
@@ -331,7 +335,9 @@ class DeliveryLedger:
         """Find this run's number, and the first one whose entries need no new mark."""
         execute = self._sqlite.execute
         (last,) = execute("SELECT coalesce(max(id), 0) FROM run").fetchone()
-        self._run = int(last) + 1
+        # The number before is for what a run that is not proven only marks.
+        self._run = int(last) + 2
+        self._marking = self._run
         (fresh,) = execute(
             "SELECT min(id) FROM run WHERE day > ?", (self._today - MARK_DAYS,)
         ).fetchone()

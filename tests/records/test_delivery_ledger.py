@@ -7,7 +7,14 @@ import pytest
 
 from iterable_api.payloads import Payloads
 from records import least_versions
-from records.delivery_ledger import FORMAT_VERSION, KEEP_DAYS, Change, LedgerBusyError, LedgerError
+from records.delivery_ledger import (
+    FORMAT_VERSION,
+    KEEP_DAYS,
+    MARK_DAYS,
+    Change,
+    LedgerBusyError,
+    LedgerError,
+)
 from records.outcomes import NOT_SENT, UNCHANGED, CallOutcome, CallStatus, outcome_of
 from tests.rows import make_planner, make_prepared, make_row, open_ledger
 
@@ -362,6 +369,23 @@ def test_what_no_run_has_needed_for_long_is_dropped(path, monkeypatch):
         assert to_send(ledger, make_row(1), make_row(2)) == [(False, False), (True, True)]
         (runs,) = ledger._sqlite.execute("SELECT count(*) FROM run").fetchone()
         assert runs <= KEEP_DAYS + 2
+
+
+def test_what_an_unproven_run_finds_delivered_by_others_counts_as_before(path, monkeypatch):
+    days = 0
+    monkeypatch.setattr("time.time", lambda: (20_000 + days) * 86_400.0)
+    for number, proven in enumerate((True, False)):
+        days = number * (MARK_DAYS + 1)
+        with open_ledger(path) as ledger:
+            ledger.begin_run(proven=proven)
+            if proven:
+                deliver(ledger, make_row())
+            plan = make_planner(ledger, changed_only=True).plan([PAYLOADS.prepare(make_row())])
+            ledger.apply(plan.change)
+            assert bool(plan.change.profiles_to_mark) is not proven
+    with open_ledger(path) as ledger:
+        ledger.forget_unproven()
+        assert to_send(ledger, make_row()) == [(False, False)]
 
 
 def test_an_entry_is_marked_as_needed_only_now_and_then(path, ledger):
