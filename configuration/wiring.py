@@ -194,7 +194,9 @@ def check_fields(rows: RowSpool, make: Payloads, settings: Settings, recorder: R
     if len(rows) and not recorder.run.options.dry_run and not recorder.stop.reason:
         fields = make.mapping.profile_types()
         objects = FieldType.JSON in fields.values()
-        recorder.check_fields(fields, lambda: user_fields(settings).types, objects=objects)
+        # Nothing is under way yet, and Iterable may take a minute not to answer.
+        with recorder.stop.interrupting():
+            recorder.check_fields(fields, lambda: user_fields(settings).types, objects=objects)
 
 
 def limit_rows(rows: RowSpool, make: Payloads, recorder: Recorder) -> int:

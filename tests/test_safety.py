@@ -164,6 +164,21 @@ def test_a_signal_before_the_first_row_still_leaves_results(job, iterable, numbe
     assert not iterable.requests
 
 
+def test_a_signal_interrupts_the_look_at_the_fields_before_anything_is_sent(job, iterable):
+    iterable.set_faults(Fault("gateway", status=503, endpoint="users/getFields"))
+    assert job().returncode == 0
+    forget_results(job)
+    asked = len(iterable.requests)
+    iterable.set_faults(Fault("hang", endpoint="users/getFields", seconds=20))
+    process = job.start("--changed-only")
+    wait_until(lambda: len(iterable.requests) > asked)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=10)
+    assert process.returncode == 143
+    assert "Interrupted before anything was sent" in err
+    assert job.results["run"]["exit_status"] == 143
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_after_the_last_row_changes_nothing(job, iterable, number):
     iterable.set_faults(Fault("hang", endpoint="users/getFields", seconds=0.5, times=1))
