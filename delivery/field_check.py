@@ -128,10 +128,17 @@ class FieldCheck:
 def _names_in(fields: dict[str, Any], prefix: str = "") -> Iterator[str]:
     """Yield the names of *fields* as a project lists them: what is in an object after a dot.
 
-    An empty array and a null make no field in any project.
+    What makes no field in any project is not among them.
     """
     for name, value in fields.items():
-        if value is not None and value != []:
+        if _makes_a_field(value):
             yield prefix + name
         if isinstance(value, dict):
             yield from _names_in(value, f"{prefix}{name}.")
+
+
+def _makes_a_field(value: object) -> bool:
+    """Whether there is a type to be seen: not in a null, nor in an array with nothing else."""
+    if isinstance(value, list):
+        return any(map(_makes_a_field, value))
+    return value is not None

@@ -135,3 +135,19 @@ def test_what_is_in_an_object_is_in_no_list_of_names_so_nothing_earlier_is_prove
         check = FieldCheck(PROFILE_FIELDS, ledger, lambda: ALL, no_wait, objects=objects)
         check.check_earlier_runs()
     assert known(path, row) == (NOTHING if objects else SAME)
+
+
+@pytest.mark.parametrize("value", ["null", "[]", "[null]", "[[]]", "[[], [null]]"])
+def test_what_makes_a_field_in_no_project_is_not_missing(path, value):
+    row = make_prepared()
+    row = row._replace(user=row.user[:-2] + f', "tags": {value}}}}}'.encode())
+    outcomes = [outcome_of(row, OK, OK)]
+    run = RunRecord(RunOptions(), "1.0.0")
+    with open_ledger(path) as ledger:
+        ledger.begin_run(proven=False)
+        ledger.record(outcomes)
+        check = FieldCheck({*ALL, "tags"}, ledger, lambda: ALL, no_wait)
+        check.add(outcomes)
+        check.finish(run)
+    assert run.filtered_fields == {}
+    assert known(path, row) == SAME
