@@ -1,5 +1,6 @@
-"""The table of lines, RESULTS.md and its plot."""
+"""The table of lines, and what is written of them: RESULTS.md, results.csv and a plot."""
 
+import csv
 import os
 import platform
 from collections.abc import Sequence
@@ -18,14 +19,23 @@ FARTHEST = 3.0  # to which the plot's bars go
 
 def table_row(line: Line) -> str:
     """Return a line of the table."""
+    return f"| {' | '.join(_cells(line))} |"
+
+
+def write_csv(lines: Sequence[Line], path: Path) -> None:
+    """Write the table to a file."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *map(_cells, lines)])
+
+
+def _cells(line: Line) -> tuple[str, ...]:
     ratio = "" if line.ratio is None else f"{line.ratio:.3g}"
     must = (
         "shown" if line.must is None else f"{'<=' if line.less_is_better else '>='} {line.must:g}"
     )
     peak = "" if line.peak_mb is None else f"{line.peak_mb:.0f} MB"
     verdict = "yes" if line.reached else "**no**"
-    cells = (line.name, line.measured, ratio, must, peak, verdict, line.note)
-    return f"| {' | '.join(cells)} |"
+    return line.name, line.measured, ratio, must, peak, verdict, line.note
 
 
 def report(lines: Sequence[Line], database: PrivateDatabase, took_s: float) -> str:
@@ -46,29 +56,30 @@ def report(lines: Sequence[Line], database: PrivateDatabase, took_s: float) -> s
             f"Written by `make bench` on {datetime.now(UTC):%Y-%m-%d}, in {took_s:.0f} s.",
             "",
             f"- Machine: {len(harness.CORES)} x {cpu}, {gib:.0f} GiB, Linux {platform.release()}; "
-            "the stand-in for Iterable on one core, the job on the others, the database on all",
+            "the stand-in for Iterable has a core of its own",
             f"- Versions: Python {platform.python_version()}, {database.kind} {database.version}, "
             f"requests {version('requests')}, urllib3 {version('urllib3')}, "
             f"mysql-connector-python {version('mysql-connector-python')}",
-            "- Every line is the real program, as a process, against the local Iterable with its "
-            "limits on unless said otherwise; all settings are the default ones but "
-            "`ITERABLE_RATE_SHARE=1.0`. It counts only if the job and the stand-in agree that "
-            "every user and every event is there. Before each line the machine was quiet for two "
-            "seconds, or the line says so.",
-            "- Per-user rates are of the steady state: the users that the stand-in accepted a "
-            f"second, by its own clock, from {harness.STEADY_FROM:.0%} to "
-            f"{harness.STEADY_TO:.0%} of the rows, so without the start and the last row's "
-            "latency. All other rates, and those from start to end, are from the first request to "
-            "the last answer.",
-            f"- Peak memory is the job's own, and at most {MOST_MB} MB in every line.",
-            "",
-            HEAD,
-            *map(table_row, lines),
+            "- Each line is the real program against the local Iterable with its limits on, unless "
+            "said otherwise, with default settings but `ITERABLE_RATE_SHARE=1.0`. It counts only "
+            "if both agree that every user and every event is there.",
+            f"- Per-user rates are of the steady state: of {harness.STEADY_FROM:.0%} to "
+            f"{harness.STEADY_TO:.0%} of the rows, by the stand-in's clock. Other rates are from "
+            "the first request to the last answer.",
+            f"- Peak memory is the job's own: at most {MOST_MB} MB.",
+            "- [results.csv](results.csv) has every line with its details.",
             "",
             "![What was measured over what must be reached](results.svg)",
             "",
+            *_missed(lines),
         ]
     )
+
+
+def _missed(lines: Sequence[Line]) -> list[str]:
+    """Return what RESULTS.md says of the lines that are below what they must reach."""
+    missed = [f"- {each.name}: {each.measured} ({each.note})" for each in lines if not each.reached]
+    return ["Not reached on this machine:", "", *missed, ""] if missed else []
 
 
 def plot(lines: Sequence[Line], path: Path) -> None:

@@ -2,9 +2,9 @@
 
     python3 -m benchmarks.run [--quick] [--only NAME] [--scale X] [--views N] [--mysql PATH]
 
-Prints a table and, when every line was run at full scale, writes RESULTS.md and results.svg beside
-this file. With --quick it takes less than three minutes, has fewer lines with fewer rows, and
-writes nothing. Exit status 1 when a line misses what it must reach. Linux.
+Prints a table and, when every line was run at full scale, writes RESULTS.md, results.csv and
+results.svg beside this file. With --quick it takes less than three minutes, has fewer lines with
+fewer rows, and writes nothing. Exit status 1 when a line misses what it must reach. Linux.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from benchmarks import lines_many_rows as many_rows
 from benchmarks import lines_per_user as per_user
 from benchmarks import lines_rivals as rivals
 from benchmarks.lines import Bench, Line
-from benchmarks.report import HEAD, plot, report, table_row
+from benchmarks.report import HEAD, plot, report, table_row, write_csv
 from sandbox.database import PrivateDatabase
 
 FOLDER = Path(__file__).resolve().parent
@@ -129,6 +129,7 @@ def main() -> int:
     sys.stdout.write(f"\n{len(lines)} lines in {took_s:.0f} s\n")
     if not args.only and not args.quick and args.scale == 1:
         (FOLDER / "RESULTS.md").write_text(text, encoding="utf-8")
+        write_csv(lines, FOLDER / "results.csv")
         plot(lines, FOLDER / "results.svg")
     return 0 if all(line.reached for line in lines) else 1
 

@@ -32,7 +32,7 @@ WAITING_BATCHES = 8
 ENOUGH_WAITING = 16
 # No more is in flight at a time, counted as it is sent. In memory it is twice as much: the rows,
 # and the bodies that are made of them.
-MOST_BYTES = 20_000_000
+MOST_BYTES = 16_000_000
 # What stands in memory for a row beside its bodies, about.
 _ROW_BYTES = 1000
 # How often to look whether more workers are needed, or allowed. The rate limiter lets one through

@@ -18,7 +18,7 @@ from iterable_api.hold import POLL_S, Hold, Silence
 
 # On its way to where it is counted a request loses a few milliseconds more, or fewer, than the one
 # before it. A second's worth of requests therefore takes this much longer than a second.
-JITTER_S = 0.022
+JITTER_S = 0.03
 WINDOW_S = 1.0 + JITTER_S
 # How much of the time lost by a thread that woke up late may be made up for.
 CATCH_UP_S = 0.02
