@@ -6,7 +6,7 @@ import math
 import platform
 import resource
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from configuration.settings import Settings, exposed_files, password_in_quotes
@@ -26,6 +26,7 @@ from delivery.worker_pool import HEAD_START_S, WorkerPool
 from iterable_api.field_types import FieldType
 from iterable_api.mapping import read_mapping
 from iterable_api.payloads import Payloads
+from iterable_api.transport import Transport
 from iterable_api.user_fields import UserFields, fetch_user_fields, refuses_emails
 from iterable_client import IterableClient
 from logger_config import get_logger, keep_to_owner, setup_logger
@@ -256,21 +257,23 @@ def iterable_client(settings: Settings, stop: Stop, *, bulk: bool) -> IterableCl
 
 def user_fields(settings: Settings) -> UserFields:
     """Return the project's profile fields, or why they cannot be had."""
-    return fetch_user_fields(
-        settings.iterable_api_key.get_secret_value(),
-        settings.iterable_api_base_url,
-        settings.iterable_timeout_seconds,
-        ca_file=settings.iterable_ca_file,
-        proxy=settings.proxy,
-    )
+    with closing(_reading(settings)) as transport:
+        return fetch_user_fields(transport)
 
 
 def emails_refused(settings: Settings) -> bool:
     """Return whether the project will not even look for a user by email."""
-    return refuses_emails(
-        settings.iterable_api_key.get_secret_value(),
+    with closing(_reading(settings)) as transport:
+        return refuses_emails(transport)
+
+
+def _reading(settings: Settings) -> Transport:
+    """Return a connection for requests that read; the caller closes it."""
+    return Transport(
         settings.iterable_api_base_url,
+        settings.iterable_api_key.get_secret_value(),
         settings.iterable_timeout_seconds,
+        connections=1,
         ca_file=settings.iterable_ca_file,
         proxy=settings.proxy,
     )

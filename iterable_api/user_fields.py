@@ -1,7 +1,6 @@
 """Profile fields of a project, and whether it knows users by email: the requests that read."""
 
 import time
-from pathlib import Path
 from typing import NamedTuple
 
 from iterable_api.answers import (
@@ -38,54 +37,31 @@ class UserFields(NamedTuple):
     clock_ahead_s: float | None = None
 
 
-def fetch_user_fields(
-    api_key: str,
-    base_url: str,
-    timeout_s: float,
-    *,
-    ca_file: Path | None = None,
-    proxy: str = "",
-) -> UserFields:
+def fetch_user_fields(transport: Transport) -> UserFields:
     """Return the profile fields of the project; changes nothing there, asks twice at most.
 
-    *timeout_s* bounds each of the two answers. The second is asked for when the first is a fault
-    that may pass. *ca_file* and *proxy* are as Transport has them.
+    The second time is when the first answer is a fault that may pass.
 
     Source: GET /api/users/getFields, https://api.iterable.com/api/docs
     """
-    transport = Transport(base_url, api_key, timeout_s, connections=1, ca_file=ca_file, proxy=proxy)
-    try:
+    fields = _ask(transport)
+    if fields.types is None and _may_pass(fields.answer):
+        time.sleep(READ_RETRY_S)
         fields = _ask(transport)
-        if fields.types is None and _may_pass(fields.answer):
-            time.sleep(READ_RETRY_S)
-            fields = _ask(transport)
-    finally:
-        transport.close()
     return fields
 
 
-def refuses_emails(
-    api_key: str,
-    base_url: str,
-    timeout_s: float,
-    *,
-    ca_file: Path | None = None,
-    proxy: str = "",
-) -> bool:
+def refuses_emails(transport: Transport) -> bool:
     """Whether the project will not even look for a user by email; changes nothing there.
 
-    False also if there is no answer that says so. The parameters are as ``fetch_user_fields()``
-    has them.
+    False also if there is no answer that says so.
 
     Source: GET /api/users/getByEmail, https://api.iterable.com/api/docs
     """
-    transport = Transport(base_url, api_key, timeout_s, connections=1, ca_file=ca_file, proxy=proxy)
     try:
         answer = judge_response(transport.get(f"{GET_USER_BY_EMAIL}?email=nobody%40example.com"))
     except TransportError:
         return False
-    finally:
-        transport.close()
     return answer.outcome.http_status == 400 and answer.outcome.code is not None
 
 

@@ -5,7 +5,6 @@ import json
 import re
 
 import pytest
-import requests
 
 import main
 from configuration.command_line import VERSION, parse_args, run_options
@@ -15,6 +14,7 @@ from records.exit_statuses import ExitStatus
 from records.query_file import JOB_QUERY, load_query
 from records.run import RunRecord
 from sandbox.database import run_script
+from tests.configuration.conftest import update_user
 from tests.test_main import API_KEY, HERE, writes
 
 # It is the whole program that is run, if within this process.
@@ -168,23 +168,13 @@ def test_a_value_that_does_not_fit_refuses_its_row_alone(job, iterable, tmp_path
 
 def test_a_field_of_the_wrong_type_is_caught_by_check(job, iterable, tmp_path, capsys):
     environ = query_file(tmp_path, own_query("c.id AS `user.score`", "c.id AS `user.rank`"))
-    update(iterable, {"score": "high", "rank": 1.5})
+    update_user(iterable, {"score": "high", "rank": 1.5})
     assert job("--check", **environ) == ExitStatus.STOPPED
     told = "the project has score as string and the job sends a long: every row would be refused"
     text = said(capsys)
     assert told in text
     assert "or another name in Query 2, or its type behind a colon" in text
     assert "rank as double" not in text  # which takes whole numbers
-
-
-def update(iterable, fields):
-    """Give a user of the project these profile fields, as some other program does."""
-    requests.post(
-        f"{iterable.url}/api/users/update",
-        json={"email": "ann@example.com", "dataFields": fields},
-        headers={"Api-Key": API_KEY},
-        timeout=10,
-    ).raise_for_status()
 
 
 def test_bytes_that_are_no_text_are_told_by_check(job, tmp_path, capsys):

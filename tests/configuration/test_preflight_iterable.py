@@ -4,7 +4,6 @@ import re
 from urllib.parse import urlsplit
 
 import pytest
-import requests
 import trustme
 
 from configuration.preflight_finding import Mark
@@ -20,22 +19,12 @@ from records.columns import Column, Kind
 from records.exit_statuses import ExitStatus
 from sandbox.faults import Fault
 from tests import tunnels
-from tests.configuration.conftest import settings_of
+from tests.configuration.conftest import settings_of, update_user
 from tests.test_main import API_KEY
 
 
 def of_iterable(environ, **changes):
     return list(iterable_findings(settings_of(environ, **changes)))
-
-
-def update_user(iterable, fields):
-    """Give a user of the project these profile fields, as some other program does."""
-    requests.post(
-        f"{iterable.url}/api/users/update",
-        json={"email": "ann@example.com", "dataFields": fields},
-        headers={"Api-Key": API_KEY},
-        timeout=10,
-    ).raise_for_status()
 
 
 @pytest.mark.parametrize(

@@ -194,15 +194,15 @@ def play(
 def _grid(per_second: float) -> None:
     clock = Clock()
     clock.replace_time(setattr)
-    for case in itertools.product(LATENCIES_S, SERVERS, (False, True)):
-        run = partial(_run, clock, per_second, case)
+    for latency_s, kind, quick_429 in itertools.product(LATENCIES_S, SERVERS, (False, True)):
+        run = partial(simulate, clock, per_second, latency_s, kind, quick_429=quick_429)
         alone = run(12, lambda _: 1.0)
         burst = run(16, lambda at_s: 0.1 if 4 <= at_s < 6 else 1.0)
         half = run(60, lambda at_s: 0.5 if at_s < 50 else 1.0)
         noisy = run(30, lambda _: 1.0, noise=0.02)
         cost_s = (alone.rate(4, 12) - burst.rate(4, 16)) * 12 / per_second
         sys.stdout.write(
-            f"{per_second:5.0f}/s {case[0]:4.2f} s {case[1]:12} {'quick 429' if case[2] else '':9}"
+            f"{per_second:5.0f}/s {latency_s:4.2f} s {kind:12} {'quick 429' if quick_429 else '':9}"
             f" alone {alone.rate(1, 12) / per_second:.3f}, {len(alone.throttled)} 429"
             f" | burst back {burst.back_s(6, 0.9 * per_second):4.2f} s, cost {cost_s:4.2f} s"
             f" | half {half.rate(2, 50) / per_second * 2:.3f},"
@@ -213,15 +213,18 @@ def _grid(per_second: float) -> None:
         sys.stdout.flush()
 
 
-def _run(
+def simulate(
     clock: Clock,
     per_second: float,
-    case: tuple[float, str, bool],
+    latency_s: float,
+    kind: str,
     seconds: float,
     share: Callable[[float], float],
+    *,
     noise: float = 0.0,
+    quick_429: bool = False,
 ) -> Trace:
-    latency_s, kind, quick_429 = case
+    """Play a run for so many *seconds*, of which ``share(seconds)`` of the limit is free."""
     return play(
         clock,
         SERVERS[kind](per_second),

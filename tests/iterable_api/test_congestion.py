@@ -7,7 +7,7 @@ import pytest
 
 from iterable_api.congestion import Congestion
 from iterable_api.rate_limiter import WINDOW_S
-from tests.iterable_api.simulation import SERVERS, play
+from tests.iterable_api.simulation import simulate
 
 TENTH_LEFT_FROM_S, TENTH_LEFT_TO_S = 3.0, 5.0
 
@@ -22,19 +22,6 @@ cases = pytest.mark.parametrize(
         (50, 1.2, "sliding"),
     ],
 )
-
-
-def simulate(clock, per_second, latency_s, kind, seconds, free, **more):
-    """Play a run for so many *seconds*, of which ``free(seconds)`` is the share that is free."""
-    return play(
-        clock,
-        SERVERS[kind](per_second),
-        seconds,
-        per_second=per_second,
-        latency_s=latency_s,
-        free=lambda at_s: per_second * free(at_s),
-        **more,
-    )
 
 
 def burst(at_s):

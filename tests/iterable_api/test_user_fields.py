@@ -3,6 +3,7 @@
 import json
 import socket
 import time
+from contextlib import closing
 
 import pytest
 
@@ -19,8 +20,13 @@ def _no_pause(monkeypatch):
     monkeypatch.setattr(user_fields, "READ_RETRY_S", 0.0)
 
 
+def fetch_from(url, timeout_s=5.0):
+    with closing(transport.Transport(url, "key", timeout_s, connections=1)) as connection:
+        return fetch_user_fields(connection)
+
+
 def fetch(iterable, timeout_s=5.0):
-    return fetch_user_fields("key", iterable.url, timeout_s)
+    return fetch_from(iterable.url, timeout_s)
 
 
 def test_the_types_of_the_fields_come_by_name(iterable):
@@ -79,18 +85,18 @@ def test_a_server_that_is_not_there_is_told():
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
-        answer = fetch_user_fields("key", url, 5.0).answer
+        answer = fetch_from(url).answer
     assert answer.outcome.status is CallStatus.UNAVAILABLE
     assert answer.cause.words == "the connection was refused"
 
 
 def test_a_name_that_does_not_resolve_is_told():
-    answer = fetch_user_fields("key", "http://no.such.host.invalid", 5.0).answer
+    answer = fetch_from("http://no.such.host.invalid").answer
     assert answer.cause.words.startswith("DNS ")
 
 
 def test_a_certificate_nobody_signed_is_told_before_the_key_is_sent(tls_server):
-    answer = fetch_user_fields("key", tls_server.url, 5.0).answer
+    answer = fetch_from(tls_server.url).answer
     assert answer.cause.words.startswith("TLS failed: ")
     assert tls_server.received == []
 

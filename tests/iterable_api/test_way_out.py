@@ -216,7 +216,10 @@ def test_the_environment_does_not_lead_around_the_proxy(secure_url, ca_file, mon
 
 
 def test_the_question_of_a_check_goes_the_same_way(secure_url, ca_file):
-    with tunnels.proxy() as proxy:
-        fields = fetch_user_fields(KEY, secure_url, 5.0, ca_file=ca_file, proxy=proxy.url)
+    with (
+        tunnels.proxy() as proxy,
+        transport_to(secure_url, ca_file=ca_file, proxy=proxy.url) as transport,
+    ):
+        fields = fetch_user_fields(transport)
     assert fields.types is not None
     assert len(proxy.heads) == 1
