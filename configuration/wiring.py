@@ -209,10 +209,16 @@ def limit_rows(rows: RowSpool, make: Payloads, recorder: Recorder) -> int:
     options = recorder.run.options
     if options.limit and options.changed_only:
         planner = Planner(make, recorder.ledger, changed_only=True, dry_run=False)
-        rows.cut(length_to_send(options.limit, rows, planner, Repeats(map(make.key, rows))))
+        repeats = repeats_in(rows, make)
+        rows.cut(length_to_send(options.limit, rows.chunks(), planner, repeats))
     elif options.limit:
         rows.cut(options.limit)
     return len(rows)
+
+
+def repeats_in(rows: RowSpool, make: Payloads) -> Repeats:
+    """Return which of *rows* have the address of a row before them."""
+    return Repeats(make.keys(rows.values(make.mapping.identifier)))
 
 
 def most_workers(settings: Settings) -> int:
@@ -301,12 +307,12 @@ def deliver_rows(
         limits=limits,
         folder=settings.results_dir,
     )
-    repeats = Repeats(map(make.key, rows))
+    repeats = repeats_in(rows, make)
     # What is loaded by now stays; looking through it for garbage would stop all threads at once.
     # Rows leave no cycles behind, so a look now and then is enough.
     gc.freeze()
     gc.set_threshold(50_000)
-    pipeline.deliver(make.mapping.identified(rows), repeats)
+    pipeline.deliver(map(make.mapping.identified, rows.chunks()), repeats)
     recorder.stop.over = True
 
 

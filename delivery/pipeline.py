@@ -40,10 +40,9 @@ logger = get_logger(__name__)
 
 # Rows that are planned together, if a batch is not larger. Planning more at a time would hold up
 # the workers, whose requests are due every two milliseconds. While nothing is to be sent, it holds
-# up nobody. Of large rows fewer fit into memory.
+# up nobody.
 GROUP_ROWS = 16
 MOST_GROUP_ROWS = 1024
-MOST_GROUP_CHARACTERS = 1_000_000
 # Between a profile and the calls that depend on it.
 # Source: POST /api/users/update, https://api.iterable.com/api/docs
 VISIBLE_AFTER_S = 60.0
@@ -79,19 +78,22 @@ class Pipeline:
         self._not_found_s = 0.0
         self._sent_again = False
         self._idle_rows = 0
+        # Read, and not planned yet.
+        self._chunk: list[Row] = []
         # Planned and not yet packed.
         self._planned: deque[PreparedRow] = deque()
         # Of the addresses that may come twice: whether the first row's profile has arrived.
         self._arrived: dict[str, bool] = {}
 
-    def deliver(self, rows: Iterable[Row], repeats: Repeats) -> None:
-        """Deliver *rows*; *repeats* knows which of them have the address of a row before them.
+    def deliver(self, chunks: Iterable[list[Row]], repeats: Repeats) -> None:
+        """Deliver the rows in *chunks*, of which one at a time fits into memory.
 
-        Once the run is to stop the remaining rows are ``not_attempted``. Whatever is raised on the
-        way is raised again when every batch in flight has come back and is recorded.
+        *repeats* knows which of them have the address of a row before them. Once the run is to stop
+        the remaining rows are ``not_attempted``. Whatever is raised on the way is raised again when
+        every batch in flight has come back and is recorded.
         """
         self._repeats = repeats
-        remaining, repeated, not_found = iter(rows), iter(self._repeated), iter(self._not_found)
+        remaining, repeated, not_found = iter(chunks), iter(self._repeated), iter(self._not_found)
         with closing(self._repeated), closing(self._not_found), self._pool:
             try:
                 self._send_first_rows(remaining)
@@ -104,15 +106,15 @@ class Pipeline:
                 self._record(not_sent([*(self._packer.flush() or ()), *self._planned]))
                 for group in in_groups(itertools.chain(repeated, not_found), GROUP_ROWS):
                     self._record(not_sent(group))
-                for some in in_groups(remaining, GROUP_ROWS):
+                while some := self._next_group(remaining, MOST_GROUP_ROWS):
                     self._record(not_attempted(some))
         if self._pool.bugs:
             raise self._pool.bugs[0]
 
     # --- Three passes
 
-    def _send_first_rows(self, rows: Iterator[Row]) -> None:
-        while group := _next_group(rows, self._group_rows()):
+    def _send_first_rows(self, chunks: Iterator[list[Row]]) -> None:
+        while group := self._next_group(chunks, self._group_rows()):
             if self._pool.stopped:
                 self._record(not_attempted(group))
                 continue
@@ -172,6 +174,13 @@ class Pipeline:
         """Return how many rows to plan together next."""
         self._idle_rows = 0 if self._pool.busy else min(2 * self._idle_rows + 1, MOST_GROUP_ROWS)
         return max(GROUP_ROWS, self._idle_rows, min(self._limits.rows, MOST_GROUP_ROWS))
+
+    def _next_group(self, chunks: Iterator[list[Row]], most_rows: int) -> list[Row]:
+        """Take the next rows, at most so many; none if there are no more."""
+        if not self._chunk:
+            self._chunk = next(chunks, [])
+        group, self._chunk = self._chunk[:most_rows], self._chunk[most_rows:]
+        return group
 
     def _send(self, rows: list[PreparedRow]) -> None:
         """Plan *rows*; record those that need no call, and hand on the others."""
@@ -268,18 +277,6 @@ def _is_to_be_sent_again(outcome: RowOutcome) -> bool:
     """Whether the event met a user that was delivered in this run and is not visible yet."""
     accepted_now = outcome.users_update.status in {CallStatus.DELIVERED, CallStatus.SUPERSEDED}
     return accepted_now and user_not_found(outcome.events_track)
-
-
-def _next_group(rows: Iterator[Row], most_rows: int) -> list[Row]:
-    """Take the next of *rows*: so many, fewer if they are large, none if there are no more."""
-    group: list[Row] = []
-    characters = 0
-    for row in itertools.islice(rows, most_rows):
-        group.append(row)
-        characters += sum([len(value) for value in row.values() if isinstance(value, str)])
-        if characters >= MOST_GROUP_CHARACTERS:
-            break
-    return group
 
 
 def not_attempted(rows: Iterable[Row]) -> list[RowOutcome]:

@@ -8,13 +8,16 @@ from records.delivery_ledger import Change, DeliveryLedger, Held
 from records.outcomes import (
     PLANNED,
     UNCHANGED,
-    CallOutcome,
     PreparedRow,
     Row,
     RowOutcome,
     outcome_of,
     refused_row,
 )
+
+_SAME = (Held.SAME, Held.SAME_LONG_SINCE)
+# Of which something is to be noted.
+_NOTED = frozenset({Held.OTHER, Held.SAME_LONG_SINCE})
 
 
 class Plan(NamedTuple):
@@ -41,7 +44,8 @@ class Planner:
     ) -> None:
         self._payloads = payloads
         self._ledger = ledger
-        self._changed_only = changed_only
+        # By what is known of a call, its outcome where it need not be made.
+        self._left_out = {held: UNCHANGED for held in _SAME if changed_only}
         self._dry_run = dry_run
 
     def prepare(self, rows: Sequence[Row]) -> tuple[list[RowOutcome], list[PreparedRow]]:
@@ -66,31 +70,28 @@ class Planner:
 
     def _add(self, plan: Plan, row: PreparedRow, profile: Held, event: Held) -> None:
         """Add *row* to *plan*: the calls that are to be made, and what they make untrue."""
-        change = plan.change
-        update = row.users_update or self._unchanged(
-            row, profile, change.profiles_to_forget, change.profiles_to_mark
-        )
-        track = row.events_track or self._unchanged(
-            row, event, change.events_to_forget, change.events_to_mark
-        )
+        update = row.users_update or self._left_out.get(profile)
+        track = row.events_track or self._left_out.get(event)
         if update and track:
             plan.outcomes.append(outcome_of(row, update, track))
         elif update or track:
             plan.to_send.append(row._replace(users_update=update, events_track=track))
         else:
             plan.to_send.append(row)
+        change = plan.change
+        if profile in _NOTED and not row.users_update:
+            self._note(row, profile, change.profiles_to_forget, change.profiles_to_mark)
+        if event in _NOTED and not row.events_track:
+            self._note(row, event, change.events_to_forget, change.events_to_mark)
 
-    def _unchanged(
+    def _note(
         self, row: PreparedRow, held: Held, forget: list[PreparedRow], mark: list[PreparedRow]
-    ) -> CallOutcome | None:
-        """Return the outcome of a call that need not be made; None for one that is to be made."""
+    ) -> None:
+        """Note what sending a call makes untrue, or that it is left out and still needed."""
         if held is Held.OTHER:
             forget.append(row)
-        elif self._changed_only and held is not Held.NOTHING:
-            if held is Held.SAME_LONG_SINCE:
-                mark.append(row)
-            return UNCHANGED
-        return None
+        elif held in self._left_out:
+            mark.append(row)
 
 
 def _planned(row: PreparedRow) -> RowOutcome:

@@ -2,22 +2,22 @@
 
 from collections.abc import Iterable
 
-from delivery.batching import in_groups
 from delivery.planner import Planner
 from delivery.repeats import Repeats
 from records.outcomes import SUPERSEDED, PreparedRow, Row
 
-GROUP_ROWS = 1000
 
+def length_to_send(
+    limit: int, chunks: Iterable[list[Row]], planner: Planner, repeats: Repeats
+) -> int:
+    """Return how many rows there are up to the one with which *limit* of them need sending.
 
-def length_to_send(limit: int, rows: Iterable[Row], planner: Planner, repeats: Repeats) -> int:
-    """Return how many *rows* there are up to the one with which *limit* of them need sending.
-
-    *planner* knows which do; *repeats*, made of the same rows, of which the profile is not sent.
-    Those in between are a part of the run too, so that the first row of an address stays the first.
+    They come in *chunks*, of which one at a time fits into memory. *planner* knows which do;
+    *repeats*, made of the same rows, of which the profile is not sent. Those in between are a part
+    of the run too, so that the first row of an address stays the first.
     """
     taken = 0
-    for group in in_groups(rows, GROUP_ROWS):
+    for group in chunks:
         prepared = [
             (length, _less_repeated(row, repeats))
             for length, each in enumerate(group, taken + 1)

@@ -5,7 +5,7 @@ The nine columns of the job go where they always go. ``user.<field>`` goes into 
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
 from enum import StrEnum
@@ -99,7 +99,7 @@ class RowMapping:
         """Return the fields beyond the job's own that go into *call*."""
         return tuple(field for field in self.fields if field.call == call)
 
-    def identified(self, rows: Iterable[Row]) -> Iterable[Row]:
+    def identified(self, rows: list[Row]) -> list[Row]:
         """Return *rows* with a ``user_id`` if that tells users apart, and without one if not.
 
         What names a row must not depend on a column that is not sent.
@@ -107,8 +107,8 @@ class RowMapping:
         if self.by_user_id:
             if self.identifier == USER_ID:
                 return rows
-            return ({**row, USER_ID: row[self.identifier]} for row in rows)
-        return ({**row, USER_ID: None} for row in rows) if self.has_user_id else rows
+            return [{**row, USER_ID: row[self.identifier]} for row in rows]
+        return [{**row, USER_ID: None} for row in rows] if self.has_user_id else rows
 
     def profile_types(self) -> dict[str, FieldType]:
         """Return the type of each profile field."""

@@ -52,23 +52,26 @@ class RowLog(AbstractContextManager["RowLog"]):
 
     def add(self, outcomes: Sequence[RowOutcome]) -> None:
         """Log what became of some more rows."""
-        together: Counter[RowStatus] = Counter()
-        for outcome in outcomes:
-            self._done += 1
-            status = outcome.status
-            if self._few:
-                logger.info("Processing record %d/%d", self._done, self._run.rows_read)
+        counts = Counter([outcome.status for outcome in outcomes])
+        # Of a million rows that were left as they are, none is looked at.
+        if counts.keys() - self._told_together:
+            self._lines(outcomes)
+        self._done += len(outcomes)
+        for status, count in counts.items():
             if status in self._told_together:
-                together[status] += 1
-            else:
-                self._line(outcome)
-        for status, count in together.items():
-            text = _TOGETHER[status] + "; record %d of %d"
-            file_logger.info(text, count, self._done, self._run.rows_read)
+                text = _TOGETHER[status] + "; record %d of %d"
+                file_logger.info(text, count, self._done, self._run.rows_read)
         if self._progress:
-            self._progress.add(outcomes)
+            self._progress.add(counts)
         if self._run.options.dry_run and not self._run.options.quiet:
             self._shown = show_payloads(outcomes, self._shown)
+
+    def _lines(self, outcomes: Sequence[RowOutcome]) -> None:
+        for number, outcome in enumerate(outcomes, self._done + 1):
+            if self._few:
+                logger.info("Processing record %d/%d", number, self._run.rows_read)
+            if outcome.status not in self._told_together:
+                self._line(outcome)
 
     def _line(self, outcome: RowOutcome) -> None:
         log, update, track = self._log, outcome.users_update, outcome.events_track

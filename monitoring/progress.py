@@ -2,11 +2,11 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections import Counter
 from typing import TYPE_CHECKING, NoReturn
 
 from logger_config import get_logger, guard_console
-from records.outcomes import FAILED_OUTCOMES, RowOutcome
+from records.outcomes import FAILED_OUTCOMES, RowStatus
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -35,13 +35,13 @@ class Progress:
             guard_console(None)
             self._bar.close()
 
-    def add(self, outcomes: Sequence[RowOutcome]) -> None:
-        """Count some more rows."""
-        self._done += len(outcomes)
-        self._failed += sum(outcome.status in FAILED_OUTCOMES for outcome in outcomes)
+    def add(self, counts: Counter[RowStatus]) -> None:
+        """Count some more rows: how many ended how."""
+        self._done += counts.total()
+        self._failed += sum(counts[status] for status in FAILED_OUTCOMES)
         if self._bar is not None:
             self._bar.set_postfix_str(f"{self._failed} failed", refresh=False)
-            self._bar.update(len(outcomes))
+            self._bar.update(counts.total())
         elif time.monotonic() - self._told_s >= LINE_EVERY_S:
             self._told_s = time.monotonic()
             self._log()

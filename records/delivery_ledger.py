@@ -10,7 +10,9 @@ process, however that ends.
 """
 
 import fcntl
+import functools
 import hashlib
+import itertools
 import shutil
 import sqlite3
 import time
@@ -18,12 +20,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
+from operator import attrgetter
 from pathlib import Path
 from typing import Self
 
 from records.exit_statuses import ExitStatus, RunError
 from records.least_versions import old_sqlite
-from records.outcomes import CallOutcome, CallStatus, PreparedRow, RowOutcome, RowStatus
+from records.outcomes import UNCHANGED, CallOutcome, CallStatus, PreparedRow, RowOutcome
 
 # Written into the file's header: "ItSy". A file with another number is not ours.
 APPLICATION_ID = 0x49745379
@@ -35,8 +38,8 @@ SPARE_BYTES = 5_000_000
 KEEP_DAYS = 30
 # An entry that is still needed is marked so only now and then, because each mark is a write.
 MARK_DAYS = 7
-# SQLite's oldest limit of parameters in one statement is 999.
-LOOKUP_ROWS = 500
+# SQLite's oldest limit of parameters in one statement is 999, and each row takes two.
+LOOKUP_ROWS = 400
 # Who only looks whether the lock is free, as ``is_in_use()`` does, has it for less than that.
 LOCK_WAIT_S = 0.2
 
@@ -62,8 +65,11 @@ CREATE TABLE event (
 ) WITHOUT ROWID;
 """
 # Formats 1 and 2, in the order in which tables can be dropped.
-_UNPROVEN = "SELECT id FROM run WHERE NOT proven"
 _OLD_TABLES = ("delivered", "destination", "event", "profile", "run", "origin")
+_UNPROVEN = "SELECT id FROM run WHERE NOT proven"
+# What the tables are asked of a row: the name and the hash of the body.
+_PROFILE = attrgetter("user_name", "user_hash")
+_EVENT = attrgetter("event_name", "event_hash")
 
 
 class LedgerError(RunError):
@@ -83,6 +89,9 @@ class Held(IntEnum):
     OTHER = 1  # Iterable has other content under this name, or may have
     SAME = 2  # Iterable has exactly this content
     SAME_LONG_SINCE = 3  # the same, and it is time to mark that it is still needed
+
+
+_HELD = tuple(Held)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +154,8 @@ class DeliveryLedger:
     def held(self, rows: Sequence[PreparedRow]) -> Iterable[tuple[Held, Held]]:
         """Return what is known of the profile and of the event of each of *rows*."""
         with self._explained():
-            profiles = self._held("profile", [(row.user_name, row.user_hash) for row in rows])
-            events = self._held("event", [(row.event_name, row.event_hash) for row in rows])
+            profiles = self._held("profile", list(map(_PROFILE, rows)))
+            events = self._held("event", list(map(_EVENT, rows)))
         return zip(profiles, events, strict=True)
 
     def apply(self, change: Change) -> None:
@@ -241,17 +250,15 @@ class DeliveryLedger:
 
     def _held(self, table: str, wanted: Sequence[tuple[bytes, bytes]]) -> list[Held]:
         """Return what is known of *wanted*, each a name and the hash of a body."""
-        found: dict[bytes, tuple[bytes, bytes, int | None]] = {}
+        held = [Held.NOTHING] * len(wanted)
         for start in range(0, len(wanted), LOOKUP_ROWS):
-            names = [name for name, _ in wanted[start : start + LOOKUP_ROWS]]
-            marks = ",".join("?" * len(names))
-            sql = (
-                f"SELECT name, body, CASE WHEN api_key = ? AND run NOT IN ({_UNPROVEN})"  # noqa: S608
-                f" THEN run < ? END FROM {table} WHERE host = ? AND name IN ({marks})"
-            )
-            values = (self._api_key, self._first_fresh_run, self._host, *names)
-            found |= {entry[0]: entry for entry in self._sqlite.execute(sql, values)}
-        return [_compare(found.get(name), body) for name, body in wanted]
+            some = wanted[start : start + LOOKUP_ROWS]
+            # For bytes, Python would first look whether something is to convert them.
+            names_and_bodies = map(bytearray, itertools.chain.from_iterable(some))
+            values = (self._api_key, self._first_fresh_run, *names_and_bodies, self._host)
+            for place, found in self._sqlite.execute(_lookup(table, len(some)), values):
+                held[start + place] = _HELD[found]
+        return held
 
     def _row(self, name: bytes, body: bytes) -> tuple[object, ...]:
         return self._host, name, self._api_key, body, self._run
@@ -301,6 +308,8 @@ class DeliveryLedger:
         # last seconds may be missing; what they held is sent once more.
         execute("PRAGMA journal_mode = WAL")
         execute("PRAGMA synchronous = NORMAL")
+        # In KiB. A name is a hash, so each one is looked up in another page.
+        execute("PRAGMA cache_size = -8000")
 
     def _belong_to(self, job: str) -> None:
         """Raise LedgerError if the ledger is another job's than *job*, unless that has no name."""
@@ -354,7 +363,7 @@ class DeliveryLedger:
             for table in ("profile", "event"):
                 self._insert(table, [self._row(name, name)])
                 self._mark(table, [name])
-                self._held(table, [(name, name)])
+                self._held(table, [(name, name)] * LOOKUP_ROWS)
                 self._delete(table, [name])
         finally:
             execute("ROLLBACK")
@@ -434,9 +443,10 @@ def _calls_of(
     outcomes: Iterable[RowOutcome],
 ) -> Iterator[tuple[PreparedRow, CallOutcome, CallOutcome]]:
     for outcome in outcomes:
+        row, update, track = outcome.prepared, outcome.users_update, outcome.events_track
         # Rows that needed no call, which may be most, say nothing new.
-        if outcome.prepared is not None and outcome.status is not RowStatus.UNCHANGED:
-            yield outcome.prepared, outcome.users_update, outcome.events_track
+        if row is not None and not update is track is UNCHANGED:
+            yield row, update, track
 
 
 def _is_whole(call: CallOutcome) -> bool:
@@ -451,17 +461,18 @@ def _disproves(call: CallOutcome) -> bool:
     )
 
 
-def _compare(entry: tuple[bytes, bytes, int | None] | None, body: bytes) -> Held:
-    """Return what an entry says of a *body*'s hash.
+@functools.cache
+def _lookup(table: str, count: int) -> str:
+    """Return the SELECT of the ``Held`` of *count* names and bodies, each with its place.
 
-    It has a name, a hash, and whether it is old; None there says that it does not count.
+    A join with a list of values: for IN, SQLite would first make an index of them.
     """
-    if entry is None:
-        return Held.NOTHING
-    _, held, is_old = entry
-    if is_old is None or held != body:
-        return Held.OTHER
-    return Held.SAME_LONG_SINCE if is_old else Held.SAME
+    values = ",".join(f"({place},?,?)" for place in range(count))
+    return (
+        f"SELECT column1, CASE WHEN body = column3 AND api_key = ? AND run NOT IN ({_UNPROVEN})"  # noqa: S608
+        f" THEN {Held.SAME:d} + (run < ?) ELSE {Held.OTHER:d} END"
+        f" FROM (VALUES {values}) JOIN {table} ON host = ? AND name = column2"
+    )
 
 
 def _hash(text: str) -> bytes:

@@ -64,6 +64,11 @@ GOOD_OUTCOMES = frozenset(
 )
 # How a row ends that was tried and is not, or not wholly, at Iterable.
 FAILED_OUTCOMES = frozenset({RowStatus.PARTIAL_FAILURE, RowStatus.TOTAL_FAILURE})
+# How most rows end, by the status of both their calls.
+_OF_TWO_ALIKE = {
+    CallStatus.DELIVERED: RowStatus.SUCCESSFUL,
+    CallStatus.UNCHANGED: RowStatus.UNCHANGED,
+}
 # What the summary of the results file calls the number of rows that ended so.
 COUNTERS = {
     RowStatus.SUCCESSFUL: "successful",
@@ -174,10 +179,8 @@ class RowOutcome(NamedTuple):
     def status(self) -> RowStatus:
         """The row's status, which follows from its two calls."""
         update, track = self.users_update.status, self.events_track.status
-        if update is track is CallStatus.DELIVERED:
-            return RowStatus.SUCCESSFUL  # these two first: they are most rows
-        if update is track is CallStatus.UNCHANGED:
-            return RowStatus.UNCHANGED
+        if update is track and update in _OF_TWO_ALIKE:
+            return _OF_TWO_ALIKE[update]
         if not self.attempted:
             return RowStatus.NOT_ATTEMPTED
         if CallStatus.PLANNED in {update, track}:
@@ -211,16 +214,16 @@ def outcome_of(
 ) -> RowOutcome:
     """Return the outcome of a row's two calls; with nothing sent it was not attempted."""
     update, track = users_update.status, events_track.status
-    sent = update not in NO_REQUEST or track not in NO_REQUEST
-    attempted = sent or (update in ARRIVED and track in ARRIVED)
+    arrived = update in ARRIVED and track in ARRIVED
+    attempted = arrived or update not in NO_REQUEST or track not in NO_REQUEST
     return RowOutcome(
         prepared.customer_id,
         prepared.email,
         users_update,
         events_track,
         prepared,
-        attempted=attempted,
-        user_id=prepared.user_id,
+        attempted,
+        prepared.user_id,
     )
 
 

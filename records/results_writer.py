@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
+from json.encoder import encode_basestring_ascii as quoted
 from pathlib import Path
 from typing import Any, Self
 
@@ -98,7 +99,14 @@ class ResultsWriter:
 
 
 # Made once: json.dumps() with an option makes an encoder at every call.
-_json = json.JSONEncoder(default=str).encode
+_encode = json.JSONEncoder(default=str).encode
+
+
+def _json(value: object) -> str:
+    """Return *value* as JSON. The encoder is slow with what needs no options."""
+    if type(value) is str:
+        return quoted(value)
+    return str(value) if type(value) is int else _encode(value)
 
 
 def _row_json(outcome: RowOutcome, texts: dict[int, str]) -> str:
@@ -116,11 +124,11 @@ def _row_json(outcome: RowOutcome, texts: dict[int, str]) -> str:
             f', "payload": {prepared.user.decode()}',
             f', "payload": {prepared.event.decode()}',
         )
-    # The encoder is slow with whole numbers, and they are their own JSON.
-    number = customer if type(customer) is int else _json(customer)
-    identity = "" if user_id is None else f', "user_id": {_json(user_id)}'
+    who = f'"customer_id": {_json(customer)}, "email": {_json(email)}'
+    if user_id is not None:
+        who += f', "user_id": {_json(user_id)}'
     return (
-        f'{{"customer_id": {number}, "email": {_json(email)}{identity}, "outcome": "{status}", '
+        f'{{{who}, "outcome": "{status}", '
         f'"users_update": {{{texts[id(update)]}{user}}}, '
         f'"events_track": {{{texts[id(track)]}, "event_id": {_json(outcome.event_id)}{event}}}}}'
     )

@@ -1,8 +1,10 @@
 """Rows on disk between the database and Iterable: written at full speed, then read at leisure."""
 
+import itertools
+import os
 import pickle
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -25,8 +27,9 @@ class RowSpool:
     """A list of rows that keeps them in a file; iterating yields dicts, in the order added.
 
     The file has no name, so nobody else can open it and nothing is left of it, however the process
-    ends. It is made in *folder*, by default the system's for temporary files. ``columns`` is what
-    the database says of the rows' columns, if it says anything.
+    ends. It is made in *folder*, by default the system's for temporary files. In it the columns
+    stand apart, so that one can be read without the others. ``columns`` is what the database says
+    of them, if it says anything.
 
     Raises (also when rows are added):
         SpoolError: the folder cannot be written, or the disk is full.
@@ -57,9 +60,13 @@ class RowSpool:
             self._write(chunk)
 
     def _write(self, rows: list[Sequence[Any]]) -> None:
+        # Pickle keeps every type that the connector can return; the file is ours alone.
+        columns = [
+            pickle.dumps(values, pickle.HIGHEST_PROTOCOL) for values in zip(*rows, strict=True)
+        ]
         with self._explained():
-            # Pickle keeps every type that the connector can return; the file is ours alone.
-            pickle.dump(rows, self._file, pickle.HIGHEST_PROTOCOL)
+            pickle.dump([len(column) for column in columns], self._file)
+            self._file.writelines(columns)
         self._length += len(rows)
 
     def flush(self) -> None:
@@ -85,6 +92,20 @@ class RowSpool:
         return self._length
 
     def __iter__(self) -> Iterator[Row]:
+        return itertools.chain.from_iterable(self.chunks())
+
+    def chunks(self) -> Iterator[list[Row]]:
+        """Yield the rows as they are read into memory: ``CHUNK_ROWS``, or fewer large ones."""
+        for columns in self._read(range(len(self._names))):
+            yield [dict(zip(self._names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+    def values(self, name: str) -> Iterator[Any]:
+        """Yield the values of the column *name* alone, which is quicker."""
+        for (values,) in self._read([self._names.index(name)]):
+            yield from values
+
+    def _read(self, places: Collection[int]) -> Iterator[list[Sequence[Any]]]:
+        """Yield the values of the columns in *places*, chunk by chunk."""
         # What a full disk did not take stays with the writer, which cannot let go of it.
         with suppress(OSError):
             self._file.flush()
@@ -92,10 +113,15 @@ class RowSpool:
         with open(self._file.fileno(), "rb", buffering=1 << 20, closefd=False) as file:
             file.seek(0)
             while remaining > 0:
-                rows = pickle.load(file)  # noqa: S301 - written above, readable by nobody else
-                for row in rows[:remaining]:
-                    yield dict(zip(self._names, row, strict=True))
-                remaining -= len(rows)
+                columns = []
+                # Written above, and readable by nobody else.
+                for place, size in enumerate(pickle.load(file)):  # noqa: S301
+                    if place in places:
+                        columns.append(pickle.loads(file.read(size))[:remaining])  # noqa: S301
+                    else:
+                        file.seek(size, os.SEEK_CUR)
+                yield columns
+                remaining -= len(columns[0])
 
     def close(self) -> None:
         """Give the disk space back."""

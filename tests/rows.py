@@ -5,7 +5,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from delivery.batching import Batch, BatchLimits
+from delivery.batching import Batch, BatchLimits, in_groups
 from delivery.outage import Outage
 from delivery.pipeline import Pipeline
 from delivery.planner import Planner
@@ -19,6 +19,9 @@ from records.delivery_ledger import DeliveryLedger
 from records.outcomes import PreparedRow, Row, RowOutcome
 from records.results_writer import ResultsWriter
 from records.run import RunOptions, RunRecord
+
+# As of a spool: not a multiple of the rows that are planned together.
+CHUNK_ROWS = 100
 
 
 def make_row(number: int = 1, **changes: Any) -> dict[str, Any]:
@@ -54,6 +57,11 @@ def make_planner(
 ) -> Planner:
     """Return a planner of the rows of ``make_row()``."""
     return Planner(Payloads("db"), ledger, changed_only=changed_only, dry_run=dry_run)
+
+
+def repeats_in(rows: Iterable[Row]) -> Repeats:
+    """Return which of *rows* have the address of a row before them."""
+    return Repeats(Payloads("db").keys(row["email"] for row in rows))
 
 
 class KeptResults(ResultsWriter):
@@ -105,7 +113,7 @@ def deliver_rows(
             limits=BatchLimits(batch_size),
             folder=folder,
         )
-        pipeline.deliver(rows, Repeats(map(Payloads("db").key, rows)))
+        pipeline.deliver(in_groups(rows, CHUNK_ROWS), repeats_in(rows))
         # As when the project was found to have all fields.
         ledger.prove()
         return results.outcomes

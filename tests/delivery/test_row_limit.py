@@ -2,12 +2,12 @@
 
 import pytest
 
-from delivery.repeats import Repeats
-from delivery.row_limit import GROUP_ROWS, length_to_send
-from iterable_api.payloads import Payloads
+from delivery.batching import in_groups
+from delivery.row_limit import length_to_send
 from records.outcomes import CallOutcome, CallStatus, outcome_of
-from tests.rows import make_planner, make_prepared, make_row, open_ledger
+from tests.rows import make_planner, make_prepared, make_row, open_ledger, repeats_in
 
+CHUNK_ROWS = 100
 DELIVERED = CallOutcome(CallStatus.DELIVERED, 200, "Success", 1)
 
 
@@ -19,7 +19,7 @@ def ledger(tmp_path):
 
 def length(ledger, limit, rows):
     planner = make_planner(ledger, changed_only=True)
-    return length_to_send(limit, rows, planner, Repeats(map(Payloads("db").key, rows)))
+    return length_to_send(limit, in_groups(rows, CHUNK_ROWS), planner, repeats_in(rows))
 
 
 def deliver(ledger, *prepared):
@@ -51,9 +51,9 @@ def test_a_profile_that_is_not_sent_does_not_count_as_changed(ledger):
     assert length(ledger, 1, rows) == 3
 
 
-@pytest.mark.parametrize("first", [GROUP_ROWS - 1, GROUP_ROWS, GROUP_ROWS + 1, 2 * GROUP_ROWS])
+@pytest.mark.parametrize("first", [CHUNK_ROWS - 1, CHUNK_ROWS, CHUNK_ROWS + 1, 2 * CHUNK_ROWS])
 def test_it_looks_as_far_as_need_be(ledger, first):
-    rows = [make_row(number) for number in range(1, 2 * GROUP_ROWS + 1)]
+    rows = [make_row(number) for number in range(1, 2 * CHUNK_ROWS + 1)]
     deliver(ledger, *(make_prepared(number) for number in range(1, first)))
     assert length(ledger, 1, rows) == first
 

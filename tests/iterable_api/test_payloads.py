@@ -237,7 +237,9 @@ def test_what_a_customer_changes_leaves_the_event_the_same():
     ("email", "key"), [(" Anna@Example.COM ", "anna@example.com"), (None, None), ("a b", None)]
 )
 def test_the_key_of_a_user_is_the_address_in_lower_case(email, key):
-    assert PAYLOADS.key(make_row(email=email)) == key
+    assert list(PAYLOADS.keys([email, "b@example.com"])) == [key, "b@example.com"]
+    if key is not None:
+        assert PAYLOADS.prepare(make_row(email=email)).key == key
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])

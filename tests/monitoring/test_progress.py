@@ -2,15 +2,14 @@
 
 import io
 import sys
+from collections import Counter
 
 import monitoring.progress
 from logger_config import get_logger, setup_logger
 from monitoring.progress import Progress
-from records.outcomes import NOT_SENT, CallOutcome, CallStatus, RowOutcome
+from records.outcomes import RowStatus
 
-OK = CallOutcome(CallStatus.DELIVERED, 200, "Success", 1)
-GOOD = RowOutcome(1, "a@example.com", OK, OK)
-BAD = RowOutcome(2, "b@example.com", OK, NOT_SENT)
+GOOD, BAD = RowStatus.SUCCESSFUL, RowStatus.PARTIAL_FAILURE
 
 
 class Terminal(io.StringIO):  # noqa: D101 - what its name says
@@ -30,7 +29,7 @@ def test_off_a_terminal_a_line_now_and_then_tells_rate_time_left_and_failures(ca
     monkeypatch.setattr(monitoring.progress, "LINE_EVERY_S", 0)
     setup_logger("INFO")
     progress = Progress(1000, bar=False)
-    progress.add([GOOD] * 99 + [BAD])
+    progress.add(Counter({GOOD: 99, BAD: 1}))
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("100 of 1000 rows, ")
     assert line.endswith(" s left, 1 failed")
@@ -40,7 +39,7 @@ def test_off_a_terminal_there_is_no_more_than_a_line_in_thirty_seconds(capsys):
     setup_logger("INFO")
     progress = Progress(1000, bar=False)
     for _ in range(100):
-        progress.add([GOOD])
+        progress.add(Counter([GOOD]))
     progress.close()
     assert capsys.readouterr().out == ""
 
@@ -48,7 +47,7 @@ def test_off_a_terminal_there_is_no_more_than_a_line_in_thirty_seconds(capsys):
 def test_a_bar_shows_the_rows_and_the_failures(monkeypatch):
     terminal = new_terminal(monkeypatch)
     progress = Progress(10, bar=True)
-    progress.add([GOOD] * 9 + [BAD])
+    progress.add(Counter({GOOD: 9, BAD: 1}))
     progress.close()
     assert "10/10 rows" in terminal.getvalue()
     assert "1 failed" in terminal.getvalue()
@@ -57,9 +56,9 @@ def test_a_bar_shows_the_rows_and_the_failures(monkeypatch):
 def test_log_lines_stand_on_lines_of_their_own_beside_the_bar(monkeypatch):
     terminal = new_terminal(monkeypatch)
     progress = Progress(10, bar=True)
-    progress.add([GOOD])
+    progress.add(Counter([GOOD]))
     get_logger("main").info("a line")
-    progress.add([GOOD])
+    progress.add(Counter([GOOD]))
     progress.close()
     get_logger("main").info("another line")
     # What a terminal shows: each piece between carriage returns overwrites the one before.
