@@ -82,8 +82,6 @@ class Pipeline:
         self._chunk: list[Row] = []
         # Planned and not yet packed.
         self._planned: deque[PreparedRow] = deque()
-        # Of the addresses that may come twice: whether the first row's profile has arrived.
-        self._arrived: dict[str, bool] = {}
 
     def deliver(self, chunks: Iterable[list[Row]], repeats: Repeats) -> None:
         """Deliver the rows in *chunks*, of which one at a time fits into memory.
@@ -146,7 +144,7 @@ class Pipeline:
             text = "%d rows have the %s of a row before them; the first row's profile is sent"
             logger.warning(text, self._repeats.count, self._identity)
         for row in rows:
-            if self._arrived.get(row.key, False):
+            if self._repeats.has_arrived(row.key):
                 self._send([row._replace(users_update=SUPERSEDED)])
             else:
                 # In Query 2's order, so nothing else of that address is in flight.
@@ -238,12 +236,12 @@ class Pipeline:
             self._recorder.add(outcomes)
 
     def _note_arrivals(self, outcomes: list[RowOutcome]) -> None:
-        """Note of the addresses that may come twice whether Iterable has the profile."""
+        """Note of which rows Iterable has the profile, for the rows that come later."""
         for outcome in outcomes:
-            row = outcome.prepared
-            if row is not None and self._repeats.is_suspect(row.key):
+            if outcome.prepared is not None:
                 status = outcome.users_update.status
-                self._arrived[row.key] = status in ARRIVED or status is CallStatus.PLANNED
+                arrived = status in ARRIVED or status is CallStatus.PLANNED
+                self._repeats.note(outcome.prepared.key, arrived=arrived)
 
     @contextmanager
     def _recording_if_it_fails(self, outcomes: Callable[[], list[RowOutcome]]) -> Iterator[None]:

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-# Bits in the map of the addresses seen: 8 MB, of which nothing is left once they are counted. Of a
-# million addresses some seven thousand then look as if they came twice, and are looked at closely.
+# Bits in a map of addresses, of 8 MB, by their hashes. Of a million addresses some fifteen thousand
+# share a bit with another one; these look as if they came twice, and are looked at closely.
 _MAP_BITS = 1 << 26
 
 
@@ -16,37 +16,40 @@ class Repeats:
 
     def __init__(self, keys: Iterable[str | None]) -> None:
         self.count = 0
-        self._seen: set[str] = set()
         self._suspects = _suspects(keys)
-
-    def is_suspect(self, key: str) -> bool:
-        """Whether there may be two rows with *key*; False means that there is one at most."""
-        return hash(key) in self._suspects
+        # Of the suspects that were asked about: whether the profile has arrived.
+        self._arrived: dict[str, bool] = {}
 
     def is_repeat(self, key: str) -> bool:
         """Whether *key* was asked about before."""
-        if hash(key) not in self._suspects:
+        place = hash(key) % _MAP_BITS
+        if not self._suspects[place >> 3] & 1 << (place & 7):
+            # There is one row with this key at most.
             return False
-        if key in self._seen:
+        if key in self._arrived:
             self.count += 1
             return True
-        self._seen.add(key)
+        self._arrived[key] = False
         return False
 
+    def note(self, key: str, *, arrived: bool) -> None:
+        """Note whether Iterable has the profile of a row that was asked about."""
+        if key in self._arrived:
+            self._arrived[key] = arrived
 
-def _suspects(keys: Iterable[str | None]) -> set[int]:
-    """Return the hashes of the keys that come twice, and of some that only look so."""
-    seen = bytearray(_MAP_BITS // 8)
-    suspects = set()
+    def has_arrived(self, key: str) -> bool:
+        """Whether Iterable has the profile of a row before the repeat of *key*."""
+        return self._arrived[key]
+
+
+def _suspects(keys: Iterable[str | None]) -> bytearray:
+    """Return a map with the bits that two of *keys* share, whether they are the same or not."""
+    seen, twice = bytearray(_MAP_BITS // 8), bytearray(_MAP_BITS // 8)
     for key in keys:
-        if key is None:
-            continue
-        digest = hash(key)
-        place, bit = divmod(digest % _MAP_BITS, 8)
-        if seen[place] & 1 << bit:
-            # The first of the two has another hash if they only share the place in the map. Then
-            # this one is looked at closely for nothing.
-            suspects.add(digest)
-        else:
-            seen[place] |= 1 << bit
-    return suspects
+        if key is not None:
+            place = hash(key) % _MAP_BITS
+            bit = 1 << (place & 7)
+            if seen[place >> 3] & bit:
+                twice[place >> 3] |= bit
+            seen[place >> 3] |= bit
+    return twice
