@@ -7,17 +7,12 @@ from contextlib import closing
 
 import pytest
 
-from iterable_api import transport, user_fields
+from iterable_api import transport
 from iterable_api.user_fields import UNKNOWN_TYPE, fetch_user_fields
 from iterable_client import IterableClient
 from records.outcomes import CallStatus
 from records.outcomes import Fault as At
 from sandbox.faults import Fault
-
-
-@pytest.fixture(autouse=True)
-def _no_pause(monkeypatch):
-    monkeypatch.setattr(user_fields, "READ_RETRY_S", 0.0)
 
 
 def fetch_from(url, timeout_s=5.0):
