@@ -55,6 +55,10 @@ MOST_WORKERS_SETTABLE = 2000
 OTHER_OPEN_FILES = 50
 
 
+SHOWN_AS_TO_BE_SENT = (
+    "An earlier run could not look at the project's fields, so what it delivered is shown as to be "
+    "sent; the next run looks first, and leaves out what has arrived"
+)
 OWN_FILES = "Give each job a STATE_FILE, a LOG_FILE and a RESULTS_DIR of its own"
 
 
@@ -192,7 +196,10 @@ def check_fields(rows: RowSpool, make: Payloads, settings: Settings, recorder: R
 
     Before the rows are limited, as it decides which of them need sending.
     """
-    if len(rows) and not recorder.run.options.dry_run and not recorder.stop.reason:
+    if recorder.run.options.dry_run:
+        if recorder.run.options.changed_only and recorder.ledger.has_unproven_runs():
+            logger.warning(SHOWN_AS_TO_BE_SENT)
+    elif len(rows) and not recorder.stop.reason:
         fields = make.mapping.profile_types()
         objects = FieldType.JSON in fields.values()
         # Nothing is under way yet, and Iterable may take a minute not to answer.

@@ -667,6 +667,9 @@ def test_a_key_that_may_not_read_is_told_with_what_to_do_about_it(quick, iterabl
     iterable.set_faults(Fault("answer", status=401, endpoint="users/getFields", body=refusal))
     assert quick().returncode == 0
     forget_results(quick)
+    dry = quick("--changed-only", "--dry-run")
+    assert outcomes(results(quick)) == {"planned": 3}
+    assert "could not look at the project's fields" in dry.stderr
     done = quick("--changed-only")
     assert done.returncode == 0
     assert outcomes(results(quick)) == {"successful": 3}
