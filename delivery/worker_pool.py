@@ -136,9 +136,13 @@ class WorkerPool:
     def take(self) -> list[RowOutcome]:
         """Return the outcomes of what has finished; after ``POLL_S`` seconds perhaps none.
 
-        What has not finished ``GRACE_S`` seconds after a stop comes back as it is known then.
+        Where new workers have made room for more batches, it returns at once. What has not finished
+        ``GRACE_S`` seconds after a stop comes back as it is known then.
         """
+        was_full = self.full
         self._grow()
+        if was_full and not self.full:
+            return []
         overdue = self._stop.overdue(GRACE_S)
         if not self._threads and not self._waiting.empty():
             # The system gives no thread at all.

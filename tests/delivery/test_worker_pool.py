@@ -7,7 +7,7 @@ import pytest
 
 from delivery import worker_pool
 from delivery.stopping import Stop
-from delivery.worker_pool import WAITING_BATCHES, WorkerPool
+from delivery.worker_pool import ENOUGH_WAITING, WAITING_BATCHES, WorkerPool
 from logger_config import last_problem, setup_logger
 from records.exit_statuses import StopReason
 from records.outcomes import CallOutcome, CallStatus, RowStatus, outcome_of
@@ -156,6 +156,31 @@ def test_a_few_batches_wait_and_no_more():
         release.set()
         while pool.busy:
             pool.take()
+
+
+def test_room_that_new_workers_make_is_used_at_once(monkeypatch):
+    """And not when the next outcome comes, which at a high latency is much later."""
+    monkeypatch.setattr(worker_pool, "POLL_S", 5.0)
+    count, waiting = 2 * WAITING_BATCHES, [ENOUGH_WAITING]
+    all_begun = threading.Barrier(count, timeout=2)
+
+    def together(batch):
+        all_begun.wait()
+        return send(batch)
+
+    pool = WorkerPool(together, Stop(), workers=100, waiting=lambda: waiting[0], head_start_s=0.0)
+    outcomes = []
+    with pool:
+        for batch in batches(count):
+            waiting[0] = ENOUGH_WAITING
+            pool.submit(batch)
+            # By the time that there is no more room, the rate limiter has use for more workers.
+            waiting[0] = 0
+            while pool.full:
+                outcomes += pool.take()
+        while pool.busy:
+            outcomes += pool.take()
+    assert [outcome.status for outcome in outcomes] == [RowStatus.SUCCESSFUL] * count
 
 
 def test_what_has_not_begun_when_the_grace_is_over_was_not_sent(monkeypatch):
