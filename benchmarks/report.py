@@ -98,7 +98,8 @@ def plot(lines: Sequence[Line], path: Path) -> None:
     axes.axvline(1, color=grey, linestyle="--")
     for place, (line, score) in enumerate(zip(shown, scores, strict=True)):
         text = f"{line.measured} …" if score == FARTHEST else line.measured
-        axes.text(score + 0.02, place, text, va="center", color=grey, fontsize=9)
+        # Not across the dashed line.
+        axes.text(max(1, score) + 0.02, place, text, va="center", color=grey, fontsize=9)
     axes.set_xlim(0, FARTHEST * 1.45)
     axes.set_xlabel(
         "measured over what must be reached (dashed: 1); blue: shown, over the limit", color=grey
@@ -107,7 +108,7 @@ def plot(lines: Sequence[Line], path: Path) -> None:
     for spine in axes.spines.values():
         spine.set_visible(False)
     figure.tight_layout()
-    figure.savefig(path, transparent=True)
+    figure.savefig(path, transparent=True, bbox_inches="tight")
     plt.close(figure)
 
 
