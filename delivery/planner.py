@@ -45,7 +45,7 @@ class Planner:
         self._payloads = payloads
         self._ledger = ledger
         # By what is known of a call, its outcome where it need not be made.
-        self._left_out = {held: UNCHANGED for held in _SAME if changed_only}
+        self._left_out = dict.fromkeys(_SAME, UNCHANGED) if changed_only else {}
         self._dry_run = dry_run
 
     def prepare(self, rows: Sequence[Row]) -> tuple[list[RowOutcome], list[PreparedRow]]:

@@ -5,9 +5,15 @@ import pytest
 from delivery.batching import in_groups
 from delivery.row_limit import length_to_send
 from records.outcomes import CallOutcome, CallStatus, outcome_of
-from tests.rows import make_planner, make_prepared, make_row, open_ledger, repeats_in
+from tests.rows import (
+    CHUNK_ROWS,
+    make_planner,
+    make_prepared,
+    make_row,
+    open_ledger,
+    repeats_in,
+)
 
-CHUNK_ROWS = 100
 DELIVERED = CallOutcome(CallStatus.DELIVERED, 200, "Success", 1)
 
 

@@ -29,6 +29,14 @@ def batches(count):
     return [[make_prepared(number)] for number in range(count)]
 
 
+def rest_of(pool):
+    """Return the outcomes of all that is in flight."""
+    outcomes = []
+    while pool.busy:
+        outcomes += pool.take()
+    return outcomes
+
+
 def run(pool, work):
     """Send *work* through the pool; return the outcomes and the most threads that there were."""
     outcomes, threads = [], 0
@@ -38,8 +46,7 @@ def run(pool, work):
             while pool.full:
                 outcomes += pool.take()
             threads = max(threads, len(pool._threads))
-        while pool.busy:
-            outcomes += pool.take()
+        outcomes += rest_of(pool)
     return outcomes, threads
 
 
@@ -154,8 +161,7 @@ def test_a_few_batches_wait_and_no_more():
             submitted += 1
         assert submitted == 2 + WAITING_BATCHES
         release.set()
-        while pool.busy:
-            pool.take()
+        rest_of(pool)
 
 
 def test_room_that_new_workers_make_is_used_at_once(monkeypatch):
@@ -178,12 +184,13 @@ def test_room_that_new_workers_make_is_used_at_once(monkeypatch):
             waiting[0] = 0
             while pool.full:
                 outcomes += pool.take()
-        while pool.busy:
-            outcomes += pool.take()
+        outcomes += rest_of(pool)
     assert [outcome.status for outcome in outcomes] == [RowStatus.SUCCESSFUL] * count
 
 
-def test_what_has_not_begun_when_the_grace_is_over_was_not_sent(monkeypatch):
+@pytest.fixture
+def given_up(monkeypatch):
+    """Return what submits batches to a worker that hangs, and stops the run: the pool gives up."""
     monkeypatch.setattr(worker_pool, "GRACE_S", 0.01)
     stop, release = Stop(), threading.Event()
 
@@ -192,14 +199,21 @@ def test_what_has_not_begun_when_the_grace_is_over_was_not_sent(monkeypatch):
         return send(batch)
 
     with WorkerPool(process, stop, workers=1, waiting=no_requests, head_start_s=0.0) as pool:
-        for batch in batches(5):
-            pool.submit(batch)
-        time.sleep(0.05)
-        stop.request(StopReason.SIGTERM)
-        outcomes = []
-        while pool.busy:
-            outcomes += pool.take()
+
+        def submit(*some):
+            for batch in some:
+                pool.submit(batch)
+            time.sleep(0.05)
+            stop.request(StopReason.SIGTERM)
+            time.sleep(0.05)
+            return pool
+
+        yield submit
     release.set()
+
+
+def test_what_has_not_begun_when_the_grace_is_over_was_not_sent(given_up):
+    outcomes = rest_of(given_up(*batches(5)))
     assert [out.status for out in outcomes] == [
         RowStatus.TOTAL_FAILURE,
         *[RowStatus.NOT_ATTEMPTED] * 4,
@@ -207,23 +221,8 @@ def test_what_has_not_begun_when_the_grace_is_over_was_not_sent(monkeypatch):
     assert outcomes[0].users_update.status is CallStatus.UNKNOWN
 
 
-def test_an_event_that_hangs_leaves_the_profile_known_that_was_known_before(monkeypatch):
-    monkeypatch.setattr(worker_pool, "GRACE_S", 0.01)
-    stop, release = Stop(), threading.Event()
-    row = make_prepared()._replace(users_update=OK)
-
-    def process(batch):
-        release.wait(5)
-        return send(batch)
-
-    with WorkerPool(process, stop, workers=1, waiting=no_requests, head_start_s=0.0) as pool:
-        pool.submit([row])
-        time.sleep(0.05)
-        stop.request(StopReason.SIGTERM)
-        outcomes = []
-        while pool.busy:
-            outcomes += pool.take()
-    release.set()
+def test_an_event_that_hangs_leaves_the_profile_known_that_was_known_before(given_up):
+    outcomes = rest_of(given_up([make_prepared()._replace(users_update=OK)]))
     assert outcomes[0].users_update == OK
     assert outcomes[0].events_track.status is CallStatus.UNKNOWN
 
@@ -248,21 +247,10 @@ def test_large_batches_are_in_flight_only_as_far_as_memory_allows(monkeypatch):
     assert 2 <= most <= 4
 
 
-def test_what_was_given_up_takes_no_room_any_more(monkeypatch):
+def test_what_was_given_up_takes_no_room_any_more(monkeypatch, given_up):
     """Or whoever waits for room would wait for ever."""
-    monkeypatch.setattr(worker_pool, "GRACE_S", 0.01)
     monkeypatch.setattr(worker_pool, "MOST_BYTES", 1000)
-    stop, release = Stop(), threading.Event()
-
-    def process(batch):
-        release.wait(5)
-        return send(batch)
-
-    with WorkerPool(process, stop, workers=1, waiting=no_requests, head_start_s=0.0) as pool:
-        pool.submit([make_prepared()])
-        stop.request(StopReason.SIGTERM)
-        time.sleep(0.05)
-        assert pool.full
-        assert len(pool.take()) == 1
-        assert not pool.full
-    release.set()
+    pool = given_up([make_prepared()])
+    assert pool.full
+    assert len(pool.take()) == 1
+    assert not pool.full
