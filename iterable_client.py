@@ -250,6 +250,7 @@ class IterableClient:
         else:
             self.statistics.answered(path, response.status_code, time.perf_counter() - began_s)
             answer = self._handle_response(response, rows)
+            _log_error(path, response.status_code, answer.outcome.code)
             if pause_s := retry_after_s(response.headers.get("Retry-After")):
                 limiter.pause(pause_s)
         if answer.repeat is Repeat.THROTTLE:
@@ -269,6 +270,12 @@ class IterableClient:
         else:
             self.answered = True
         return answer
+
+
+def _log_error(path: str, status: int, code: str | None) -> None:
+    """Log an answer that is an error; its body, which may quote a customer's value, stays out."""
+    if kind := {4: "4xx client error", 5: "5xx server error"}.get(status // 100):
+        logger.warning("%s from %s: status %d, code %s", kind, path, status, code or "none")
 
 
 def _of_profile(outcome: CallOutcome) -> CallOutcome:

@@ -129,6 +129,11 @@ def _without_waiting(descriptor: int) -> int:
         return descriptor
 
 
+def one_line(text: str) -> str:
+    """Return *text* with escapes for what would end a line or steer a terminal."""
+    return text.translate(_CONTROLS)
+
+
 class OneLineFormatter(logging.Formatter):
     """Formats every message as one line, with UTC times; a traceback follows on its own lines."""
 
@@ -138,7 +143,7 @@ class OneLineFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """Return the line of *record* with control characters escaped."""
-        record.message = record.message.translate(_CONTROLS)
+        record.message = one_line(record.message)
         return super().formatMessage(record)
 
 
@@ -221,19 +226,8 @@ class _Console(logging.StreamHandler[TextIO]):
         pass
 
 
-class _LastProblem(logging.Handler):
-    """Keeps the last warning or error."""
-
-    text = ""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.text = self.format(record)
-
-
 # Where Python's own warnings go.
 _warnings = logging.getLogger("py.warnings")
-_last_problem = _LastProblem(logging.WARNING)
-_last_problem.setFormatter(OneLineFormatter("%(message)s"))
 
 
 class _ConsoleFormatter(OneLineFormatter):
@@ -263,7 +257,8 @@ def setup_logger(
             old.close()
         logger.setLevel(logging.DEBUG)
         logger.propagate = False
-    top.addHandler(_last_problem)
+    # Python itself prints the lines of a logger that has no handler.
+    top.addHandler(logging.NullHandler())
     if not quiet:
         for handler in _console_handlers(console_level):
             top.addHandler(handler)
@@ -320,11 +315,6 @@ def get_logger(name: str) -> logging.Logger:
 def guard_console(guard: ConsoleGuard | None) -> None:
     """Write each line on the console inside *guard*'s context, until this is called with None."""
     _Console.guard = guard or nullcontext
-
-
-def last_problem() -> str:
-    """Return the last warning or error that was logged, on one line; "" if there was none."""
-    return _last_problem.text
 
 
 def get_file_logger() -> logging.Logger:

@@ -24,7 +24,7 @@ except ImportError as error:  # this Python is too old; or -I or -P hides the fo
     sys.exit(2)
 
 from configuration.command_line import AFTER_DEMO, VERSION, parse_args, run_options
-from logger_config import get_logger, last_problem, note_lost_output, open_console, setup_logger
+from logger_config import get_logger, note_lost_output, one_line, open_console, setup_logger
 from records.exit_statuses import MEANINGS, ExitStatus, RunError
 from records.run import RunRecord
 
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from configuration.settings import Settings
 
 logger = get_logger(__name__)
+
+INTERRUPTED = "Interrupted before anything was sent"
 
 
 def run_integration(
@@ -51,6 +53,7 @@ def run_integration(
     logger.info("Starting Iterable Integration - Phase 3")
     logger.info("[STEP 1] Loading environment variables...")
     settings = load_environment_variables(env_file, environ)
+    run.set_job(settings.job, settings.max_refused_rows)
     stop = Stop()
     with ExitStack() as run_time:
         run_time.enter_context(stopping(stop, settings.max_runtime_seconds))
@@ -60,22 +63,23 @@ def run_integration(
         results = run_time.enter_context(wiring.open_results(settings, run))
         recorder = Recorder(run, stop, ledger, results)
         with noting_end(run, "Nothing was sent: "):
-            logger.info("[STEP 2] Connecting to the database...")
+            logger.info("[STEP 2] Connecting to database...")
             query = load_query(JOB_QUERY, settings.query_file)
-            run.set_query(query, settings.job)
+            run.set_query(query)
             connection = wiring.database_connection(settings, wiring.query_limit_s(settings))
             with stop.interrupting(), connection as database:
-                logger.info("[STEP 3] Reading pro users with recent engagement...")
+                logger.info("[STEP 3] Executing Phase 2 Query 2...")
                 rows = database.get_pro_users_recent_engagement(query, settings.results_dir)
             # The connection is closed: a slow Iterable must not keep a query open on the server.
             with closing(rows):
                 logger.info("Found %d pro user(s) with recent engagement", len(rows))
                 payloads = wiring.checked_payloads(rows, settings, stop, run.options)
                 wiring.check_fields(rows, payloads, settings, recorder)
+                wiring.note_held_rows(rows, payloads, recorder)
                 recorder.begin(wiring.limit_rows(rows, payloads, recorder))
-                logger.info("[STEP 4] Preparing the Iterable client...")
+                logger.info("[STEP 4] Initializing Iterable API client...")
                 client = wiring.iterable_client(settings, stop, bulk=run.options.bulk)
-                logger.info("[STEP 5] Sending users and events to Iterable...")
+                logger.info("[STEP 5] Processing user records...")
                 with RowLog(run) as log, recorder.sending(client, log):
                     wiring.deliver_rows(rows, payloads, settings, client, recorder)
         stop.over = True
@@ -104,8 +108,8 @@ def noting_end(run: RunRecord, before: str = "") -> Iterator[None]:
         run.fail(getattr(error, "status", ExitStatus.USAGE), text)
         logger.error("%s%s", before, text)
     except KeyboardInterrupt:
-        run.fail(ExitStatus.SIGINT, "")
-        logger.error("Interrupted before anything was sent")
+        run.fail(ExitStatus.SIGINT, INTERRUPTED)
+        logger.error(INTERRUPTED)
     except Exception as error:
         run.fail(ExitStatus.BUG, f"bug: {type(error).__name__}")
         logger.exception("A bug in this program:")
@@ -126,8 +130,10 @@ def main(argv: list[str] | None = None) -> int:
     # A command that was ended by an error has returned nothing; the error is in the record.
     status = status or run.exit_status
     if args.quiet and status != ExitStatus.OK:
-        why = last_problem() or MEANINGS[status].summary
+        why = one_line(run.cause) or MEANINGS[status].summary
         sys.stderr.write(f"main.py: exit status {status}: {why}\n")
+    elif args.quiet and run.news:
+        sys.stderr.write(f"main.py: {one_line(run.news)}\n")
     note_lost_output()
     return status
 

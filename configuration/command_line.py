@@ -61,15 +61,17 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         "--limit",
         type=_row_count,
         metavar="N",
-        help="take the first N rows only; with --changed-only, N that need sending",
+        help="send only the first N rows that need sending; with --all, the first N rows",
     )
     parser.add_argument(
-        "--changed-only",
+        "--all",
         action="store_true",
-        help="skip what Iterable already holds from earlier runs",
+        help="also send what Iterable already holds; journeys may start again",
     )
     parser.add_argument(
-        "--quiet", action="store_true", help="print nothing, but one line if the run fails"
+        "--quiet",
+        action="store_true",
+        help="print one line if something needs a look, else nothing",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
     return parser.parse_args(argv)
@@ -86,7 +88,7 @@ def run_options(args: argparse.Namespace) -> RunOptions:
     return RunOptions(
         bulk=args.bulk,
         dry_run=args.dry_run,
-        changed_only=args.changed_only,
+        send_all=args.all,
         limit=args.limit,
         quiet=args.quiet,
         demo=args.demo,

@@ -12,15 +12,23 @@ from configuration.preflight_finding import Finding, Mark
 from configuration.preflight_iterable import iterable_findings
 from configuration.settings import SettingsError, load_environment_variables
 from logger_config import get_logger
-from records.exit_statuses import ExitStatus
+from records.exit_statuses import ExitStatus, RunError
 
 logger = get_logger(__name__)
 
 
-def check(env_file: Path | None, environ: Mapping[str, str]) -> ExitStatus:
-    """Make all checks, log each finding and then the verdict.
+class NotReadyError(RunError):
+    """A run would fail. ``status`` is what it would exit with for the first thing that is wrong."""
 
-    Return what a run would exit with for the first thing that would make it fail, OK for none.
+    def __init__(self, text: str, status: ExitStatus) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+def check(env_file: Path | None, environ: Mapping[str, str]) -> ExitStatus:
+    """Make all checks, log each finding and then the verdict; return OK.
+
+    Raises NotReadyError when a run would fail.
     """
     findings = []
     for finding in all_findings(env_file, environ):
@@ -30,8 +38,8 @@ def check(env_file: Path | None, environ: Mapping[str, str]) -> ExitStatus:
     bad = [finding for finding in findings if finding.mark is Mark.BAD]
     if bad:
         count = f"{len(bad)} checks failed, the first: " if len(bad) > 1 else ""
-        logger.error("Not ready for a run. %s%s: %s", count, bad[0].what, bad[0].text)
-        return bad[0].status
+        text = f"Not ready for a run. {count}{bad[0].what}: {bad[0].text}"
+        raise NotReadyError(text, bad[0].status)
     warnings = sum(finding.mark is Mark.WARNING for finding in findings)
     logger.info("Ready for a run%s", f", but see the {warnings} warning(s)" if warnings else "")
     return ExitStatus.OK

@@ -231,11 +231,12 @@ class Settings(BaseModel):
     max_runtime_seconds: Annotated[float, Field(ge=0, le=604_800)] = 0
     min_rows: Annotated[int, Field(ge=0)] = 0
     max_rows: Annotated[int | None, Field(ge=1)] = None
+    max_refused_rows: Annotated[int, Field(ge=0)] = 0
 
     log_level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)
     ] = "INFO"
-    log_file: FolderOrFile = HERE / "integration.log"
+    log_file: FolderOrFile = HERE / "iterable_integration.log"
     results_dir: FolderOrFile = HERE
     # 0 means all.
     results_keep: Annotated[int, Field(ge=0)] = 0

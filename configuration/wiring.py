@@ -197,7 +197,7 @@ def check_fields(rows: RowSpool, make: Payloads, settings: Settings, recorder: R
     Before the rows are limited, as it decides which of them need sending.
     """
     if recorder.run.options.dry_run:
-        if recorder.run.options.changed_only and recorder.ledger.has_unproven_runs():
+        if not recorder.run.options.send_all and recorder.ledger.has_unproven_runs():
             logger.warning(SHOWN_AS_TO_BE_SENT)
     elif len(rows) and not recorder.stop.reason:
         fields = make.mapping.profile_types()
@@ -207,15 +207,31 @@ def check_fields(rows: RowSpool, make: Payloads, settings: Settings, recorder: R
             recorder.check_fields(fields, lambda: user_fields(settings).types, objects=objects)
 
 
-def limit_rows(rows: RowSpool, make: Payloads, recorder: Recorder) -> int:
-    """Leave so many *rows* as the command line says, and return how many they are.
+def note_held_rows(rows: RowSpool, make: Payloads, recorder: Recorder) -> None:
+    """Look whether Iterable already holds any of *rows*, for the watch over refusals.
 
-    With --changed-only it is rows that need sending that are counted, or every run would come upon
-    the same ones again.
+    The look ends with the first such profile and event, which is nearly at once on most nights.
+    """
+    if recorder.run.options.dry_run or recorder.ledger.is_empty:
+        return
+    planner = Planner(make, recorder.ledger, send_all=False, dry_run=False)
+    found: set[str] = set()
+    for group in rows.chunks():
+        found |= planner.held_at(group)
+        if len(found) == 2:
+            break
+    recorder.refusals.accept(found)
+
+
+def limit_rows(rows: RowSpool, make: Payloads, recorder: Recorder) -> int:
+    """Keep as many *rows* as the command line says; return their number.
+
+    The limit counts rows that need sending: otherwise each run would meet the same ones again.
+    With --all every row does.
     """
     options = recorder.run.options
-    if options.limit and options.changed_only:
-        planner = Planner(make, recorder.ledger, changed_only=True, dry_run=False)
+    if options.limit and not options.send_all:
+        planner = Planner(make, recorder.ledger, send_all=False, dry_run=False)
         repeats = repeats_in(rows, make)
         rows.cut(length_to_send(options.limit, rows.chunks(), planner, repeats))
     elif options.limit:
@@ -305,9 +321,7 @@ def deliver_rows(
         logger.warning("ITERABLE_WORKERS: %s", few)
     limits = BatchLimits(settings.bulk_batch_size if options.bulk else 1)
     pipeline = Pipeline(
-        planner=Planner(
-            make, recorder.ledger, changed_only=options.changed_only, dry_run=options.dry_run
-        ),
+        planner=Planner(make, recorder.ledger, send_all=options.send_all, dry_run=options.dry_run),
         pool=_worker_pool(settings, client, recorder, limits),
         recorder=recorder,
         outage=Outage(recorder.stop, lambda: client.silence),
@@ -339,7 +353,7 @@ def _worker_pool(
 ) -> WorkerPool:
     if recorder.run.options.bulk:
         return WorkerPool(
-            BulkDelivery(client, recorder.stop, limits).process,
+            BulkDelivery(client, recorder.stop, limits, recorder.refusals).process,
             recorder.stop,
             workers=BULK_WORKERS,
             waiting=lambda: 0,
@@ -370,18 +384,18 @@ def monitored(settings: Settings, run: RunRecord) -> Iterator[None]:
     heartbeat.start()
     yield
     if settings.metrics_file and not run.options.dry_run:
-        _export_metrics(settings.metrics_file, run)
+        _export_metrics(settings.metrics_file, run, str(settings.state_file))
     meaning = MEANINGS[run.exit_status].summary
     lines = [f"exit status {run.exit_status}: {meaning}", *summary_lines(run)]
     heartbeat.finish(run.exit_status, "\n".join(lines))
 
 
-def _export_metrics(path: Path, run: RunRecord) -> None:
+def _export_metrics(path: Path, run: RunRecord, sync: str) -> None:
     """Write METRICS_FILE; a failure is a warning."""
     try:
         from monitoring.metrics import write_metrics  # noqa: PLC0415 - most runs have none
 
-        write_metrics(path, run)
+        write_metrics(path, run, sync)
     except (OSError, ImportError) as error:
         reason = getattr(error, "strerror", None) or error
         logger.warning("METRICS_FILE %s cannot be written: %s", path, reason)

@@ -7,6 +7,7 @@ may apply them to one user in another order than they were sent.
 from delivery.batching import Batch, BatchLimits
 from delivery.bulk_bisection import Bisection
 from delivery.bulk_verdicts import Endpoint
+from delivery.refusals import RefusalWatch
 from delivery.stopping import Stop
 from iterable_client import IterableClient
 from records.outcomes import ARRIVED, NOT_SENT, CallOutcome, RowOutcome, outcome_of
@@ -20,11 +21,15 @@ READY = 2
 class BulkDelivery:
     """Delivers batches of rows; may be shared by threads."""
 
-    def __init__(self, client: IterableClient, stop: Stop, limits: BatchLimits) -> None:
+    def __init__(
+        self, client: IterableClient, stop: Stop, limits: BatchLimits, refusals: RefusalWatch
+    ) -> None:
         self._stop = stop
         self._limits = limits
         self._users = Endpoint("users", lambda row: row.user, client.update_users)
         self._events = Endpoint("events", lambda row: row.event, client.track_events)
+        for endpoint in (self._users, self._events):
+            endpoint.accepted = refusals.has_accepted(endpoint.name)
 
     def process(self, batch: Batch) -> list[RowOutcome]:
         """Make the calls of *batch* that are to be made; return the outcome of each row."""

@@ -26,6 +26,9 @@ NOT_TOLD = (
     "why; --bulk does without them"
 )
 
+# Under this name the ledger keeps the fields that the project leaves out.
+LEFT_OUT = "left out"
+
 # The names of the project's profile fields; None if they cannot be had.
 Fetch = Callable[[], Collection[str] | None]
 
@@ -35,9 +38,10 @@ class FieldCheck:
 
     *names* are all that the run may send; with *objects* some of them are, and what is in these is
     not among the names. *wait* sleeps for some seconds and returns True when the run is to stop.
+    With *told_by_answers* the run has the fields that were left out already, from its answers.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the last two are keyword-only
         self,
         names: Collection[str],
         ledger: DeliveryLedger,
@@ -45,7 +49,9 @@ class FieldCheck:
         wait: Callable[[float], bool],
         *,
         objects: bool = False,
+        told_by_answers: bool = False,
     ) -> None:
+        self._told_by_answers = told_by_answers
         self._names = set(names)
         self._objects = objects
         self._ledger = ledger
@@ -97,14 +103,27 @@ class FieldCheck:
         If it has all of them, what was delivered counts from now on; if not, it is forgotten, and
         sent again until the project takes all of it. Raises LedgerError.
         """
-        missing = self._missing()
-        if missing is None:
-            return
-        if missing:
-            run.filter_out("users_update", missing)
-            self._ledger.forget_unproven()
-        else:
-            self._ledger.prove()
+        if not self._told_by_answers:
+            missing = self._missing()
+            if missing is None:
+                return
+            if missing:
+                run.filter_out("users_update", missing)
+                self._ledger.forget_unproven()
+            else:
+                self._ledger.prove()
+        self._compare(run)
+
+    def _compare(self, run: RunRecord) -> None:
+        """Tell *run* if the project leaves out other fields than when a run last looked."""
+        before = set(filter(None, self._ledger.noted(LEFT_OUT).split("\n")))
+        now = {f"{name} ({call})" for call, names in run.filtered_fields.items() for name in names}
+        taken = before & {f"{name} (users_update)" for name in self._delivered} - now
+        parts = [f"Iterable now leaves out {_listed(now - before)}"] if now - before else []
+        parts += [f"Iterable now takes {_listed(taken)}"] if taken else []
+        if parts:
+            run.tell("; ".join(parts))
+            self._ledger.note(LEFT_OUT, "\n".join(sorted(before - taken | now)))
 
     def _missing(self) -> set[str] | None:
         """Return the delivered fields that the project does not have, even after some patience.
@@ -123,6 +142,12 @@ class FieldCheck:
                 return None
             waited_s += INTERVAL_S
         return set()
+
+
+def _listed(names: Iterable[str]) -> str:
+    return (
+        ", ".join(sorted(names)).replace("users_update", "profile").replace("events_track", "event")
+    )
 
 
 def _names_in(fields: dict[str, Any], prefix: str = "") -> Iterator[str]:

@@ -19,7 +19,6 @@ from delivery.deferred import DeferredRows
 from delivery.outage import Outage
 from delivery.planner import Planner
 from delivery.recorder import Recorder
-from delivery.refusals import RefusalWatch
 from delivery.repeats import Repeats
 from delivery.worker_pool import WorkerPool, not_sent
 from iterable_api.answers import user_not_found
@@ -70,7 +69,6 @@ class Pipeline:
         self._outage = outage
         self._limits = limits
         self._packer = Packer(limits)
-        self._refusals = RefusalWatch(recorder.stop)
         self._repeats = Repeats(())
         self._identity = "address"
         self._repeated = DeferredRows(folder)
@@ -97,7 +95,7 @@ class Pipeline:
                 self._send_first_rows(remaining)
                 self._send_repeated_rows(repeated)
                 self._send_events_again(not_found)
-                self._refusals.finish()
+                self._recorder.refusals.finish()
             finally:
                 # After an exception there is something left.
                 self._drain()
@@ -225,7 +223,7 @@ class Pipeline:
         try:
             with self._recorder.stopping_on_failure():
                 kept = self._less_not_found(outcomes)
-            self._refusals.watch(outcomes)
+            self._recorder.refusals.watch(outcomes)
             self._outage.check()
         finally:
             self._record(kept)

@@ -35,17 +35,17 @@ class Plan(NamedTuple):
 class Planner:
     """Plans the rows of one run; reads the ledger, and writes nothing.
 
-    With *changed_only* the calls whose content was delivered before are left out. In a *dry_run*
+    Calls whose content Iterable already holds are left out, unless *send_all*. In a *dry_run*
     nothing is to be sent.
     """
 
     def __init__(
-        self, payloads: Payloads, ledger: DeliveryLedger, *, changed_only: bool, dry_run: bool
+        self, payloads: Payloads, ledger: DeliveryLedger, *, send_all: bool, dry_run: bool
     ) -> None:
         self._payloads = payloads
         self._ledger = ledger
         # By what is known of a call, its outcome where it need not be made.
-        self._left_out = dict.fromkeys(_SAME, UNCHANGED) if changed_only else {}
+        self._left_out = {} if send_all else dict.fromkeys(_SAME, UNCHANGED)
         self._dry_run = dry_run
 
     def prepare(self, rows: Sequence[Row]) -> tuple[list[RowOutcome], list[PreparedRow]]:
@@ -58,6 +58,15 @@ class Planner:
             except RowError as error:
                 outcomes.append(refused_row(row, str(error)))
         return outcomes, prepared
+
+    def held_at(self, rows: Sequence[Row]) -> set[str]:
+        """Return the endpoints, "users" and "events", of which Iterable holds a call of *rows*."""
+        held = list(self._ledger.held(self.prepare(rows)[1]))
+        return {
+            name
+            for name, place in (("users", 0), ("events", 1))
+            if any(h[place] in _SAME for h in held)
+        }
 
     def plan(self, rows: Sequence[PreparedRow]) -> Plan:
         """Return what is to become of *rows*. Raises LedgerError."""

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from delivery.field_check import Fetch, FieldCheck
 from delivery.planner import Plan
+from delivery.refusals import RefusalWatch
 from delivery.stopping import Stop
 from iterable_api.answers import user_not_found
 from iterable_client import IterableClient
@@ -30,6 +31,7 @@ class Recorder:
         self.run = run
         self.stop = stop
         self.ledger = ledger
+        self.refusals = RefusalWatch(stop)
         self._results = results
         self._log: RowLog | None = None
         self._fields: FieldCheck | None = None
@@ -56,11 +58,16 @@ class Recorder:
 
         In bulk mode the answers say what was left out. *fetch* asks for the fields.
         """
-        check = FieldCheck(names, self.ledger, fetch, self.stop.wait, objects=objects)
+        self._fields = FieldCheck(
+            names,
+            self.ledger,
+            fetch,
+            self.stop.wait,
+            objects=objects,
+            told_by_answers=self.run.options.bulk,
+        )
         with self.stopping_on_failure():
-            check.check_earlier_runs()
-        if not self.run.options.bulk:
-            self._fields = check
+            self._fields.check_earlier_runs()
 
     @contextmanager
     def sending(self, client: IterableClient, log: RowLog) -> Iterator[None]:
@@ -141,9 +148,10 @@ class Recorder:
         except OSError as error:
             text = (
                 "The results could not be written to %s: %s. STATE_FILE knows what was delivered. "
-                "Make room or mend the folder, then run again with --changed-only"
+                "Make room or fix the folder, then run again"
             )
             logger.error(text, self._results.path, error.strerror)
+            self.run.error = self.run.error or text % (self._results.path, error.strerror)
             self.run.stop_reason = StopReason.NOT_RECORDED
             return False
         logger.info("Results saved to %s", self._results.path)

@@ -1,6 +1,6 @@
 """Stops a run that is refused as a whole, for a reason that lies in none of its rows."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from delivery.stopping import Stop
@@ -24,6 +24,18 @@ class RefusalWatch:
     def __init__(self, stop: Stop) -> None:
         self._stop = stop
         self._endpoints = {"users": _Endpoint("users"), "events": _Endpoint("events")}
+
+    def accept(self, names: Collection[str]) -> None:
+        """Note that Iterable already holds rows of this run at the endpoints with these *names*.
+
+        What is refused now is then refused for a reason in its own row.
+        """
+        for name in names:
+            self._endpoints[name].accepted = True
+
+    def has_accepted(self, name: str) -> bool:
+        """Whether the endpoint *name* has accepted a row."""
+        return self._endpoints[name].accepted
 
     def watch(self, outcomes: Sequence[RowOutcome]) -> None:
         """Count some more rows, in the order in which they came back."""
@@ -54,7 +66,7 @@ class _Endpoint:
     def __init__(self, name: str) -> None:
         self.text = ""
         self._name = name
-        self._accepted = self._others = False
+        self.accepted = self._others = False
         self._reason: _Reason | None = None
         self._fault: Fault | None = None
         self._rows = 0
@@ -63,7 +75,7 @@ class _Endpoint:
         """Count some more calls."""
         # All came back at once, so it does not matter which of them was accepted.
         if any(call.status is CallStatus.DELIVERED for call in calls):
-            self._accepted, self._rows, self._reason = True, 0, None
+            self.accepted, self._rows, self._reason = True, 0, None
         for call in calls:
             if call.status is not CallStatus.DELIVERED:
                 self._count(call)
@@ -86,7 +98,7 @@ class _Endpoint:
     @property
     def refuses_all(self) -> bool:
         """Whether it is time to stop."""
-        if self._fault is None or (self._fault is Fault.FIELD and self._accepted):
+        if self._fault is None or (self._fault is Fault.FIELD and self.accepted):
             return False
         return self._rows >= SAME_REASON_ROWS[self._fault]
 
@@ -94,7 +106,7 @@ class _Endpoint:
     def refused_all(self) -> bool:
         """Whether every call of a finished run was turned away for one reason, not its row's."""
         enough = 1 if self._fault is not Fault.FIELD else SAME_REASON_ROWS[Fault.PROJECT]
-        return self._rows >= enough and not (self._accepted or self._others)
+        return self._rows >= enough and not (self.accepted or self._others)
 
 
 def describe(name: str, call: CallOutcome) -> str:

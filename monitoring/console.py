@@ -146,11 +146,20 @@ def log_end(run: RunRecord, results: Path, advice: str) -> None:
             "Create the fields in Iterable; until then these rows are sent again at each run"
         )
         logger.warning(text, ", ".join(sorted(fields)), call.replace("_", "/"))
+    if run.news:
+        logger.info("%s", run.news)
+    if tolerated := run.tolerated:
+        text = (
+            "%s refused and MAX_REFUSED_ROWS allows %d, so the run is a success. %s names what to "
+            "fix in each"
+        )
+        were = "1 row was" if tolerated == 1 else f"{tolerated} rows were"
+        logger.warning(text, were, run.max_refused_rows, results)
     if advice:
         logger.error("%s", advice)
     elif run.exit_status == ExitStatus.NOT_ALL_DELIVERED:
-        text = "%d of %d rows were not delivered. Fix what %s names for each, then run again"
-        logger.warning(text, run.undelivered, run.rows_read, results)
+        text = "%s. Fix what %s names for each, then run again"
+        logger.warning(text, run.undelivered_text, results)
 
 
 def summary_lines(run: RunRecord) -> list[str]:
@@ -164,8 +173,8 @@ def summary_lines(run: RunRecord) -> list[str]:
         f"⚠ Partial failures (one call failed): {count[RowStatus.PARTIAL_FAILURE]}",
         f"✗ Total failures (both calls failed): {count[RowStatus.TOTAL_FAILURE]}",
     ]
-    if run.options.changed_only:
-        lines.append(f"Unchanged since an earlier run: {count[RowStatus.UNCHANGED]}")
+    if unchanged := count[RowStatus.UNCHANGED]:
+        lines.append(f"Unchanged, already in Iterable: {unchanged}. --all would send them again")
     if forgotten := count[RowStatus.FORGOTTEN]:
         lines.append(f"Forgotten at the person's own request, not to be delivered: {forgotten}")
     if run.options.dry_run:
@@ -194,7 +203,7 @@ def stop_advice(reason: StopReason | None, detail: str, base_url: str) -> str:
 
 
 NO_MORE_SENT = "No more rows were sent"
-RUN_AGAIN = "Run again with --changed-only to send the rest"
+RUN_AGAIN = "Run again to send the rest"
 
 
 def data_centre(base_url: str) -> str:

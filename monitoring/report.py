@@ -148,7 +148,7 @@ def what_to_do(group: ErrorGroup) -> str:
         # Earlier versions also called so what cannot lie in a row, and did not say which is which.
         (refused, _FIX_WHAT_IS_NAMED),
         (status == CallStatus.UNAVAILABLE, "Run again: Iterable, or the way to it, was down."),
-        (status == CallStatus.UNKNOWN, "Run again: it may have arrived; that makes no duplicates."),
+        (status == CallStatus.UNKNOWN, "Run again: it may have arrived, and is sent once more."),
         (status == CallStatus.NOT_SENT, "Run again: the run ended before it was sent."),
     )
     return next((advice for fits, advice in table if fits), "")

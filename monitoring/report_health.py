@@ -72,6 +72,8 @@ def judge(history: History, now: datetime) -> Health:
         ]
     level = max((finding.level for finding in findings), key=_LEVELS.index)
     headline = HEADLINES[level]
+    if last and last.tolerated:
+        headline += f", {_tolerated(last)}"
     if last and not judged:
         level, headline = "idle", "Not in use yet"
         text = "So far there were only dry runs and runs with --limit."
@@ -164,20 +166,24 @@ def _delivered(last: PastRun, judged: Sequence[PastRun], *, on_time: bool) -> li
     return findings
 
 
+def _tolerated(run: PastRun) -> str:
+    return f"{count(run.tolerated, 'row')} refused, {run.max_refused_rows:,} allowed"
+
+
 def _how_many(run: PastRun, *, on_time: bool) -> str:
     rows, sent = count(run.rows, "row"), run.counts[RowStatus.SUCCESSFUL]
     if run.dry_run:
         return f"Nothing was sent: it was a dry run of {rows}."
     if run.undelivered:
-        return f"No: {run.undelivered:,} of {rows} were not delivered."
+        text = f"No: {run.undelivered:,} of {rows} were not delivered."
+        return text.replace("No:", "All but a few:") if run.tolerated else text
     if run.exit_status != ExitStatus.OK and not run.rows:
         return "No: nothing was sent."
     yes = "Yes:" if on_time else "Not since the last run, which delivered"
     if run.counts[RowStatus.UNCHANGED]:
-        return f"{yes} the {sent:,} of {rows} that had changed."
-    if run.counts[RowStatus.FORGOTTEN]:
-        return f"{yes} {sent:,} of {rows}."
-    return f"{yes} all {rows}." if run.rows else "Query 2 returned no row to deliver."
+        return f"{yes} {sent:,} of {rows} were sent; Iterable already held the others."
+    many = f"{sent:,} of" if run.counts[RowStatus.FORGOTTEN] else "all"
+    return f"{yes} {many} {rows}." if run.rows else "Query 2 returned no row to deliver."
 
 
 def _wrong(last: PastRun, errors: Sequence[ErrorGroup], before: Sequence[PastRun]) -> list[Finding]:

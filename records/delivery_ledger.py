@@ -44,8 +44,8 @@ LOOKUP_ROWS = 400
 LOCK_WAIT_S = 0.2
 
 MOVE_AWAY = (
-    "Name another file or move it away; the next run then sends every row again, which makes "
-    "no second event"
+    "Name another file or move it away; the next run then sends every row again, and journeys in "
+    "Iterable may start again"
 )
 
 _SCHEMA = """
@@ -219,6 +219,24 @@ class DeliveryLedger:
             for table, column in (("profile", "run"), ("event", "run"), ("run", "id")):
                 execute(f"DELETE FROM {table} WHERE {column} < ?", (first_kept,))  # noqa: S608
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is not one delivery in the ledger."""
+        with self._explained():
+            sql = "SELECT EXISTS (SELECT 1 FROM profile) OR EXISTS (SELECT 1 FROM event)"
+            return not self._sqlite.execute(sql).fetchone()[0]
+
+    def noted(self, name: str) -> str:
+        """Return what ``note()`` has kept under *name*, empty for nothing."""
+        with self._explained():
+            found = self._sqlite.execute("SELECT text FROM note WHERE name = ?", (name,)).fetchone()
+        return str(found[0]) if found else ""
+
+    def note(self, name: str, text: str) -> None:
+        """Keep *text* under *name* for later runs."""
+        with self._transaction():
+            self._sqlite.execute("INSERT OR REPLACE INTO note VALUES (?, ?)", (name, text))
+
     def has_unproven_runs(self) -> bool:
         """Whether what some earlier run has delivered does not count yet."""
         with self._explained():
@@ -301,6 +319,7 @@ class DeliveryLedger:
                 f"STATE_FILE {self._path} has format {version} and this program reads "
                 f"{FORMAT_VERSION}; use the version that wrote it, or name another file"
             )
+        execute("CREATE TABLE IF NOT EXISTS note (name TEXT PRIMARY KEY, text TEXT NOT NULL)")
         execute("COMMIT")
         if (found := execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
             raise LedgerError(f"STATE_FILE {self._path} is damaged ({found:.80}). {MOVE_AWAY}")

@@ -1,7 +1,7 @@
 """How a run ends: the exit statuses with their meanings, and which of them a run gets."""
 
 from enum import Enum, IntEnum, auto
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 
 class ExitStatus(IntEnum):
@@ -31,11 +31,15 @@ class Meaning(NamedTuple):
     advice: str = ""
 
 
-RUN_AGAIN = "Run it again; that makes no duplicates."
+RUN_AGAIN = "Run it again; it sends only what is missing."
 _RUN_CHECK = f"Fix what is named above until python3 main.py --check is content. {RUN_AGAIN}"
 
 MEANINGS = {
-    ExitStatus.OK: Meaning("every row delivered, or nothing to deliver", "good", "finished"),
+    ExitStatus.OK: Meaning(
+        "every row delivered, nothing to deliver, or only rows refused within MAX_REFUSED_ROWS",
+        "good",
+        "finished",
+    ),
     ExitStatus.NOT_ALL_DELIVERED: Meaning(
         "the run finished; some rows were not delivered",
         "warn",
@@ -110,7 +114,7 @@ class RunError(Exception):
     ``status`` is what the program exits with, unless the run was being stopped already.
     """
 
-    status: ClassVar[ExitStatus] = ExitStatus.USAGE
+    status: ExitStatus = ExitStatus.USAGE
 
 
 def final_status(

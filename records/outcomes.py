@@ -199,6 +199,23 @@ class RowOutcome(NamedTuple):
         return RowStatus.UNCHANGED if nothing_sent else RowStatus.SUCCESSFUL
 
     @property
+    def failed_call(self) -> CallOutcome | None:
+        """The first of the two calls that did not arrive; None when both did."""
+        if self.users_update.status not in ARRIVED:
+            return self.users_update
+        return None if self.events_track.status in ARRIVED else self.events_track
+
+    @property
+    def refused_for_itself(self) -> bool:
+        """Whether a value of the row is why the row was not delivered."""
+        call = self.failed_call
+        return (
+            call is not None
+            and call.status is CallStatus.REFUSED
+            and call.fault in {Fault.ROW, Fault.FIELD}
+        )
+
+    @property
     def event_id(self) -> str | None:
         """The id of the row's event, the same at every run."""
         return self.prepared.event_id if self.prepared else None

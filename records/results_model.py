@@ -177,7 +177,7 @@ class Summary(_Part):
     total_failures: Count = 0
     """Rows whose profile was not delivered, so that no event was sent."""
     unchanged: Count = 0
-    """With `--changed-only`: rows of which Iterable held both already."""
+    """Rows of which Iterable held both calls already, so that nothing was sent."""
     forgotten: Count = 0
     """Rows of people who asked Iterable to forget them: they can never be delivered."""
     not_attempted: Count = 0
@@ -204,9 +204,6 @@ class Summary(_Part):
 class Run(_Part):
     """The run as a whole."""
 
-    # Files of earlier versions do not have it.
-    model_config = _optional("job")
-
     id: Annotated[str, Field(pattern="^[0-9a-f]{32}$")] = ""
     """Names the run; the log has it too."""
     started_at: Moment = ""
@@ -221,6 +218,11 @@ class Run(_Part):
         Count | None, WithJsonSchema({"type": "integer", "enum": _EXIT_STATUSES})
     ] = None
     """The status that the program ended with."""
+    tolerated: Count = 0
+    """Rows that were refused for a value of their own, and within `MAX_REFUSED_ROWS`, so that the
+    run was a success."""
+    max_refused_rows: Count = 0
+    """`MAX_REFUSED_ROWS` of the run."""
     error: str | None = None
     """Why the run failed as a whole, if it did."""
     sending_seconds: Seconds = 0.0
@@ -229,8 +231,8 @@ class Run(_Part):
     """`bulk` with `--bulk`."""
     dry_run: Annotated[bool, Strict()] = False
     """Whether `--dry-run` was given."""
-    changed_only: Annotated[bool, Strict()] = False
-    """Whether `--changed-only` was given."""
+    all: Annotated[bool, Strict()] = False
+    """Whether `--all` was given."""
     limit: Annotated[int, Strict(), Field(ge=1), AfterValidator(_plausible)] | None = None
     """The number given with `--limit`."""
     version: str = ""
@@ -238,8 +240,8 @@ class Run(_Part):
     query_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     """Which query was run: the SHA-256 of its text; null if none was."""
     job: str = ""
-    """Names the job among others that run from one folder: its STATE_FILE. Empty if the run ended
-    before it knew its query."""
+    """Names the job among others that run from one folder: its STATE_FILE. Empty for the
+    demo."""
 
 
 class ResultsFile(_Part):

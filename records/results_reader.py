@@ -53,10 +53,13 @@ class PastRun:
     duration_s: float
     exit_status: int | None
     error: str
+    tolerated: int
+    max_refused_rows: int
+    job: str
     mode: str
     version: str
     dry_run: bool
-    changed_only: bool
+    send_all: bool
     limit: int | None
     rows: int
     counts: dict[RowStatus, int]
@@ -182,10 +185,13 @@ def _past_run(path: Path, document: Mapping[str, Any]) -> PastRun:
         duration_s=run.duration_seconds,
         exit_status=run.exit_status,
         error=_text(run.error),
+        tolerated=run.tolerated,
+        max_refused_rows=run.max_refused_rows,
+        job=_text(run.job),
         mode=_text(run.mode),
         version=_text(run.version),
         dry_run=run.dry_run,
-        changed_only=run.changed_only,
+        send_all=run.all,
         limit=run.limit,
         rows=summary.total,
         counts=_counts(summary, dry_run=run.dry_run),

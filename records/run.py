@@ -11,7 +11,14 @@ from typing import Any
 
 from logger_config import get_logger
 from records.exit_statuses import ExitStatus, StopReason, final_status
-from records.outcomes import COUNTERS, GOOD_OUTCOMES, CallStatus, RowOutcome, RowStatus
+from records.outcomes import (
+    COUNTERS,
+    FAILED_OUTCOMES,
+    GOOD_OUTCOMES,
+    CallStatus,
+    RowOutcome,
+    RowStatus,
+)
 
 logger = get_logger(__name__)
 
@@ -22,7 +29,7 @@ class RunOptions:
 
     bulk: bool = False
     dry_run: bool = False
-    changed_only: bool = False
+    send_all: bool = False
     limit: int | None = None
     quiet: bool = False
     demo: bool = False
@@ -45,6 +52,11 @@ class RunRecord:
     query_sha256: str | None = None
     job: str = ""
     rows_read: int = 0
+    max_refused_rows: int = 0
+    # Rows that were not delivered because of a value of their own.
+    refused: int = 0
+    # How the first of all rows that were not delivered failed, as it may be logged.
+    first_failure: str = ""
     outcomes: Counter[RowStatus] = field(default_factory=Counter)
     users_update: Counter[CallStatus] = field(default_factory=Counter)
     events_track: Counter[CallStatus] = field(default_factory=Counter)
@@ -55,14 +67,20 @@ class RunRecord:
     retries: int = 0
     rate_limited_seconds: float = 0.0
     error: str = ""
+    # What a successful run has to say all the same.
+    news: str = ""
     error_status: ExitStatus | None = None
     stop_reason: StopReason | None = None
     _started_s: float = field(default_factory=time.monotonic)
 
-    def set_query(self, query: str, job: str = "") -> None:
-        """Note which query is run, by its hash, and as which job."""
+    def set_job(self, job: str, max_refused_rows: int) -> None:
+        """Note which job this is, and how many refused rows are no failure of it."""
         # The demo's ledger is gone with it.
         self.job = "" if self.options.demo else job
+        self.max_refused_rows = max_refused_rows
+
+    def set_query(self, query: str) -> None:
+        """Note which query is run, by its hash."""
         self.query_sha256 = hashlib.sha256(query.encode()).hexdigest()
 
     def begin(self, rows: int) -> None:
@@ -71,16 +89,27 @@ class RunRecord:
 
     def count(self, outcomes: Sequence[RowOutcome]) -> None:
         """Count what became of some more rows."""
-        self.outcomes.update([outcome.status for outcome in outcomes])
+        statuses = [outcome.status for outcome in outcomes]
+        self.outcomes.update(statuses)
         self.users_update.update([outcome.users_update.status for outcome in outcomes])
         self.events_track.update([outcome.events_track.status for outcome in outcomes])
-        for outcome in outcomes:
+        for outcome, status in zip(outcomes, statuses, strict=True):
+            if status in FAILED_OUTCOMES:
+                self._count_failure(outcome)
             for name, call in (
                 ("users_update", outcome.users_update),
                 ("events_track", outcome.events_track),
             ):
                 if call.fields and call.status is CallStatus.DELIVERED:
                     self.filter_out(name, [field for field, _ in call.fields])
+
+    def _count_failure(self, outcome: RowOutcome) -> None:
+        self.refused += outcome.refused_for_itself
+        if not self.first_failure:
+            path = "users/update"
+            if outcome.users_update is not outcome.failed_call:
+                path = "events/track"
+            self.first_failure = f"customer {outcome.customer_id}: {path} {outcome.failed_call}"
 
     def filter_out(self, call: str, fields: Collection[str]) -> None:
         """Note that the project does not take *fields* of "users_update" or "events_track"."""
@@ -103,6 +132,10 @@ class RunRecord:
         if self.error_status is None:
             self.error_status, self.error = status, text
 
+    def tell(self, news: str) -> None:
+        """Note what is to be said of the run also if it succeeds, and if nothing else is."""
+        self.news = news
+
     def finish(self, reason: StopReason | None, advice: str) -> None:
         """Note that the run is over now.
 
@@ -120,7 +153,16 @@ class RunRecord:
     @property
     def exit_status(self) -> ExitStatus:
         """How the run ended, as far as it is known by now."""
-        return final_status(self.stop_reason, self.undelivered, self.error_status)
+        undelivered = self.undelivered - self.refused_within_limit
+        return final_status(self.stop_reason, undelivered, self.error_status)
+
+    @property
+    def cause(self) -> str:
+        """Why the run did not succeed, in one sentence; empty if it did."""
+        if self.error or self.exit_status is not ExitStatus.NOT_ALL_DELIVERED:
+            return self.error
+        first = f", the first is {self.first_failure}" if self.first_failure else ""
+        return self.undelivered_text + first
 
     @property
     def complete(self) -> bool:
@@ -131,6 +173,22 @@ class RunRecord:
     def undelivered(self) -> int:
         """How many rows did not end well."""
         return self.rows_read - sum(self.outcomes[status] for status in GOOD_OUTCOMES)
+
+    @property
+    def undelivered_text(self) -> str:
+        """How many rows did not end well, as a clause."""
+        were = "was" if self.undelivered == 1 else "were"
+        return f"{self.undelivered} of {self.rows_read} rows {were} not delivered"
+
+    @property
+    def refused_within_limit(self) -> int:
+        """The number of refused rows that are no failure of the run, by MAX_REFUSED_ROWS."""
+        return self.refused if self.refused <= self.max_refused_rows else 0
+
+    @property
+    def tolerated(self) -> int:
+        """The number of refused rows in spite of which the run was a success."""
+        return self.refused_within_limit if self.exit_status is ExitStatus.OK else 0
 
     @property
     def requests(self) -> int:
@@ -161,11 +219,13 @@ class RunRecord:
             "duration_seconds": round(self.duration_seconds, 3),
             "complete": self.complete,
             "exit_status": int(self.exit_status),
+            "tolerated": self.tolerated,
+            "max_refused_rows": self.max_refused_rows,
             "error": self.error or None,
             "sending_seconds": round(self.sending_seconds, 3),
             "mode": "bulk" if options.bulk else "per-user",
             "dry_run": options.dry_run,
-            "changed_only": options.changed_only,
+            "all": options.send_all,
             "limit": options.limit,
             "version": self.version,
             "query_sha256": self.query_sha256,

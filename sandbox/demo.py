@@ -33,6 +33,6 @@ def demo_environment() -> Iterator[dict[str, str]]:
             "ITERABLE_API_KEY": API_KEY,
             "ITERABLE_API_BASE_URL": iterable.url,
             "LOG_LEVEL": "INFO",
-            "LOG_FILE": str(Path(folder, "integration.log")),
+            "LOG_FILE": str(Path(folder, "iterable_integration.log")),
             "STATE_FILE": str(Path(folder, "state.sqlite3")),
         }

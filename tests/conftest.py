@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import secrets
 import signal
@@ -24,6 +25,7 @@ from mysql.connector.abstracts import MySQLConnectionAbstract
 from mysql.connector.pooling import PooledMySQLConnection
 
 from iterable_api import user_fields
+from logger_config import setup_logger
 from sandbox.database import DATABASE_NAME, NoServerError, PrivateDatabase, find_servers, run_script
 from sandbox.iterable import IterableSandbox
 
@@ -52,6 +54,18 @@ def _handlers_as_they_were() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def warned() -> Iterator[list[str]]:
+    """Collect the texts of the warnings and errors that the job logs."""
+    texts: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: texts.append(record.getMessage())  # type: ignore[method-assign]
+    top = setup_logger(quiet=True)
+    top.addHandler(handler)
+    yield texts
+    top.removeHandler(handler)
 
 
 class DatabaseServer:

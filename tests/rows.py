@@ -53,10 +53,10 @@ def open_ledger(
 
 
 def make_planner(
-    ledger: DeliveryLedger, *, changed_only: bool = False, dry_run: bool = False
+    ledger: DeliveryLedger, *, send_all: bool = False, dry_run: bool = False
 ) -> Planner:
     """Return a planner of the rows of ``make_row()``."""
-    return Planner(Payloads("db"), ledger, changed_only=changed_only, dry_run=dry_run)
+    return Planner(Payloads("db"), ledger, send_all=send_all, dry_run=dry_run)
 
 
 def repeats_in(rows: Iterable[Row]) -> Repeats:
@@ -88,10 +88,9 @@ def deliver_rows(
     head_start_s: float | None = None,
     answered: Callable[[], bool] = lambda: False,
     silence: Callable[[], Silence] = lambda: Silence(0.0, ""),
-    changed_only: bool = False,
 ) -> list[RowOutcome]:
     """Deliver *rows* as a run does, with its files in *folder*; by default one after another."""
-    run, rows = RunRecord(RunOptions(changed_only=changed_only), "1.0.0"), list(rows)
+    run, rows = RunRecord(RunOptions(), "1.0.0"), list(rows)
     with (
         open_ledger(folder / "state.sqlite3") as ledger,
         KeptResults(folder, run.started_at) as results,
@@ -99,7 +98,7 @@ def deliver_rows(
         recorder = Recorder(run, stop, ledger, results)
         recorder.begin(len(rows))
         pipeline = Pipeline(
-            planner=make_planner(ledger, changed_only=changed_only),
+            planner=make_planner(ledger),
             pool=WorkerPool(
                 process,
                 stop,

@@ -95,7 +95,7 @@ def test_cron_runs_the_job_with_nothing_to_mail(installed, settings, tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     (results,) = installed.glob("integration_results_*.json")
     assert json.loads(results.read_text())["summary"]["successful"] == 3
-    assert (installed / "integration.log").exists()
+    assert (installed / "iterable_integration.log").exists()
     assert list(home.iterdir()) == []
 
 
@@ -136,7 +136,7 @@ def test_the_service_runs_on_its_credentials_and_writes_only_to_its_own_folders(
     assert files_in(installed) == before
     (results,) = folders["S"].glob("iterable-sync/results/integration_results_*.json")
     assert json.loads(results.read_text())["summary"]["successful"] == 3
-    assert (folders["L"] / "iterable-sync" / "integration.log").exists()
+    assert (folders["L"] / "iterable-sync" / "iterable_integration.log").exists()
 
 
 def test_the_service_has_time_to_finish_its_rows_when_it_is_stopped():

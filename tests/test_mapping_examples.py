@@ -102,7 +102,7 @@ def test_an_example_is_sent_as_it_says(job, database, iterable, path, mode):
     if not mode:
         # The project has the fields now, all of the right type; and there is nothing left to do.
         assert job("--check", **environ) == ExitStatus.OK
-        assert job("--changed-only", **environ) == ExitStatus.OK
+        assert job(**environ) == ExitStatus.OK
         assert len(writes(iterable)) == 2
 
 
@@ -213,7 +213,7 @@ def test_one_destination_never_takes_one_kind_of_identity_for_the_other(job, ite
     environ = query_file(tmp_path, own_query("c.email AS user_id"))
     assert job(**environ) == ExitStatus.OK
     environ["ITERABLE_IDENTITY"] = "user_id"
-    assert job("--changed-only", **environ) == ExitStatus.OK
+    assert job(**environ) == ExitStatus.OK
     assert results_of(tmp_path)["summary"]["successful"] == 2
     assert len(iterable.users) == 4
 
@@ -308,7 +308,7 @@ def test_rows_of_one_user_id_are_told_as_such(job, iterable, tmp_path, capsys):
 def test_an_empty_array_makes_no_field_and_nobody_waits_for_it(job, iterable, tmp_path, mode):
     environ = query_file(tmp_path, own_query("'[]' AS `user.tags:json`", "NULL AS `user.none`"))
     assert job(*mode, **environ) == ExitStatus.OK
-    assert job("--changed-only", *mode, **environ) == ExitStatus.OK
+    assert job(*mode, **environ) == ExitStatus.OK
     assert results_of(tmp_path)["summary"]["unchanged"] == 2
     assert [user.data_fields["tags"] for user in iterable.users.values()] == [[], []]
 
@@ -326,12 +326,11 @@ def test_a_part_of_an_object_that_the_project_leaves_out_is_sent_again(
     assert job(*mode, **query_file(tmp_path, query.replace("c.id = 2", "FALSE"))) == ExitStatus.OK
     iterable.change(create_new_fields=False)
     environ = query_file(tmp_path, query)
-    for words in (mode, [*mode, "--changed-only"]):
-        assert job(*words, **environ) == ExitStatus.OK
+    for _ in range(2):
+        assert job(*mode, **environ) == ExitStatus.OK
         summary = results_of(tmp_path)["summary"]
         assert "prefs.b" in summary["filtered_fields"]["users_update"]
-    # Only a bulk answer tells whose part it is.
-    assert (summary["successful"], summary["unchanged"]) == ((1, 1) if bulk else (2, 0))
+    assert (summary["successful"], summary["unchanged"]) == (1, 1)
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def nothing_more_to_send(job, iterable, mode):
     """Return whether another run over the same data sends nothing, and says so."""
     forget_results(job)
     before = len(writes(iterable))
-    done = job("--changed-only", *mode)
+    done = job(*mode)
     rows = results(job)
     unchanged = outcomes(rows) == {"unchanged": len(rows)}
     return (done.returncode, len(writes(iterable)) - before, unchanged) == (0, 0, True)
@@ -115,7 +115,7 @@ def test_a_bulk_success_that_does_not_account_for_all_rows_is_none(quick, iterab
     assert {row["users_update"]["status"] for row in rows.values()} == {"unknown"}
     assert outcomes(rows) == {"total_failure": 3}
     iterable.set_faults()
-    assert quick("--bulk", "--changed-only").returncode == 0
+    assert quick("--bulk").returncode == 0
     assert len(iterable.users) == len(iterable.events) == 3
 
 
@@ -126,7 +126,7 @@ def test_an_event_that_is_not_accounted_for_is_sent_again_without_its_user(quick
     assert quick(*mode, ITERABLE_MAX_ATTEMPTS="1").returncode in {1, 4}
     assert set(calls(quick).values()) == {("delivered", "unknown")}
     iterable.set_faults()
-    assert quick("--changed-only", *mode).returncode == 0
+    assert quick(*mode).returncode == 0
     assert set(calls(quick).values()) == {("unchanged", "delivered")}
 
 
@@ -137,7 +137,7 @@ def test_event_fields_that_the_project_leaves_out_are_named_and_sent_again(quick
     assert "page" in quick.results["summary"]["filtered_fields"]["events_track"]
     forget_results(quick)
     iterable.change(create_new_fields=True)
-    assert quick("--bulk", "--changed-only").returncode == 0
+    assert quick("--bulk").returncode == 0
     assert all("page" in event.data_fields for event in iterable.events.values())
 
 
@@ -424,7 +424,7 @@ def test_a_user_who_does_not_become_visible_is_no_fault_of_the_row_and_sent_agai
     assert set(calls(quick).values()) == {("delivered", "unavailable")}
     iterable.change(lag_s=0.0, clock_skew_s=200.0)
     # As far as the ledger knows, Iterable may have lost the user too.
-    assert quick("--changed-only", *mode).returncode == 0
+    assert quick(*mode).returncode == 0
     assert set(calls(quick).values()) == {("delivered", "delivered")}
 
 
@@ -435,7 +435,7 @@ def test_a_forgotten_person_is_told_beside_other_failures_and_asked_for_again(
     iterable.forget(USERS[0])
     assert quick(*mode).returncode == 0
     forget_results(quick)
-    done = quick("--changed-only", *mode)
+    done = quick(*mode)
     assert done.returncode == 0
     assert outcomes(results(quick)) == {"forgotten": 1, "unchanged": 2}
     (*_, last) = writes(iterable)
@@ -468,10 +468,10 @@ def test_a_refusal_takes_back_what_was_remembered(quick, iterable, mode, call):
     bulk_path = paths["users"][1] if call == "users" else "events/trackBulk"
     path = bulk_path if mode else paths[call][0]
     iterable.set_faults(Fault("answer", endpoint=path, email=USERS[0], status=400, body=REFUSED))
-    assert quick(*mode).returncode == 1
+    assert quick("--all", *mode).returncode == 1
     assert outcomes(results(quick))["successful"] == 2
     iterable.set_faults()
-    done = quick("--changed-only", *mode)
+    done = quick(*mode)
     assert done.returncode == 0
     rows = results(quick)
     assert rows[USERS[0]]["users_update" if call == "users" else "events_track"]["status"] == (
@@ -496,7 +496,7 @@ def test_an_address_that_moves_to_another_customer_and_back_is_sent_each_time(
     for first, second in ((other, one), (one, other)):
         swap()
         forget_results(quick)
-        assert quick("--changed-only", *mode).returncode == 0
+        assert quick(*mode).returncode == 0
         assert iterable.users[one].data_fields["first_name"] == names[first]
         assert iterable.users[other].data_fields["first_name"] == names[second]
     assert nothing_more_to_send(quick, iterable, mode)
@@ -532,7 +532,7 @@ def test_a_key_that_is_rotated_and_comes_back_proves_nothing_about_what_came_bet
     def run(key, name):
         forget_results(quick)
         database.execute("UPDATE customers SET first_name = %s WHERE id = 1", (name,))
-        assert quick("--changed-only", *mode, ITERABLE_API_KEY=key).returncode == 0
+        assert quick(*mode, ITERABLE_API_KEY=key).returncode == 0
         assert iterable.users[USERS[0]].data_fields["first_name"] == name
 
     # The same project behind both keys: what the first one delivered is overwritten.
@@ -603,7 +603,7 @@ def test_a_table_that_starts_its_ids_again_overwrites_no_event(quick, iterable, 
     ):
         database.execute(statement)
     forget_results(quick)
-    assert quick("--changed-only", *mode).returncode == 0
+    assert quick(*mode).returncode == 0
     assert len(iterable.events) > len(before)
     assert {key: iterable.events[key] for key in before} == before
 
@@ -620,7 +620,7 @@ def test_two_servers_with_one_database_name_are_told_apart_by_their_source(
     assert {key: iterable.events[key] for key in before} == before
     forget_results(quick)
     # The default is the database's name, so to say it changes nothing.
-    assert quick("--changed-only", *mode, SOURCE_NAME=database.name).returncode == 0
+    assert quick(*mode, SOURCE_NAME=database.name).returncode == 0
     assert outcomes(results(quick)) == {"unchanged": 3}
 
 
@@ -658,7 +658,7 @@ def test_a_run_that_cannot_look_at_the_fields_remembers_no_profile(quick, iterab
     iterable.set_faults()
     iterable.change(create_new_fields=True)
     forget_results(quick)
-    assert quick("--changed-only").returncode == 0
+    assert quick().returncode == 0
     assert "plan_type" in iterable.users[USERS[0]].data_fields
 
 
@@ -667,10 +667,10 @@ def test_a_key_that_may_not_read_is_told_with_what_to_do_about_it(quick, iterabl
     iterable.set_faults(Fault("answer", status=401, endpoint="users/getFields", body=refusal))
     assert quick().returncode == 0
     forget_results(quick)
-    dry = quick("--changed-only", "--dry-run")
+    dry = quick("--dry-run")
     assert outcomes(results(quick)) == {"planned": 3}
     assert "could not look at the project's fields" in dry.stderr
-    done = quick("--changed-only")
+    done = quick()
     assert done.returncode == 0
     assert outcomes(results(quick)) == {"successful": 3}
     assert "is sent again" in done.stderr
@@ -682,5 +682,5 @@ def test_events_go_out_again_where_the_project_has_left_out_profile_fields(quick
     assert quick().returncode == 0
     forget_results(quick)
     iterable.change(create_new_fields=True)
-    assert quick("--changed-only").returncode == 0
+    assert quick().returncode == 0
     assert all("page" in event.data_fields for event in iterable.events.values())

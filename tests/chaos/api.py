@@ -158,9 +158,9 @@ def play(world: World, name: str, mode: str, rows: int, folder: Path) -> None:
     for number in range(rng.randint(1, 3)):
         if had_before or number:
             churn(world)
-        changed_only = ["--changed-only"] if rng.random() < 0.8 else []
+        send_all = ["--all"] if rng.random() < 0.2 else []
         key = rng.choice(condition.keys)
-        run = run_or_kill(world, [*flags, *changed_only], folder, rows, ITERABLE_API_KEY=key)
+        run = run_or_kill(world, [*flags, *send_all], folder, rows, ITERABLE_API_KEY=key)
         if run.status != -signal.SIGKILL:
             world.check(run, 0, 1, 4)
     # From here on all is well, and one run does the rest.
@@ -168,7 +168,7 @@ def play(world: World, name: str, mode: str, rows: int, folder: Path) -> None:
     world.iterable.change(clock_skew_s=LATER_S, **usual)
     world.iterable.set_faults()
     world.blind_to_event_fields = False
-    world.check(world.run(*flags, "--changed-only", folder=folder), 0)
+    world.check(world.run(*flags, folder=folder), 0)
     world.check_settled(*flags, folder=folder)
 
 
@@ -236,7 +236,7 @@ def faults_of(world: World, mode: str, rows: int, folder: Path, turns: int | Non
     while left and (world.in_time or not runs):
         runs += 1
         demand(runs <= RUNS_AT_MOST, f"{left} rows not delivered after {RUNS_AT_MOST} runs")
-        run = run_or_kill(world, [*flags, "--changed-only"], folder, 2 * rows // runs)
+        run = run_or_kill(world, [*flags], folder, 2 * rows // runs)
         if run.status == -signal.SIGKILL:
             killed += 1
         else:
@@ -246,7 +246,7 @@ def faults_of(world: World, mode: str, rows: int, folder: Path, turns: int | Non
     world.iterable.set_faults(always)
     world.iterable.change(lag_s=0.0, clock_skew_s=LATER_S)
     # What was held without the ledger's knowing of it is sent once more.
-    last = world.run(*flags, "--changed-only", folder=folder)
+    last = world.run(*flags, folder=folder)
     check_bad_rows(world.check(last, 1), world)
     world.retire(world.bad)
     world.check_settled(*flags, folder=folder)

@@ -7,7 +7,7 @@ is killed, its requests meet every fault of the sandbox, all at once and each ki
 database dies under its read, its disk fills. Whatever happens, this holds:
 
 - in the end every row is delivered that can be, and Iterable holds what the database holds;
-- then another run with --changed-only has nothing to send;
+- then another run has nothing to send;
 - no page view is two events, and no event came before its user;
 - what a results file says of a row is true, and its counts add up; half a file never shows;
 - a row is sent again after a kill only if it was in flight, or not yet recorded.
@@ -105,7 +105,7 @@ def unrecorded_bound(run: Run) -> int:
 
 
 def kills(world: World, count: int = 200, rows: int = 5000) -> str:
-    """Kill the job with signal 9 at random instants, and go on with --changed-only."""
+    """Kill the job with signal 9 at random instants, and go on with another run."""
     world.settings = {"ITERABLE_WORKERS": str(WORKERS), "BULK_BATCH_SIZE": str(BATCH)}
     world.iterable.change(latency_ms=(1, 10))
     world.fill(rows, repeats=rows // 100)
@@ -113,7 +113,7 @@ def kills(world: World, count: int = 200, rows: int = 5000) -> str:
     # More than needed to be done with the rows: what is changed then ends a run within the second.
     killed = kill_often(world, again, count, max(1, 4 * rows // count))
     world.iterable.change(latency_ms=0)
-    last = world.run("--changed-only", ITERABLE_WORKERS="100")
+    last = world.run(ITERABLE_WORKERS="100")
     again.note(last, 0)
     world.check(last, 0)
     world.check_settled()
@@ -129,7 +129,7 @@ def kill_often(world: World, again: SentAgain, count: int, per_kill: int) -> int
     renamed: list[int] = []
     while killed < count and world.in_time:
         bulk = world.rng.random() < 0.5
-        process = world.start("--changed-only", *(["--bulk"] if bulk else []))
+        process = world.start(*(["--bulk"] if bulk else []))
         # Renamed users come first and are few.
         requests = len(renamed) // 2 or per_kill
         if let_live(process, world.rng, requests // BATCH if bulk else requests):
@@ -163,7 +163,7 @@ def check_lock(world: World, process: Process) -> None:
     state = os.waitid(os.P_PID, process.popen.pid, how)
     if state and state.si_code == os.CLD_STOPPED:
         before = world.requests_in_all()
-        status = world.start("--changed-only").end()
+        status = world.start().end()
         demand(status == 75, f"a second run ended with exit status {status}, not 75")
         demand(world.requests_since() == before, "a second run has sent something")
 
@@ -317,9 +317,9 @@ def full_disk(world: World, small: SmallDisk, number: int, rows: int) -> str:
     """Fill the disk that holds one of the job's files, or all, at one stage of the run."""
     names = (*[(name,) for name in WRITTEN], WRITTEN)[number % 4]
     stage = ("before", "sending", "end")[number // 4 % 3]
-    flags, last = ["--changed-only"], 2 * rows - 20
+    flags, last = [], 2 * rows - 20
     if number // 12 % 2:
-        flags, last = [*flags, "--bulk"], 2 * rows // FULL_BATCH - 1
+        flags, last = ["--bulk"], 2 * rows // FULL_BATCH - 1
     folder = world.folder / f"disk{number}"
     small.empty()
     usual = world.environ(folder)
@@ -339,7 +339,7 @@ def limited_files(world: World, number: int, after: int, limit: int) -> str:
     """Let no file of a run grow beyond *limit* bytes, once *after* requests have come."""
     folder = world.folder / f"limit{number}"
     # Python would not notice that it had written half of a compiled module, and later choke on it.
-    process = world.start("--changed-only", folder=folder, PYTHONDONTWRITEBYTECODE="1")
+    process = world.start(folder=folder, PYTHONDONTWRITEBYTECODE="1")
     process.wait_for(after)
     with contextlib.suppress(ProcessLookupError):
         resource.prlimit(process.popen.pid, resource.RLIMIT_FSIZE, (limit, limit))
@@ -356,7 +356,7 @@ def check_space(world: World, run: Run, folder: Path, environ: dict[str, str]) -
     again = SentAgain()
     # A run that says that it failed may leave any number without a record.
     again.note(run, len(world.wanted()) if run.status else 0)
-    after = world.run("--changed-only", folder=folder, **environ)
+    after = world.run(folder=folder, **environ)
     world.check(after, 0)
     again.note(after, 0)
     again.check()

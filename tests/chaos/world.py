@@ -385,7 +385,7 @@ class World:
         """Raise Broken unless Iterable holds everything, and a run more has nothing to send."""
         lost = self.missing()
         demand(not lost, f"{len(lost)} rows are lost, {lost[:3]} among them")
-        idle = self.run(*flags, "--changed-only", folder=folder)
+        idle = self.run(*flags, folder=folder)
         self.check(idle, 0)
         # Who was forgotten may come back, so they are asked for each time.
         sent = {row["email"].lower() for request in idle.requests for row in rows_of(request)}

@@ -10,7 +10,7 @@ from configuration.command_line import parse_args
 from configuration.preflight import all_findings
 from configuration.preflight_finding import Mark, clock_finding
 from configuration.settings import HERE
-from logger_config import last_problem, setup_logger
+from logger_config import setup_logger
 from records.exit_statuses import ExitStatus
 from tests.test_main import API_KEY, BARE
 from tests.test_main import job as job  # noqa: PLC0414 - a fixture
@@ -100,8 +100,9 @@ def test_the_status_is_the_first_failures_and_a_quiet_check_can_name_it(
 ):
     setup_logger(quiet=True)
     wrong = environ | {"ITERABLE_API_KEY": "wrong"} | changes
-    assert preflight.check(None, wrong) == status
-    assert f"checks failed, the first: {first}" in last_problem()
+    with pytest.raises(preflight.NotReadyError, match=f"checks failed, the first: {first}") as bad:
+        preflight.check(None, wrong)
+    assert bad.value.status is status
 
 
 @pytest.mark.parametrize("other", ["--dry-run", "--report"])

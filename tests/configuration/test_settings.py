@@ -28,7 +28,7 @@ GOOD = {
     "ITERABLE_API_KEY": "0123456789abcdef",
     "ITERABLE_API_BASE_URL": "https://api.iterable.com",
     "LOG_LEVEL": "INFO",
-    "LOG_FILE": "integration.log",
+    "LOG_FILE": "iterable_integration.log",
 }
 
 
@@ -279,7 +279,7 @@ def test_the_files_of_a_run_are_beside_main_whatever_the_working_folder_is(monke
     assert (ROOT / "main.py").is_file()
     assert settings.DEFAULT_ENV_FILE == ROOT / ".env"
     assert settings.HERE == loaded.results_dir == ROOT
-    assert loaded.log_file == ROOT / "integration.log"
+    assert loaded.log_file == ROOT / "iterable_integration.log"
     assert loaded.state_file == ROOT / "sync_state.sqlite3"
 
 

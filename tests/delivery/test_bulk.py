@@ -8,6 +8,7 @@ import pytest
 
 from delivery.batching import BatchLimits, packed
 from delivery.bulk import BulkDelivery
+from delivery.refusals import RefusalWatch
 from delivery.stopping import Stop
 from iterable_api.answers import user_not_found
 from iterable_client import IterableClient
@@ -41,7 +42,7 @@ class Bulk:
         self.client = IterableClient(
             "key", iterable.url, max_attempts=2, wait=self.wait, rate_share=1000
         )
-        self.delivery = BulkDelivery(self.client, self.stop, self.limits)
+        self.delivery = BulkDelivery(self.client, self.stop, self.limits, RefusalWatch(self.stop))
 
     def wait(self, seconds):
         self.on_wait()

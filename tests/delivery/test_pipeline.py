@@ -12,7 +12,6 @@ from delivery.outage import OUTAGE_S
 from delivery.pipeline import GROUP_ROWS
 from delivery.stopping import Stop
 from iterable_client import Silence
-from logger_config import last_problem, setup_logger
 from records.delivery_ledger import DeliveryLedger, LedgerError
 from records.exit_statuses import StopReason
 from records.outcomes import (
@@ -297,7 +296,7 @@ def test_a_second_run_over_rows_with_one_address_sends_nothing(deliver):
     rows = same_address(1, 2)
     deliver(rows, keeping([]), Stop())
     sent: list[tuple[int, bool, bool]] = []
-    outcomes = deliver(rows, keeping(sent), Stop(), changed_only=True)
+    outcomes = deliver(rows, keeping(sent), Stop())
     assert sent == []
     assert statuses(outcomes) == [RowStatus.UNCHANGED] * 2
 
@@ -310,10 +309,9 @@ def test_if_the_first_rows_profile_is_refused_the_next_one_is_sent(deliver):
     assert [o.users_update.status for o in outcomes] == ["refused", "delivered", "superseded"]
 
 
-def test_rows_with_one_address_are_counted_in_one_warning(deliver):
-    setup_logger(quiet=True)
+def test_rows_with_one_address_are_counted_in_one_warning(deliver, warned):
     deliver(same_address(1, 2, 3), keeping([]), Stop())
-    assert last_problem().startswith("2 rows have the address of a row before them")
+    assert warned[-1].startswith("2 rows have the address of a row before them")
 
 
 # --- Users that Iterable does not know yet
@@ -353,7 +351,7 @@ def test_an_event_that_finds_no_user_the_second_time_either_is_not_the_rows_faul
     assert outcome.events_track.status is CallStatus.UNAVAILABLE
     # The next run sends the profile again: Iterable does not have it.
     sent: list[tuple[int, bool]] = []
-    deliver(ROWS[:1], finding_later(0, sent), Stop(), changed_only=True)
+    deliver(ROWS[:1], finding_later(0, sent), Stop())
     assert sent == [(1, True)]
 
 

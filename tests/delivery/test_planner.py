@@ -30,17 +30,17 @@ def test_a_row_that_cannot_be_sent_has_its_outcome_at_once(ledger):
     assert [(out.customer_id, out.status) for out in outcomes] == [(3, RowStatus.TOTAL_FAILURE)]
 
 
-def test_a_plan_leaves_out_what_is_unchanged_only_when_asked(ledger):
+def test_a_plan_leaves_out_what_is_unchanged_unless_all_is_asked_for(ledger):
     rows = [make_prepared(1), make_prepared(2)]
-    assert make_planner(ledger).plan(rows).to_send == rows
-    changed = make_planner(ledger, changed_only=True).plan(rows)
+    assert make_planner(ledger, send_all=True).plan(rows).to_send == rows
+    changed = make_planner(ledger).plan(rows)
     assert [row.customer_id for row in changed.to_send] == [2]
     assert [(out.customer_id, out.status) for out in changed.outcomes] == [(1, RowStatus.UNCHANGED)]
 
 
 def test_a_call_whose_outcome_is_known_stays_as_it_is(ledger):
     row = make_prepared(1, first_name="Anna")._replace(users_update=SUPERSEDED)
-    plan = make_planner(ledger, changed_only=True).plan([row])
+    plan = make_planner(ledger).plan([row])
     (outcome,) = plan.outcomes
     assert (outcome.users_update, outcome.events_track) == (SUPERSEDED, UNCHANGED)
     assert plan.change == Change()
@@ -55,7 +55,7 @@ def test_a_plan_tells_what_sending_makes_untrue(ledger):
 
 def test_a_dry_run_plans_everything_and_replaces_nothing(ledger):
     rows = [make_prepared(1, first_name="Anna"), make_prepared(2)]
-    plan = make_planner(ledger, changed_only=True, dry_run=True).plan(rows)
+    plan = make_planner(ledger, dry_run=True).plan(rows)
     assert plan.to_send == []
     assert plan.change == Change()
     assert [(out.users_update.status, out.events_track.status) for out in plan.outcomes] == [

@@ -86,6 +86,22 @@ def test_bad_values_stop_no_run_that_has_delivered_something(stop):
     assert stop.reason is None
 
 
+@pytest.mark.parametrize("rows", [users, events])
+def test_bad_values_stop_no_run_of_which_iterable_holds_a_row_at_that_endpoint(stop, rows):
+    watch = RefusalWatch(stop)
+    watch.accept({rows.__name__})
+    watch.watch(rows(*[MISTYPED] * 100))
+    watch.finish()
+    assert stop.reason is None
+
+
+def test_a_row_that_iterable_holds_says_nothing_of_the_other_endpoint(stop):
+    watch = RefusalWatch(stop)
+    watch.accept({"events"})
+    watch.watch(users(*[MISTYPED] * 100))
+    assert stop.reason is StopReason.EVERY_ROW_REFUSED
+
+
 @pytest.mark.parametrize("call", [BAD_EMAIL, DOWN, NO_NETWORK])
 def test_what_says_nothing_about_other_rows_stops_nothing(stop, call):
     watch = RefusalWatch(stop)

@@ -1,4 +1,4 @@
-"""--limit with --changed-only moves on to the next rows that need sending."""
+"""--limit moves on to the next rows that need sending."""
 
 import pytest
 
@@ -24,7 +24,7 @@ def ledger(tmp_path):
 
 
 def length(ledger, limit, rows):
-    planner = make_planner(ledger, changed_only=True)
+    planner = make_planner(ledger)
     return length_to_send(limit, in_groups(rows, CHUNK_ROWS), planner, repeats_in(rows))
 
 

@@ -8,7 +8,6 @@ import pytest
 from delivery import worker_pool
 from delivery.stopping import Stop
 from delivery.worker_pool import ENOUGH_WAITING, WAITING_BATCHES, WorkerPool
-from logger_config import last_problem, setup_logger
 from records.exit_statuses import StopReason
 from records.outcomes import CallOutcome, CallStatus, RowStatus, outcome_of
 from tests.rows import make_prepared
@@ -63,7 +62,7 @@ def test_no_more_threads_are_started_than_there_are_batches(rows, workers, most)
 
 @pytest.mark.parametrize("allowed", [0, 1, 2])
 def test_a_system_that_gives_no_more_threads_makes_the_run_slower_and_nothing_else(
-    monkeypatch, allowed
+    monkeypatch, allowed, warned
 ):
     start = threading.Thread.start
     started: list[threading.Thread] = []
@@ -75,13 +74,12 @@ def test_a_system_that_gives_no_more_threads_makes_the_run_slower_and_nothing_el
             started.append(self)
         start(self)
 
-    setup_logger(quiet=True)
     monkeypatch.setattr(threading.Thread, "start", scarce)
     pool = WorkerPool(send, Stop(), workers=50, waiting=no_requests, head_start_s=0.001)
     outcomes, threads = run(pool, batches(100))
     assert sorted(out.customer_id for out in outcomes) == list(range(100))
     assert threads == allowed
-    assert last_problem().startswith("The system gives no more threads")
+    assert warned[-1].startswith("The system gives no more threads")
 
 
 def test_the_first_batch_goes_alone_until_it_is_done():

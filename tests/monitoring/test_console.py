@@ -55,7 +55,7 @@ def test_a_run_that_was_stopped_says_how_many_rows_it_did_not_come_to(caplog):
 )
 def test_a_stop_says_what_happened_then_what_it_means_then_what_to_do(reason, detail, happened):
     assert stop_advice(reason, detail, US) == (
-        f"{happened}. No more rows were sent. Run again with --changed-only to send the rest"
+        f"{happened}. No more rows were sent. Run again to send the rest"
     )
 
 

@@ -16,6 +16,7 @@ from records.run import RunOptions, RunRecord
 
 FINISHED = datetime(2026, 1, 13, 14, 30, 45, 678900, tzinfo=UTC)
 FINISHED_S = 1768314645.0
+SYNC = "/srv/sync_state.sqlite3"
 OUTCOMES = Counter(
     {
         RowStatus.SUCCESSFUL: 3,
@@ -54,12 +55,18 @@ def make_mixed_run():
     )
 
 
+def values_of(labels):
+    """Return the values of a metric's labels but the job's name, which each has."""
+    assert labels["sync"] == SYNC
+    return [value for name, value in labels.items() if name != "sync"]
+
+
 def read(path):
     """Return {(name, label values...): value} of a textfile."""
     families = list(text_string_to_metric_families(path.read_text()))
     assert all(family.documentation and family.type == "gauge" for family in families)
     return {
-        (sample.name.removeprefix("iterable_sync_"), *sample.labels.values()): sample.value
+        (sample.name.removeprefix("iterable_sync_"), *values_of(sample.labels)): sample.value
         for family in families
         for sample in family.samples
     }
@@ -71,7 +78,7 @@ def path(tmp_path):
 
 
 def test_every_number_of_a_run_is_there(path):
-    write_metrics(path, make_mixed_run())
+    write_metrics(path, make_mixed_run(), SYNC)
     assert read(path) == {
         ("last_run_timestamp_seconds",): FINISHED_S,
         ("last_success_timestamp_seconds",): 0,
@@ -97,24 +104,24 @@ def test_every_number_of_a_run_is_there(path):
 
 
 def test_a_run_with_forgotten_people_is_a_success(path):
-    write_metrics(path, make_run(outcomes=Counter({RowStatus.FORGOTTEN: 2})))
+    write_metrics(path, make_run(outcomes=Counter({RowStatus.FORGOTTEN: 2})), SYNC)
     assert read(path)["last_success_timestamp_seconds",] == FINISHED_S
 
 
 def test_the_time_of_the_last_success_outlives_failing_runs(path):
-    write_metrics(path, make_run())
+    write_metrics(path, make_run(), SYNC)
     later = FINISHED + timedelta(days=1)
     for _ in range(2):
-        write_metrics(path, make_run(ExitStatus.STOPPED, finished_at=later))
+        write_metrics(path, make_run(ExitStatus.STOPPED, finished_at=later), SYNC)
     after = read(path)
     assert after["last_success_timestamp_seconds",] == FINISHED_S
     assert after["last_run_timestamp_seconds",] == FINISHED_S + 86400
-    write_metrics(path, make_run(finished_at=later))
+    write_metrics(path, make_run(finished_at=later), SYNC)
     assert read(path)["last_success_timestamp_seconds",] == FINISHED_S + 86400
 
 
 def test_a_run_that_sent_nothing_has_no_endpoints(path):
-    write_metrics(path, make_run(ExitStatus.DATABASE))
+    write_metrics(path, make_run(ExitStatus.DATABASE), SYNC)
     assert {name for name, *_ in read(path)} == {
         "last_run_timestamp_seconds",
         "last_success_timestamp_seconds",
@@ -140,39 +147,39 @@ def test_a_run_that_sent_nothing_has_no_endpoints(path):
 )
 def test_a_damaged_file_is_replaced(path, content):
     path.write_bytes(content)
-    write_metrics(path, make_mixed_run())
+    write_metrics(path, make_mixed_run(), SYNC)
     assert read(path)["last_success_timestamp_seconds",] == 0
 
 
 def test_the_file_is_everyones_to_read_under_any_umask(path):
     before = os.umask(0o077)
     try:
-        write_metrics(path, make_run())
+        write_metrics(path, make_run(), SYNC)
     finally:
         os.umask(before)
     assert path.stat().st_mode & 0o777 == 0o644
 
 
 def test_the_file_is_replaced_and_nothing_else_is_left(path):
-    write_metrics(path, make_run())
+    write_metrics(path, make_run(), SYNC)
     with path.open() as reader:
         before = path.read_text()
-        write_metrics(path, make_mixed_run())
+        write_metrics(path, make_mixed_run(), SYNC)
         assert reader.read() == before != path.read_text()
     assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_place_that_cannot_be_written_is_told_and_left_clean(tmp_path):
     with pytest.raises(FileNotFoundError):
-        write_metrics(tmp_path / "missing" / "iterable_sync.prom", make_run())
+        write_metrics(tmp_path / "missing" / "iterable_sync.prom", make_run(), SYNC)
     (tmp_path / "folder.prom").mkdir()
     with pytest.raises(IsADirectoryError):
-        write_metrics(tmp_path / "folder.prom", make_run())
+        write_metrics(tmp_path / "folder.prom", make_run(), SYNC)
     assert list(tmp_path.iterdir()) == [tmp_path / "folder.prom"]
 
 
 def test_the_operators_guide_lists_every_metric(path):
-    write_metrics(path, make_run())
+    write_metrics(path, make_run(), SYNC)
     written = {family.name for family in text_string_to_metric_families(path.read_text())}
     guide = (HERE / "deploy" / "README.md").read_text(encoding="utf-8")
     assert written == set(re.findall(r"^- `(iterable_sync_\w+)", guide, flags=re.MULTILINE))

@@ -124,7 +124,7 @@ def test_the_row_is_to_be_fixed_only_where_the_reason_lies_in_it(status, fault, 
         ),
         (
             CallOutcome(CallStatus.UNKNOWN, None, None, 5, "timeout", Fault.NETWORK),
-            "Run again: it may have arrived; that makes no duplicates.",
+            "Run again: it may have arrived, and is sent once more.",
         ),
         (
             MISTYPED,

@@ -45,7 +45,7 @@ def test_a_failing_job_says_since_when_and_why_and_what_to_do(tmp_path):
         "Thu 5 Mar 2026, 02:15 UTC, when the next run is due. Is everyone delivered? No: nothing "
         "was sent. Everyone was last delivered on Sun 1 Mar 2026, 02:15 UTC. What is wrong? the "
         "server is gone; check DB_HOST What do I do? Fix what is named above until python3 main.py "
-        "--check is content. Run it again; that makes no duplicates."
+        "--check is content. Run it again; it sends only what is missing."
     ) in report_text(tmp_path, NOW + timedelta(days=3))
 
 
@@ -276,7 +276,7 @@ def test_an_unknown_exit_status_is_not_taken_for_success(tmp_path, status):
         ({"total": 0}, {}, "Query 2 returned no row to deliver."),
         ({"total": 0}, {"exit_status": 3}, "No: nothing was sent."),
         ({"total": 1, "successful": 1}, {}, "Yes: all 1 row."),
-        ({"total": 9, "unchanged": 7, "successful": 2}, {}, "Yes: the 2 of 9 rows that had change"),
+        ({"total": 9, "unchanged": 7, "successful": 2}, {}, "Yes: 2 of 9 rows were sent; Iterable"),
         ({"total": 9, "planned": 9}, {"dry_run": True}, "sent: it was a dry run of 9 rows."),
         ({"total": 9, "not_attempted": 4}, {"exit_status": 4}, "No: 4 of 9 rows were not deliver"),
     ],
@@ -284,3 +284,13 @@ def test_an_unknown_exit_status_is_not_taken_for_success(tmp_path, status):
 def test_who_is_delivered_is_told_in_a_sentence(tmp_path, summary, run, sentence):
     save(tmp_path, summary=summary, **run)
     assert sentence in report_text(tmp_path)
+
+
+def test_refused_rows_within_the_limit_leave_a_job_healthy(tmp_path):
+    rows = [*delivered(7), *refused(3)]
+    save(tmp_path, rows=rows, tolerated=3, max_refused_rows=10, job="orders.sqlite3")
+    text = report_text(tmp_path)
+    assert "Iterable sync: orders.sqlite3" in text
+    assert "Healthy, 3 rows refused, 10 allowed" in text
+    assert "Is everyone delivered? All but a few: 3 of 10 rows were not delivered." in text
+    assert "3 rows: BadParams" in text

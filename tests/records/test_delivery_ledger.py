@@ -36,16 +36,16 @@ def ledger(path):
 
 
 def to_send(ledger, *rows):
-    """Return which of each row's two calls a run with --changed-only makes."""
+    """Return which of each row's two calls a run makes."""
     prepared = [PAYLOADS.prepare(row) for row in rows]
-    sent = {row.event_id: row for row in make_planner(ledger, changed_only=True).plan(prepared)[1]}
+    sent = {row.event_id: row for row in make_planner(ledger).plan(prepared)[1]}
     found = [sent.get(row.event_id) for row in prepared]
     return [(row.send_user, row.send_event) if row else (False, False) for row in found]
 
 
 def deliver(ledger, row, update=OK, track=OK):
-    """Record the outcome of a row, as a run does that sends it."""
-    plan = make_planner(ledger).plan([PAYLOADS.prepare(row)])
+    """Record the outcome of a row, as a run with --all does, which sends it in any case."""
+    plan = make_planner(ledger, send_all=True).plan([PAYLOADS.prepare(row)])
     ledger.apply(plan.change)
     ledger.record([outcome_of(prepared, update, track) for prepared in plan.to_send])
 
@@ -363,7 +363,7 @@ def test_what_no_run_has_needed_for_long_is_dropped(path, monkeypatch):
                 deliver(ledger, make_row(1))
                 deliver(ledger, make_row(2))
             # Only the first row is in Query 2's answer every night.
-            planner = make_planner(ledger, changed_only=True)
+            planner = make_planner(ledger)
             ledger.apply(planner.plan([PAYLOADS.prepare(make_row(1))]).change)
     with open_ledger(path) as ledger:
         assert to_send(ledger, make_row(1), make_row(2)) == [(False, False), (True, True)]
@@ -380,7 +380,7 @@ def test_what_an_unproven_run_finds_delivered_by_others_counts_as_before(path, m
             ledger.begin_run(proven=proven)
             if proven:
                 deliver(ledger, make_row())
-            plan = make_planner(ledger, changed_only=True).plan([PAYLOADS.prepare(make_row())])
+            plan = make_planner(ledger).plan([PAYLOADS.prepare(make_row())])
             ledger.apply(plan.change)
             assert bool(plan.change.profiles_to_mark) is not proven
     with open_ledger(path) as ledger:
@@ -391,7 +391,7 @@ def test_what_an_unproven_run_finds_delivered_by_others_counts_as_before(path, m
 def test_an_entry_is_marked_as_needed_only_now_and_then(path, ledger):
     ledger.begin_run(proven=True)
     deliver(ledger, make_row())
-    plan = make_planner(ledger, changed_only=True).plan([PAYLOADS.prepare(make_row())])
+    plan = make_planner(ledger).plan([PAYLOADS.prepare(make_row())])
     assert plan.change == Change()
 
 

@@ -29,7 +29,6 @@ OPTIONAL = {
     "ResultRow": {"user_id"},
     "UsersUpdate": {"fault", "fields", "payload"},
     "EventsTrack": {"fault", "fields", "payload"},
-    "Run": {"job"},
     "Summary": {"forgotten", "filtered_fields"},
 }
 
