@@ -25,8 +25,6 @@ from records.row_spool import RowSpool
 logger = get_logger(__name__)
 
 CONNECT_TIMEOUT_S = 10
-# The job is about to end, and somebody may be waiting for that.
-KILL_TIMEOUT_S = 3
 # The client waits longer than the server's own limit, whose error says more than a broken read.
 READ_MARGIN_S = 15
 MAX_MESSAGE = 200
@@ -120,8 +118,6 @@ class DatabaseConnection:
         self._time_zone = time_zone
         self._query_timeout_s = query_timeout_s
         self._connection: _Session | None = None
-        # What the server works on, or has not sent all rows of.
-        self._unfinished = ""
         self.version = ""
 
     def __enter__(self) -> Self:
@@ -150,34 +146,17 @@ class DatabaseConnection:
         logger.debug("server %s", self.version)
 
     def disconnect(self) -> None:
-        """Close the session, and end what it runs; harmless when there is none."""
+        """Close the session; harmless when there is none.
+
+        A query that the server still runs goes on there until its own time limit ends it.
+        """
         connection, self._connection = self._connection, None
-        sql, self._unfinished = self._unfinished, ""
         if connection is None:
             return
-        try:
-            if sql and connection.connection_id:
-                self._kill(connection.connection_id, sql)
-        except Exception as error:  # noqa: BLE001 - its own time limit ends the query, if not we
-            logger.debug("ending the query failed: %s", type(error).__name__)
         try:
             connection.close()
         except Exception as error:  # noqa: BLE001 - a dead connection fails in several ways
             logger.debug("closing the connection failed: %s", type(error).__name__)
-
-    def _kill(self, number: int, sql: str) -> None:
-        """End session *number* on the server: it would notice only when it has rows to send.
-
-        Behind a load balancer the number may be another session's, on another server. So it must
-        run *sql*.
-        """
-        limits = {"connection_timeout": KILL_TIMEOUT_S, "read_timeout": KILL_TIMEOUT_S}
-        with _Session(**self._options | limits) as other, other.cursor() as cursor:
-            look = "SELECT info FROM information_schema.processlist WHERE id = %d"
-            cursor.execute(look % number)
-            rows: Any = cursor.fetchall()
-            if any(info and sql.startswith(as_shown(info)[:MAX_MESSAGE]) for (info,) in rows):
-                cursor.execute(f"KILL {number:d}")
 
     def execute_query(self, sql: str) -> list[dict[str, Any]]:
         """Return the rows of one SELECT, each a dict from column name to value."""
@@ -246,7 +225,6 @@ class DatabaseConnection:
         try:
             # Not buffered: the connector would hold all rows in memory.
             cursor = self._opened().cursor()
-            self._unfinished = sql
             cursor.execute(sql)
         except mysql.connector.Error as error:
             raise self._failed(error) from None
@@ -262,25 +240,16 @@ class DatabaseConnection:
             # One at a time, as fetchmany() does it too: of large values few fit into memory.
             while (row := cursor.fetchone()) is not None:
                 yield row
-            self._unfinished = ""
             cursor.close()
         except mysql.connector.Error as error:
             raise self._failed(error) from None
 
     def _failed(self, error: mysql.connector.Error) -> DatabaseError:
-        # What the server itself reports, it has ended; a connection that is lost it may not notice.
-        if not _is_lost(error):
-            self._unfinished = ""
         # After a failed read only closing is safe: anything else may block once more.
         self.disconnect()
         explained = _explain("the query failed", error)
         old = old_server(self.version) if error.errno == codes.PARSE_ERROR else ""
         return DatabaseError(f"{explained}; {old}") if old else explained
-
-
-def _is_lost(error: mysql.connector.Error) -> bool:
-    """Whether the connector itself found the connection gone; the server reports other codes."""
-    return isinstance(error, _TIMEOUTS) or error.errno == -1 or 2000 <= error.errno < 3000
 
 
 def _columns(described: Any) -> list[Column]:  # noqa: ANN401 - by PEP 249, and then some

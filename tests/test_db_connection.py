@@ -3,9 +3,7 @@
 import contextlib
 import json
 import math
-import os
 import secrets
-import signal
 import socket
 import subprocess
 import sys
@@ -249,7 +247,6 @@ def test_the_server_ends_a_query_that_runs_too_long(database):
 @pytest.mark.database
 def test_a_server_that_stalls_is_given_up(database, monkeypatch):
     monkeypatch.setattr(db_connection, "READ_MARGIN_S", 0)
-    monkeypatch.setattr(db_connection, "KILL_TIMEOUT_S", 1)
 
     def error_after(passing):
         with closing(Wire(database.server.connection_options())) as wire:
@@ -287,68 +284,6 @@ def endless(marker):
     """Return a query that takes hours, and never looks whether anybody still waits for it."""
     views = ", ".join(f"page_views AS v{number}" for number in range(8))
     return f"-- endless\nSELECT SUM(v0.id), '{marker}'\nFROM {views}"
-
-
-def interrupted_by(error, database, **changes):
-    """Begin an endless query, raise *error* meanwhile, and return when the session is closed."""
-    marker = secrets.token_hex(8)
-    options = database.server.connection_options()
-
-    def interrupt():
-        wait_until(lambda: running(options, marker))
-        os.kill(os.getpid(), signal.SIGUSR1)
-
-    def raise_error(*_):
-        raise error
-
-    before = signal.signal(signal.SIGUSR1, raise_error)
-    watcher = threading.Thread(target=interrupt)
-    watcher.start()
-    try:
-        with pytest.raises(type(error)), connection_to(database.settings, **changes) as connection:
-            connection.execute_query(endless(marker))
-    finally:
-        watcher.join()
-        signal.signal(signal.SIGUSR1, before)
-    return options, marker
-
-
-@pytest.mark.database
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), SpoolError("disk full")], ids=repr)
-def test_a_query_does_not_go_on_when_its_job_ends(database, error):
-    options, marker = interrupted_by(error, database)
-    wait_until(lambda: not running(options, marker), 2.0)
-
-
-@pytest.mark.database
-def test_the_session_of_another_with_the_same_number_is_not_ended(database):
-    """Behind a load balancer the number that a server gave says nothing on the next one."""
-    with database.connect() as other, connection_to(database.settings) as connection:
-        for sql in ("SELECT 1", ""):
-            connection._kill(other.connection_id, sql)
-        with other.cursor() as cursor:
-            cursor.execute("SELECT 1")
-            assert cursor.fetchall() == [(1,)]
-
-
-@pytest.mark.database
-def test_a_query_does_not_go_on_when_the_way_to_its_server_is_cut(database, monkeypatch):
-    """As a firewall does it that forgets a connection on which nothing was said for minutes."""
-    monkeypatch.setattr(db_connection, "READ_MARGIN_S", -298)
-    marker, options = secrets.token_hex(8), database.server.connection_options()
-    with connection_to(database.settings) as connection:
-        with pytest.raises(DatabaseError, match="the server did not answer in time"):
-            connection.execute_query(endless(marker))
-        wait_until(lambda: not running(options, marker), 2.0)
-
-
-@pytest.mark.database
-def test_rows_that_nobody_wants_any_more_are_not_sent_to_the_end(database):
-    with connection_to(database.settings) as connection:
-        _, batches = connection._run(LONG_ANSWER.format("page_views"))
-        next(batches)
-    options = database.server.connection_options()
-    wait_until(lambda: not running(options, "REPEAT('x', 100)"), 2.0)
 
 
 @pytest.mark.database
