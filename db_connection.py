@@ -1,9 +1,14 @@
 """Rows out of MySQL or MariaDB, read-only and bounded in time."""
 
+import re
 import struct
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
+from zoneinfo import ZoneInfo
 
 import mysql.connector
 from mysql.connector import errors
@@ -11,14 +16,12 @@ from mysql.connector.abstracts import MySQLCursorAbstract
 from mysql.connector.connection import MySQLConnection
 from mysql.connector.constants import ClientFlag
 from mysql.connector.plugins import caching_sha2_password
-from mysql.connector.protocol import MySQLProtocol
 
 from logger_config import get_logger
 from records import database_errors as codes
-from records.columns import Column, check_columns, column_of, refuse_doubled
+from records.columns import Column, as_text, check_columns, column_of, refuse_doubled
 from records.database_errors import HINTS, LOST, DatabaseError
 from records.least_versions import old_server
-from records.outcomes import as_shown
 from records.query_file import JOB_QUERY, load_query
 from records.row_spool import RowSpool
 
@@ -28,6 +31,24 @@ CONNECT_TIMEOUT_S = 10
 # The client waits longer than the server's own limit, whose error says more than a broken read.
 READ_MARGIN_S = 15
 MAX_MESSAGE = 200
+# Rows that are read together, if each has fewer bytes than the second number.
+ROWS_TOGETHER, SMALL_ROW = 100, 10_000
+
+# What changes or cuts the rows of a SELECT without an error, each set to where it does not. What a
+# server does not know has no effect there; what it lets no plain user set stays as it is.
+_WHOLE_ROWS = (
+    "group_concat_max_len = 4294967295",
+    "sql_select_limit = 9223372036854775807",
+    # Not more: MariaDB takes this much of its sort buffer for each column of text.
+    "max_sort_length = CAST(GREATEST(@@max_sort_length, 8192) AS UNSIGNED)",
+    "sql_big_selects = 1",
+    "sql_auto_is_null = 0",
+    # Without a list there would be no warnings to count.
+    "max_error_count = 1000",
+)
+# What the connector trips over when what it reads is no MySQL protocol.
+_NO_PROTOCOL = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error)
+NOT_MYSQL = "check DB_HOST and DB_PORT; what answers there is no MySQL server"
 
 # The connector has MySQL's number 3024 for these too.
 _TIMEOUTS = errors.ConnectionTimeoutError | errors.ReadTimeoutError
@@ -64,17 +85,6 @@ class _Session(MySQLConnection):
         if "unix_socket" not in options:
             self._auth_plugin_class = _NeverBare.__name__
         self.connect(**options)
-        vars(self._protocol)["parse_column"] = _parse_column
-
-
-def _parse_column(packet: bytes, encoding: str = "utf-8") -> tuple[Any, ...]:
-    """Return the description of a column with its width as ``display_size``, as PEP 249 has it.
-
-    The connector reads past it, and nothing else tells TINYINT(1) from TINYINT.
-    """
-    name, kind, _, *others = MySQLProtocol.parse_column(packet, encoding)
-    # Behind it are six bytes: type, flags, decimals and two that are empty.
-    return name, kind, int.from_bytes(packet[-10:-6], "little"), *others
 
 
 class DatabaseConnection:
@@ -133,16 +143,9 @@ class DatabaseConnection:
             self._connection = connection = _Session(**self._options)
             with connection.cursor() as cursor:
                 self.version = self._prepare_session(cursor)
-        except mysql.connector.Error as error:
+        except (mysql.connector.Error, DatabaseError, *_NO_PROTOCOL) as error:
             self.disconnect()
             raise _explain("cannot connect", error) from None
-        # What the connector trips over when it is no MySQL server that answers.
-        except (LookupError, TypeError, ValueError, struct.error) as error:
-            self.disconnect()
-            raise DatabaseError(
-                "cannot connect: check DB_HOST and DB_PORT; what answers there is no MySQL server "
-                f"({type(error).__name__})"
-            ) from None
         logger.debug("server %s", self.version)
 
     def disconnect(self) -> None:
@@ -160,105 +163,174 @@ class DatabaseConnection:
 
     def execute_query(self, sql: str) -> list[dict[str, Any]]:
         """Return the rows of one SELECT, each a dict from column name to value."""
-        columns, rows = self._run(sql)
-        names = [column.name for column in columns]
-        refuse_doubled(names)
-        return [dict(zip(names, row, strict=True)) for row in rows]
+        with self._explained():
+            cursor = self._opened().cursor()
+            cursor.execute(sql)
+            names = [column.name for column in _columns(cursor.description or ())]
+            refuse_doubled(names)
+            rows: Any = cursor.fetchall()
+            return [dict(zip(names, row, strict=True)) for row in rows]
 
     def get_pro_users_recent_engagement(
         self, query: str | None = None, folder: Path | None = None
     ) -> RowSpool:
         """Return the rows of Query 2: each pro user with the latest view of pricing or settings.
 
-        *query* runs in its place, if given. Each row is a dict with the columns ``JOB_COLUMNS`` and
-        any others; the spool's ``columns`` describe them. The rows are kept in a file in *folder*,
-        by default the system's for temporary files; the caller closes it. Raises SpoolError,
-        besides DatabaseError, when they do not fit there.
+        *query* runs in its place, if given. The values stay MySQL's own bytes; the spool's
+        ``columns`` describe them: ``JOB_COLUMNS`` and any others. The rows are kept in a file in
+        *folder*, by default the system's for temporary files; the caller closes it. What the
+        server warned of meanwhile is one warning in the log. Raises SpoolError, besides
+        DatabaseError, when the rows do not fit on the disk.
         """
         if text := old_server(self.version):
             logger.warning("Database: %s", text)
-        columns, rows = self._run(query or load_query(JOB_QUERY))
+        with self._explained():
+            # Not buffered: the connector would hold all rows in memory.
+            cursor = self._opened().cursor(raw=True)
+            cursor.execute(query or load_query(JOB_QUERY))
+            columns = _columns(cursor.description or ())
         check_columns(columns)
-        spool = RowSpool([column.name for column in columns], folder, columns)
+        spool = RowSpool(columns, folder)
         try:
-            spool.extend(rows)
+            spool.extend(self._raw_rows(cursor, len(columns)))
             spool.flush()
+            self._tell_warnings()
         except BaseException:
             spool.close()
             raise
         return spool
+
+    def _tell_warnings(self) -> None:
+        """Log how many warnings the server gave, without their texts, which quote values."""
+        found = [(row["Level"], row["Code"]) for row in self.execute_query("SHOW WARNINGS")]
+        counts = Counter(code for level, code in found if level == "Warning")
+        if counts:
+            codes = ", ".join(f"{count} of code {code}" for code, count in counts.most_common())
+            text = "Query 2: the server gave %d warning(s), %s; the mysql client shows why"
+            logger.warning(text, counts.total(), codes)
 
     def columns_of(self, query: str) -> list[Column]:
         """Return the columns that *query* would give, if it were run. The server only prepares it.
 
         So it takes what it would take of a run, and says what it would say.
         """
-        connection = self._opened()
-        try:
+        with self._explained():
+            connection = self._opened()
             prepared: Any = connection.cmd_stmt_prepare(query.encode())
             connection.cmd_stmt_close(prepared["statement_id"])
-        except mysql.connector.Error as error:
-            raise self._failed(error) from None
         if prepared["num_params"]:
             raise DatabaseError("the query failed: it has a ? where a value must be")
         return _columns(prepared["columns"])
 
     def _prepare_session(self, cursor: MySQLCursorAbstract) -> str:
         cursor.execute("SET SESSION TRANSACTION READ ONLY")
+        for setting in _WHOLE_ROWS:
+            _set(cursor, setting)
         # Not by the connector's %s, for which it first asks the server how to quote. This form has
         # nothing that a mode of the server could read in another way.
         zone = self._time_zone.encode().hex()
         cursor.execute(f"SET SESSION time_zone = _utf8mb4 X'{zone}'")
-        try:
-            cursor.execute(f"SET SESSION max_execution_time = {self._query_timeout_s * 1000:d}")
-        except mysql.connector.Error as error:
-            if error.errno != codes.UNKNOWN_SYSTEM_VARIABLE:
-                raise
+        limit_s = self._query_timeout_s
+        if not _set(cursor, f"max_execution_time = {limit_s * 1000:d}"):
             # MariaDB's name for it, in seconds.
-            cursor.execute(f"SET SESSION max_statement_time = {self._query_timeout_s:d}")
+            cursor.execute(f"SET SESSION max_statement_time = {limit_s:d}")
+        _use_collation_of_database(cursor)
+        if self._time_zone[0] not in "+-":
+            _compare_zones(cursor, self._time_zone)
         cursor.execute("SELECT VERSION()")
         row: Any = cursor.fetchone()
-        return as_shown(row[0])
-
-    def _run(self, sql: str) -> tuple[list[Column], Iterator[list[Any]]]:
-        """Run *sql*; return its columns, and its rows as the server sends them."""
-        try:
-            # Not buffered: the connector would hold all rows in memory.
-            cursor = self._opened().cursor()
-            cursor.execute(sql)
-        except mysql.connector.Error as error:
-            raise self._failed(error) from None
-        return _columns(cursor.description or ()), self._rows(cursor)
+        return as_text(row[0])
 
     def _opened(self) -> _Session:
         if self._connection is None:
             raise DatabaseError("not connected; call connect() first")
         return self._connection
 
-    def _rows(self, cursor: MySQLCursorAbstract) -> Iterator[Any]:
-        try:
-            # One at a time, as fetchmany() does it too: of large values few fit into memory.
-            while (row := cursor.fetchone()) is not None:
-                yield row
+    def _raw_rows(self, cursor: MySQLCursorAbstract, width: int) -> Iterator[Any]:
+        """Yield the rows of *cursor*, which has run its query: bytes as MySQL wrote them."""
+        connection, count, end = self._opened(), 1, None
+        with self._explained():
+            while end is None:
+                # Not by the cursor, which takes them one by one and is slower.
+                rows, end = connection.get_rows(count, raw=True)
+                for row in rows:
+                    if len(row) != width:
+                        raise ValueError("values and columns differ in number")
+                    yield row
+                # Of large values few fit into memory.
+                is_small = rows and sum(map(len, filter(None, rows[-1]))) < SMALL_ROW
+                count = ROWS_TOGETHER if is_small else 1
             cursor.close()
-        except mysql.connector.Error as error:
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn what the connector raises into a DatabaseError, and close the session."""
+        try:
+            yield
+        except (mysql.connector.Error, *_NO_PROTOCOL) as error:
             raise self._failed(error) from None
 
-    def _failed(self, error: mysql.connector.Error) -> DatabaseError:
+    def _failed(self, error: Exception) -> DatabaseError:
         # After a failed read only closing is safe: anything else may block once more.
         self.disconnect()
         explained = _explain("the query failed", error)
-        old = old_server(self.version) if error.errno == codes.PARSE_ERROR else ""
+        syntax = getattr(error, "errno", None) == codes.PARSE_ERROR
+        old = old_server(self.version) if syntax else ""
         return DatabaseError(f"{explained}; {old}") if old else explained
 
 
+def _set(cursor: MySQLCursorAbstract, setting: str) -> bool:
+    """Set a variable of the session; return False where the server does not have or allow it."""
+    try:
+        cursor.execute(f"SET SESSION {setting}")
+    except mysql.connector.Error as error:
+        if error.errno not in {codes.UNKNOWN_SYSTEM_VARIABLE, codes.NOT_ALLOWED}:
+            raise
+        return False
+    return True
+
+
+def _use_collation_of_database(cursor: MySQLCursorAbstract) -> None:
+    """Compare texts as the ``mysql`` client does on this database, if its collation is of utf8mb4.
+
+    With another one, a text of the query and a column may not be comparable (error 1267).
+    """
+    cursor.execute("SELECT @@collation_database")
+    row: Any = cursor.fetchone()
+    name = as_text(row[0])
+    if re.fullmatch(r"utf8mb4_\w+", name, re.ASCII):
+        cursor.execute(f"SET NAMES utf8mb4 COLLATE {name}")
+
+
+def _compare_zones(cursor: MySQLCursorAbstract, name: str) -> None:
+    """Raise DatabaseError if the server's time zone tables differ from this machine's."""
+    now = datetime.now(UTC).replace(microsecond=0, tzinfo=None)
+    for when in (now, now.replace(month=1, day=15), now.replace(month=7, day=15)):
+        cursor.execute(
+            f"SELECT TIMESTAMPDIFF(SECOND, '{when}', CONVERT_TZ('{when}', '+00:00', @@time_zone))"
+        )
+        row: Any = cursor.fetchone()
+        offset = when.replace(tzinfo=UTC).astimezone(ZoneInfo(name)).utcoffset()
+        here = int(offset.total_seconds()) if offset is not None else 0
+        if row[0] != here:
+            raise DatabaseError(
+                f"DB_TIME_ZONE {name}: on {when:%Y-%m-%d} the server is {row[0]} s ahead of UTC, "
+                f"and this machine {here} s; update the server's time zone tables "
+                "(mysql_tzinfo_to_sql) or this machine's (the package tzdata), or use an offset"
+            )
+
+
 def _columns(described: Any) -> list[Column]:  # noqa: ANN401 - by PEP 249, and then some
-    """Return the columns of a description: name, type, width, four unused, flags, character set."""
-    return [column_of(*each[:3], *each[7:9]) for each in described]
+    """Return the columns of a description: name, type, five unused, flags, character set."""
+    return [column_of(*each[:2], *each[7:9]) for each in described]
 
 
-def _explain(what: str, error: mysql.connector.Error) -> DatabaseError:
+def _explain(what: str, error: Exception) -> DatabaseError:
     """Return an error that says what failed, what to change and what the server said."""
+    if isinstance(error, DatabaseError):
+        return error
+    if not isinstance(error, mysql.connector.Error):
+        return DatabaseError(f"{what}: {NOT_MYSQL} ({type(error).__name__})")
     number = error.errno
     hint = HINTS.get(number, "see the server's message")
     # -1 is what the connector has for a connection that has gone dead unused.

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -36,7 +36,7 @@ from records.outcomes import (
     CallStatus,
     Fault,
     PreparedRow,
-    Row,
+    RowNames,
     RowOutcome,
     outcome_of,
     refused_row,
@@ -122,12 +122,19 @@ class IterableClient:
         """How many requests wait for the rate limiters now, and not for an answer."""
         return sum(limiter.waiting for limiter in self._limiters.values())
 
-    def process_user_record(self, row: Row) -> RowOutcome:
-        """Deliver one row of Query 2: its user, then its event if the user was accepted."""
+    def process_user_record(self, row: Mapping[str, Any]) -> RowOutcome:
+        """Deliver one row of Query 2, by the names of its columns.
+
+        That is its user, then its event if the user was accepted.
+        """
+        mapping = self.payloads.mapping
         try:
-            return self.process_prepared(self.payloads.prepare(row))
+            prepared = self.payloads.complete(self.payloads.prepare(mapping.row_of(row)))
         except RowError as error:
-            return refused_row(row, str(error))
+            user_id = row.get(mapping.identifier) if mapping.by_user_id else None
+            names = RowNames(row.get("customer_id"), row.get("email"), user_id)
+            return refused_row(names, str(error))
+        return self.process_prepared(prepared)
 
     def process_prepared(self, prepared: PreparedRow) -> RowOutcome:
         """Make the calls of *prepared* whose outcome is not known beforehand."""

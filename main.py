@@ -61,11 +61,13 @@ def run_integration(
         run_time.enter_context(wiring.monitored(settings, run))
         run_time.enter_context(noting_end(run))
         results = run_time.enter_context(wiring.open_results(settings, run))
-        recorder = Recorder(run, stop, ledger, results)
+        fields = wiring.project_fields(settings, run, ledger, stop)
+        recorder = Recorder(run, stop, ledger, fields, results)
         with noting_end(run, "Nothing was sent: "):
             logger.info("[STEP 2] Connecting to database...")
             query = load_query(JOB_QUERY, settings.query_file)
             run.set_query(query)
+            wiring.collect_less_garbage()
             connection = wiring.database_connection(settings, wiring.query_limit_s(settings))
             with stop.interrupting(), connection as database:
                 logger.info("[STEP 3] Executing Phase 2 Query 2...")
@@ -74,9 +76,7 @@ def run_integration(
             with closing(rows):
                 logger.info("Found %d pro user(s) with recent engagement", len(rows))
                 payloads = wiring.checked_payloads(rows, settings, stop, run.options)
-                wiring.check_fields(rows, payloads, settings, recorder)
-                wiring.note_held_rows(rows, payloads, recorder)
-                recorder.begin(wiring.limit_rows(rows, payloads, recorder))
+                wiring.begin_run(rows, payloads, settings, recorder)
                 logger.info("[STEP 4] Initializing Iterable API client...")
                 client = wiring.iterable_client(settings, stop, bulk=run.options.bulk)
                 logger.info("[STEP 5] Processing user records...")

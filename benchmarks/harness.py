@@ -42,6 +42,7 @@ class JobRun:
     peak_mb: float
     summary: dict[str, Any]
     stats: dict[str, Any]  # what the stand-in counted
+    read_s: float = 0.0  # a plain read of the same rows beside it, if there was one
 
     @property
     def users_per_s(self) -> float:
@@ -190,6 +191,17 @@ class Site:
             summary=summary,
             stats=stats,
         )
+
+    def read(self) -> float:
+        """Return how long a process takes that reads the rows of Query 2 and drops them."""
+        began = time.perf_counter()
+        command = [sys.executable, "-m", "benchmarks.plain_read"]
+        environ = {**os.environ, **self._variables}
+        with subprocess.Popen(command, env=environ, cwd=HERE, stdout=subprocess.DEVNULL) as process:
+            keep_off_stand_in(process)
+        if process.returncode:
+            raise RuntimeError("the plain read failed")
+        return time.perf_counter() - began
 
 
 @contextmanager

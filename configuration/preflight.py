@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from configuration.preflight_database import database_findings
-from configuration.preflight_files import file_findings
+from configuration.preflight_files import file_findings, lost_entries_findings
 from configuration.preflight_finding import Finding, Mark
 from configuration.preflight_iterable import iterable_findings
 from configuration.settings import SettingsError, load_environment_variables
@@ -58,4 +58,5 @@ def all_findings(env_file: Path | None, environ: Mapping[str, str]) -> Iterator[
     yield Finding(Mark.GOOD, "Settings", "complete and valid")
     yield from file_findings(settings, env_file)
     mapping = yield from database_findings(settings)
+    yield from lost_entries_findings(settings, mapping)
     yield from iterable_findings(settings, mapping)

@@ -11,11 +11,10 @@ from configuration.wiring import database_connection
 from db_connection import DatabaseConnection
 from iterable_api.mapping import RowMapping, read_mapping
 from iterable_api.payloads import EVENT_TABLE
-from records.columns import JOB_COLUMNS, Column, ColumnError, Kind, check_columns
+from records.columns import JOB_COLUMNS, Column, ColumnError, Kind, as_text, check_columns
 from records.database_errors import DatabaseError
 from records.exit_statuses import ExitStatus
 from records.least_versions import old_server
-from records.outcomes import as_shown
 from records.query_file import JOB_QUERY, load_query
 
 # Fewer are read in no time, whatever the execution plan.
@@ -60,7 +59,7 @@ def database_findings(settings: Settings) -> Generator[Finding, None, RowMapping
     Return where its columns go; that of the job's own nine if it cannot be had.
     """
     query = None
-    mapping = RowMapping(settings.iterable_identity)
+    mapping = RowMapping(identity=settings.iterable_identity)
     try:
         query = load_query(JOB_QUERY, settings.query_file)
     except DatabaseError as error:
@@ -177,12 +176,12 @@ def execution_plan(plan: Sequence[Mapping[str, object]]) -> list[TableAccess]:
         if not row.keys() >= EXPLAIN_COLUMNS:
             return []
         rows = times[row["id"]] = times.get(row["id"], 1) * _row_count(row["rows"])
-        table = as_shown(row["table"] or "<>")
+        table = as_text(row["table"] or "<>")
         # What is between < and > is the query's own, such as a common table expression.
         if not table.startswith("<"):
-            whole = as_shown(row["type"]).partition("|")[0] in {"ALL", "index"}
-            covered = "Using index" in as_shown(row["Extra"]).split("; ")
-            tables.append(TableAccess(table, as_shown(row["key"] or ""), rows, whole, covered))
+            whole = as_text(row["type"]).partition("|")[0] in {"ALL", "index"}
+            covered = "Using index" in as_text(row["Extra"]).split("; ")
+            tables.append(TableAccess(table, as_text(row["key"] or ""), rows, whole, covered))
     return tables
 
 
@@ -191,7 +190,7 @@ def _row_count(shown: object) -> int:
 
     What EXPLAIN shows is for people: MariaDB says ``15 (9%)`` where it filters rows by an index.
     """
-    number = re.match(r"\d+", as_shown(shown))
+    number = re.match(r"\d+", as_text(shown))
     return max(1, int(number[0])) if number else 1
 
 

@@ -4,13 +4,15 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
+from configuration.lost_entries import lost_entries
 from configuration.preflight_finding import Finding, Mark
 from configuration.settings import Settings, exposed_files, password_in_quotes
 from configuration.wiring import IN_QUOTES, few_workers, mixed_results, open_ledger
-from records.delivery_ledger import SPARE_BYTES, LedgerError, check_room, is_in_use
+from iterable_api.mapping import RowMapping
+from records.delivery_ledger import LedgerBusyError, LedgerError, check_room, check_sqlite
 from records.exit_statuses import ExitStatus
 from records.results_files import results_files
 from records.results_writer import BYTES_PER_ROW, SPARE_ROWS
@@ -87,56 +89,33 @@ def _log_finding(path: Path) -> Finding:
 
 
 def _ledger_finding(settings: Settings) -> Finding:
+    """Open the ledger as a run does; where there is none, only try its folder."""
     path = settings.state_file
     try:
+        check_sqlite()
         _try_folder(path.parent)
         if not path.exists():
-            return _copy_finding(settings) or _writable("STATE_FILE", path)
-        path.open("r+b").close()
-        if is_in_use(path):
-            return _in_use_finding(path)
-        check_room(path, 0)
-        found = _copy_finding(settings)
-        # A copy that was made while a run began is worth nothing.
-        if found and is_in_use(path):
-            return _in_use_finding(path)
+            return _writable("STATE_FILE", path)
+        with open_ledger(settings):
+            check_room(path, 0)
     except OSError as error:
         return _unwritable("STATE_FILE", path, error)
+    except LedgerBusyError:
+        text = f"another run is under way and holds {path}; until it ends, no other can begin"
+        return Finding(Mark.WARNING, "STATE_FILE", text)
     except LedgerError as error:
         return _bad_ledger(error)
-    return found or Finding(Mark.GOOD, "STATE_FILE", f"{path} is sound and can be written")
+    return Finding(Mark.GOOD, "STATE_FILE", f"{path} is sound and can be written")
 
 
-def _in_use_finding(path: Path) -> Finding:
-    text = f"another run is under way and holds {path}; until it ends, no other can begin"
-    return Finding(Mark.WARNING, "STATE_FILE", text)
-
-
-def _copy_finding(settings: Settings) -> Finding | None:
-    """Return what a run would say that opened a copy of the ledger; None if nothing.
-
-    Opening the ledger itself would change it: a run that was killed leaves a log beside it, which
-    is then worked in, and an older version's tables are dropped.
-    """
+def lost_entries_findings(settings: Settings, mapping: RowMapping) -> Iterator[Finding]:
+    """Yield a warning if a run would send more than what is new or changed."""
     path = settings.state_file
-    files = [each for end in ("", "-wal", "-journal") if (each := Path(f"{path}{end}")).exists()]
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            needed = 2 * sum(each.stat().st_size for each in files) + SPARE_BYTES
-            if shutil.disk_usage(folder).free < needed:
-                text = f"not looked into: no room for a copy in {tempfile.gettempdir()}"
-                return Finding(Mark.NOTE, "STATE_FILE", text)
-            for each in files:
-                shutil.copyfile(each, Path(folder) / each.name)
-            copy = Path(folder) / path.name
-            with open_ledger(settings.model_copy(update={"state_file": copy})) as ledger:
-                renewed = ledger.is_renewed
-    except OSError as error:
-        return Finding(Mark.NOTE, "STATE_FILE", f"not looked into: {error.strerror}")
-    except LedgerError as error:
-        return _bad_ledger(LedgerError(str(error).replace(str(copy), str(path))))
-    text = f"{path} was written by an older version: every row is sent once more"
-    return Finding(Mark.WARNING, "STATE_FILE", text) if renewed else None
+    # That the ledger cannot be opened is told already.
+    with suppress(LedgerError, LedgerBusyError), ExitStack() as stack:
+        ledger = stack.enter_context(open_ledger(settings)) if path.exists() else None
+        if text := lost_entries(ledger, settings, mapping):
+            yield Finding(Mark.WARNING, "STATE_FILE", text.removeprefix("STATE_FILE: "))
 
 
 def _bad_ledger(error: LedgerError) -> Finding:

@@ -8,7 +8,7 @@ from configuration.settings import Settings
 from configuration.wiring import emails_refused, user_fields
 from iterable_api.answers import Answer, Repeat
 from iterable_api.endpoints import TRACK_EVENT
-from iterable_api.field_types import ITERABLE_TYPES, FieldType
+from iterable_api.field_types import FieldType
 from iterable_api.mapping import PROFILE_FIELDS, Identity, RowMapping
 from iterable_api.user_fields import UNKNOWN_TYPE
 from monitoring.console import data_centre, key_advice
@@ -20,7 +20,7 @@ DEFAULT_MAPPING = RowMapping()
 IDENTITY = "ITERABLE_IDENTITY"
 # The types of a project, besides the same one, that take a value of the job's.
 _ALSO_FIT = {
-    (FieldType.INTEGER, "double"),
+    (FieldType.LONG, "double"),
     (FieldType.DATE, "string"),
     (FieldType.JSON, "nested"),
 }
@@ -129,7 +129,7 @@ def field_findings(
 
 
 def _fits(kind: FieldType, project_type: str) -> bool:
-    exact = ITERABLE_TYPES[kind] == project_type
+    exact = kind.iterable_name == project_type
     return exact or project_type == UNKNOWN_TYPE or (kind, project_type) in _ALSO_FIT
 
 
@@ -142,7 +142,7 @@ def _mismatch(name: str, kind: FieldType, project_type: str) -> Finding:
     if name not in PROFILE_FIELDS:
         where = "Query 2, or its type behind a colon"
     text = (
-        f"the project has {name} as {project_type} and the job sends a {ITERABLE_TYPES[kind]}: "
+        f"the project has {name} as {project_type} and the job sends a {kind.iterable_name}: "
         "every row would be refused. Iterable never changes a field's type; use another "
         f"project, or another name in {where}"
     )

@@ -213,6 +213,7 @@ class Settings(BaseModel):
     iterable_api_key: Annotated[SecretStr, AfterValidator(_header_safe)]
     iterable_api_key_file: FolderOrFile | None = None
     iterable_api_base_url: Annotated[str, AfterValidator(_api_base_url)]
+    iterable_project: Text | None = None
     iterable_ca_file: Annotated[FolderOrFile, AfterValidator(_ca_file)] | None = None
     iterable_proxy: Annotated[SecretStr, AfterValidator(_proxy_url)] | None = None
     iterable_identity: Annotated[Identity, BeforeValidator(_lower)] = Identity.EMAIL
@@ -295,11 +296,16 @@ class Settings(BaseModel):
     @property
     def time_zone(self) -> tzinfo:
         """``db_time_zone`` as a ``tzinfo``."""
-        if not OFFSET.fullmatch(self.db_time_zone):
-            return zoneinfo.ZoneInfo(self.db_time_zone)
-        sign = -1 if self.db_time_zone[0] == "-" else 1
-        hours, minutes = self.db_time_zone[1:].split(":")
-        return timezone(sign * timedelta(hours=int(hours), minutes=int(minutes)))
+        return zone_of(self.db_time_zone)
+
+
+def zone_of(text: str) -> tzinfo:
+    """Return the time zone that DB_TIME_ZONE names; ZoneInfoNotFoundError where it is not known."""
+    if not OFFSET.fullmatch(text):
+        return zoneinfo.ZoneInfo(text)
+    sign = -1 if text[0] == "-" else 1
+    hours, minutes = text[1:].split(":")
+    return timezone(sign * timedelta(hours=int(hours), minutes=int(minutes)))
 
 
 VARIABLES = tuple(name.upper() for name in Settings.model_fields)

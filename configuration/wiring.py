@@ -7,8 +7,10 @@ import platform
 import resource
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
+from configuration.lost_entries import lost_entries, run_notes
 from configuration.settings import Settings, exposed_files, password_in_quotes
 from db_connection import DatabaseConnection
 from delivery.batching import BatchLimits
@@ -18,12 +20,12 @@ from delivery.bulk import BulkDelivery
 from delivery.outage import Outage
 from delivery.pipeline import Pipeline
 from delivery.planner import Planner
+from delivery.project_fields import ProjectFields
 from delivery.recorder import Recorder
 from delivery.repeats import Repeats
 from delivery.row_limit import length_to_send
 from delivery.stopping import Stop
 from delivery.worker_pool import HEAD_START_S, WorkerPool
-from iterable_api.field_types import FieldType
 from iterable_api.mapping import read_mapping
 from iterable_api.payloads import Payloads
 from iterable_api.transport import Transport
@@ -53,12 +55,6 @@ IN_QUOTES = (
 MOST_WORKERS_SETTABLE = 2000
 # Sockets apart: the log, the ledger, the results, and what Python holds.
 OTHER_OPEN_FILES = 50
-
-
-SHOWN_AS_TO_BE_SENT = (
-    "An earlier run could not look at the project's fields, so what it delivered is shown as to be "
-    "sent; the next run looks first, and leaves out what has arrived"
-)
 OWN_FILES = "Give each job a STATE_FILE, a LOG_FILE and a RESULTS_DIR of its own"
 
 
@@ -71,7 +67,13 @@ class LogBusyError(RunError):
 def open_ledger(settings: Settings) -> DeliveryLedger:
     """Return the ledger, which keeps other runs out until it is closed."""
     key = settings.iterable_api_key.get_secret_value()
-    return DeliveryLedger(settings.state_file, settings.destination, key, settings.query_name)
+    return DeliveryLedger(
+        settings.state_file,
+        settings.destination,
+        key,
+        settings.query_name,
+        settings.iterable_project or "",
+    )
 
 
 @contextmanager
@@ -93,9 +95,6 @@ def only_run(settings: Settings, env_file: Path | None, run: RunRecord) -> Itera
         logger.debug(
             "run %s, version %s, Python %s", run.id, run.version, platform.python_version()
         )
-        if ledger.is_renewed:
-            text = "STATE_FILE %s was written by an older version: every row is sent once more"
-            logger.warning(text, settings.state_file)
         for path in exposed_files(env_file, settings):
             logger.warning("%s holds secrets and others may read it: chmod 600 it", path)
         if password_in_quotes(settings):
@@ -140,6 +139,15 @@ def remove_old_results(settings: Settings, own: Path) -> None:
         logger.warning("RESULTS_KEEP: %s cannot be removed: %s", error.filename, error.strerror)
 
 
+def collect_less_garbage() -> None:
+    """Let Python look for garbage only now and then: rows leave none behind that needs a look.
+
+    What is loaded by now stays; looking through it would stop all threads at once.
+    """
+    gc.freeze()
+    gc.set_threshold(50_000)
+
+
 def database_connection(settings: Settings, query_timeout_s: int) -> DatabaseConnection:
     """Return the connection that the settings ask for, not opened yet."""
     return DatabaseConnection(
@@ -176,7 +184,11 @@ def checked_payloads(
         logger.warning("Query 2: %s", remark)
     check_row_count(len(rows), settings, stop)
     return Payloads(
-        settings.source, settings.time_zone, mapping, settings.create_new_fields, options.bulk
+        settings.source,
+        settings.time_zone,
+        mapping,
+        settings.create_new_fields,
+        bulk=options.bulk,
     )
 
 
@@ -191,57 +203,65 @@ def check_row_count(rows: int, settings: Settings, stop: Stop) -> None:
         stop.request(StopReason.ROW_COUNT, text)
 
 
-def check_fields(rows: RowSpool, make: Payloads, settings: Settings, recorder: Recorder) -> None:
-    """Look at the project's fields if an earlier run could not, and have it done after sending.
+def project_fields(
+    settings: Settings, run: RunRecord, ledger: DeliveryLedger, stop: Stop
+) -> ProjectFields:
+    """Return what is to be known of the project's fields; nothing was asked yet."""
+    return ProjectFields(run, ledger, lambda: user_fields(settings).types, stop.wait)
 
-    Before the rows are limited, as it decides which of them need sending.
+
+def begin_run(rows: RowSpool, make: Payloads, settings: Settings, recorder: Recorder) -> None:
+    """Look at what decides which of *rows* need sending, and begin the run about these.
+
+    Warn if that is more than what is new or changed.
     """
-    if recorder.run.options.dry_run:
-        if not recorder.run.options.send_all and recorder.ledger.has_unproven_runs():
-            logger.warning(SHOWN_AS_TO_BE_SENT)
-    elif len(rows) and not recorder.stop.reason:
-        fields = make.mapping.profile_types()
-        objects = FieldType.JSON in fields.values()
+    options, ledger = recorder.run.options, recorder.ledger
+    if not options.send_all and (text := lost_entries(ledger, settings, make.mapping)):
+        logger.warning("%s", text)
+    if len(rows) and not options.dry_run and not recorder.stop.reason:
         # Nothing is under way yet, and Iterable may take a minute not to answer.
         with recorder.stop.interrupting():
-            recorder.check_fields(fields, lambda: user_fields(settings).types, objects=objects)
+            recorder.fields.look()
+        if not ledger.is_empty:
+            recorder.refusals.accept(held_endpoints(rows, _planner(make, recorder)))
+    if options.limit:
+        rows.cut(_rows_to_send(options.limit, rows, make, recorder))
+    recorder.begin(len(rows), run_notes(settings, make.mapping))
 
 
-def note_held_rows(rows: RowSpool, make: Payloads, recorder: Recorder) -> None:
-    """Look whether Iterable already holds any of *rows*, for the watch over refusals.
+def held_endpoints(rows: RowSpool, planner: Planner) -> set[str]:
+    """Return at which endpoints Iterable already holds one of *rows*.
 
     The look ends with the first such profile and event, which is nearly at once on most nights.
     """
-    if recorder.run.options.dry_run or recorder.ledger.is_empty:
-        return
-    planner = Planner(make, recorder.ledger, send_all=False, dry_run=False)
     found: set[str] = set()
     for group in rows.chunks():
         found |= planner.held_at(group)
         if len(found) == 2:
             break
-    recorder.refusals.accept(found)
+    return found
 
 
-def limit_rows(rows: RowSpool, make: Payloads, recorder: Recorder) -> int:
-    """Keep as many *rows* as the command line says; return their number.
+def _rows_to_send(limit: int, rows: RowSpool, make: Payloads, recorder: Recorder) -> int:
+    """Return how many of *rows* the run is about.
 
     The limit counts rows that need sending: otherwise each run would meet the same ones again.
     With --all every row does.
     """
-    options = recorder.run.options
-    if options.limit and not options.send_all:
-        planner = Planner(make, recorder.ledger, send_all=False, dry_run=False)
-        repeats = repeats_in(rows, make)
-        rows.cut(length_to_send(options.limit, rows.chunks(), planner, repeats))
-    elif options.limit:
-        rows.cut(options.limit)
-    return len(rows)
+    if recorder.run.options.send_all:
+        return limit
+    planner = _planner(make, recorder, dry_run=False)
+    return length_to_send(limit, rows.chunks(), planner, repeats_in(rows, make))
 
 
 def repeats_in(rows: RowSpool, make: Payloads) -> Repeats:
-    """Return which of *rows* have the address of a row before them."""
-    return Repeats(make.keys(rows.values(make.mapping.identifier)))
+    """Return which of *rows* have the address or the event of a row before them."""
+    return Repeats(make, make.suspects(rows.values(make.suspect_places())))
+
+
+def _planner(make: Payloads, recorder: Recorder, **options: bool) -> Planner:
+    wanted = replace(recorder.run.options, **options)
+    return Planner(make, recorder.ledger, wanted, recorder.fields)
 
 
 def most_workers(settings: Settings) -> int:
@@ -321,7 +341,8 @@ def deliver_rows(
         logger.warning("ITERABLE_WORKERS: %s", few)
     limits = BatchLimits(settings.bulk_batch_size if options.bulk else 1)
     pipeline = Pipeline(
-        planner=Planner(make, recorder.ledger, send_all=options.send_all, dry_run=options.dry_run),
+        payloads=make,
+        planner=_planner(make, recorder),
         pool=_worker_pool(settings, client, recorder, limits),
         recorder=recorder,
         outage=Outage(recorder.stop, lambda: client.silence),
@@ -329,11 +350,7 @@ def deliver_rows(
         folder=settings.results_dir,
     )
     repeats = repeats_in(rows, make)
-    # What is loaded by now stays; looking through it for garbage would stop all threads at once.
-    # Rows leave no cycles behind, so a look now and then is enough.
-    gc.freeze()
-    gc.set_threshold(50_000)
-    pipeline.deliver(map(make.mapping.identified, rows.chunks()), repeats)
+    pipeline.deliver(rows.chunks(), repeats)
     recorder.stop.over = True
 
 

@@ -1,10 +1,14 @@
 """Rows whose turn comes later in the run, on disk, because there may be many of them."""
 
+import pickle
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from records.columns import Column, Kind
 from records.outcomes import PreparedRow
 from records.row_spool import RowSpool, SpoolError
+
+_COLUMNS = (Column("prepared row", Kind.BINARY),)
 
 
 class DeferredRows:
@@ -19,8 +23,9 @@ class DeferredRows:
         return len(self._spool) if self._spool else 0
 
     def __iter__(self) -> Iterator[PreparedRow]:
-        for fields in self._spool or ():
-            yield PreparedRow(**fields)
+        for (row,) in self._spool.values([0]) if self._spool else ():
+            # Written below, into a file that nobody else can read.
+            yield PreparedRow(*pickle.loads(row or b""))  # noqa: S301
 
     def extend(self, rows: Sequence[PreparedRow]) -> None:
         """Append *rows*, which are on disk then. Not while iterating.
@@ -34,8 +39,8 @@ class DeferredRows:
         length = len(self)
         try:
             if self._spool is None:
-                self._spool = RowSpool(PreparedRow._fields, self._folder)
-            self._spool.extend(map(tuple, rows))
+                self._spool = RowSpool(_COLUMNS, self._folder)
+            self._spool.extend([(pickle.dumps(tuple(row)),) for row in rows])
             self._spool.flush()
         except SpoolError as error:
             self._failure = error

@@ -1,8 +1,8 @@
 """The way of the rows: planned in groups, sent in batches, recorded as they come back.
 
-Most rows go through in one pass. Two kinds come later. A row with the address of a row before it
-waits for that row's outcome, so that the profile does not depend on a race. And an event of a
-user who was delivered a moment ago and whom Iterable does not find yet is sent again: Iterable's
+Most rows go through in one pass. Two kinds come later. A row with the address or the event of a row
+before it waits for that row's outcome, so that nothing depends on a race. And an event of a user
+who was delivered a moment ago and whom Iterable does not find yet is sent again: Iterable's
 documentation asks for a minute between a profile and the calls that depend on it.
 """
 
@@ -22,18 +22,10 @@ from delivery.recorder import Recorder
 from delivery.repeats import Repeats
 from delivery.worker_pool import WorkerPool, not_sent
 from iterable_api.answers import user_not_found
+from iterable_api.payloads import Payloads
 from logger_config import get_logger
-from records.outcomes import (
-    ARRIVED,
-    NOT_SENT,
-    SUPERSEDED,
-    USER_ID,
-    CallStatus,
-    PreparedRow,
-    Row,
-    RowOutcome,
-    readable,
-)
+from records.columns import Row
+from records.outcomes import CallStatus, PreparedRow, RowOutcome, row_not_attempted
 
 logger = get_logger(__name__)
 
@@ -56,6 +48,7 @@ class Pipeline:
     def __init__(  # noqa: PLR0913 - keyword-only
         self,
         *,
+        payloads: Payloads,
         planner: Planner,
         pool: WorkerPool,
         recorder: Recorder,
@@ -63,14 +56,14 @@ class Pipeline:
         limits: BatchLimits,
         folder: Path,
     ) -> None:
+        self._mapping = payloads.mapping
         self._planner = planner
         self._pool = pool
         self._recorder = recorder
         self._outage = outage
         self._limits = limits
         self._packer = Packer(limits)
-        self._repeats = Repeats(())
-        self._identity = "address"
+        self._repeats = Repeats(payloads)
         self._repeated = DeferredRows(folder)
         self._not_found = DeferredRows(folder)
         self._not_found_s = 0.0
@@ -84,8 +77,8 @@ class Pipeline:
     def deliver(self, chunks: Iterable[list[Row]], repeats: Repeats) -> None:
         """Deliver the rows in *chunks*, of which one at a time fits into memory.
 
-        *repeats* knows which of them have the address of a row before them. Once the run is to stop
-        the remaining rows are ``not_attempted``. Whatever is raised on the way is raised again when
+        *repeats* knows which of them repeat a row before them. Once the run is to stop the
+        remaining rows are ``not_attempted``. Whatever is raised on the way is raised again when
         every batch in flight has come back and is recorded.
         """
         self._repeats = repeats
@@ -103,7 +96,7 @@ class Pipeline:
                 for group in in_groups(itertools.chain(repeated, not_found), GROUP_ROWS):
                     self._record(not_sent(group))
                 while some := self._next_group(remaining, MOST_GROUP_ROWS):
-                    self._record(not_attempted(some))
+                    self._record(self._not_attempted(some))
         if self._pool.bugs:
             raise self._pool.bugs[0]
 
@@ -112,14 +105,13 @@ class Pipeline:
     def _send_first_rows(self, chunks: Iterator[list[Row]]) -> None:
         while group := self._next_group(chunks, self._group_rows()):
             if self._pool.stopped:
-                self._record(not_attempted(group))
+                self._record(self._not_attempted(group))
                 continue
-            with self._recording_if_it_fails(partial(not_attempted, group)):
+            with self._recording_if_it_fails(partial(self._not_attempted, group)):
                 outcomes, prepared = self._planner.prepare(group)
             self._record(outcomes)
-            repeated = [row for row in prepared if self._repeats.is_repeat(row.key)]
+            repeated = [row for row in prepared if self._repeats.is_repeat(row)]
             if repeated:
-                self._identity = "address" if repeated[0].user_id is None else "user id"
                 self._put_aside(repeated)
                 ids = {id(row) for row in repeated}
                 prepared = [row for row in prepared if id(row) not in ids]
@@ -134,21 +126,19 @@ class Pipeline:
         self._record(not_sent(repeated))
 
     def _send_repeated_rows(self, rows: Iterator[PreparedRow]) -> None:
-        """Send the rows that have the address of a row before them: their events alone.
+        """Send the rows that repeat a row before them, less what that one stands for.
 
         If the first row's profile did not arrive, the next one's is sent in its place.
         """
-        if self._repeats.count:
-            text = "%d rows have the %s of a row before them; the first row's profile is sent"
-            logger.warning(text, self._repeats.count, self._identity)
+        if count := self._repeats.count:
+            who = "user id" if self._mapping.by_user_id else "address"
+            are = "1 row repeats" if count == 1 else f"{count} rows repeat"
+            text = "%s an earlier row's %s; the first row's profile is sent"
+            logger.warning(text, are, who)
         for row in rows:
-            if self._repeats.has_arrived(row.key):
-                self._send([row._replace(users_update=SUPERSEDED)])
-            else:
-                # In Query 2's order, so nothing else of that address is in flight.
+            if self._repeats.must_wait(row):
                 self._send_packed()
-                self._send([row])
-                self._send_packed()
+            self._send([self._repeats.less_repeated(row)])
         self._send_packed()
 
     def _send_events_again(self, rows: Iterator[PreparedRow]) -> None:
@@ -234,12 +224,13 @@ class Pipeline:
             self._recorder.add(outcomes)
 
     def _note_arrivals(self, outcomes: list[RowOutcome]) -> None:
-        """Note of which rows Iterable has the profile, for the rows that come later."""
+        """Note what Iterable has of these rows, for the rows that come later."""
         for outcome in outcomes:
-            if outcome.prepared is not None:
-                status = outcome.users_update.status
-                arrived = status in ARRIVED or status is CallStatus.PLANNED
-                self._repeats.note(outcome.prepared.key, arrived=arrived)
+            self._repeats.note(outcome)
+
+    def _not_attempted(self, rows: Iterable[Row]) -> list[RowOutcome]:
+        """Return the outcomes of rows that the run did not come to."""
+        return [row_not_attempted(self._mapping.names_of(row)) for row in rows]
 
     @contextmanager
     def _recording_if_it_fails(self, outcomes: Callable[[], list[RowOutcome]]) -> Iterator[None]:
@@ -273,18 +264,3 @@ def _is_to_be_sent_again(outcome: RowOutcome) -> bool:
     """Whether the event met a user that was delivered in this run and is not visible yet."""
     accepted_now = outcome.users_update.status in {CallStatus.DELIVERED, CallStatus.SUPERSEDED}
     return accepted_now and user_not_found(outcome.events_track)
-
-
-def not_attempted(rows: Iterable[Row]) -> list[RowOutcome]:
-    """Return the outcomes of rows that the run did not come to."""
-    return [
-        RowOutcome(
-            readable(row["customer_id"]),
-            readable(row["email"]),
-            NOT_SENT,
-            NOT_SENT,
-            attempted=False,
-            user_id=readable(row.get(USER_ID)),
-        )
-        for row in rows
-    ]

@@ -1,20 +1,20 @@
 """Writes down what becomes of a run while it goes on: in its record, the ledger and its results."""
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from delivery.field_check import Fetch, FieldCheck
 from delivery.planner import Plan
+from delivery.project_fields import ProjectFields
 from delivery.refusals import RefusalWatch
 from delivery.stopping import Stop
 from iterable_api.answers import user_not_found
 from iterable_client import IterableClient
 from logger_config import get_logger
 from monitoring.console import RowLog
-from records.delivery_ledger import Change, DeliveryLedger, LedgerError
+from records.delivery_ledger import PROFILE, DeliveryLedger, LedgerError
 from records.exit_statuses import RunError, StopReason
-from records.outcomes import NOT_SENT, RowOutcome
+from records.outcomes import NOT_SENT, RowOutcome, RowStatus
 from records.results_writer import ResultsWriter
 from records.row_spool import SpoolError
 from records.run import RunRecord
@@ -26,20 +26,25 @@ class Recorder:
     """Writes down what becomes of *run*; when it no longer can, it asks the run to stop."""
 
     def __init__(
-        self, run: RunRecord, stop: Stop, ledger: DeliveryLedger, results: ResultsWriter
+        self,
+        run: RunRecord,
+        stop: Stop,
+        ledger: DeliveryLedger,
+        fields: ProjectFields,
+        results: ResultsWriter,
     ) -> None:
         self.run = run
         self.stop = stop
         self.ledger = ledger
+        self.fields = fields
         self.refusals = RefusalWatch(stop)
         self._results = results
         self._log: RowLog | None = None
-        self._fields: FieldCheck | None = None
 
-    def begin(self, rows: int) -> None:
+    def begin(self, rows: int, notes: Mapping[str, str]) -> None:
         """Note how many rows the run is about, and make sure of the disk for their outcomes.
 
-        Raises RunError when there is no room.
+        *notes* say in the ledger what the run is like. Raises RunError when there is no room.
         """
         try:
             self._results.reserve(rows)
@@ -49,32 +54,15 @@ class Recorder:
             raise RunError(text) from None
         self.ledger.check_room(rows)
         if not self.run.options.dry_run:
-            # Only bulk answers name the fields that the project has left out.
-            self.ledger.begin_run(proven=self.run.options.bulk)
+            self.ledger.begin_run(notes)
         self.run.begin(rows)
-
-    def check_fields(self, names: Collection[str], fetch: Fetch, *, objects: bool) -> None:
-        """Look at the project's fields now if an earlier run could not, and after sending.
-
-        In bulk mode the answers say what was left out. *fetch* asks for the fields.
-        """
-        self._fields = FieldCheck(
-            names,
-            self.ledger,
-            fetch,
-            self.stop.wait,
-            objects=objects,
-            told_by_answers=self.run.options.bulk,
-        )
-        with self.stopping_on_failure():
-            self._fields.check_earlier_runs()
 
     @contextmanager
     def sending(self, client: IterableClient, log: RowLog) -> Iterator[None]:
         """Tell *log* every outcome; at the end close *client*, and note what was sent.
 
-        Then look whether the project has taken all of it, also when the time is over, as otherwise
-        a job that never gets to its end might forget it and not move on; not after other stops.
+        Then look whether the project has taken all of it, also when the time is over: a job that
+        never gets to its end must learn it too. After another stop nothing is asked any more.
         """
         self._log = log
         began_s = time.monotonic()
@@ -89,39 +77,44 @@ class Recorder:
                 retries=client.retries,
                 rate_limited_seconds=client.rate_limited_seconds,
             )
-        if self._fields is not None and self.stop.reason in {None, StopReason.DEADLINE}:
+        if not self.run.options.dry_run:
             with self.stopping_on_failure():
-                self._fields.finish(self.run)
+                self.fields.finish(patient=self.stop.reason in {None, StopReason.DEADLINE})
 
     def before_sending(self, plan: Plan) -> None:
         """Make the ledger forget what *plan* replaces. Raises LedgerError."""
-        self.ledger.apply(plan.change)
+        self.ledger.forget(plan.forget)
+        self.ledger.renew(plan.renew)
+        self.fields.unsure_rows += plan.unsure_rows
 
     def note_profiles(self, outcomes: Sequence[RowOutcome]) -> None:
         """Remember the profiles of rows whose event is still to come."""
         profiles = [outcome._replace(events_track=NOT_SENT) for outcome in outcomes]
-        self.ledger.record(profiles)
+        self.ledger.record(profiles, sure=self.fields.add(profiles))
 
     def add(self, outcomes: Sequence[RowOutcome]) -> None:
         """Record *outcomes*: in the ledger and in the results, each also when the other fails."""
-        self.run.count(outcomes)
+        counts = self.run.count(outcomes)
         try:
             with self.stopping_on_failure():
-                self.ledger.record(outcomes)
-                # Iterable knows nothing of a user whose profile it is thought to have.
-                lost = [
-                    outcome.prepared
-                    for outcome in outcomes
-                    if outcome.prepared and user_not_found(outcome.events_track)
-                ]
-                self.ledger.apply(Change(profiles_to_forget=lost))
+                # Of a million rows that were left as they are, none is looked at.
+                if counts.keys() != {RowStatus.UNCHANGED}:
+                    self._note_in_ledger(outcomes)
         finally:
             with self.stopping_on_failure():
                 self._results.add(outcomes)
-        if self._fields is not None:
-            self._fields.add(outcomes)
         if self._log is not None:
-            self._log.add(outcomes)
+            self._log.add(outcomes, counts)
+
+    def _note_in_ledger(self, outcomes: Sequence[RowOutcome]) -> None:
+        self.ledger.record(outcomes, sure=self.fields.add(outcomes))
+        # Iterable knows nothing of a user whose profile it is thought to have.
+        lost = [
+            (PROFILE, outcome.prepared.user_name)
+            for outcome in outcomes
+            if outcome.prepared and user_not_found(outcome.events_track)
+        ]
+        self.ledger.forget(lost)
 
     @contextmanager
     def stopping_on_failure(self) -> Iterator[None]:

@@ -1,55 +1,128 @@
-"""Rows of one run that have the same address: only the first in Query 2's order is the profile."""
+"""Rows of one run that have the same address, or the same event, as a row before them.
+
+Of rows with one address the first in Query 2's order is the profile. Of rows with one event, that
+is with one ``page_view_id``, customer, time and name, the first is the event: any other would
+overwrite it.
+"""
 
 from collections.abc import Iterable
 
-# Bits in a map of addresses, of 8 MB, by their hashes. Of a million addresses some fifteen thousand
+from iterable_api.payloads import Payloads, RowError
+from records.outcomes import (
+    ARRIVED,
+    SUPERSEDED,
+    CallOutcome,
+    CallStatus,
+    Fault,
+    PreparedRow,
+    RowOutcome,
+)
+
+# Bits in a map, of 4 MB, of addresses or events by their hashes. Of a million some thirty thousand
 # share a bit with another one; these look as if they came twice, and are looked at closely.
-_MAP_BITS = 1 << 26
+_MAP_BITS = 1 << 25
 
 
 class Repeats:
-    """Tells which rows have the address of a row before them, in memory that stays small.
+    """Tells which rows have the address or the event of a row before them, in little memory.
 
-    *keys* are the addresses of all rows in the order in which ``is_repeat()`` will be asked; None
-    for a row that cannot be sent. ``count`` is how many repeats there were up to now.
+    *numbers* are ``Payloads.suspects()`` of all rows. ``count`` is the number of rows up to now
+    that repeat an address.
     """
 
-    def __init__(self, keys: Iterable[str | None]) -> None:
+    def __init__(self, payloads: Payloads, numbers: Iterable[tuple[int, int]] = ()) -> None:
         self.count = 0
-        self._suspects = _suspects(keys)
-        # Of the suspects that were asked about: whether the profile has arrived.
-        self._arrived: dict[str, bool] = {}
+        self._payloads = payloads
+        _, self._view, self._customer = payloads.suspect_places()
+        self._users, self._events = _twice(numbers)
+        # Of the suspects seen: whether the profile has arrived; the hash of the first event's body,
+        # and whether it has arrived.
+        self._profiles: dict[str, bool] = {}
+        self._events_seen: dict[bytes, tuple[bytes, bool]] = {}
 
-    def is_repeat(self, key: str) -> bool:
-        """Whether *key* was asked about before."""
-        place = hash(key) % _MAP_BITS
-        if not self._suspects[place >> 3] & 1 << (place & 7):
-            # There is one row with this key at most.
-            return False
-        if key in self._arrived:
-            self.count += 1
-            return True
-        self._arrived[key] = False
-        return False
+    def is_repeat(self, row: PreparedRow) -> bool:
+        """Note *row*; return whether its address or its event was there before.
 
-    def note(self, key: str, *, arrived: bool) -> None:
-        """Note whether Iterable has the profile of a row that was asked about."""
-        if key in self._arrived:
-            self._arrived[key] = arrived
+        Ask once for each row, in Query 2's order.
+        """
+        same_user = same_event = False
+        user = hash(row.key)
+        event = hash((row.row[self._view], row.row[self._customer]))
+        if self._users[user % _MAP_BITS >> 3] & 1 << (user & 7):
+            same_user = row.key in self._profiles
+            self._profiles.setdefault(row.key, False)
+        if self._events[event % _MAP_BITS >> 3] & 1 << (event & 7):
+            same_event = row.event_name in self._events_seen
+            self._events_seen.setdefault(row.event_name, (self._body_of(row), False))
+        self.count += same_user
+        return same_user or same_event
 
-    def has_arrived(self, key: str) -> bool:
-        """Whether Iterable has the profile of a row before the repeat of *key*."""
-        return self._arrived[key]
+    def note(self, outcome: RowOutcome) -> None:
+        """Note what Iterable has of a row."""
+        row = outcome.prepared
+        if row is None:
+            return
+        if row.key in self._profiles:
+            self._profiles[row.key] = _has_arrived(outcome.users_update)
+        if row.event_name in self._events_seen and outcome.events_track.fault is not Fault.ROW:
+            body, arrived = self._events_seen[row.event_name]
+            arrived = arrived or _has_arrived(outcome.events_track)
+            self._events_seen[row.event_name] = (body, arrived)
+
+    def presume_arrived(self, row: PreparedRow) -> None:
+        """Take it that Iterable will have *row*."""
+        if row.key in self._profiles:
+            self._profiles[row.key] = True
+        if row.event_name in self._events_seen:
+            self._events_seen[row.event_name] = (self._events_seen[row.event_name][0], True)
+
+    def must_wait(self, row: PreparedRow) -> bool:
+        """Whether a repeat depends on the outcome of a row before it that has not arrived yet."""
+        _, arrived = self._events_seen.get(row.event_name, (b"", True))
+        return not arrived or not self._profiles.get(row.key, True)
+
+    def less_repeated(self, row: PreparedRow) -> PreparedRow:
+        """Return a repeat with the outcomes of those calls that a row before it stands for."""
+        if self._profiles.get(row.key):
+            row = row._replace(users_update=SUPERSEDED)
+        if row.event_name not in self._events_seen:
+            return row
+        body, arrived = self._events_seen[row.event_name]
+        if body != self._body_of(row):
+            return row._replace(events_track=self._refusal(row))
+        return row._replace(events_track=SUPERSEDED) if arrived else row
+
+    def _body_of(self, row: PreparedRow) -> bytes:
+        """Return the hash of the body of the event of *row*; of its values if there is none."""
+        try:
+            return self._payloads.complete(row).event_body
+        except RowError:
+            return row.event_content
+
+    def _refusal(self, row: PreparedRow) -> CallOutcome:
+        view = self._payloads.mapping.shown(row.row, "page_view_id")
+        text = (
+            f"page_view_id {view} came before for this customer and time: one event would "
+            "overwrite the other; give each row an id of its own"
+        )
+        return CallOutcome(CallStatus.REFUSED, message=text, fault=Fault.ROW)
 
 
-def _suspects(keys: Iterable[str | None]) -> bytearray:
-    """Return a map with the bits that two of *keys* share, whether they are the same or not."""
-    seen, twice = bytearray(_MAP_BITS // 8), bytearray(_MAP_BITS // 8)
-    for key in keys:
-        if key is not None:
-            place = hash(key) % _MAP_BITS
-            bit = 1 << (place & 7)
-            if seen[place >> 3] & bit:
-                twice[place >> 3] |= bit
-            seen[place >> 3] |= bit
-    return twice
+def _twice(numbers: Iterable[tuple[int, int]]) -> tuple[bytearray, bytearray]:
+    """Return two maps with the bits of the first and of the second *numbers* that came twice."""
+    size = _MAP_BITS // 8
+    users, users_twice, events, events_twice = (bytearray(size) for _ in range(4))
+    for user, event in numbers:
+        place, bit = user % _MAP_BITS >> 3, 1 << (user & 7)
+        if users[place] & bit:
+            users_twice[place] |= bit
+        users[place] |= bit
+        place, bit = event % _MAP_BITS >> 3, 1 << (event & 7)
+        if events[place] & bit:
+            events_twice[place] |= bit
+        events[place] |= bit
+    return users_twice, events_twice
+
+
+def _has_arrived(call: CallOutcome) -> bool:
+    return call.status in ARRIVED or call.status is CallStatus.PLANNED

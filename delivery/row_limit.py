@@ -4,7 +4,8 @@ from collections.abc import Iterable
 
 from delivery.planner import Planner
 from delivery.repeats import Repeats
-from records.outcomes import SUPERSEDED, PreparedRow, Row
+from records.columns import Row
+from records.outcomes import PreparedRow
 
 
 def length_to_send(
@@ -13,8 +14,8 @@ def length_to_send(
     """Return how many rows there are up to the one with which *limit* of them need sending.
 
     They come in *chunks*, of which one at a time fits into memory. *planner* knows which do;
-    *repeats*, made of the same rows, of which the profile is not sent. Those in between are a part
-    of the run too, so that the first row of an address stays the first.
+    *repeats*, made of the same rows, which of their calls are not. Those in between are a part of
+    the run too, so that the first row of an address stays the first.
     """
     taken = 0
     for group in chunks:
@@ -23,17 +24,17 @@ def length_to_send(
             for length, each in enumerate(group, taken + 1)
             for row in planner.prepare([each])[1]
         ]
-        found = len(planner.plan([row for _, row in prepared]).to_send)
-        if found >= limit:
-            for length, row in prepared:
-                limit -= len(planner.plan([row]).to_send)
-                if limit == 0:
-                    return length
-        limit -= found
+        decided = planner.plan([row for _, row in prepared]).decided
+        for (length, _), each in zip(prepared, decided, strict=True):
+            limit -= isinstance(each, PreparedRow)
+            if limit == 0:
+                return length
         taken += len(group)
     return taken
 
 
 def _less_repeated(row: PreparedRow, repeats: Repeats) -> PreparedRow:
-    """Return *row* without its profile, if it has the address of a row before it."""
-    return row._replace(users_update=SUPERSEDED) if repeats.is_repeat(row.key) else row
+    """Return *row* less what a row before it stands for, once that is delivered."""
+    least = repeats.less_repeated(row) if repeats.is_repeat(row) else row
+    repeats.presume_arrived(row)
+    return least

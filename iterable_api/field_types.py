@@ -1,21 +1,22 @@
 """Types of data fields, and the values of a column as JSON of its field's type.
 
-Iterable fixes a field's type by the first value it ever receives, for the whole project and for
-good. So a type belongs to a column, never to a value: what does not fit is refused with its row.
+The first value that Iterable receives for a field sets the field's type for the whole project,
+permanently. So a type belongs to a column, never to a value: a value that does not fit refuses its
+row. Values come as MySQL wrote them.
 """
 
 import json
 import math
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, date, datetime, tzinfo
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 
-from iterable_api.text_values import RowError, as_text
-from records.columns import Kind
+from records.columns import Column, Kind
 
 # Beyond this number programs that read JSON round: Iterable's own pages among them.
 EXACT_NUMBERS = 2**53
@@ -23,162 +24,179 @@ EXACT_NUMBERS = 2**53
 DEEPEST_JSON = 100
 
 # Returns a value, which is not NULL, as JSON; None if it is to be left out like NULL.
-Encoder = Callable[[Any], str | None]
+Encoder = Callable[[bytes], str | None]
+
+
+class RowError(ValueError):
+    """Refusal of a row that cannot be sent as it is; it names the column, not the value."""
 
 
 class FieldType(StrEnum):
-    """The type of a field, as the suffix of a column's name says it."""
+    """The type of a field, in Iterable's words, which are the suffixes of a column's name."""
 
-    TEXT = "text"
-    INTEGER = "integer"
-    DECIMAL = "decimal"
+    STRING = "string"
+    LONG = "long"
+    DOUBLE = "double"
     BOOLEAN = "boolean"
     DATE = "date"
-    JSON = "json"
+    JSON = "json"  # an object, or an array
+
+    @property
+    def iterable_name(self) -> str:
+        """What Iterable calls it; values of JSON have several."""
+        return "object" if self is FieldType.JSON else str(self)
 
 
-# What Iterable calls them; values of JSON have several.
-ITERABLE_TYPES: Mapping[FieldType, str] = {
-    FieldType.TEXT: "string",
-    FieldType.INTEGER: "long",
-    FieldType.DECIMAL: "double",
-    FieldType.BOOLEAN: "boolean",
-    FieldType.DATE: "date",
-    FieldType.JSON: "object",
-}
-
-_NUMBERS = frozenset({Kind.INTEGER, Kind.DECIMAL, Kind.TEXT})
+_NUMBERS = frozenset({Kind.INTEGER, Kind.TINYINT, Kind.DECIMAL, Kind.TEXT})
 # What a column without a suffix is sent as; the kinds that are missing here need one.
 TYPE_OF: Mapping[Kind, FieldType] = {
-    Kind.TEXT: FieldType.TEXT,
-    Kind.INTEGER: FieldType.INTEGER,
-    Kind.DECIMAL: FieldType.DECIMAL,
-    Kind.BOOLEAN: FieldType.BOOLEAN,
+    Kind.TEXT: FieldType.STRING,
+    Kind.INTEGER: FieldType.LONG,
+    Kind.DECIMAL: FieldType.DOUBLE,
     Kind.DATE: FieldType.DATE,
     Kind.MOMENT: FieldType.DATE,
-    Kind.TIME: FieldType.TEXT,
+    Kind.TIME: FieldType.STRING,
     Kind.JSON: FieldType.JSON,
 }
 KINDS_FOR: Mapping[FieldType, frozenset[Kind]] = {
-    FieldType.TEXT: frozenset(Kind) - {Kind.BIT, Kind.OTHER},
-    FieldType.INTEGER: _NUMBERS | {Kind.BOOLEAN},
-    FieldType.DECIMAL: _NUMBERS,
-    FieldType.BOOLEAN: _NUMBERS | {Kind.BOOLEAN, Kind.BIT},
+    FieldType.STRING: frozenset(Kind) - {Kind.BIT, Kind.OTHER},
+    FieldType.LONG: _NUMBERS | {Kind.BIT},
+    FieldType.DOUBLE: _NUMBERS,
+    FieldType.BOOLEAN: _NUMBERS | {Kind.BIT},
     FieldType.DATE: frozenset({Kind.DATE, Kind.MOMENT, Kind.TEXT}),
     FieldType.JSON: frozenset({Kind.JSON, Kind.TEXT}),
 }
 
 
-def encoder(kind: FieldType, column: str, time_zone: tzinfo) -> Encoder:
+def encoder(kind: FieldType, column: Column, time_zone: tzinfo) -> Encoder:
     """Return what makes JSON of the values of *column*; it raises RowError.
 
     *time_zone* is the one in which the database session reports times.
     """
+    read = reader(column)
 
-    def encode(value: Any) -> str | None:  # noqa: ANN401 - whatever the connector returns
+    def encode(value: bytes) -> str | None:
+        text = read(value)
         try:
-            return _ENCODERS[kind](value, time_zone)
-        except RowError as error:
-            raise RowError(f"{column} {error}") from None
+            return _ENCODERS[kind](text, time_zone)
+        except ValueError as error:
+            raise RowError(f"{column.name} {error}") from None
 
-    if kind is FieldType.TEXT:
-        return lambda value: quoted(as_text(column, value) or "")
     return encode
 
 
-def _integer(value: object, _zone: tzinfo) -> str:
-    number = _number(value)
+def reader(column: Column) -> Callable[[bytes], str]:
+    """Return what makes text of the values of *column*, as MySQL writes them; it raises RowError.
+
+    Bits are the number that they are.
+    """
+
+    def read(value: bytes) -> str:
+        try:
+            return str(value, "utf-8")
+        except UnicodeDecodeError:
+            raise RowError(f"{column.name} is not valid UTF-8 text") from None
+
+    def refuse(_value: bytes) -> str:
+        raise RowError(f"{column.name} has a type that cannot be sent")
+
+    if column.kind is Kind.BIT:
+        return lambda value: str(int.from_bytes(value, "big"))
+    return refuse if column.kind is Kind.OTHER else read
+
+
+# --- Each raises ValueError, which says what is wrong with a value without quoting it
+
+
+def _string(text: str, _zone: tzinfo) -> str:
+    return quoted(text)
+
+
+def _long(text: str, _zone: tzinfo) -> str:
+    number = _number(text)
     if number != number.to_integral_value():
-        raise RowError("is not a whole number")
-    if abs(number) > EXACT_NUMBERS:
-        raise RowError("is beyond 2^53, where numbers are rounded; send it as text")
+        raise ValueError("is not a whole number")
+    # Not by abs(), which cannot take 1e9999999.
+    if not -EXACT_NUMBERS <= number <= EXACT_NUMBERS:
+        raise ValueError("is beyond 2^53, where numbers are rounded; send it as :string")
     return str(int(number))
 
 
-def _decimal(value: object, _zone: tzinfo) -> str:
-    number = _number(value)
+def _double(text: str, _zone: tzinfo) -> str:
+    number = _number(text)
     # The shortest text of the number that Iterable keeps; never without a point, so never a whole
     # number's.
-    text = repr(float(number))
-    if not math.isfinite(float(text)) or Decimal(text) != number:
-        raise RowError("has more digits than a number keeps; round it, or send it as text")
-    return text
+    shortest = repr(float(number))
+    if not math.isfinite(float(shortest)) or Decimal(shortest) != number:
+        raise ValueError("has more digits than a double keeps; round it, or send it as :string")
+    return shortest
 
 
-def _number(value: object) -> Decimal:
-    """Return a number, or the text of one, without any loss."""
+def _number(text: str) -> Decimal:
+    """Return the text of a number without any loss. Decimal would also take ``1_0`` and ``NaN``."""
+    if not re.fullmatch(r"\s*[-+]?[0-9.]+([eE][-+]?[0-9]+)?\s*", text):
+        raise ValueError("is not a number")
     try:
-        number = Decimal(repr(value) if isinstance(value, float) else _plain(value))
-    except (InvalidOperation, TypeError, ValueError):
-        raise RowError("is not a number") from None
-    if not number.is_finite():
-        raise RowError("is not a finite number")
-    return number
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever the connector returns
-    """Return text as it may stand for a number: Decimal also takes ``1_0`` and other digits."""
-    if isinstance(value, str) and not re.fullmatch(r"\s*[-+]?[0-9.]+([eE][-+]?[0-9]+)?\s*", value):
-        raise ValueError
-    return value
+        return Decimal(text)
+    except InvalidOperation:
+        raise ValueError("is not a number") from None
 
 
 _TRUTH = {"1": "true", "0": "false", "true": "true", "false": "false"}
 
 
-def _boolean(value: object, _zone: tzinfo) -> str:
-    text = value.strip().lower() if isinstance(value, str) else str(_integer(value, UTC))
-    if text not in _TRUTH:
-        raise RowError("is neither 0 nor 1")
-    return _TRUTH[text]
+def _boolean(text: str, _zone: tzinfo) -> str:
+    word = text.strip().lower()
+    if word not in _TRUTH:
+        # A DECIMAL may be 1.00.
+        with suppress(ValueError):
+            word = _long(word, UTC)
+    if word not in _TRUTH:
+        raise ValueError("is neither 0 nor 1")
+    return _TRUTH[word]
 
 
-def _date(value: object, zone: tzinfo) -> str:
+def _date(text: str, zone: tzinfo) -> str:
     """Return one of the forms that are dates to Iterable: a day, or a moment in UTC.
 
     A day stays one: it has no zone. Fractions of a second are dropped.
     """
-    if isinstance(value, str):
-        value = _parsed(value.strip())
-    if isinstance(value, datetime):
-        try:
-            moment = (value if value.tzinfo else value.replace(tzinfo=zone)).astimezone(UTC)
-        except (OverflowError, ValueError):
-            raise RowError("is beyond the calendar") from None
-        return f'"{moment.isoformat(sep=" ")[:19]} +00:00"'
-    if isinstance(value, date):
+    value = _parsed(text.strip())
+    if not isinstance(value, datetime):
         return f'"{value.isoformat()}"'
-    raise RowError("is not a date")
+    try:
+        moment = (value if value.tzinfo else value.replace(tzinfo=zone)).astimezone(UTC)
+    except (OverflowError, ValueError):
+        raise ValueError("is beyond the calendar") from None
+    return f'"{moment.isoformat(sep=" ")[:19]} +00:00"'
 
 
 def _parsed(text: str) -> date | datetime:
-    try:
-        return date.fromisoformat(text) if len(text) == 10 else datetime.fromisoformat(text)
-    except ValueError:
-        raise RowError("is not a date such as 2026-01-13 or 2026-01-13 14:30:45") from None
+    with suppress(ValueError):
+        # Python also takes 20260113, as a moment, and 2026-W03-2.
+        if re.match(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
+            return date.fromisoformat(text) if len(text) == 10 else datetime.fromisoformat(text)
+    raise ValueError("is not a date such as 2026-01-13 or 2026-01-13 14:30:45")
 
 
-def _json(value: object, _zone: tzinfo) -> str | None:
+def _json(text: str, _zone: tzinfo) -> str | None:
     """Return an object or an array as it came but for blanks; None for JSON's null."""
+    _check_depth(text)
     try:
-        text = str(as_text("", value))
-        _check_depth(text)
         document = json.loads(
             text, parse_int=_json_int, parse_float=_json_float, parse_constant=_no_constant
         )
-    except RowError as error:
-        raise RowError(str(error).strip()) from None
-    except (ValueError, RecursionError):
-        raise RowError("is not valid JSON") from None
+    except (json.JSONDecodeError, RecursionError):
+        raise ValueError("is not valid JSON") from None
     if document is None:
         return None
     if not isinstance(document, dict | list):
-        raise RowError("is JSON, but neither an object nor an array")
+        raise ValueError("is JSON, but neither an object nor an array")  # noqa: TRY004
     return json.dumps(document)
 
 
 def _check_depth(text: str) -> None:
-    """Raise RowError if the brackets outside strings are nested deeper than MySQL takes them."""
+    """Raise ValueError if the brackets outside strings are nested deeper than MySQL takes them."""
     if text.count("[") + text.count("{") <= DEEPEST_JSON:
         return
     depth = deepest = 0
@@ -186,24 +204,25 @@ def _check_depth(text: str) -> None:
         depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(bracket, 0)
         deepest = max(deepest, depth)
     if deepest > DEEPEST_JSON:
-        raise RowError("is nested too deep")
+        raise ValueError("is nested too deep")
 
 
 def _json_int(text: str) -> int:
-    return int(_integer(text, UTC))
+    return int(_long(text, UTC))
 
 
 def _json_float(text: str) -> float:
-    return float(_decimal(text, UTC))
+    return float(_double(text, UTC))
 
 
-def _no_constant(_text: str) -> None:
-    raise RowError("is not a finite number")
+def _no_constant(_text: str) -> Any:  # noqa: ANN401 - never returns
+    raise ValueError("has a number that is not finite")
 
 
-_ENCODERS: Mapping[FieldType, Callable[[Any, tzinfo], str | None]] = {
-    FieldType.INTEGER: _integer,
-    FieldType.DECIMAL: _decimal,
+_ENCODERS: Mapping[FieldType, Callable[[str, tzinfo], str | None]] = {
+    FieldType.STRING: _string,
+    FieldType.LONG: _long,
+    FieldType.DOUBLE: _double,
     FieldType.BOOLEAN: _boolean,
     FieldType.DATE: _date,
     FieldType.JSON: _json,

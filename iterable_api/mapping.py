@@ -5,24 +5,18 @@ The nine columns of the job go where they always go. ``user.<field>`` goes into 
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, tzinfo
+from datetime import UTC, date, timedelta, tzinfo
+from decimal import Decimal
 from enum import StrEnum
 from json.encoder import encode_basestring_ascii as quoted
 from typing import NamedTuple
 
 from iterable_api.endpoints import TRACK_EVENT, UPDATE_USER
-from iterable_api.field_types import (
-    ITERABLE_TYPES,
-    KINDS_FOR,
-    TYPE_OF,
-    Encoder,
-    FieldType,
-    encoder,
-)
-from records.columns import JOB_COLUMNS, Column, ColumnError, Kind
-from records.outcomes import USER_ID, Row
+from iterable_api.field_types import KINDS_FOR, TYPE_OF, Encoder, FieldType, RowError, encoder
+from records.columns import JOB_COLUMNS, Column, ColumnError, Kind, Row
+from records.outcomes import USER_ID, RowNames
 
 EVENT_NAME = "page_view"
 PROFILE_COLUMNS = ("first_name", "plan_type")
@@ -42,12 +36,22 @@ RESERVED = frozenset({
     "unsubscribedMessageTypeIds", "receivedSMSDisclaimer", "devices", "phoneNumberDetails",
 })  # fmt: skip
 
+# As in database_setup.sql.
+_USUAL_KINDS = {
+    "customer_id": Kind.INTEGER,
+    "page_view_id": Kind.INTEGER,
+    "event_time": Kind.MOMENT,
+}
+_USUAL_COLUMNS = tuple(Column(name, _USUAL_KINDS.get(name, Kind.TEXT)) for name in JOB_COLUMNS)
+
 _TYPES = ", ".join(f":{kind}" for kind in FieldType)
 # What to write in Query 2 in place of a column that cannot be sent as it is.
 _ADVICE = {
-    Kind.BIT: "is BIT of more than one bit: use CAST(... AS UNSIGNED)",
+    Kind.TINYINT: "is TINYINT, which can be a number or a boolean: write AS `{0}:long` or AS "
+    "`{0}:boolean`",
+    Kind.BIT: "is BIT, which can be a number or a boolean: write AS `{0}:long` or AS `{0}:boolean`",
     Kind.BINARY: "holds bytes: use BIN_TO_UUID() in Query 2, on MariaDB HEX(); if they are text in "
-    "UTF-8, end its name with :text",
+    "UTF-8, write AS `{0}:string`",
     Kind.OTHER: "has a type that cannot be sent: make text of it, such as with ST_AsText()",
 }
 
@@ -60,9 +64,13 @@ class Identity(StrEnum):
 
 
 class MappedField(NamedTuple):
-    """A column that goes into a field of ``dataFields``; *key* is the field's name as JSON."""
+    """A column that goes into a field of ``dataFields``.
+
+    *place* is the column's in a row, *key* the field's name as JSON.
+    """
 
     column: Column
+    place: int
     call: str
     name: str
     type: FieldType
@@ -83,13 +91,13 @@ class MappingLine(NamedTuple):
 class RowMapping:
     """Where each column of a query goes.
 
-    ``identifier`` is the column that says who the user is. ``unused`` are the columns that go
-    nowhere.
+    ``columns`` are the query's, in their order. ``identifier`` is the one that says who the user
+    is. ``unused`` are the columns that go nowhere.
     """
 
+    columns: tuple[Column, ...] = _USUAL_COLUMNS
     identity: Identity = Identity.EMAIL
     identifier: str = "email"
-    has_user_id: bool = False
     has_event_name: bool = False
     fields: tuple[MappedField, ...] = ()
     unused: tuple[str, ...] = ()
@@ -99,20 +107,44 @@ class RowMapping:
         """Return the fields beyond the job's own that go into *call*."""
         return tuple(field for field in self.fields if field.call == call)
 
-    def identified(self, rows: list[Row]) -> list[Row]:
-        """Return *rows* with a ``user_id`` if that tells users apart, and without one if not.
+    def place(self, name: str) -> int:
+        """Return which of a row's values is that of the column *name*."""
+        return next(i for i, column in enumerate(self.columns) if column.name == name)
 
-        What names a row must not depend on a column that is not sent.
+    def shown(self, row: Row, name: str) -> int | str | None:
+        """Return the value of the column *name* in *row*, for people."""
+        place = self.place(name)
+        return self.columns[place].shown(row[place])
+
+    def row_of(self, values: Mapping[str, object]) -> Row:
+        """Return *values*, by the names of their columns, as a row: each as MySQL would write it.
+
+        A column that is missing is NULL. Raises RowError for a value that MySQL has no type for.
         """
-        if self.by_user_id:
-            if self.identifier == USER_ID:
-                return rows
-            return [{**row, USER_ID: row[self.identifier]} for row in rows]
-        return [{**row, USER_ID: None} for row in rows] if self.has_user_id else rows
+        row = []
+        for column in self.columns:
+            try:
+                row.append(_written(values.get(column.name), column.kind))
+            except TypeError as error:
+                text = f"{column.name} has a type that cannot be sent: {error}"
+                raise RowError(text) from None
+        return tuple(row)
+
+    def names_of(self, row: Row) -> RowNames:
+        """Return what *row* is called for people."""
+        user_id = self.shown(row, self.identifier) if self.by_user_id else None
+        return RowNames(self.shown(row, "customer_id"), self.shown(row, "email"), user_id)
+
+    def shape_of(self, call: str) -> list[tuple[str, str]]:
+        """Return what goes into *call*: the name and the type of each field."""
+        own = [(name, "string") for name in _OWN_FIELDS[call]]
+        mapped = [(field.name, str(field.type)) for field in self.fields_of(call)]
+        name = [("eventName", str(self.has_event_name))] if call == TRACK_EVENT else []
+        return [(str(self.identity), self.identifier), *own, *mapped, *name]
 
     def profile_types(self) -> dict[str, FieldType]:
         """Return the type of each profile field."""
-        own = dict.fromkeys(PROFILE_FIELDS, FieldType.TEXT)
+        own = dict.fromkeys(PROFILE_FIELDS, FieldType.STRING)
         own["recent_page_view"] = FieldType.BOOLEAN
         return own | {field.name: field.type for field in self.fields_of(UPDATE_USER)}
 
@@ -161,8 +193,36 @@ class RowMapping:
 
     def _field_lines(self, call: str) -> Iterator[MappingLine]:
         for field in self.fields_of(call):
-            kind = "object or array" if field.type is FieldType.JSON else ITERABLE_TYPES[field.type]
+            kind = "object or array" if field.type is FieldType.JSON else str(field.type)
             yield MappingLine(field.column.name, call, field.name, kind)
+
+
+def _written(value: object, kind: Kind) -> bytes | None:
+    if value is None:
+        return None
+    if isinstance(value, bytes | bytearray):
+        return bytes(value)
+    if isinstance(value, int):
+        return value.to_bytes(8, "big") if kind is Kind.BIT else b"%d" % value
+    if isinstance(value, timedelta):
+        text = _time_written(value)
+    elif isinstance(value, Decimal):
+        text = format(value, "f")
+    elif isinstance(value, set | frozenset):
+        text = ",".join(sorted(value))
+    elif isinstance(value, str | float | date):
+        # A datetime's text has a blank between the day and the time, as MySQL's has.
+        text = str(value)
+    else:
+        raise TypeError(type(value).__name__)
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _time_written(value: timedelta) -> str:
+    seconds, micros = divmod(abs(value) // timedelta(microseconds=1), 1_000_000)
+    sign = "-" if value < timedelta() else ""
+    text = f"{sign}{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+    return f"{text}.{micros:06}" if micros else text
 
 
 def read_mapping(
@@ -176,11 +236,11 @@ def read_mapping(
     fields: list[MappedField] = []
     unused: list[str] = []
     problems: list[str] = []
-    for column in columns:
-        place, dot, _ = column.name.partition(".")
-        if dot and place in CALLS:
+    for place, column in enumerate(columns):
+        prefix, dot, _ = column.name.partition(".")
+        if dot and prefix in CALLS:
             try:
-                fields.append(_field(column, time_zone))
+                fields.append(_field(column, place, time_zone))
             except ValueError as error:
                 problems.append(f"{column.name} {error}")
         elif column.name not in {*JOB_COLUMNS, *OPTIONAL_COLUMNS}:
@@ -196,9 +256,9 @@ def read_mapping(
     if USER_ID in names and identity is Identity.EMAIL:
         hints.append("the column user_id is not sent: ITERABLE_IDENTITY is email")
     return RowMapping(
+        tuple(columns),
         identity,
         identifier,
-        USER_ID in names,
         "event_name" in names,
         tuple(fields),
         tuple(unused),
@@ -206,28 +266,34 @@ def read_mapping(
     )
 
 
-def _field(column: Column, time_zone: tzinfo) -> MappedField:
+def _field(column: Column, place: int, time_zone: tzinfo) -> MappedField:
     """Return the field that a column named ``user.<field>`` goes into; ValueError if it cannot."""
-    place, _, rest = column.name.partition(".")
+    prefix, _, rest = column.name.partition(".")
     name, colon, suffix = rest.partition(":")
-    call = CALLS[place]
+    call = CALLS[prefix]
     _check_name(name, call)
-    if not colon:
-        if column.kind not in TYPE_OF:
-            raise ValueError(_ADVICE[column.kind])
-        kind = TYPE_OF[column.kind]
-    elif suffix in list(FieldType):
-        kind = FieldType(suffix)
-        if column.kind not in KINDS_FOR[kind]:
-            raise ValueError(
-                f"is {column.kind}, of which no {suffix} can be made"
-                + (f": it {_ADVICE[column.kind]}" if column.kind in _ADVICE else "")
-            )
-    else:
-        raise ValueError(f"ends with no type: after the colon may stand {_TYPES}")
+    kind = _type_of(column, f"{prefix}.{name}", suffix if colon else None)
     return MappedField(
-        column, call, name, kind, quoted(name), encoder(kind, column.name, time_zone)
+        column, place, call, name, kind, quoted(name), encoder(kind, column, time_zone)
     )
+
+
+def _type_of(column: Column, name: str, suffix: str | None) -> FieldType:
+    """Return the type that the *suffix* says, or that of the column; ValueError if there is none.
+
+    *name* is the column's without its suffix.
+    """
+    advice = _ADVICE.get(column.kind, "").format(name)
+    if suffix is None:
+        if column.kind not in TYPE_OF:
+            raise ValueError(advice)
+        return TYPE_OF[column.kind]
+    if suffix not in list(FieldType):
+        raise ValueError(f"has the unknown type :{suffix}; use one of {_TYPES}")
+    if column.kind not in KINDS_FOR[FieldType(suffix)]:
+        text = f"is {column.kind} and cannot be sent as :{suffix}"
+        raise ValueError(f"{text}; it {advice}" if advice else text)
+    return FieldType(suffix)
 
 
 def _check_name(name: str, call: str) -> None:
@@ -256,7 +322,10 @@ def _doubled(fields: Sequence[MappedField]) -> list[str]:
 
 
 def _hint(field: MappedField) -> str:
-    if field.type is not FieldType.TEXT or ":" in field.column.name:
+    if field.type is not FieldType.STRING or ":" in field.column.name:
         return ""
     name = field.column.name
-    return f"{name} is sent as text; if it is JSON, which MariaDB does not tell, say {name}:json"
+    return (
+        f"{name} is sent as a string; if it is JSON, which MariaDB reports as text, write AS "
+        f"`{name}:json`"
+    )

@@ -50,9 +50,8 @@ class RowLog(AbstractContextManager["RowLog"]):
         if self._progress:
             self._progress.close()
 
-    def add(self, outcomes: Sequence[RowOutcome]) -> None:
-        """Log what became of some more rows."""
-        counts = Counter([outcome.status for outcome in outcomes])
+    def add(self, outcomes: Sequence[RowOutcome], counts: Counter[RowStatus]) -> None:
+        """Log what became of some more rows; *counts* says how many of them ended how."""
         # Of a million rows that were left as they are, none is looked at.
         if counts.keys() - self._told_together:
             self._lines(outcomes)
@@ -143,7 +142,7 @@ def log_end(run: RunRecord, results: Path, advice: str) -> None:
     for call, fields in sorted(run.filtered_fields.items()):
         text = (
             "The project takes no new fields: Iterable left %s out of %s. The rest has arrived. "
-            "Create the fields in Iterable; until then these rows are sent again at each run"
+            "Create the fields in Iterable; then these rows are sent once more"
         )
         logger.warning(text, ", ".join(sorted(fields)), call.replace("_", "/"))
     if run.news:

@@ -208,7 +208,7 @@ def _filtered(run: PastRun) -> list[Finding]:
             f"The project takes no new fields: Iterable left {names(fields)} out of "
             f"{call.replace('_', '/')}.",
             "warn",
-            f"Create {names(fields)} in Iterable. Until then the rows are sent again at each run.",
+            f"Create {names(fields)} in Iterable. Then the rows are sent once more.",
         )
         for call, fields in run.filtered_fields.items()
         if fields

@@ -1,6 +1,8 @@
 """The columns of a query's result, as the database describes them: what no value can tell."""
 
 from collections.abc import Sequence
+from contextlib import suppress
+from datetime import date, datetime
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -14,14 +16,17 @@ JOB_COLUMNS = (
 )
 MAY_BE_NULL = ("first_name", "plan_type", "page", "browser", "location")
 
+# A row of a result: the values of its columns, each as MySQL wrote it, None for NULL.
+Row = Sequence[bytes | None]
+
 
 class Kind(StrEnum):
     """What a column holds, by its type in MySQL."""
 
     TEXT = "text"
     INTEGER = "integer"
+    TINYINT = "TINYINT"
     DECIMAL = "decimal"  # also FLOAT and DOUBLE
-    BOOLEAN = "boolean"  # TINYINT(1), which BOOLEAN is another name for, and BIT(1)
     DATE = "date"
     MOMENT = "date and time"
     TIME = "time"
@@ -38,6 +43,36 @@ class Column(NamedTuple):
     kind: Kind = Kind.TEXT
     by_bytes: bool = False
 
+    def shown(self, value: bytes | None) -> int | str | None:
+        """Return *value* for people and for the results file: a number, its text, or in hex."""
+        if value is None:
+            return None
+        if self.kind in _WHOLE_NUMBERS and value.removeprefix(b"-").isdigit():
+            return int(value)
+        try:
+            text = value.decode()
+        except UnicodeDecodeError:
+            return f"0x{value.hex()}"
+        is_text = self.kind not in _BYTES or text.isprintable()
+        return text if is_text else f"0x{value.hex()}"
+
+    def converted(self, value: bytes | None) -> int | str | date | None:
+        """Return *value* as ``shown()``, but a date, or a date and time, as such."""
+        if value is not None and self.kind in _PARSERS:
+            with suppress(ValueError):
+                return _PARSERS[self.kind](value.decode("ascii", "replace"))
+        return self.shown(value)
+
+
+_WHOLE_NUMBERS = (Kind.INTEGER, Kind.TINYINT)
+_BYTES = (Kind.BIT, Kind.BINARY, Kind.OTHER)
+_PARSERS = {Kind.DATE: date.fromisoformat, Kind.MOMENT: datetime.fromisoformat}
+
+
+def as_text(value: object) -> str:
+    """Return what the server says of itself as text; some servers say it in bytes."""
+    return value.decode(errors="replace") if isinstance(value, bytes | bytearray) else str(value)
+
 
 class ColumnError(RunError):
     """Query 2's columns cannot be sent as they are. The message says which, and what to write."""
@@ -50,7 +85,8 @@ class ColumnError(RunError):
 # fmt: off
 _KINDS = {
     0: Kind.DECIMAL, 246: Kind.DECIMAL, 4: Kind.DECIMAL, 5: Kind.DECIMAL,
-    1: Kind.INTEGER, 2: Kind.INTEGER, 3: Kind.INTEGER, 8: Kind.INTEGER, 9: Kind.INTEGER,
+    1: Kind.TINYINT,
+    2: Kind.INTEGER, 3: Kind.INTEGER, 8: Kind.INTEGER, 9: Kind.INTEGER,
     13: Kind.INTEGER,  # YEAR
     10: Kind.DATE, 14: Kind.DATE, 7: Kind.MOMENT, 12: Kind.MOMENT, 11: Kind.TIME,
     16: Kind.BIT, 245: Kind.JSON,
@@ -58,19 +94,15 @@ _KINDS = {
     242: Kind.OTHER, 255: Kind.OTHER,  # vectors, geometries
 }
 # fmt: on
-_TINY, _BIT = 1, 16
-_UNSIGNED, _BY_BYTES = 32, 128
+_BY_BYTES = 128
 _NO_CHARACTERS = 63
 
 
-def column_of(name: str, number: int, width: int, flags: int, charset: int) -> Column:
+def column_of(name: str, number: int, flags: int, charset: int) -> Column:
     """Return a column by what the protocol says of it."""
     kind = _KINDS.get(number)
     if kind is None:
         kind = Kind.BINARY if charset == _NO_CHARACTERS else Kind.TEXT
-    # MySQL has no TINYINT(1) UNSIGNED any more, and MariaDB must not differ.
-    elif width == 1 and (number == _BIT or (number == _TINY and not flags & _UNSIGNED)):
-        kind = Kind.BOOLEAN
     return Column(name, kind, kind is Kind.TEXT and bool(flags & _BY_BYTES))
 
 

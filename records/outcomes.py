@@ -1,11 +1,11 @@
 """What became of a row and of its two API calls: the words the other modules share."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-Row = Mapping[str, Any]
+from records.columns import Row
+
 # The column of a row that users are told apart by, if it is not the email.
 USER_ID = "user_id"
 
@@ -120,29 +120,47 @@ SUPERSEDED = CallOutcome(CallStatus.SUPERSEDED)
 PLANNED = CallOutcome(CallStatus.PLANNED)
 
 
-class PreparedRow(NamedTuple):
-    """A row that can be sent: its two request bodies, encoded, and which of them are to be sent.
+# Of the digit that says the variant only the lower two bits are the hash's.
+_VARIANTS = {f"{digit:x}": "89ab"[digit & 3] for digit in range(16)}
 
-    ``key`` is how Iterable tells users apart: the address in lower case, or where ``user_id`` is
-    not None, that after ``userId:``. ``user_name`` and ``event_name`` are hashes of what Iterable
-    tells profiles and events apart by; the other two hashes tell whether a body has changed.
-    ``users_update`` and ``events_track`` are the outcomes of calls that need not be made; None for
-    a call that is to be made.
+
+class PreparedRow(NamedTuple):
+    """A row of which it is known who and what it is about.
+
+    ``row`` has its values, until there are bodies made of them. ``key`` is how Iterable tells users
+    apart: the address in lower case, or where ``user_id`` is not None, that after ``userId:``.
+    ``user_name`` and ``event_name`` are what the ledger tells profiles and events apart by: a hash
+    of the key, and what the event's id is made of. The two contents are hashes of the values that
+    each call sends.
+    ``user`` and ``event`` are the bodies of the calls, encoded, once they are made, and the two
+    ``_body`` their hashes. ``users_update`` and ``events_track`` are the outcomes of calls that
+    need not be made; None for a call that is to be made. ``once_more``: Iterable holds it already,
+    but perhaps not all of it.
     """
 
+    row: Row
     customer_id: int | str | None
-    email: str | None
+    email: int | str | None
+    user_id: str | None
     key: str
-    event_id: str
-    user: bytes
-    event: bytes
     user_name: bytes
     event_name: bytes
-    user_hash: bytes
-    event_hash: bytes
+    user_content: bytes
+    event_content: bytes
+    user: bytes = b""
+    event: bytes = b""
+    user_body: bytes = b""
+    event_body: bytes = b""
     users_update: CallOutcome | None = None
     events_track: CallOutcome | None = None
-    user_id: str | None = None
+    once_more: bool = False
+
+    @property
+    def event_id(self) -> str:
+        """The event's id as it is sent: a UUID of version 5, by RFC 9562."""
+        text = self.event_name.hex()
+        variant = _VARIANTS[text[16]]
+        return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{variant}{text[17:20]}-{text[20:]}"
 
     @property
     def send_user(self) -> bool:
@@ -163,7 +181,7 @@ class RowOutcome(NamedTuple):
     """
 
     customer_id: int | str | None
-    email: str | None
+    email: int | str | None
     users_update: CallOutcome
     events_track: CallOutcome
     prepared: PreparedRow | None = None
@@ -233,40 +251,26 @@ def outcome_of(
     update, track = users_update.status, events_track.status
     arrived = update in ARRIVED and track in ARRIVED
     attempted = arrived or update not in NO_REQUEST or track not in NO_REQUEST
-    return RowOutcome(
-        prepared.customer_id,
-        prepared.email,
-        users_update,
-        events_track,
-        prepared,
-        attempted,
-        prepared.user_id,
-    )
+    customer_id, email, user_id = prepared.customer_id, prepared.email, prepared.user_id
+    return RowOutcome(customer_id, email, users_update, events_track, prepared, attempted, user_id)
 
 
-def as_shown(value: object) -> str:
-    """Return a value of the database for people, as ``readable()`` does."""
-    return str(readable(value))
+class RowNames(NamedTuple):
+    """What a row is called for people; ``user_id`` is None where users are told apart by email."""
+
+    customer_id: int | str | None
+    email: int | str | None
+    user_id: int | str | None = None
 
 
-def readable(value: Any) -> Any:  # noqa: ANN401 - whatever a column holds
-    """Return bytes as their text, or in hex if they are none, and any other value as it is."""
-    if not isinstance(value, bytes | bytearray):
-        return value
-    try:
-        text = value.decode()
-    except UnicodeDecodeError:
-        text = ""
-    return text if text.isprintable() and text else f"0x{value.hex()}"
-
-
-def refused_row(row: Row, reason: str) -> RowOutcome:
+def refused_row(names: RowNames, reason: str) -> RowOutcome:
     """Return the outcome of a row that cannot be sent as it is."""
     refusal = CallOutcome(CallStatus.REFUSED, message=reason, fault=Fault.ROW)
+    return RowOutcome(names.customer_id, names.email, refusal, NOT_SENT, user_id=names.user_id)
+
+
+def row_not_attempted(names: RowNames) -> RowOutcome:
+    """Return the outcome of a row that the run did not come to."""
     return RowOutcome(
-        readable(row["customer_id"]),
-        readable(row["email"]),
-        refusal,
-        NOT_SENT,
-        user_id=readable(row.get(USER_ID)),
+        names.customer_id, names.email, NOT_SENT, NOT_SENT, attempted=False, user_id=names.user_id
     )

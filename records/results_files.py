@@ -30,6 +30,7 @@ LATEST = 20
 
 # A line of the run. No text has a line's end in it that is not an escape.
 _JOB = re.compile(rb'\n  "job": ("(?:[^"\\\n]|\\.)*")')
+_DELIVERED = re.compile(rb'\n    "delivered": [1-9]')
 _STEM = r"integration_results_([0-9]{8}_[0-9]{6})(?:_([0-9]+))?"
 _NAME = re.compile(rf"{_STEM}\.json")
 _PARTIAL_NAME = re.compile(rf"\.{_STEM}\.partial")
@@ -182,6 +183,22 @@ def other_jobs(folder: Path, job: str) -> list[str]:
     """
     jobs = {job_of(path) for path in results_files(folder)[-LATEST:]}
     return sorted(jobs - {job, ""})
+
+
+def tells_of_deliveries(folder: Path, job: str) -> bool:
+    """Whether one of the latest results files of *job* in *folder* says that it delivered a row.
+
+    What cannot be read says nothing.
+    """
+    with suppress(OSError):
+        for path in results_files(folder)[-LATEST:]:
+            with suppress(OSError), path.open("rb") as file:
+                file.seek(max(0, path.stat().st_size - RUN_BYTES))
+                end = file.read()
+                jobs = _JOB.findall(end)
+                if _DELIVERED.search(end) and jobs and json.loads(jobs[-1]) == job:
+                    return True
+    return False
 
 
 def remove_old(own: Path, keep: int) -> None:

@@ -198,7 +198,7 @@ class Summary(_Part):
     """The requests by endpoint."""
     filtered_fields: dict[CallName, list[str]] = {}
     """By call, the fields that the project does not take, because it creates no new ones. Rows with
-    them count as delivered, but are sent again at each run until the project has the fields."""
+    them count as delivered, and are sent once more when the project has the fields."""
 
 
 class Run(_Part):

@@ -124,13 +124,14 @@ def _row_json(outcome: RowOutcome, texts: dict[int, str]) -> str:
             f', "payload": {prepared.user.decode()}',
             f', "payload": {prepared.event.decode()}',
         )
+    event_id = f'"{prepared.event_id}"' if prepared else "null"
     who = f'"customer_id": {_json(customer)}, "email": {_json(email)}'
     if user_id is not None:
         who += f', "user_id": {_json(user_id)}'
     return (
         f'{{{who}, "outcome": "{status}", '
         f'"users_update": {{{texts[id(update)]}{user}}}, '
-        f'"events_track": {{{texts[id(track)]}, "event_id": {_json(outcome.event_id)}{event}}}}}'
+        f'"events_track": {{{texts[id(track)]}, "event_id": {event_id}{event}}}}}'
     )
 
 

@@ -9,14 +9,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from records.columns import Column
+from records.columns import Column, Row
 from records.exit_statuses import RunError
-from records.outcomes import Row
 
 # What is written, and read back into memory, at a time: so many rows, fewer if they are large.
 CHUNK_ROWS = 1000
 CHUNK_BYTES = 1_000_000
-_LONG_TYPES = (str, bytes, bytearray)
 
 
 class SpoolError(RunError):
@@ -24,43 +22,41 @@ class SpoolError(RunError):
 
 
 class RowSpool:
-    """A list of rows that keeps them in a file; iterating yields dicts, in the order added.
+    """A list of rows that keeps them in a file; ``columns`` describe their values.
 
     The file has no name, so nobody else can open it and nothing is left of it, however the process
     ends. It is made in *folder*, by default the system's for temporary files. In it the columns
-    stand apart, so that one can be read without the others. ``columns`` is what the database says
-    of them, if it says anything.
+    stand apart, so that some can be read without the others.
+
+    ``chunks()`` yields the rows as they were added. Iterating yields dicts for people: numbers,
+    texts and dates by the name of their column.
 
     Raises (also when rows are added):
         SpoolError: the folder cannot be written, or the disk is full.
 
     """
 
-    def __init__(
-        self, names: Sequence[str], folder: Path | None = None, columns: Sequence[Column] = ()
-    ) -> None:
+    def __init__(self, columns: Sequence[Column], folder: Path | None = None) -> None:
         self.columns = tuple(columns)
-        self._names = tuple(names)
         self._folder = folder
         self._length = 0
         with self._explained():
             self._file = tempfile.TemporaryFile(dir=folder, buffering=1 << 20)  # noqa: SIM115 - closed by close()
 
-    def extend(self, rows: Iterable[Sequence[Any]]) -> None:
-        """Append *rows*, each the values of the columns. Not while iterating."""
-        chunk: list[Sequence[Any]] = []
+    def extend(self, rows: Iterable[Row]) -> None:
+        """Append *rows*. Not while iterating."""
+        chunk: list[Row] = []
         size = 0
         for row in rows:
             chunk.append(row)
-            size += sum([len(value) for value in row if isinstance(value, _LONG_TYPES)])
+            size += sum(map(len, filter(None, row)))
             if len(chunk) == CHUNK_ROWS or size >= CHUNK_BYTES:
                 self._write(chunk)
                 chunk, size = [], 0
         if chunk:
             self._write(chunk)
 
-    def _write(self, rows: list[Sequence[Any]]) -> None:
-        # Pickle keeps every type that the connector can return; the file is ours alone.
+    def _write(self, rows: list[Row]) -> None:
         columns = [
             pickle.dumps(values, pickle.HIGHEST_PROTOCOL) for values in zip(*rows, strict=True)
         ]
@@ -91,18 +87,20 @@ class RowSpool:
     def __len__(self) -> int:
         return self._length
 
-    def __iter__(self) -> Iterator[Row]:
-        return itertools.chain.from_iterable(self.chunks())
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for row in itertools.chain.from_iterable(self.chunks()):
+            yield {c.name: c.converted(v) for c, v in zip(self.columns, row, strict=True)}
 
     def chunks(self) -> Iterator[list[Row]]:
         """Yield the rows as they are read into memory: ``CHUNK_ROWS``, or fewer large ones."""
-        for columns in self._read(range(len(self._names))):
-            yield [dict(zip(self._names, row, strict=True)) for row in zip(*columns, strict=True)]
+        for columns in self._read(range(len(self.columns))):
+            yield list(zip(*columns, strict=True))
 
-    def values(self, name: str) -> Iterator[Any]:
-        """Yield the values of the column *name* alone, which is quicker."""
-        for (values,) in self._read([self._names.index(name)]):
-            yield from values
+    def values(self, places: Sequence[int]) -> Iterator[tuple[bytes | None, ...]]:
+        """Yield the values of the columns in *places* alone, which is quicker."""
+        stored = sorted(set(places))
+        for columns in self._read(stored):
+            yield from zip(*(columns[stored.index(place)] for place in places), strict=True)
 
     def _read(self, places: Collection[int]) -> Iterator[list[Sequence[Any]]]:
         """Yield the values of the columns in *places*, chunk by chunk."""

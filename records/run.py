@@ -87,12 +87,19 @@ class RunRecord:
         """Note that the run is about *rows* rows: each of them must get its outcome."""
         self.rows_read = rows
 
-    def count(self, outcomes: Sequence[RowOutcome]) -> None:
-        """Count what became of some more rows."""
+    def count(self, outcomes: Sequence[RowOutcome]) -> Counter[RowStatus]:
+        """Count what became of some more rows; return how many of them ended how."""
         statuses = [outcome.status for outcome in outcomes]
-        self.outcomes.update(statuses)
+        counts = Counter(statuses)
+        self.outcomes.update(counts)
         self.users_update.update([outcome.users_update.status for outcome in outcomes])
         self.events_track.update([outcome.events_track.status for outcome in outcomes])
+        if counts.keys() != {RowStatus.UNCHANGED}:
+            self._look_at(outcomes, statuses)
+        return counts
+
+    def _look_at(self, outcomes: Sequence[RowOutcome], statuses: Sequence[RowStatus]) -> None:
+        """Note what failed, and which fields the answers say were left out."""
         for outcome, status in zip(outcomes, statuses, strict=True):
             if status in FAILED_OUTCOMES:
                 self._count_failure(outcome)

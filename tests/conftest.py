@@ -240,9 +240,15 @@ def tls_server() -> Iterator[SimpleNamespace]:
     received: list[bytes] = []
 
     def serve(listener: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            connection, _ = listener.accept()
-            with context.wrap_socket(connection, server_side=True) as secure:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:  # the test is over
+                return
+            with (
+                contextlib.suppress(OSError),
+                context.wrap_socket(connection, server_side=True) as secure,
+            ):
                 received.append(secure.recv(65536))
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -250,4 +256,5 @@ def tls_server() -> Iterator[SimpleNamespace]:
         thread.start()
         url = f"https://127.0.0.1:{listener.getsockname()[1]}"
         yield SimpleNamespace(url=url, received=received)
+        listener.shutdown(socket.SHUT_RDWR)
     thread.join(5)

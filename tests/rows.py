@@ -1,6 +1,7 @@
 """Rows of Query 2 for the tests, and what delivers them."""
 
-from collections.abc import Callable, Iterable, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,16 @@ from delivery.batching import Batch, BatchLimits, in_groups
 from delivery.outage import Outage
 from delivery.pipeline import Pipeline
 from delivery.planner import Planner
+from delivery.project_fields import ProjectFields
 from delivery.recorder import Recorder
 from delivery.repeats import Repeats
 from delivery.stopping import Stop
 from delivery.worker_pool import WorkerPool
-from iterable_api.payloads import Payloads
+from iterable_api.payloads import JOB_MAPPING, Payloads
 from iterable_client import Silence
+from records.columns import Row
 from records.delivery_ledger import DeliveryLedger
-from records.outcomes import PreparedRow, Row, RowOutcome
+from records.outcomes import PreparedRow, RowOutcome
 from records.results_writer import ResultsWriter
 from records.run import RunOptions, RunRecord
 
@@ -40,28 +43,52 @@ def make_row(number: int = 1, **changes: Any) -> dict[str, Any]:
     }
 
 
+def raw_row(number: int = 1, **changes: Any) -> Row:
+    """Return ``make_row()`` as MySQL writes it."""
+    return JOB_MAPPING.row_of(make_row(number, **changes))
+
+
 def make_prepared(number: int = 1, **changes: Any) -> PreparedRow:
     """Return what is to be sent for ``make_row()``."""
-    return Payloads("db").prepare(make_row(number, **changes))
+    payloads = Payloads("db")
+    return payloads.complete(payloads.prepare(raw_row(number, **changes)))
+
+
+def bodies_of(payloads: Payloads, row: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the two bodies that *payloads* makes of a row; raises RowError."""
+    prepared = payloads.complete(payloads.prepare(payloads.mapping.row_of(row)))
+    return json.loads(prepared.user), json.loads(prepared.event)
 
 
 def open_ledger(
-    path: Path, url: str = "https://api.iterable.com", key: str = "k"
+    path: Path, url: str = "https://api.iterable.com", key: str = "k", project: str = ""
 ) -> DeliveryLedger:
     """Open a ledger for a destination."""
-    return DeliveryLedger(path, url, key)
+    return DeliveryLedger(path, url, key, project=project)
+
+
+def project_fields(ledger: DeliveryLedger, run: RunRecord | None = None) -> ProjectFields:
+    """Return what is known of a project that has every field of ``make_row()``."""
+    names = ["first_name", "plan_type", "recent_page_view", "candidate"]
+    run = run or RunRecord(RunOptions(), "1.0.0")
+    fields = ProjectFields(run, ledger, lambda: names, lambda _seconds: False)
+    fields.look()
+    return fields
 
 
 def make_planner(
     ledger: DeliveryLedger, *, send_all: bool = False, dry_run: bool = False
 ) -> Planner:
     """Return a planner of the rows of ``make_row()``."""
-    return Planner(Payloads("db"), ledger, send_all=send_all, dry_run=dry_run)
+    options = RunOptions(send_all=send_all, dry_run=dry_run)
+    return Planner(Payloads("db"), ledger, options, project_fields(ledger))
 
 
 def repeats_in(rows: Iterable[Row]) -> Repeats:
-    """Return which of *rows* have the address of a row before them."""
-    return Repeats(Payloads("db").keys(row["email"] for row in rows))
+    """Return which of *rows* have the address or the event of a row before them."""
+    payloads = Payloads("db")
+    places = payloads.suspect_places()
+    return Repeats(payloads, payloads.suspects([[row[p] for p in places] for row in rows]))
 
 
 class KeptResults(ResultsWriter):
@@ -79,7 +106,7 @@ class KeptResults(ResultsWriter):
 
 def deliver_rows(
     folder: Path,
-    rows: Iterable[Row],
+    rows: Iterable[Mapping[str, Any]],
     process: Callable[[Batch], list[RowOutcome]],
     stop: Stop,
     *,
@@ -90,14 +117,16 @@ def deliver_rows(
     silence: Callable[[], Silence] = lambda: Silence(0.0, ""),
 ) -> list[RowOutcome]:
     """Deliver *rows* as a run does, with its files in *folder*; by default one after another."""
-    run, rows = RunRecord(RunOptions(), "1.0.0"), list(rows)
+    run = RunRecord(RunOptions(), "1.0.0")
+    raw_rows = [JOB_MAPPING.row_of(row) for row in rows]
     with (
         open_ledger(folder / "state.sqlite3") as ledger,
         KeptResults(folder, run.started_at) as results,
     ):
-        recorder = Recorder(run, stop, ledger, results)
-        recorder.begin(len(rows))
+        recorder = Recorder(run, stop, ledger, project_fields(ledger, run), results)
+        recorder.begin(len(raw_rows), {})
         pipeline = Pipeline(
+            payloads=Payloads("db"),
             planner=make_planner(ledger),
             pool=WorkerPool(
                 process,
@@ -112,7 +141,5 @@ def deliver_rows(
             limits=BatchLimits(batch_size),
             folder=folder,
         )
-        pipeline.deliver(in_groups(rows, CHUNK_ROWS), repeats_in(rows))
-        # As when the project was found to have all fields.
-        ledger.prove()
+        pipeline.deliver(in_groups(raw_rows, CHUNK_ROWS), repeats_in(raw_rows))
         return results.outcomes

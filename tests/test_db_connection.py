@@ -31,7 +31,7 @@ from records.query_file import load_query
 from records.row_spool import SpoolError
 from sandbox.database import PrivateDatabase, run_script
 from tests.conftest import local_servers
-from tests.rows import make_row
+from tests.rows import bodies_of, make_row
 
 # Some 8 MB, sent as it is found: much more than the sockets on the way hold.
 LONG_ANSWER = "SELECT v1.id AS n, REPEAT('x', 100) AS x FROM {0} v1, {0} v2, {0} v3"
@@ -85,6 +85,16 @@ def job_rows(connection):
         return list(spool)
 
 
+def first_bodies(database, zone=UTC, **changes):
+    """Return the two bodies that the first row of Query 2 is sent as."""
+    with connection_to(database.settings, **changes) as connection:
+        spool = connection.get_pro_users_recent_engagement()
+    with closing(spool):
+        payloads = Payloads("db", zone, read_mapping(spool.columns))
+        prepared = payloads.complete(payloads.prepare(next(spool.chunks())[0]))
+    return json.loads(prepared.user), json.loads(prepared.event)
+
+
 def error_of(connection, sql="SELECT 1"):
     with pytest.raises(DatabaseError) as caught, connection as open_connection:
         open_connection.execute_query(sql)
@@ -102,6 +112,7 @@ def test_query_2_gives_the_three_customers_as_dicts(database):
     ]
     assert set(rows[0]) == set(JOB_COLUMNS)
     assert isinstance(rows[0]["event_time"], datetime)
+    assert rows[0]["customer_id"] == 1
 
 
 @pytest.mark.database
@@ -129,9 +140,7 @@ def test_the_session_is_read_only_even_for_a_user_who_may_write(database, databa
 def test_text_survives_the_way_from_the_table_to_the_payload(database, value, sent):
     database.execute("ALTER TABLE customers MODIFY first_name MEDIUMTEXT NULL")
     database.execute("UPDATE customers SET first_name = %s WHERE id = 1", (value,))
-    with connection_to(database.settings) as connection:
-        row = job_rows(connection)[0]
-    assert Payloads("db").user(row)["dataFields"].get("first_name") == sent
+    assert first_bodies(database)[0]["dataFields"].get("first_name") == sent
 
 
 @pytest.mark.database
@@ -147,7 +156,9 @@ def test_text_survives_the_way_from_the_table_to_the_payload(database, value, se
         ("BOOLEAN", "1", "1"),
         ("DOUBLE", "0.1", "0.1"),
         ("JSON", '{"a": 1}', '{"a": 1}'),
-        ("SET('a','b','c')", "c,a", "a,c"),
+        ("SET('c','b','a')", "a,c", "c,a"),
+        ("INT(5) ZEROFILL", "42", "00042"),
+        ("DATE", "0000-00-00", "0000-00-00"),
         ("ENUM('a','b')", "b", "b"),
         ("YEAR", "2026", "2026"),
         ("BIT(8)", 5, "5"),
@@ -157,19 +168,17 @@ def test_text_survives_the_way_from_the_table_to_the_payload(database, value, se
 def test_a_column_of_any_type_reaches_iterable_as_text(database, column_type, stored, sent):
     database.execute("ALTER TABLE customers DROP first_name")
     database.execute(f"ALTER TABLE customers ADD first_name {column_type} NULL")
-    database.execute("UPDATE customers SET first_name = %s WHERE id = 1", (stored,))
-    with connection_to(database.settings) as connection:
-        row = job_rows(connection)[0]
-    assert Payloads("db").user(row)["dataFields"]["first_name"] == sent
+    with database.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("SET SESSION sql_mode = ''")
+        cursor.execute("UPDATE customers SET first_name = %s WHERE id = 1", (stored,))
+    assert first_bodies(database)[0]["dataFields"]["first_name"] == sent
 
 
 @pytest.mark.database
 def test_the_instant_of_an_event_does_not_depend_on_the_sessions_zone(database):
     instants, clocks = [], []
     for zone, hours in [("+00:00", 0), ("+05:00", 5), ("-03:00", -3)]:
-        with connection_to(database.settings, time_zone=zone) as connection:
-            row = job_rows(connection)[0]
-        event = Payloads("db", timezone(timedelta(hours=hours))).event(row)
+        _, event = first_bodies(database, timezone(timedelta(hours=hours)), time_zone=zone)
         instants.append(event["createdAt"])
         clocks.append(event["dataFields"]["timestamp"])
     assert len(set(instants)) == 1
@@ -321,6 +330,24 @@ def mysql_path():
     return path
 
 
+class Garbler(Wire):
+    """A wire that puts ``garble`` in the place of the first row of the next answer."""
+
+    garble = b""
+
+    def _serve(self):
+        with contextlib.suppress(OSError):
+            client, _ = self._listener.accept()
+            threading.Thread(target=self._ask, args=[client], daemon=True).start()
+            while data := self._server.recv(65536):
+                at = data.find(b"sarah.johnson")
+                if self.garble and at >= 0:
+                    # Before the address stand four bytes of the packet, the customer's id with its
+                    # length, and the address's length. Nothing that follows is of use.
+                    data = data[: at - 7] + self.garble
+                client.sendall(data)
+
+
 class Listener(Wire):
     """A wire that writes down what the job says."""
 
@@ -436,11 +463,9 @@ def spare_server():
 @pytest.mark.database
 def test_a_server_that_dies_in_the_middle_of_its_answer_is_told(spare_server):
     with connection_to(spare_server.settings) as connection:
-        _, batches = connection._run(LONG_ANSWER.format("information_schema.collations"))
-        next(batches)
-        spare_server.kill()
+        threading.Timer(0.3, spare_server.kill).start()
         with pytest.raises(DatabaseError, match=r"the query failed: .*closed the connection"):
-            list(batches)
+            connection.execute_query(LONG_ANSWER.format("information_schema.collations"))
 
 
 @pytest.mark.database
@@ -449,36 +474,164 @@ def test_a_zone_that_the_server_does_not_know_says_what_to_do(database):
     assert "the server does not know DB_TIME_ZONE; load its time zone tables" in error
 
 
-@pytest.mark.database
-def test_a_timestamp_in_a_named_zone(spare_server):
-    spring, autumn = (
-        int(datetime(2026, *d, 1, tzinfo=UTC).timestamp()) for d in [(3, 29), (10, 25)]
-    )
-    stored = {
-        "2026-01-13 12:00:00": "2026-01-13 12:00:00",
-        "2026-07-13 12:00:00": "2026-07-13 12:00:00",
-        "2026-10-25 00:30:00": "2026-10-25 00:30:00",
-        "2026-10-25 01:30:00": "2026-10-25 00:30:00",  # the second 02:30 of that night
-    }
-    values = ", ".join(f"('{moment}')" for moment in stored)
-    with mysql.connector.connect(**spare_server.connection_options("mysql")) as connection:
+def load_zone(server, changes, summer_s=7200):
+    """Give *server* tables of Europe/Berlin with these *changes*: a unix time, and a type."""
+    transitions = ", ".join(f"(9, {second}, {kind})" for second, kind in changes)
+    with mysql.connector.connect(**server.connection_options("mysql")) as connection:
         run_script(
             connection,
             f"""
             INSERT INTO time_zone VALUES (9, 'N');
             INSERT INTO time_zone_name VALUES ('Europe/Berlin', 9);
-            INSERT INTO time_zone_transition VALUES (9, 0, 1), (9, {spring}, 2), (9, {autumn}, 1);
+            INSERT INTO time_zone_transition VALUES {transitions};
             INSERT INTO time_zone_transition_type VALUES (9, 1, 3600, 0, 'CET');
-            INSERT INTO time_zone_transition_type VALUES (9, 2, 7200, 1, 'CEST');
-            CREATE TABLE moments (event_time TIMESTAMP);
-            INSERT INTO moments VALUES {values};
+            INSERT INTO time_zone_transition_type VALUES (9, 2, {summer_s}, 1, 'CEST');
             """,
+        )
+
+
+def changes_of_berlin():
+    """Return when Europe/Berlin sets its clocks this year, as ``load_zone()`` takes it."""
+    zone, found, before = ZoneInfo("Europe/Berlin"), [(0, 1)], 3600
+    start = datetime(datetime.now(UTC).year, 1, 1, tzinfo=UTC)
+    for hour in range(365 * 24):
+        moment = start + timedelta(hours=hour)
+        offset = int((moment.astimezone(zone).utcoffset() or timedelta()).total_seconds())
+        if offset != before:
+            found.append((int(moment.timestamp()), 2 if offset == 7200 else 1))
+            before = offset
+    assert len(found) == 3
+    return found
+
+
+@pytest.mark.database
+def test_a_timestamp_in_a_named_zone(spare_server):
+    changes = changes_of_berlin()
+    load_zone(spare_server, changes)
+    hour_back = datetime.fromtimestamp(changes[2][0], UTC)
+    year = hour_back.year
+    earlier, later = hour_back - timedelta(minutes=30), hour_back + timedelta(minutes=30)
+    stored = {
+        f"{year}-01-13 12:00:00": f"{year}-01-13 12:00:00",
+        f"{year}-07-13 12:00:00": f"{year}-07-13 12:00:00",
+        f"{earlier:%Y-%m-%d %H:%M:%S}": f"{earlier:%Y-%m-%d %H:%M:%S}",
+        # The second 02:30 of that night.
+        f"{later:%Y-%m-%d %H:%M:%S}": f"{earlier:%Y-%m-%d %H:%M:%S}",
+    }
+    values = ", ".join(f"('{moment}')" for moment in stored)
+    with mysql.connector.connect(**spare_server.connection_options("mysql")) as connection:
+        run_script(
+            connection,
+            "CREATE TABLE moments (event_time TIMESTAMP);"
+            f"SET time_zone = '+00:00'; INSERT INTO moments VALUES {values};",
         )
     with connection_to(spare_server.settings, time_zone="Europe/Berlin") as session:
         rows = session.execute_query("SELECT event_time FROM moments")
     payloads = Payloads("db", ZoneInfo("Europe/Berlin"))
-    sent = [payloads.event(make_row(**row))["createdAt"] for row in rows]
+    sent = [bodies_of(payloads, make_row(**row))[1]["createdAt"] for row in rows]
     assert sent == [datetime.fromisoformat(f"{each}Z").timestamp() for each in stored.values()]
+
+
+@pytest.mark.database
+@pytest.mark.parametrize("wrong", ["no summer", "another summer"])
+def test_zone_tables_that_differ_from_this_machines_end_the_run_at_once(spare_server, wrong):
+    changes = changes_of_berlin()
+    load_zone(spare_server, changes if wrong == "another summer" else changes[:1], 10_800)
+    error = error_of(connection_to(spare_server.settings, time_zone="Europe/Berlin"))
+    year, server_s = datetime.now(UTC).year, 3600 if wrong == "no summer" else 10_800
+    assert f"DB_TIME_ZONE Europe/Berlin: on {year}-07-15 the server is {server_s} s ahead" in error
+    assert "this machine 7200 s" in error
+    assert "the server's time zone tables" in error
+    assert "tzdata" in error
+
+
+@pytest.fixture
+def odd_server(spare_server):
+    """Give a server all that changes or cuts the rows of a SELECT behind its back."""
+    with mysql.connector.connect(**spare_server.connection_options("mysql")) as connection:
+        run_script(
+            connection,
+            "SET GLOBAL group_concat_max_len = 1024; SET GLOBAL sql_select_limit = 2;"
+            "SET GLOBAL max_sort_length = 64; SET GLOBAL max_join_size = 10;"
+            "SET GLOBAL sql_auto_is_null = 1; SET GLOBAL max_error_count = 0;",
+        )
+    return spare_server
+
+
+NUMBERS = "(SELECT 1 AS n UNION SELECT 2 UNION SELECT 3 UNION SELECT 4) AS numbers"
+
+
+@pytest.mark.database
+@pytest.mark.parametrize(
+    ("sql", "rows"),
+    [
+        (f"SELECT n FROM {NUMBERS} ORDER BY n", [1, 2, 3, 4]),
+        (f"SELECT LENGTH(GROUP_CONCAT(REPEAT('x', 674))) AS n FROM {NUMBERS}", [2699]),
+        (
+            f"SELECT n FROM {NUMBERS} ORDER BY CONCAT(REPEAT('x', 500), 9 - n)",
+            [4, 3, 2, 1],
+        ),
+        (f"SELECT COUNT(*) AS n FROM {NUMBERS} JOIN information_schema.collations", None),
+    ],
+    ids=["limit", "group_concat", "sort", "join"],
+)
+def test_a_server_changes_or_cuts_no_rows_behind_the_querys_back(odd_server, sql, rows):
+    with connection_to(odd_server.settings) as connection:
+        found = [row["n"] for row in connection.execute_query(sql)]
+    assert found == rows if rows else found[0] > 100
+
+
+def with_job_columns(expression, source="(SELECT 1 AS n) AS t"):
+    """Return a query with the job's columns, of which the first name is *expression*."""
+    columns = [f"1 AS {name}" for name in JOB_COLUMNS if name != "first_name"]
+    return f"SELECT {', '.join(columns)}, {expression} AS first_name FROM {source}"
+
+
+@pytest.mark.database
+def test_what_the_server_warns_of_is_one_warning_without_its_text(odd_server, warned):
+    query = with_job_columns("CAST(CONCAT('secret', n) AS SIGNED)", NUMBERS)
+    with connection_to(odd_server.settings) as connection:
+        connection.get_pro_users_recent_engagement(query).close()
+    (text,) = warned
+    assert text.startswith("Query 2: the server gave 4 warning(s), 4 of code 1292")
+    assert "secret" not in text
+
+
+@pytest.mark.database
+def test_a_query_without_warnings_warns_of_nothing(database, warned):
+    with connection_to(database.settings) as connection:
+        connection.get_pro_users_recent_engagement().close()
+    assert warned == []
+
+
+@pytest.mark.database
+@pytest.mark.parametrize("collation", ["utf8mb4_unicode_ci", "utf8mb4_bin", "latin1_swedish_ci"])
+def test_texts_are_compared_as_the_mysql_client_compares_them(database, collation):
+    if database.server.kind == "seekdb":
+        pytest.skip("this server has a few collations alone")
+    charset = collation.partition("_")[0]
+    for what in (f"DATABASE {database.name}", "TABLE customers"):
+        convert = "CHARACTER SET" if what.startswith("DATABASE") else "CONVERT TO CHARACTER SET"
+        database.execute(f"ALTER {what} {convert} {charset} COLLATE {collation}")
+    # The text of a number has the session's collation.
+    sql = "SELECT id FROM customers WHERE email <> CAST(id AS CHAR)"
+    with connection_to(database.settings) as connection:
+        if charset == "utf8mb4":
+            assert len(connection.execute_query(sql)) > 10
+        assert connection.execute_query("SELECT COUNT(*) AS n FROM customers")[0]["n"] > 10
+
+
+@pytest.mark.parametrize("broken", ["width", "protocol"])
+@pytest.mark.database
+def test_bytes_that_are_no_protocol_are_an_error_of_the_database(database, broken, tmp_path):
+    if database.server.kind != "mariadb":
+        pytest.skip("this server's answers are encrypted, or in another order")
+    with closing(Garbler(database.server.connection_options())) as wire:
+        through = {"host": "127.0.0.1", "port": wire.port}
+        with connection_to(database.settings, **through) as connection:
+            wire.garble = {"width": b"\x02\0\0\x0f\x011", "protocol": b"\x01\0\0\x0f\xfd"}[broken]
+            with pytest.raises(DatabaseError, match="what answers there is no MySQL server"):
+                connection.get_pro_users_recent_engagement(folder=tmp_path)
 
 
 @pytest.mark.database
@@ -630,11 +783,11 @@ def test_a_query_file_that_cannot_be_read_is_named(queries_file):
 
 # A column's type, a value of it, and the kind it is.
 KINDS = {
-    "BOOLEAN": ("1", Kind.BOOLEAN),
-    "BIT(1)": ("b'1'", Kind.BOOLEAN),
+    "BOOLEAN": ("1", Kind.TINYINT),
+    "BIT(1)": ("b'1'", Kind.BIT),
     "BIT(8)": ("b'11'", Kind.BIT),
-    "TINYINT": ("7", Kind.INTEGER),
-    "TINYINT UNSIGNED": ("7", Kind.INTEGER),
+    "TINYINT": ("7", Kind.TINYINT),
+    "TINYINT UNSIGNED": ("7", Kind.TINYINT),
     "SMALLINT": ("7", Kind.INTEGER),
     "MEDIUMINT": ("7", Kind.INTEGER),
     "INT": ("7", Kind.INTEGER),

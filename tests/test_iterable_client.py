@@ -16,7 +16,7 @@ from iterable_api.transport import Response
 from iterable_client import IterableClient, Silence
 from records.outcomes import SUPERSEDED, UNCHANGED, CallOutcome, CallStatus, RowStatus
 from sandbox.faults import Fault
-from tests.rows import make_prepared, make_row
+from tests.rows import bodies_of, make_prepared, make_row
 from tests.test_db_connection import wait_until
 
 DELIVERED, REFUSED, FORGOTTEN = CallStatus.DELIVERED, CallStatus.REFUSED, CallStatus.FORGOTTEN
@@ -62,8 +62,8 @@ def test_a_row_is_sent_as_two_requests_in_order_exactly_as_specified(client, ite
     for request in (first, second):
         assert request.headers["content-type"] == "application/json"
         assert "api-key" in request.headers
-    assert json.loads(first.body) == client.payloads.user(make_row())
-    assert json.loads(second.body) == client.payloads.event(make_row())
+    bodies = bodies_of(client.payloads, make_row())
+    assert (json.loads(first.body), json.loads(second.body)) == bodies
     assert outcome.event_id == json.loads(second.body)["id"]
 
 

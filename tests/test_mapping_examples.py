@@ -2,19 +2,28 @@
 
 import gc
 import json
+import math
 import re
+import struct
+import sys
+from contextlib import closing
+from random import Random
 
 import pytest
 
 import main
 from configuration.command_line import VERSION, parse_args, run_options
-from delivery import field_check
+from delivery import project_fields
+from iterable_api.field_types import FieldType, RowError
+from iterable_api.mapping import Identity, read_mapping
 from logger_config import setup_logger
+from records.columns import ColumnError
 from records.exit_statuses import ExitStatus
 from records.query_file import JOB_QUERY, load_query
 from records.run import RunRecord
 from sandbox.database import run_script
 from tests.configuration.conftest import update_user
+from tests.test_db_connection import connection_to
 from tests.test_main import API_KEY, HERE, writes
 
 # It is the whole program that is run, if within this process.
@@ -147,20 +156,20 @@ def test_columns_that_cannot_be_sent_end_a_run_before_anything_is(job, iterable,
     for words in (("--check",), ()):
         assert job(*words, **environ) == ExitStatus.USAGE
         text = said(capsys)
-        assert "user.score:number ends with no type" in text
+        assert "user.score:number has the unknown type :number; use one of :string, :long" in text
         assert "user. has no field's name behind the dot" in text
     assert not writes(iterable)
     assert results_of(tmp_path)["run"]["exit_status"] == ExitStatus.USAGE
 
 
 def test_a_value_that_does_not_fit_refuses_its_row_alone(job, iterable, tmp_path):
-    environ = query_file(tmp_path, own_query("c.first_name AS `user.x:integer`"))
+    environ = query_file(tmp_path, own_query("c.first_name AS `user.x:long`"))
     environ |= query_file(
-        tmp_path, own_query("IF(c.id = 1, 'seven', '7') AS `user.x:integer`", "7 AS `event.n`")
+        tmp_path, own_query("IF(c.id = 1, 'seven', '7') AS `user.x:long`", "7 AS `event.n`")
     )
     assert job(**environ) == ExitStatus.NOT_ALL_DELIVERED
     bad, good = sorted(results_of(tmp_path)["results"], key=lambda row: row["customer_id"])
-    assert bad["users_update"]["message"] == "user.x:integer is not a number"
+    assert bad["users_update"]["message"] == "user.x:long is not a number"
     assert bad["users_update"]["fault"] == "row"
     assert good["outcome"] == "successful"
     assert [user.data_fields["x"] for user in iterable.users.values()] == [7]
@@ -237,7 +246,7 @@ def test_events_of_a_blocked_name_hold_up_no_others(job, iterable, tmp_path, mod
 def test_new_fields_are_created_as_the_setting_says(
     job, iterable, tmp_path, monkeypatch, mode, project, create
 ):
-    monkeypatch.setattr(field_check, "PATIENCE_S", 0)
+    monkeypatch.setattr(project_fields, "PATIENCE_S", 0)
     iterable.change(create_new_fields=project)
     environ = query_file(tmp_path, own_query("7 AS `user.x`", "8 AS `event.y`"))
     assert job(*mode, **environ, ITERABLE_CREATE_FIELDS=create) == ExitStatus.OK
@@ -276,12 +285,12 @@ def test_a_dry_run_and_the_demo_show_where_each_column_goes(
     database, iterable, tmp_path, capsys, words
 ):
     environ = environ_of(database, iterable, tmp_path)
-    environ |= query_file(tmp_path, own_query("c.id AS `user.score:decimal`"))
+    environ |= query_file(tmp_path, own_query("c.id AS `user.score:double`"))
     record = RunRecord(run_options(parse_args(words)), VERSION)
     assert main.run_integration(None, environ, record) == ExitStatus.OK
     lines = [line.split() for line in said(capsys).splitlines()]
     assert (["column", "call", "field", "type"] in lines) is bool(words)
-    assert (["user.score:decimal", "users/update", "score", "double"] in lines) is bool(words)
+    assert (["user.score:double", "users/update", "score", "double"] in lines) is bool(words)
     # The demo's results are no job's: its ledger is gone.
     assert bool(record.job) is (words != ["--demo"])
 
@@ -300,7 +309,7 @@ def test_rows_of_one_user_id_are_told_as_such(job, iterable, tmp_path, capsys):
     iterable.change(project_type="userID")
     environ = query_file(tmp_path, own_query("'U' AS user_id")) | {"ITERABLE_IDENTITY": "user_id"}
     assert job(**environ) == ExitStatus.OK
-    assert "1 rows have the user id of a row before them" in said(capsys)
+    assert "1 row repeats an earlier row's user id; the first row's profile is sent" in said(capsys)
     assert (len(iterable.users), len(iterable.events)) == (1, 2)
 
 
@@ -313,35 +322,52 @@ def test_an_empty_array_makes_no_field_and_nobody_waits_for_it(job, iterable, tm
     assert [user.data_fields["tags"] for user in iterable.users.values()] == [[], []]
 
 
-@pytest.mark.parametrize("bulk", [True, False])
-def test_a_part_of_an_object_that_the_project_leaves_out_is_sent_again(
-    job, iterable, tmp_path, monkeypatch, bulk
+@pytest.mark.parametrize("mode", [(), ("--bulk",)], ids=["per-user", "bulk"])
+def test_a_part_of_an_object_that_the_project_leaves_out_counts_as_held_until_it_is_there(
+    job, iterable, tmp_path, monkeypatch, capsys, mode
 ):
-    monkeypatch.setattr(field_check, "PATIENCE_S", 0)
+    monkeypatch.setattr(project_fields, "PATIENCE_S", 0)
     iterable.change(limits=False)  # there are four looks at the fields within a second
-    mode = ["--bulk"] if bulk else []
     query = own_query(
         """IF(c.id = 2, '{"a": 1, "b": {"c": 2}}', '{"a": 1}') AS `user.prefs:json`"""
     )
     assert job(*mode, **query_file(tmp_path, query.replace("c.id = 2", "FALSE"))) == ExitStatus.OK
     iterable.change(create_new_fields=False)
     environ = query_file(tmp_path, query)
-    for _ in range(2):
+
+    def counts_of_next_run():
         assert job(*mode, **environ) == ExitStatus.OK
         summary = results_of(tmp_path)["summary"]
-        assert "prefs.b" in summary["filtered_fields"]["users_update"]
-    assert (summary["successful"], summary["unchanged"]) == (1, 1)
+        return summary["successful"], summary["unchanged"], summary["filtered_fields"]
+
+    successful, unchanged, filtered = counts_of_next_run()
+    assert (successful, unchanged) == (1, 1)
+    assert "prefs.b" in filtered["users_update"]
+    said(capsys)
+    assert counts_of_next_run() == (0, 2, {})
+    assert "1 row counts as held, perhaps without all fields" in said(capsys)
+    iterable.change(create_new_fields=True)
+    update_user(iterable, {"prefs": {"b": {"c": 3}}})
+    assert counts_of_next_run() == (1, 1, {})
+    assert counts_of_next_run() == (0, 2, {})
 
 
 @pytest.mark.parametrize(
     ("expression", "sent"),
     [
-        ("CAST('0000-05-01' AS DATE) AS `user.x`", None),
+        ("CAST('2026-02-28' AS DATE) AS `user.x`", "2026-02-28"),
         ("9007199254740993 AS `user.x`", "is beyond 2^53"),
-        ("CAST(REPEAT('9', 40) AS DECIMAL(65, 10)) AS `user.x`", "more digits than a number keeps"),
-        ("UNHEX('ff') AS `user.x:text`", "is not valid UTF-8 text"),
+        ("9007199254740993 AS `user.x:string`", "9007199254740993"),
+        ("CAST(REPEAT('9', 40) AS DECIMAL(65, 10)) AS `user.x`", "more digits than a double keeps"),
+        ("CAST(7 AS DECIMAL(65, 10)) AS `user.x:long`", 7),
+        ("UNHEX('ff') AS `user.x:string`", "is not valid UTF-8 text"),
+        ("'2026-02-30' AS `user.x:date`", "is not a date such as"),
+        ("'0000-00-00' AS `user.x:date`", "is not a date such as"),
+        ("'1e9999999' AS `user.x:long`", "is beyond 2^53"),
         ("REPEAT('[', 200) AS `user.x:json`", "is nested too deep"),
         ("TIMEDIFF('10:00:00', '12:00:00') AS `user.x`", "-02:00:00"),
+        ("NULL AS `user.x`", None),
+        ("'' AS `user.x`", ""),
     ],
 )
 def test_what_a_server_gives_is_sent_left_out_or_refused(job, iterable, tmp_path, expression, sent):
@@ -350,6 +376,261 @@ def test_what_a_server_gives_is_sent_left_out_or_refused(job, iterable, tmp_path
     (row,) = results_of(tmp_path)["results"]
     if status == ExitStatus.NOT_ALL_DELIVERED:
         assert sent in row["users_update"]["message"]
+        assert not iterable.users
     else:
         (user,) = iterable.users.values()
         assert user.data_fields.get("x") == sent
+
+
+# --- Types, from the column on
+
+
+def make_column(database, column_type, *values):
+    """Make the table ``kinds`` with a column ``x``, and *values*, which are SQL, from number 1."""
+    with database.connect() as connection:
+        run_script(
+            connection,
+            "SET SESSION sql_mode = ''; "  # or it takes no zero date
+            f"CREATE TABLE kinds (id INT AUTO_INCREMENT PRIMARY KEY, x {column_type} NULL)",
+        )
+        for value in values:
+            run_script(connection, f"INSERT INTO kinds (x) VALUES ({value})")
+
+
+def query_of_kinds(*columns):
+    """Return a query that has *columns* of the table ``kinds``, a row for each value."""
+    return own_query(*columns).replace(
+        "FROM customers AS c WHERE c.id < 3", "FROM customers AS c JOIN kinds AS k USING (id)"
+    )
+
+
+def sent_of(database, suffix):
+    """Return the columns, and what a run sends of each value of ``kinds``, or why it does not."""
+    query = query_of_kinds(f"k.x AS `user.x{suffix}`")
+    with connection_to(database.settings) as connection:
+        columns = connection.columns_of(query)  # as --check has them
+        with closing(connection.get_pro_users_recent_engagement(query)) as spool:
+            assert list(spool.columns) == columns
+            (field,) = read_mapping(columns).fields
+            rows = [row for chunk in spool.chunks() for row in chunk]
+    found = []
+    for row in rows:
+        try:
+            found.append(json.loads(field.encode(row[field.place] or b"") or "null"))
+        except RowError as error:
+            found.append(str(error).partition(" ")[2])
+    return found
+
+
+NO_NUMBER, NO_TRUTH, NOT_WHOLE = "is not a number", "is neither 0 nor 1", "is not a whole number"
+NO_DATE = "is not a date such as 2026-01-13 or 2026-01-13 14:30:45"
+TOO_LARGE = "is beyond 2^53, where numbers are rounded; send it as :string"
+TOO_LONG = "has more digits than a double keeps; round it, or send it as :string"
+NO_JSON, NO_OBJECT = "is not valid JSON", "is JSON, but neither an object nor an array"
+NO_TEXT = "is not valid UTF-8 text"
+LARGEST = 2**64 - 1
+
+# A column's type, a value in SQL, and what it is sent as by each suffix that the type allows.
+KINDS = [
+    ("VARCHAR(50)", "'Zoë'", {
+        "": "Zoë", ":string": "Zoë", ":long": NO_NUMBER, ":double": NO_NUMBER, ":boolean": NO_TRUTH,
+        ":date": NO_DATE, ":json": NO_JSON,
+    }),
+    ("CHAR(20)", "'1'", {
+        "": "1", ":string": "1", ":long": 1, ":double": 1.0, ":boolean": True, ":date": NO_DATE,
+        ":json": NO_OBJECT,
+    }),
+    ("TEXT", "'2026-01-13 14:30:45'", {
+        "": "2026-01-13 14:30:45", ":string": "2026-01-13 14:30:45", ":long": NO_NUMBER,
+        ":double": NO_NUMBER, ":boolean": NO_TRUTH, ":date": "2026-01-13 14:30:45 +00:00",
+        ":json": NO_JSON,
+    }),
+    ("LONGTEXT", """'{"a": [1, 2.5]}'""", {
+        "": '{"a": [1, 2.5]}', ":string": '{"a": [1, 2.5]}', ":long": NO_NUMBER,
+        ":double": NO_NUMBER, ":boolean": NO_TRUTH, ":date": NO_DATE, ":json": {"a": [1, 2.5]},
+    }),
+    ("ENUM('a', 'true')", "'true'", {
+        "": "true", ":string": "true", ":long": NO_NUMBER, ":double": NO_NUMBER, ":boolean": True,
+        ":date": NO_DATE, ":json": NO_OBJECT,
+    }),
+    ("SET('c', 'b', 'a')", "'a,c'", {
+        "": "c,a", ":string": "c,a", ":long": NO_NUMBER, ":double": NO_NUMBER,
+        ":boolean": NO_TRUTH, ":date": NO_DATE, ":json": NO_JSON,
+    }),
+    ("INT", "-7", {"": -7, ":string": "-7", ":long": -7, ":double": -7.0, ":boolean": NO_TRUTH}),
+    ("INT(5) ZEROFILL", "1234", {
+        "": 1234, ":string": "01234", ":long": 1234, ":double": 1234.0, ":boolean": NO_TRUTH,
+    }),
+    ("SMALLINT", "1", {"": 1, ":string": "1", ":long": 1, ":double": 1.0, ":boolean": True}),
+    ("MEDIUMINT", "0", {"": 0, ":string": "0", ":long": 0, ":double": 0.0, ":boolean": False}),
+    ("BIGINT", "9007199254740992", {
+        "": 2**53, ":string": str(2**53), ":long": 2**53, ":double": 2.0**53, ":boolean": NO_TRUTH,
+    }),
+    ("BIGINT UNSIGNED", str(LARGEST), {
+        "": TOO_LARGE, ":string": str(LARGEST), ":long": TOO_LARGE, ":double": TOO_LONG,
+        ":boolean": NO_TRUTH,
+    }),
+    ("YEAR", "2026", {
+        "": 2026, ":string": "2026", ":long": 2026, ":double": 2026.0, ":boolean": NO_TRUTH,
+    }),
+    ("TINYINT", "-128", {
+        ":string": "-128", ":long": -128, ":double": -128.0, ":boolean": NO_TRUTH,
+    }),
+    ("BOOLEAN", "TRUE", {":string": "1", ":long": 1, ":double": 1.0, ":boolean": True}),
+    ("TINYINT(3) ZEROFILL", "1", {":string": "001", ":long": 1, ":double": 1.0, ":boolean": True}),
+    ("BIT(1)", "b'0'", {":long": 0, ":boolean": False}),
+    ("BIT(9)", "b'100000001'", {":long": 257, ":boolean": NO_TRUTH}),
+    ("BIT(64)", "1", {":long": 1, ":boolean": True}),
+    ("BIT(64)", str(LARGEST), {":long": TOO_LARGE, ":boolean": NO_TRUTH}),
+    ("DECIMAL(10, 2)", "12.5", {
+        "": 12.5, ":string": "12.50", ":long": NOT_WHOLE, ":double": 12.5, ":boolean": NO_TRUTH,
+    }),
+    ("DECIMAL(5, 2)", "1", {
+        "": 1.0, ":string": "1.00", ":long": 1, ":double": 1.0, ":boolean": True,
+    }),
+    ("DECIMAL(30, 2)", "12345678901234567.89", {
+        "": TOO_LONG, ":string": "12345678901234567.89", ":long": NOT_WHOLE, ":double": TOO_LONG,
+        ":boolean": NO_TRUTH,
+    }),
+    # FLOAT is written with six digits.
+    ("FLOAT", "0.1", {
+        "": 0.1, ":string": "0.1", ":long": NOT_WHOLE, ":double": 0.1, ":boolean": NO_TRUTH,
+    }),
+    ("DOUBLE", "0.30000000000000004", {
+        "": 0.1 + 0.2, ":string": "0.30000000000000004", ":long": NOT_WHOLE, ":double": 0.1 + 0.2,
+        ":boolean": NO_TRUTH,
+    }),
+    ("DATE", "'2026-01-13'", {
+        "": "2026-01-13", ":string": "2026-01-13", ":date": "2026-01-13",
+    }),
+    ("DATE", "'0000-00-00'", {"": NO_DATE, ":string": "0000-00-00", ":date": NO_DATE}),
+    ("DATETIME", "'0000-00-00 00:00:00'", {
+        "": NO_DATE, ":string": "0000-00-00 00:00:00", ":date": NO_DATE,
+    }),
+    ("DATETIME(6)", "'2026-01-13 14:30:45.987654'", {
+        "": "2026-01-13 14:30:45 +00:00", ":string": "2026-01-13 14:30:45.987654",
+        ":date": "2026-01-13 14:30:45 +00:00",
+    }),
+    ("TIMESTAMP(3)", "'2026-01-13 14:30:45.5'", {
+        "": "2026-01-13 14:30:45 +00:00", ":string": "2026-01-13 14:30:45.500",
+        ":date": "2026-01-13 14:30:45 +00:00",
+    }),
+    ("TIME(3)", "'-26:03:04.5'", {"": "-26:03:04.500", ":string": "-26:03:04.500"}),
+    ("VARBINARY(20)", "X'5A6FC3AB'", {":string": "Zoë"}),
+    ("BINARY(4)", "'ab'", {":string": "ab\0\0"}),
+    ("BLOB", "X'FF'", {":string": NO_TEXT}),
+    ("GEOMETRY", "ST_GeomFromText('POINT(1 1)')", {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("column_type", "value", "sent"), KINDS, ids=lambda value: str(value)[:30])
+def test_each_type_is_sent_by_each_suffix_or_refused(database, column_type, value, sent):
+    make_column(database, column_type, value)
+    for suffix in ("", *(f":{kind}" for kind in FieldType)):
+        if suffix in sent:
+            (found,) = sent_of(database, suffix)
+            assert (found, type(found)) == (sent[suffix], type(sent[suffix])), suffix
+        else:
+            with pytest.raises(ColumnError):
+                sent_of(database, suffix)
+
+
+def test_json_is_sent_as_objects_and_arrays(database):
+    documents = ['{"a": [1, null, "é"]}', "[]", "null", "7", '{"n": 9007199254740993}']
+    make_column(database, "JSON", *(f"'{document}'" for document in documents))
+    expected = [{"a": [1, None, "é"]}, [], NO_OBJECT, TOO_LARGE]
+    database.execute("DELETE FROM kinds WHERE id = 3")
+    assert sent_of(database, ":json") == expected
+    assert sent_of(database, ":string")[1:3] == ["[]", "7"]
+
+
+def test_doubles_arrive_to_their_last_bit(database):
+    numbers = [struct.unpack("<d", Random(seed).randbytes(8))[0] for seed in range(300)]
+    numbers = [number for number in numbers if math.isfinite(number)]
+    numbers += [sys.float_info.max, sys.float_info.min, -0.1, 1 / 3, 1e22, 123456789.123456789]
+    make_column(database, "DOUBLE", *map(repr, numbers[:1]))
+    with database.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("DELETE FROM kinds")
+        values = ", ".join(f"({place}, {number!r})" for place, number in enumerate(numbers, 1))
+        cursor.execute(f"INSERT INTO kinds (id, x) VALUES {values}")
+        cursor.execute(
+            "INSERT INTO customers (id, email) "
+            "SELECT id, CONCAT(id, '@example.com') FROM kinds WHERE id > 15"
+        )
+    assert sent_of(database, "") == numbers
+
+
+@pytest.mark.parametrize("identity", Identity)
+@pytest.mark.parametrize("prefix", ["user", "event"])
+@pytest.mark.parametrize(
+    ("column_type", "kind"), [("TINYINT", "TINYINT"), ("BOOLEAN", "TINYINT"), ("BIT(1)", "BIT")]
+)
+def test_a_number_that_may_be_a_boolean_ends_a_run_before_anything_is_sent(
+    job, database, iterable, tmp_path, capsys, column_type, kind, prefix, identity
+):
+    iterable.change(project_type="hybrid")
+    make_column(database, column_type, "1")
+    environ = query_file(tmp_path, query_of_kinds(f"k.x AS `{prefix}.vip`"))
+    environ["ITERABLE_IDENTITY"] = identity
+    for words in (("--check",), ("--dry-run",), ("--bulk",), ()):
+        assert job(*words, **environ) == ExitStatus.USAGE
+        text = said(capsys)
+        assert f"{prefix}.vip is {kind}, which can be a number or a boolean" in text
+        assert f"write AS `{prefix}.vip:long` or AS `{prefix}.vip:boolean`" in text
+        assert not writes(iterable)
+    assert results_of(tmp_path)["run"]["exit_status"] == ExitStatus.USAGE
+    for suffix, sent in (("long", 1), ("boolean", True)):
+        name = f"{prefix}.{suffix}:{suffix}"
+        environ |= query_file(tmp_path, query_of_kinds(f"k.x AS `{name}`"))
+        assert job("--check", **environ) == ExitStatus.OK
+        assert job(**environ) == ExitStatus.OK
+        (found,) = (iterable.users if prefix == "user" else iterable.events).values()
+        assert found.data_fields[suffix] is sent or found.data_fields[suffix] == sent
+        assert type(found.data_fields[suffix]) is type(sent)
+
+
+@pytest.mark.parametrize("suffix", ["text", "integer", "decimal"])
+def test_the_suffixes_of_before_the_first_release_are_unknown(
+    job, iterable, tmp_path, capsys, suffix
+):
+    environ = query_file(tmp_path, own_query(f"c.id AS `user.x:{suffix}`"))
+    for words in (("--check",), ()):
+        assert job(*words, **environ) == ExitStatus.USAGE
+        assert f"user.x:{suffix} has the unknown type :{suffix}; use one of" in said(capsys)
+    assert not writes(iterable)
+
+
+@pytest.mark.parametrize("identity", Identity)
+@pytest.mark.parametrize("mode", [(), ("--bulk",)], ids=["per-user", "bulk"])
+@pytest.mark.parametrize("prefix", ["user", "event"])
+def test_a_zero_date_refuses_its_row_and_as_a_string_it_is_sent(
+    job, database, iterable, tmp_path, mode, identity, prefix
+):
+    iterable.change(project_type="hybrid")
+    make_column(database, "DATE", "'0000-00-00'", "'2026-01-13'", "NULL")
+    environ = query_file(tmp_path, query_of_kinds(f"k.x AS `{prefix}.born`"))
+    environ["ITERABLE_IDENTITY"] = identity
+    assert job(*mode, **environ) == ExitStatus.NOT_ALL_DELIVERED
+    rows = sorted(results_of(tmp_path)["results"], key=lambda row: row["customer_id"])
+    assert [(row["customer_id"], row["outcome"]) for row in rows] == [
+        (1, "total_failure"),
+        (2, "successful"),
+        (3, "successful"),
+    ]
+    assert rows[0]["users_update"]["message"] == f"{prefix}.born {NO_DATE}"
+    found = (iterable.users if prefix == "user" else iterable.events).values()
+    assert [each.data_fields.get("born") for each in found] == ["2026-01-13", None]
+    environ |= query_file(tmp_path, query_of_kinds(f"k.x AS `{prefix}.born_text:string`"))
+    assert job(*mode, **environ) == ExitStatus.OK
+    found = (iterable.users if prefix == "user" else iterable.events).values()
+    texts = {each.data_fields.get("born_text") for each in found}
+    assert texts == {"0000-00-00", "2026-01-13", None}
+
+
+def test_ids_of_a_zerofill_column_are_numbers_in_the_results(job, database, iterable, tmp_path):
+    make_column(database, "INT(5) ZEROFILL", "42")
+    query = query_of_kinds("k.x AS `user.x:string`").replace("c.id AS customer", "k.x AS customer")
+    assert job(**query_file(tmp_path, query)) == ExitStatus.OK
+    (row,) = results_of(tmp_path)["results"]
+    assert row["customer_id"] == 42
+    assert [user.data_fields["x"] for user in iterable.users.values()] == ["00042"]

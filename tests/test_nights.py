@@ -3,6 +3,7 @@
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from records.query_file import JOB_QUERY, load_query
 from sandbox.faults import Fault
 from tests.test_main import add_pro_users, copy_program, scaled, writes
 from tests.test_main import job as job  # noqa: PLC0414 - a fixture
@@ -152,7 +153,7 @@ def test_quiet_names_the_row_and_not_a_later_warning(job, iterable, database):
 @both_modes
 def test_quiet_tells_once_which_fields_the_project_leaves_out(job, iterable, tmp_path, mode):
     job.program = scaled(
-        copy_program(tmp_path / "copy"), "delivery/field_check.py", "PATIENCE_S", 0.0
+        copy_program(tmp_path / "copy"), "delivery/project_fields.py", "PATIENCE_S", 0.0
     )
     iterable.change(create_new_fields=False, limits=False)
     done, _, summary = night(job, "--quiet", "--all", *mode)
@@ -202,3 +203,52 @@ def test_the_steps_are_told_in_the_words_of_the_specification(job, iterable):
         "[STEP 6] Saving results...",
     ]
     assert len(writes(iterable)) == 6
+
+
+ITEMS = "(SELECT 'a' AS item UNION ALL SELECT 'a' UNION ALL SELECT 'b') AS items"
+
+
+@both_modes
+def test_rows_of_one_event_do_not_overwrite_each_other(job, iterable, mode, tmp_path):
+    names = ("customer_id", "email", "first_name", "plan_type", "page_view_id", "event_time")
+    columns = ", ".join(f"q.{name}" for name in (*names, "browser", "location"))
+    query = f"SELECT {columns}, item AS page FROM ({load_query(JOB_QUERY)}) AS q CROSS JOIN {ITEMS}"
+    file = tmp_path / "orders.sql"
+    file.write_text(f"{query} ORDER BY q.customer_id, item")
+    for number in range(2):
+        done, _, summary = night(job, *mode, QUERY_FILE=str(file))
+        assert done.returncode == 1
+        assert (summary["events_track"]["refused"], summary["events_track"]["superseded"]) == (3, 3)
+        assert {event.data_fields["page"] for event in iterable.events.values()} == {"a"}
+        assert [event.received for event in iterable.events.values()] == [1, 1, 1]
+        assert sum(user.updates for user in iterable.users.values()) == 3
+        assert summary["requests"] == (0 if number else summary["requests"])
+    messages = [row["events_track"]["message"] for row in job.results["results"]]
+    told = "came before for this customer and time: one event would overwrite the other; give each"
+    assert sum(told in message for message in messages) == 3
+    assert night(job, *mode, QUERY_FILE=str(file), MAX_REFUSED_ROWS="3")[0].returncode == 0
+
+
+@both_modes
+def test_a_key_is_rotated_without_a_second_delivery(job, iterable, mode):
+    iterable.change(api_key=None)
+    assert night(job, *mode)[0].returncode == 0
+    before = len(writes(iterable))
+    named = {"ITERABLE_PROJECT": "shop"}
+    for changes in (named, named | {"ITERABLE_API_KEY": "f" * 32}):
+        done, _, summary = night(job, *mode, **changes)
+        assert (done.returncode, done.stderr, summary["unchanged"]) == (0, "", 3)
+    assert len(writes(iterable)) == before
+    # Without a name for the project the same would have been told, and sent.
+    done = job("--dry-run", *mode, ITERABLE_API_KEY="f" * 32)
+    assert "STATE_FILE: 6 entries no longer count: the API key" in done.stderr
+    assert "journeys in Iterable may start again" in done.stderr
+
+
+def test_a_change_of_a_columns_type_alone_sends_nothing(job, iterable, database):
+    assert night(job)[0].returncode == 0
+    before = len(writes(iterable))
+    database.execute("ALTER TABLE customers MODIFY first_name MEDIUMTEXT")
+    database.execute("ALTER TABLE page_views MODIFY event_time DATETIME(6)")
+    done, _, summary = night(job)
+    assert (done.returncode, summary["unchanged"], len(writes(iterable))) == (0, 3, before)

@@ -147,7 +147,7 @@ def test_a_failure_keeps_its_status_when_nobody_hears_of_it(job, tmp_path, sink,
 def test_a_dead_console_does_not_hold_up_the_end_after_a_signal(job, iterable, tmp_path, sink):
     program = copy_program(tmp_path / "copy")
     job.program = scaled(program, "delivery/worker_pool.py", "GRACE_S", 0.5)
-    iterable.set_faults(Fault("hang"))
+    iterable.set_faults(Fault("hang", endpoint="users/update"))
     with sink() as file:
         process = start(job, stdout=file, stderr=file)
         wait_until(lambda: is_sending(job))

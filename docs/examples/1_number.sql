@@ -1,15 +1,17 @@
 -- A number.
 --
 -- A shop wants to know what a customer has spent and how often, and sends what was looked at with
--- its price. `DECIMAL` becomes a number with a fraction, `COUNT(*)` a whole one. `SUM(quantity)` is
--- `DECIMAL` to the database: `:integer` makes a whole number of it, once and for all.
+-- its price. `DECIMAL` is sent as a `double`, `COUNT(*)` as a `long`. `SUM(quantity)` is `DECIMAL`
+-- to the database: `:long` sends it as a whole number. A `TINYINT` column always needs a suffix,
+-- because it can be a number or a boolean.
 
 CREATE TABLE shoppers (
     id INT PRIMARY KEY,
     mail VARCHAR(255),
     forename VARCHAR(100),
     tier VARCHAR(20),
-    lifetime_value DECIMAL(12, 2)
+    lifetime_value DECIMAL(12, 2),
+    stars TINYINT
 );
 CREATE TABLE purchases (shopper_id INT, quantity INT);
 CREATE TABLE product_views (
@@ -19,7 +21,7 @@ CREATE TABLE product_views (
     price DECIMAL(8, 2),
     seen_at DATETIME
 );
-INSERT INTO shoppers VALUES (7, 'ada@example.com', 'Ada', 'gold', 1250.50);
+INSERT INTO shoppers VALUES (7, 'ada@example.com', 'Ada', 'gold', 1250.50, 4);
 INSERT INTO purchases VALUES (7, 2), (7, 3);
 INSERT INTO product_views VALUES (31, 7, 'desk lamp', 39.00, '2026-01-13 14:30:45');
 
@@ -27,7 +29,7 @@ INSERT INTO product_views VALUES (31, 7, 'desk lamp', 39.00, '2026-01-13 14:30:4
 --
 -- The profile gets:
 --     {"first_name": "Ada", "plan_type": "gold", "recent_page_view": true, "candidate": "yes",
---      "lifetime_value": 1250.5, "purchases": 2, "items": 5}
+--      "lifetime_value": 1250.5, "purchases": 2, "items": 5, "stars": 4}
 -- The event gets:
 --     {"page": "desk lamp", "timestamp": "2026-01-13 14:30:45", "candidate": "yes",
 --      "price": 39.0}
@@ -43,7 +45,8 @@ SELECT
     NULL AS location,
     s.lifetime_value AS `user.lifetime_value`,
     (SELECT COUNT(*) FROM purchases AS p WHERE p.shopper_id = s.id) AS `user.purchases`,
-    (SELECT SUM(p.quantity) FROM purchases AS p WHERE p.shopper_id = s.id) AS `user.items:integer`,
+    (SELECT SUM(p.quantity) FROM purchases AS p WHERE p.shopper_id = s.id) AS `user.items:long`,
+    s.stars AS `user.stars:long`,
     v.price AS `event.price`
 FROM product_views AS v
 JOIN shoppers AS s ON s.id = v.shopper_id;

@@ -1,8 +1,9 @@
 -- A date.
 --
 -- A trial ends at a moment, a birthday is a day. A moment is sent in UTC: the database reports it
--- in `DB_TIME_ZONE`. A day has no zone and stays what it is. Where dates are kept as text, `:date`
--- makes dates of them, and a row whose text is no date is refused by itself.
+-- in `DB_TIME_ZONE`. A day has no zone and stays what it is. `:date` sends text as a date. A row is
+-- refused if its value is no date, such as `0000-00-00`. If `0000-00-00` stands for "no date" in
+-- your table, turn it into NULL, which is left out. With `:string` the text itself is sent.
 --
 -- Settings:
 --     DB_TIME_ZONE=+02:00
@@ -13,11 +14,13 @@ CREATE TABLE members (
     name VARCHAR(100),
     born DATE,
     trial_ends DATETIME,
-    renewed VARCHAR(10)
+    renewed VARCHAR(10),
+    paused DATE
 );
 CREATE TABLE sessions (id INT PRIMARY KEY, member_id INT, screen VARCHAR(50), opened DATETIME);
 INSERT INTO members VALUES
-    (1, 'lin@example.com', 'Lin', '1990-02-28', '2026-02-01 00:30:00', '2025-12-24');
+    (1, 'lin@example.com', 'Lin', '1990-02-28', '2026-02-01 00:30:00', '2025-12-24',
+    '2025-08-01');
 INSERT INTO sessions VALUES (5, 1, 'billing', '2026-01-13 16:30:45');
 
 -- Query 2: what is sent
@@ -25,7 +28,7 @@ INSERT INTO sessions VALUES (5, 1, 'billing', '2026-01-13 16:30:45');
 -- The profile gets:
 --     {"first_name": "Lin", "plan_type": "trial", "recent_page_view": true, "candidate": "yes",
 --      "birthday": "1990-02-28", "trial_ends": "2026-01-31 22:30:00 +00:00",
---      "renewed": "2025-12-24"}
+--      "renewed": "2025-12-24", "paused": "2025-08-01"}
 -- The event gets:
 --     {"page": "billing", "timestamp": "2026-01-13 16:30:45", "candidate": "yes"}
 SELECT
@@ -40,6 +43,7 @@ SELECT
     NULL AS location,
     m.born AS `user.birthday`,
     m.trial_ends AS `user.trial_ends`,
-    m.renewed AS `user.renewed:date`
+    m.renewed AS `user.renewed:date`,
+    IF(m.paused > '0001-01-01', m.paused, NULL) AS `user.paused`
 FROM sessions AS s
 JOIN members AS m ON m.id = s.member_id;

@@ -1,14 +1,16 @@
--- A truth value.
+-- A boolean.
 --
--- A column declared `BOOLEAN`, which is `TINYINT(1)`, is a boolean. An expression is a whole number
--- to the database, so it needs `:boolean`. Iterable keeps a field's first type for good: look at
--- the table of `--dry-run` before the first row leaves.
+-- A column declared `BOOLEAN` is `TINYINT` to the database, which can be a number as well. So it
+-- needs `:boolean`, or the run exits with status 2 and sends nothing; `BIT` needs it too. An
+-- expression is a whole number to the database: with `:boolean` it is sent as a boolean. The first
+-- value sets a field's type permanently: look at the table of `--dry-run` before you send a row.
 
 CREATE TABLE readers (
     id INT PRIMARY KEY,
     email VARCHAR(255),
     name VARCHAR(100),
     newsletter BOOLEAN NOT NULL,
+    active BIT(1) NOT NULL,
     books INT
 );
 CREATE TABLE reading (
@@ -18,14 +20,14 @@ CREATE TABLE reading (
     read_at DATETIME,
     finished BOOLEAN
 );
-INSERT INTO readers VALUES (3, 'sam@example.com', 'Sam', TRUE, 12);
+INSERT INTO readers VALUES (3, 'sam@example.com', 'Sam', TRUE, b'1', 12);
 INSERT INTO reading VALUES (8, 3, 'ten', '2026-01-13 14:30:45', FALSE);
 
 -- Query 2: what is sent
 --
 -- The profile gets:
 --     {"first_name": "Sam", "plan_type": "reader", "recent_page_view": true,
---      "candidate": "yes", "newsletter": true, "keen": true}
+--      "candidate": "yes", "newsletter": true, "active": true, "keen": true}
 -- The event gets:
 --     {"page": "ten", "timestamp": "2026-01-13 14:30:45", "candidate": "yes",
 --      "finished": false}
@@ -39,8 +41,9 @@ SELECT
     d.read_at AS event_time,
     NULL AS browser,
     NULL AS location,
-    r.newsletter AS `user.newsletter`,
+    r.newsletter AS `user.newsletter:boolean`,
+    r.active AS `user.active:boolean`,
     r.books > 10 AS `user.keen:boolean`,
-    d.finished AS `event.finished`
+    d.finished AS `event.finished:boolean`
 FROM reading AS d
 JOIN readers AS r ON r.id = d.reader_id;

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import requests
+
 from sandbox.endpoints import EVENTS_TRACK_BULK, USERS_BULK_UPDATE
 from sandbox.faults import Fault
 from sandbox.variants import Variants
@@ -167,9 +169,23 @@ def play(world: World, name: str, mode: str, rows: int, folder: Path) -> None:
     usual = {name: getattr(Variants(), name) for name in condition.settings}
     world.iterable.change(clock_skew_s=LATER_S, **usual)
     world.iterable.set_faults()
+    if "create_new_fields" in condition.settings:
+        create_fields(world)
     world.blind_to_event_fields = False
     world.check(world.run(*flags, folder=folder), 0)
     world.check_settled(*flags, folder=folder)
+
+
+def create_fields(world: World) -> None:
+    """Create the profile fields of the job in the project, as its operator does."""
+    fields: dict[str, Any] = dict.fromkeys(["first_name", "plan_type", "candidate"], "a")
+    fields["recent_page_view"] = True
+    requests.post(
+        f"{world.iterable.url}/api/users/update",
+        json={"email": "operator@example.com", "dataFields": fields},
+        headers={"Api-Key": "chaos"},
+        timeout=5,
+    ).raise_for_status()
 
 
 def prepare(world: World, condition: Condition, rows: int) -> None:

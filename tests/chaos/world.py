@@ -23,6 +23,7 @@ from sandbox.iterable import IterableSandbox
 from sandbox.stand_in import Received
 from tests import schema
 from tests.conftest import FETCHED_FOLDER, ROOT, Database, DatabaseServer, local_servers
+from tests.rows import bodies_of
 from tests.test_main import copy_program, scaled
 
 MAIN = ROOT / "main.py"
@@ -40,7 +41,7 @@ EVENT_FIELDS = ["page", "browser", "location", "timestamp", "candidate"]
 SCALED = (
     ("delivery/pipeline.py", "VISIBLE_AFTER_S", 0.4),
     ("delivery/outage.py", "OUTAGE_S", 2.0),
-    ("delivery/field_check.py", "PATIENCE_S", 0.0),
+    ("delivery/project_fields.py", "PATIENCE_S", 0.0),
     ("iterable_api/hold.py", "FIRST_PROBE_S", 0.01),
     ("iterable_api/hold.py", "LONGEST_PROBE_S", 0.03),
     ("iterable_api/hold.py", "POLL_S", 0.01),
@@ -329,7 +330,7 @@ class World:
         for values in self.database.execute(load_query(JOB_QUERY)):
             row = dict(zip(columns.split(), values, strict=True))
             try:
-                bodies[row["customer_id"]] = self.payloads.user(row), self.payloads.event(row)
+                bodies[row["customer_id"]] = bodies_of(self.payloads, row)
             except RowError:
                 bodies[row["customer_id"]] = None
         return bodies
@@ -356,7 +357,7 @@ class World:
         names = ("page_view_id", "customer_id", "event_time")
         others = dict.fromkeys(("email", "page", "browser", "location"), "x")
         rows = [{**others, **dict(zip(names, view, strict=True))} for view in views]
-        ids = {self.payloads.event(row)["id"] for row in rows}
+        ids = {bodies_of(self.payloads, row)[1]["id"] for row in rows}
         demand(len(ids) == len(views), "two page views have one event id")
         events = self.iterable.events
         demand(events.keys() <= ids, f"{len(events.keys() - ids)} events are nobody's page view")

@@ -7,6 +7,7 @@ import pytest
 
 from configuration import preflight_database
 from configuration.preflight_database import (
+    COLUMNS,
     EXPLAIN,
     EXPLAIN_COLUMNS,
     INDEX,
@@ -107,6 +108,45 @@ def test_a_query_that_a_run_takes_is_good(database, connection, found, changed):
     connection.get_pro_users_recent_engagement(query).close()
     first, *_ = query_findings(connection, query)
     assert (first.mark, first.text) == (Mark.GOOD, "can be run and returns its 9 columns")
+
+
+@pytest.mark.database
+@pytest.mark.parametrize("identity", ["email", "user_id"])
+@pytest.mark.parametrize(
+    ("column_type", "suffix", "told"),
+    [
+        ("TINYINT", "", "user.vip is TINYINT, which can be a number or a boolean: write AS"),
+        ("BOOLEAN", "", "write AS `user.vip:long` or AS `user.vip:boolean`"),
+        ("BIT(8)", "", "user.vip is BIT, which can be a number or a boolean: write AS `user.vip:l"),
+        ("BIT(8)", ":string", "user.vip:string is BIT and cannot be sent as :string; it is BIT"),
+        ("INT", ":integer", "user.vip:integer has the unknown type :integer; use one of :string"),
+        ("BLOB", "", "user.vip holds bytes: use BIN_TO_UUID() in Query 2"),
+        ("TINYINT", ":long", "sends user.vip:long as long"),
+        ("BOOLEAN", ":boolean", "sends user.vip:boolean as boolean"),
+        ("BIT(8)", ":long", "sends user.vip:long as long"),
+        ("DECIMAL(10, 2)", ":string", "sends user.vip:string as string"),
+        ("DECIMAL(10, 2)", "", "sends user.vip as double"),
+        ("DATETIME(6)", "", "sends user.vip as date"),
+    ],
+)
+def test_where_a_column_goes_or_why_it_cannot_is_told(
+    database, environ, tmp_path, column_type, suffix, told, identity
+):
+    database.execute(f"ALTER TABLE customers ADD vip {column_type} NULL")
+    query = tmp_path / "own.sql"
+    query.write_text(
+        "SELECT 1 AS customer_id, c.email, NULL AS first_name, NULL AS plan_type, "
+        "1 AS page_view_id, NULL AS page, NOW() AS event_time, NULL AS browser, NULL AS location, "
+        f"c.vip AS `user.vip{suffix}` FROM customers AS c"
+    )
+    changes = {"QUERY_FILE": str(query), "ITERABLE_IDENTITY": identity}
+    settings = settings_of(environ | database.settings, **changes)
+    *_, finding = [each for each in database_findings(settings) if each.what == COLUMNS]
+    assert told in finding.text
+    if told.startswith("sends"):
+        assert finding.mark is Mark.GOOD
+    else:
+        assert (finding.mark, finding.status) == (Mark.BAD, ExitStatus.USAGE)
 
 
 @pytest.mark.parametrize("rows", ["15 (9%)", 15, "15", b"15", "15.7"])

@@ -6,16 +6,16 @@ import sqlite3
 import stat
 import subprocess
 import sys
-import tempfile
 from contextlib import closing
 
 import pytest
 
-from configuration import preflight_files
-from configuration.preflight_files import file_findings, room_finding
+from configuration.lost_entries import run_notes
+from configuration.preflight_files import file_findings, lost_entries_findings, room_finding
 from configuration.preflight_finding import Mark
 from configuration.settings import HERE
 from configuration.wiring import most_sockets, open_ledger
+from iterable_api.payloads import JOB_MAPPING
 from records import least_versions
 from records.delivery_ledger import APPLICATION_ID, LedgerBusyError
 from records.exit_statuses import ExitStatus
@@ -123,12 +123,14 @@ def test_a_run_under_way_is_a_warning_and_is_not_disturbed(environ):
         holder.stdout.readline()
         before = content_of(path.parent)
         finding = of_files(environ)["STATE_FILE"]
+        told_of_lost = list(lost_entries_findings(settings_of(environ), JOB_MAPPING))
         assert content_of(path.parent) == before
         with pytest.raises(LedgerBusyError, match=r"it has locked STATE_FILE /.*ledger\.sqlite3"):
             open_ledger(settings_of(environ))
         holder.communicate()
     assert finding.mark is Mark.WARNING
     assert "another run is under way" in finding.text
+    assert told_of_lost == []
     assert of_files(environ)["STATE_FILE"].mark is Mark.GOOD
 
 
@@ -137,21 +139,46 @@ def content_of(folder):
     return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
 
 
-def test_the_log_that_a_killed_run_left_beside_its_ledger_stays_there(environ):
+def test_what_a_killed_run_left_beside_its_ledger_is_kept(environ):
     settings = settings_of(environ)
     folder = settings.state_file.parent
     with open_ledger(settings) as ledger:
-        ledger.record([OUTCOME])
+        ledger.record([OUTCOME], sure=True)
         files = {path.name: path.read_bytes() for path in folder.iterdir()}
     for name, content in files.items():
         (folder / name).write_bytes(content)
     assert "ledger.sqlite3-wal" in files
-    before = content_of(folder)
     assert of_files(environ)["STATE_FILE"].mark is Mark.GOOD
-    assert content_of(folder) == before
+    with open_ledger(settings) as ledger:
+        assert ledger.count() == 2
 
 
-def test_a_ledger_of_an_older_version_is_not_emptied_by_a_check(environ):
+def test_a_ledger_that_is_not_there_is_not_made(environ):
+    settings = settings_of(environ)
+    for _ in range(2):
+        finding = of_files(environ)["STATE_FILE"]
+        assert finding.mark is Mark.GOOD
+        assert "is not there yet; a run can make it" in finding.text
+    assert list(lost_entries_findings(settings, JOB_MAPPING)) == []
+    assert not settings.state_file.parent.exists()
+
+
+def test_a_check_changes_nothing_of_what_a_run_has_noted(environ):
+    settings = settings_of(environ)
+    with open_ledger(settings) as ledger:
+        ledger.begin_run(run_notes(settings, JOB_MAPPING))
+        ledger.record([OUTCOME], sure=False)
+    other = settings_of(environ, SOURCE_NAME="another")
+    for _ in range(2):
+        of_files(environ, SOURCE_NAME="another")
+        (finding,) = lost_entries_findings(other, JOB_MAPPING)
+        assert (finding.mark, finding.what) == (Mark.WARNING, "STATE_FILE")
+        assert finding.text.startswith("1 entry no longer counts: changed since the last run: ")
+    with open_ledger(settings) as ledger:
+        assert (ledger.count(), ledger.noted("SOURCE_NAME")) == (2, settings.source)
+
+
+def test_a_ledger_of_another_format_is_refused_and_left_as_it_is(environ):
     settings = settings_of(environ)
     settings.state_file.parent.mkdir()
     with closing(sqlite3.connect(settings.state_file)) as older:
@@ -160,29 +187,19 @@ def test_a_ledger_of_an_older_version_is_not_emptied_by_a_check(environ):
         older.execute("PRAGMA user_version = 1")
     before = content_of(settings.state_file.parent)
     finding = of_files(environ)["STATE_FILE"]
-    assert finding.mark is Mark.WARNING
-    assert finding.text == (
-        f"{settings.state_file} was written by an older version: every row is sent once more"
-    )
+    assert (finding.mark, finding.status) == (Mark.BAD, ExitStatus.USAGE)
+    assert finding.text.startswith(f"{settings.state_file} has format 1 and this program reads ")
+    assert list(lost_entries_findings(settings, JOB_MAPPING)) == []
     assert content_of(settings.state_file.parent) == before
 
 
 def test_damage_is_told_under_the_ledgers_own_name(environ):
     settings = settings_of(environ)
     with open_ledger(settings) as ledger:
-        ledger._sqlite.execute("DROP TABLE event")
+        ledger._sqlite.execute("DROP TABLE entry")
     finding = of_files(environ)["STATE_FILE"]
     assert (finding.mark, finding.status) == (Mark.BAD, ExitStatus.USAGE)
-    assert finding.text.startswith(f"{settings.state_file} cannot be used (no such table: event)")
-
-
-def test_a_ledger_is_not_called_bad_where_there_is_no_room_for_a_copy(environ, monkeypatch):
-    open_ledger(settings_of(environ)).close()
-    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
-    monkeypatch.setattr(preflight_files, "_try_folder", lambda folder: folder)
-    finding = of_files(environ)["STATE_FILE"]
-    assert finding.mark is Mark.NOTE
-    assert "not looked into" in finding.text
+    assert finding.text.startswith(f"{settings.state_file} cannot be used (no such table: entry)")
 
 
 def test_an_sqlite_that_is_too_old_is_told(environ, monkeypatch):

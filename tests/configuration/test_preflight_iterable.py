@@ -152,6 +152,38 @@ def test_fields_of_another_type_are_told_because_every_row_would_be_refused(envi
     assert "the project has candidate as boolean and the job sends a string" in found[1].text
 
 
+@pytest.mark.parametrize(
+    ("kind", "suffix", "has", "sends"),
+    [
+        (Kind.TINYINT, ":boolean", 3, "a boolean"),
+        (Kind.TINYINT, ":long", True, "a long"),
+        (Kind.BIT, ":boolean", "on", "a boolean"),
+        (Kind.INTEGER, ":string", 3, "a string"),
+        (Kind.DECIMAL, "", "12.50", "a double"),
+        (Kind.TINYINT, ":double", 1.5, ""),
+        (Kind.BIT, ":long", 3, ""),
+        (Kind.INTEGER, "", 1.5, ""),  # a field of doubles takes whole numbers
+        (Kind.MOMENT, "", "2026-01-13 14:30:45 +00:00", ""),
+        (Kind.JSON, "", {"y": 1}, ""),
+    ],
+)
+def test_the_types_of_query_2s_columns_are_compared(environ, iterable, kind, suffix, has, sends):
+    update_user(iterable, {"x": has})
+    mapping = read_mapping([Column(f"user.x{suffix}", kind)])
+    texts = [finding.text for finding in iterable_findings(settings_of(environ), mapping)]
+    found = [text for text in texts if text.startswith("the project has x as ")]
+    assert bool(found) is bool(sends)
+    assert all(f"and the job sends {sends}: every row would be refused" in text for text in found)
+
+
+def test_an_array_is_known_by_the_type_of_what_is_in_it(environ, iterable):
+    update_user(iterable, {"x": "a"})
+    mapping = read_mapping([Column("user.x", Kind.JSON)])
+    found = [f for f in iterable_findings(settings_of(environ), mapping) if f.mark is Mark.WARNING]
+    told = "the project has x as string: right for arrays of such values alone"
+    assert [finding.text for finding in found] == [told]
+
+
 def test_it_is_not_promised_that_fields_will_be_created(environ, iterable):
     text = of_iterable(environ)[2].text
     sent = ", ".join(PROFILE_FIELDS)

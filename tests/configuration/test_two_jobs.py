@@ -12,7 +12,7 @@ from configuration.preflight_files import file_findings
 from configuration.preflight_finding import Mark
 from configuration.wiring import LogBusyError, mixed_results, only_run, open_ledger
 from logger_config import setup_logger
-from records.delivery_ledger import LedgerError
+from records.delivery_ledger import DeliveryLedger, LedgerError
 from records.exit_statuses import ExitStatus
 from records.results_files import job_of, remove_old, results_files
 from records.run import RunOptions, RunRecord
@@ -58,7 +58,7 @@ def test_a_ledger_is_that_of_one_query(environ, other_query):
     with pytest.raises(LedgerError, match="give each a STATE_FILE of its own") as caught:
         open_ledger(other)
     text = str(caught.value)
-    assert "is that of the job of phase2_queries.sql" in text
+    assert "belongs to the job of phase2_queries.sql, and this is the job of" in text
     assert other_query in text
     assert caught.value.status is ExitStatus.USAGE
     (finding,) = [each for each in file_findings(other, None) if each.what == "STATE_FILE"]
@@ -68,12 +68,19 @@ def test_a_ledger_is_that_of_one_query(environ, other_query):
     ).close()
 
 
-def test_a_ledger_of_an_earlier_version_becomes_that_of_the_first_job(environ, other_query):
-    with open_ledger(settings_of(environ)) as ledger:
-        ledger._sqlite.execute("DROP TABLE job")
+def test_a_ledger_stays_that_of_its_query_whatever_the_key_and_the_project(environ, other_query):
+    open_ledger(settings_of(environ)).close()
+    others = {"QUERY_FILE": other_query, "ITERABLE_PROJECT": "shop", "ITERABLE_API_KEY": "f" * 32}
+    with pytest.raises(LedgerError, match="STATE_FILE of its own"):
+        open_ledger(settings_of(environ, **others))
+
+
+def test_a_ledger_that_no_job_has_used_becomes_that_of_the_first(environ, other_query):
+    settings = settings_of(environ)
+    DeliveryLedger(settings.state_file, settings.destination, "k").close()
     open_ledger(settings_of(environ, QUERY_FILE=other_query)).close()
     with pytest.raises(LedgerError, match="STATE_FILE of its own"):
-        open_ledger(settings_of(environ))
+        open_ledger(settings)
 
 
 def test_a_log_that_another_job_is_writing_is_left_alone(environ, log_held_by_another):

@@ -5,15 +5,18 @@ import resource
 import pytest
 
 from delivery.deferred import DeferredRows
+from iterable_api.payloads import Payloads
 from records.outcomes import CallOutcome, CallStatus
 from records.row_spool import SpoolError
-from tests.rows import make_prepared
+from tests.rows import make_prepared, raw_row
 
 OK = CallOutcome(CallStatus.DELIVERED, 200, "Success", 1)
 
 
 def test_rows_come_back_as_they_were_and_in_their_order(tmp_path):
-    rows = [make_prepared(n)._replace(users_update=OK) for n in range(5)]
+    rows = [make_prepared(n)._replace(users_update=OK) for n in range(4)]
+    # One without its bodies.
+    rows.append(Payloads("db").prepare(raw_row(5, first_name=None)))
     deferred = DeferredRows(tmp_path)
     deferred.extend(rows[:2])
     deferred.extend(rows[2:])

@@ -11,11 +11,13 @@ from delivery.deferred import DeferredRows
 from delivery.outage import OUTAGE_S
 from delivery.pipeline import GROUP_ROWS
 from delivery.stopping import Stop
+from iterable_api.payloads import Payloads, RowError
 from iterable_client import Silence
 from records.delivery_ledger import DeliveryLedger, LedgerError
 from records.exit_statuses import StopReason
 from records.outcomes import (
     NOT_SENT,
+    SUPERSEDED,
     CallOutcome,
     CallStatus,
     Fault,
@@ -209,19 +211,19 @@ def record_into(outcomes):
     return keep
 
 
-@pytest.mark.parametrize("place", ["held", "record", "apply"])
+@pytest.mark.parametrize("place", ["held", "forget", "renew", "record"])
 @pytest.mark.parametrize("after", [0, 3])
 def test_whatever_is_raised_every_row_in_flight_is_recorded(tmp_path, monkeypatch, place, after):
     """An exception in the main thread must not lose what the workers have delivered."""
     calls, real = 0, getattr(DeliveryLedger, place)
     outcomes: list[RowOutcome] = []
 
-    def broken(self, argument):
+    def broken(self, *arguments, **options):
         nonlocal calls
         calls += 1
         if calls == after + 1:
             raise ZeroDivisionError
-        return real(self, argument)
+        return real(self, *arguments, **options)
 
     monkeypatch.setattr(DeliveryLedger, place, broken)
     monkeypatch.setattr(ResultsWriter, "add", record_into(outcomes))
@@ -248,7 +250,7 @@ def counting_sender():
 
 
 def test_a_full_ledger_stops_the_run_and_every_row_is_told(deliver, monkeypatch):
-    def full(self, outcomes):
+    def full(self, outcomes, *, sure):
         raise pipeline_error
 
     pipeline_error = OSError(28, "No space left on device")
@@ -270,7 +272,10 @@ def keeping(sent, update=lambda row: OK):
     def process(batch):
         for row in batch:
             sent.append((row.customer_id, row.send_user, row.send_event))
-        return [outcome_of(row, row.users_update or update(row), OK) for row in batch]
+        return [
+            outcome_of(row, row.users_update or update(row), row.events_track or OK)
+            for row in batch
+        ]
 
     return process
 
@@ -309,9 +314,79 @@ def test_if_the_first_rows_profile_is_refused_the_next_one_is_sent(deliver):
     assert [o.users_update.status for o in outcomes] == ["refused", "delivered", "superseded"]
 
 
-def test_rows_with_one_address_are_counted_in_one_warning(deliver, warned):
-    deliver(same_address(1, 2, 3), keeping([]), Stop())
-    assert warned[-1].startswith("2 rows have the address of a row before them")
+@pytest.mark.parametrize(("rows", "told"), [(2, "1 row repeats"), (3, "2 rows repeat")])
+def test_rows_with_one_address_are_counted_in_one_warning(deliver, warned, rows, told):
+    deliver(same_address(*range(rows)), keeping([]), Stop())
+    assert warned == [f"{told} an earlier row's address; the first row's profile is sent"]
+
+
+def test_if_no_body_can_be_made_of_the_first_row_the_next_one_is_sent(deliver, monkeypatch):
+    def without_first(self, prepared):
+        if prepared.customer_id == 1:
+            raise RowError("no body")
+        return complete(self, prepared)
+
+    complete = Payloads.complete
+    monkeypatch.setattr(Payloads, "complete", without_first)
+    sent: list[tuple[int, bool, bool]] = []
+    outcomes = deliver(same_address(1, 2, 3), keeping(sent), Stop(), workers=4)
+    assert sent == [(2, True, True), (3, False, True)]
+    assert [o.users_update.status for o in outcomes] == ["refused", "delivered", "superseded"]
+
+
+# --- Rows of one event
+
+# An order of three items, of which two are the same.
+ONE_EVENT = [
+    make_row(1, customer_id=7, page_view_id=17, email="a@example.com", **changes)
+    for changes in ({}, {"browser": "Lynx"}, {})
+]
+OVERWRITES = (
+    "page_view_id 17 came before for this customer and time: one event would overwrite the other; "
+    "give each row an id of its own"
+)
+
+
+@pytest.mark.parametrize("batch_size", [1, 100])
+@pytest.mark.parametrize("run", [1, 2])
+def test_of_rows_with_one_event_the_first_wins_in_every_run(deliver, warned, batch_size, run):
+    sent: list[tuple[int, bool, bool]] = []
+    for _ in range(run):
+        sent.clear()
+        outcomes = deliver(ONE_EVENT, keeping(sent), Stop(), batch_size=batch_size, workers=4)
+    first, *others = sorted(outcomes, key=lambda o: o.events_track.status is CallStatus.REFUSED)
+    assert sent == ([(7, True, True)] if run == 1 else [])
+    assert first.status is (RowStatus.SUCCESSFUL if run == 1 else RowStatus.UNCHANGED)
+    same, other = others
+    assert (same.users_update, same.events_track) == (SUPERSEDED, SUPERSEDED)
+    assert (other.users_update, other.status) == (SUPERSEDED, RowStatus.PARTIAL_FAILURE)
+    refusal = CallOutcome(CallStatus.REFUSED, message=OVERWRITES, fault=Fault.ROW)
+    assert other.events_track == refusal
+    assert other.refused_for_itself
+
+
+def test_an_event_that_is_refused_for_another_leaves_its_own_profile(deliver):
+    """Two addresses of one customer: each is a user."""
+    rows = [ONE_EVENT[0], ONE_EVENT[0] | {"email": "b@example.com"}]
+    sent: list[tuple[int, bool, bool]] = []
+    outcomes = deliver(rows, keeping(sent), Stop())
+    assert sent == [(7, True, True), (7, True, False)]
+    assert statuses(outcomes) == [RowStatus.SUCCESSFUL, RowStatus.PARTIAL_FAILURE]
+    assert outcomes[1].events_track.message == OVERWRITES
+
+
+def test_if_the_first_event_does_not_arrive_the_next_row_with_that_content_is_sent(deliver):
+    tracks = [BAD, OK]
+
+    def process(batch):
+        return [outcome_of(row, row.users_update or OK, tracks.pop(0)) for row in batch]
+
+    outcomes = deliver([ONE_EVENT[0]] * 3, process, Stop(), workers=4)
+    assert [o.events_track.status for o in outcomes] == ["refused", "delivered", "superseded"]
+    assert statuses(outcomes) == [
+        # Of the last one nothing was sent.
+        *(RowStatus.PARTIAL_FAILURE, RowStatus.SUCCESSFUL, RowStatus.UNCHANGED)
+    ]
 
 
 # --- Users that Iterable does not know yet
@@ -389,7 +464,7 @@ def test_rows_that_cannot_be_put_aside_have_one_outcome_each(deliver, monkeypatc
 
 
 def test_an_event_to_be_sent_again_has_one_outcome_though_the_ledger_is_full(deliver, monkeypatch):
-    def full(self, outcomes):
+    def full(self, outcomes, *, sure):
         raise LedgerError("no space")
 
     monkeypatch.setattr(DeliveryLedger, "record", full)

@@ -99,7 +99,7 @@ def test_fields_that_the_project_does_not_take_need_a_look(tmp_path):
     assert (
         "Yes: all 100 rows. What is wrong? The project takes no new fields: Iterable left "
         "candidate, plan_type out of users/update. What do I do? Create candidate, "
-        "plan_type in Iterable. Until then the rows are sent again at each run."
+        "plan_type in Iterable. Then the rows are sent once more."
     ) in text
     save(tmp_path, LAST + timedelta(hours=2), delivered(100))
     text = report_text(tmp_path)

@@ -1,27 +1,47 @@
-"""What was delivered is remembered: per destination, call by call, and never too much."""
+"""What was delivered is remembered: per project, call by call, and never too much."""
 
 import sqlite3
-from contextlib import closing
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from iterable_api.payloads import Payloads
+from iterable_api.payloads import JOB_MAPPING, Payloads
 from records import least_versions
+from records.columns import Kind
 from records.delivery_ledger import (
+    EVENT,
     FORMAT_VERSION,
     KEEP_DAYS,
     MARK_DAYS,
-    Change,
+    PROFILE,
     LedgerBusyError,
     LedgerError,
 )
-from records.outcomes import NOT_SENT, UNCHANGED, CallOutcome, CallStatus, outcome_of
-from tests.rows import make_planner, make_prepared, make_row, open_ledger
+from records.outcomes import (
+    ARRIVED,
+    NOT_SENT,
+    UNCHANGED,
+    CallOutcome,
+    CallStatus,
+    Fault,
+    outcome_of,
+)
+from tests.rows import make_planner, make_prepared, open_ledger, raw_row
 
 OK = CallOutcome(CallStatus.DELIVERED, 200, "Success", 1)
 PAYLOADS = Payloads("db")
 REFUSED = CallOutcome(CallStatus.REFUSED, 400, "BadParams", 1)
+FORGOTTEN = CallOutcome(CallStatus.FORGOTTEN, 409, "ForgottenUserError", 1)
 UNKNOWN = CallOutcome(CallStatus.UNKNOWN, attempts=5)
+# Refused on this machine: Iterable has judged nothing.
+REFUSED_HERE = CallOutcome(CallStatus.REFUSED, message="one event", fault=Fault.ROW)
+WITHOUT_A_FIELD = replace(OK, fields=(("first_name", "filtered out"),))
 
 
 @pytest.fixture
@@ -35,71 +55,174 @@ def ledger(path):
         yield ledger
 
 
+@pytest.fixture
+def day(monkeypatch):
+    """Return what sets the day that it is."""
+
+    def set_day(number):
+        monkeypatch.setattr("time.time", lambda: (20_000 + number) * 86_400.0)
+
+    set_day(0)
+    return set_day
+
+
 def to_send(ledger, *rows):
     """Return which of each row's two calls a run makes."""
     prepared = [PAYLOADS.prepare(row) for row in rows]
-    sent = {row.event_id: row for row in make_planner(ledger).plan(prepared)[1]}
+    sent = {row.event_id: row for row in make_planner(ledger).plan(prepared).to_send}
     found = [sent.get(row.event_id) for row in prepared]
     return [(row.send_user, row.send_event) if row else (False, False) for row in found]
 
 
-def deliver(ledger, row, update=OK, track=OK):
+def deliver(ledger, row, update=OK, track=OK, *, sure=True):
     """Record the outcome of a row, as a run with --all does, which sends it in any case."""
     plan = make_planner(ledger, send_all=True).plan([PAYLOADS.prepare(row)])
-    ledger.apply(plan.change)
-    ledger.record([outcome_of(prepared, update, track) for prepared in plan.to_send])
+    ledger.forget(plan.forget)
+    ledger.renew(plan.renew)
+    ledger.record([outcome_of(prepared, update, track) for prepared in plan.to_send], sure=sure)
+
+
+def is_sure(ledger, number=1):
+    """Return what is known of a row: for each call whether it is held, and whether for sure."""
+    (held,) = ledger.held([make_prepared(number)])
+    return [(each.same, each.sure) for each in held]
+
+
+@contextmanager
+def as_killed(path, target):
+    """Yield the ledger in *path* as a process that is killed now leaves it, copied to *target*."""
+    for name in ("", "-wal"):
+        there = path.with_name(path.name + name)
+        target.with_name(target.name + name).write_bytes(there.read_bytes())
+    with open_ledger(target) as ledger:
+        yield ledger
 
 
 def test_nothing_is_known_at_first(ledger):
-    assert to_send(ledger, make_row()) == [(True, True)]
+    assert to_send(ledger, raw_row()) == [(True, True)]
+    assert (ledger.count(), ledger.count_all()) == (0, 0)
 
 
 def test_what_was_delivered_is_not_sent_again(ledger):
-    deliver(ledger, make_row())
-    assert to_send(ledger, make_row()) == [(False, False)]
-    assert to_send(ledger, make_row(2)) == [(True, True)]
+    deliver(ledger, raw_row())
+    assert to_send(ledger, raw_row()) == [(False, False)]
+    assert to_send(ledger, raw_row(2)) == [(True, True)]
 
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
         ({"first_name": "Anna"}, (True, False)),
+        ({"first_name": None}, (True, False)),
         ({"email": "new@example.com"}, (True, True)),
         ({"page_view_id": 999}, (False, True)),
         ({"browser": "Safari"}, (False, True)),
     ],
 )
 def test_only_the_call_whose_content_changed_is_sent(ledger, changes, expected):
-    deliver(ledger, make_row())
-    assert to_send(ledger, make_row(**changes)) == [expected]
+    deliver(ledger, raw_row())
+    assert to_send(ledger, raw_row(**changes)) == [expected]
 
 
 @pytest.mark.parametrize("status", [s for s in CallStatus if s is not CallStatus.DELIVERED])
 def test_only_a_delivered_call_counts(ledger, status):
-    deliver(ledger, make_row(), OK, CallOutcome(status))
-    assert to_send(ledger, make_row()) == [(False, True)]
-    deliver(ledger, make_row(2), CallOutcome(status), NOT_SENT)
-    assert to_send(ledger, make_row(2)) == [(True, True)]
+    deliver(ledger, raw_row(), OK, CallOutcome(status))
+    assert to_send(ledger, raw_row()) == [(False, True)]
+    deliver(ledger, raw_row(2), CallOutcome(status), NOT_SENT)
+    assert to_send(ledger, raw_row(2)) == [(True, True)]
 
 
 def test_a_later_event_alone_leaves_the_profile_known(ledger):
-    deliver(ledger, make_row())
-    deliver(ledger, make_row(page_view_id=999), UNCHANGED, OK)
-    assert to_send(ledger, make_row(page_view_id=999)) == [(False, False)]
+    deliver(ledger, raw_row())
+    deliver(ledger, raw_row(page_view_id=999), UNCHANGED, OK)
+    assert to_send(ledger, raw_row(page_view_id=999)) == [(False, False)]
 
 
 def test_content_that_may_have_been_replaced_is_forgotten(ledger):
     """Sent and not answered: then nobody knows which of the two Iterable has."""
-    deliver(ledger, make_row())
-    changed = make_row(first_name="Anna", browser="Safari")
+    deliver(ledger, raw_row())
+    changed = raw_row(first_name="Anna", browser="Safari")
     deliver(ledger, changed, UNKNOWN, NOT_SENT)
-    assert to_send(ledger, make_row()) == [(True, True)]
+    assert to_send(ledger, raw_row()) == [(True, True)]
 
 
 def test_sending_the_same_again_forgets_nothing(ledger):
-    deliver(ledger, make_row())
-    deliver(ledger, make_row(), UNKNOWN, NOT_SENT)
-    assert to_send(ledger, make_row()) == [(False, False)]
+    deliver(ledger, raw_row())
+    deliver(ledger, raw_row(), UNKNOWN, NOT_SENT)
+    assert to_send(ledger, raw_row()) == [(False, False)]
+
+
+# --- Two hashes: what MySQL has, and what was sent
+
+
+class Counted(Payloads):
+    """Counts the bodies that are made."""
+
+    made = 0
+
+    def complete(self, prepared):
+        """Make one more, if it is not there yet."""
+        self.made += 1
+        return super().complete(prepared)
+
+
+def planned_with(ledger, payloads, row):
+    """Return the plan of one row of *payloads*, and how many bodies were made for it."""
+    planner = make_planner(ledger)
+    planner._payloads = payloads
+    return planner.plan([payloads.prepare(row)])
+
+
+def test_a_row_that_iterable_holds_costs_no_body(ledger):
+    deliver(ledger, raw_row())
+    payloads = Counted("db")
+    (outcome,) = planned_with(ledger, payloads, raw_row()).outcomes
+    assert payloads.made == 0
+    assert outcome.prepared.user == outcome.prepared.event == b""
+
+
+OTHER_COLUMNS = replace(
+    JOB_MAPPING,
+    columns=tuple(
+        # After ALTER TABLE the ids are decimals and the names are of another type.
+        column._replace(kind=Kind.DECIMAL) if column.name.endswith("_id") else column
+        for column in JOB_MAPPING.columns
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("mapping", "changes"),
+    [
+        (OTHER_COLUMNS, {}),
+        (JOB_MAPPING, {"email": " user1@example.com "}),
+        (JOB_MAPPING, {"event_time": "2026-01-13 14:30:45.000000"}),
+    ],
+)
+def test_content_of_which_the_same_body_is_made_is_not_sent_and_costs_one_body(
+    ledger, mapping, changes
+):
+    """An ALTER TABLE, another server or a new version of this program starts no journey."""
+    deliver(ledger, raw_row())
+    payloads, row = Counted("db", mapping=mapping), raw_row(**changes)
+    plan = planned_with(ledger, payloads, row)
+    assert (plan.to_send, plan.forget, payloads.made) == ([], [], 1)
+    assert plan.renew
+    ledger.renew(plan.renew)
+    again = planned_with(ledger, payloads, row)
+    assert (again.to_send, again.renew, payloads.made) == ([], [], 1)
+
+
+def test_a_body_that_is_the_same_under_another_key_proves_nothing(path):
+    with open_ledger(path, key="old") as ledger:
+        deliver(ledger, raw_row())
+    with open_ledger(path, key="new") as ledger:
+        plan = planned_with(ledger, PAYLOADS, raw_row(email="user1@example.com "))
+        assert [(row.send_user, row.send_event) for row in plan.to_send] == [(True, True)]
+        assert sorted(kind for kind, _ in plan.forget) == [PROFILE, EVENT]
+
+
+# --- Keys, hosts and projects
 
 
 @pytest.mark.parametrize(
@@ -107,28 +230,113 @@ def test_sending_the_same_again_forgets_nothing(ledger):
 )
 def test_another_destination_has_its_own_memory(path, other):
     with open_ledger(path) as ledger:
-        deliver(ledger, make_row())
+        deliver(ledger, raw_row())
     with open_ledger(path, **other) as ledger:
-        assert to_send(ledger, make_row()) == [(True, True)]
+        assert to_send(ledger, raw_row()) == [(True, True)]
+        assert (ledger.count(), ledger.count_all()) == (0, 2)
     with open_ledger(path) as ledger:
-        assert to_send(ledger, make_row()) == [(False, False)]
+        assert to_send(ledger, raw_row()) == [(False, False)]
+        assert [ledger.count(kind) for kind in (None, PROFILE, EVENT)] == [2, 1, 1]
+
+
+def test_a_key_that_comes_back_proves_nothing_of_what_another_sent_meanwhile(path):
+    """Two keys may belong to one project."""
+    with open_ledger(path, key="old") as ledger:
+        deliver(ledger, raw_row(1))
+        deliver(ledger, raw_row(2))
+    with open_ledger(path, key="new") as ledger:
+        deliver(ledger, raw_row(1, first_name="Anna"))
+    with open_ledger(path, key="old") as ledger:
+        assert to_send(ledger, raw_row(1), raw_row(2)) == [(True, True), (False, False)]
+
+
+def test_what_another_key_is_about_to_replace_is_forgotten_before(path):
+    with open_ledger(path, key="old") as ledger:
+        deliver(ledger, raw_row())
+    with open_ledger(path, key="new") as ledger:
+        deliver(ledger, raw_row(), UNKNOWN, NOT_SENT)
+    with open_ledger(path, key="old") as ledger:
+        assert to_send(ledger, raw_row()) == [(True, True)]
+
+
+def test_with_a_named_project_a_new_key_sends_nothing_again(path):
+    with open_ledger(path, key="old", project="shop") as ledger:
+        deliver(ledger, raw_row())
+    with open_ledger(path, key="new", project="shop") as ledger:
+        assert to_send(ledger, raw_row()) == [(False, False)]
+    with open_ledger(path, key="new", project="other shop") as ledger:
+        assert to_send(ledger, raw_row()) == [(True, True)]
+
+
+def test_a_name_takes_over_what_was_delivered_with_its_key_alone(path):
+    with open_ledger(path, key="of another project") as ledger:
+        deliver(ledger, raw_row(2))
+    with open_ledger(path, key="old") as ledger:
+        deliver(ledger, raw_row(1))
+    with open_ledger(path, key="old", project="shop") as ledger:
+        assert to_send(ledger, raw_row(1), raw_row(2)) == [(False, False), (True, True)]
+    # A look that begins no run, such as --check, takes over nothing.
+    with open_ledger(path, key="old") as ledger:
+        assert to_send(ledger, raw_row(1)) == [(False, False)]
+    with open_ledger(path, key="old", project="shop") as ledger:
+        ledger.begin_run({})
+        assert to_send(ledger, raw_row(1)) == [(False, False)]
+    with open_ledger(path, key="new", project="shop") as ledger:
+        assert to_send(ledger, raw_row(1)) == [(False, False)]
+    with open_ledger(path, key="of another project") as ledger:
+        assert to_send(ledger, raw_row(2)) == [(False, False)]
+
+
+def test_a_name_with_a_new_key_takes_over_nothing(path):
+    with open_ledger(path, key="old") as ledger:
+        deliver(ledger, raw_row())
+    with open_ledger(path, key="new", project="shop") as ledger:
+        assert to_send(ledger, raw_row()) == [(True, True)]
+
+
+def test_a_name_that_has_entries_takes_over_no_others(path):
+    """They are from a time without the name, and no longer known to be true."""
+    with open_ledger(path, project="shop") as ledger:
+        deliver(ledger, raw_row(1))
+    with open_ledger(path) as ledger:
+        deliver(ledger, raw_row(2))
+    with open_ledger(path, project="shop") as ledger:
+        assert to_send(ledger, raw_row(1), raw_row(2)) == [(False, False), (True, True)]
+
+
+def test_a_name_takes_over_only_what_was_delivered_to_the_same_place(path):
+    with open_ledger(path, url="https://eu.example.com") as ledger:
+        deliver(ledger, raw_row())
+    with open_ledger(path, project="shop") as ledger:
+        assert ledger.count() == 0
+    with open_ledger(path, url="https://eu.example.com") as ledger:
+        assert to_send(ledger, raw_row()) == [(False, False)]
 
 
 def test_neither_the_key_nor_a_customers_data_are_in_the_file(path):
-    with open_ledger(path, key="0123456789abcdef") as ledger:
-        deliver(ledger, make_row(first_name="Sarah"))
+    with open_ledger(path, key="0123456789abcdef", project="my project") as ledger:
+        deliver(ledger, raw_row(first_name="Sarah"))
     content = path.read_bytes()
-    for text in (b"0123456789abcdef", b"user1@example.com", b"Sarah"):
+    for text in (b"0123456789abcdef", b"my project", b"user1@example.com", b"Sarah"):
         assert text not in content
 
 
+# --- The file
+
+
 def test_every_record_is_on_disk_at_once(path, ledger, tmp_path):
-    deliver(ledger, make_row())
-    copy = tmp_path / "copy"
-    for name in ("", "-wal"):
-        (tmp_path / f"copy{name}").write_bytes(path.with_name(path.name + name).read_bytes())
-    with open_ledger(copy) as as_if_killed:
-        assert to_send(as_if_killed, make_row()) == [(False, False)]
+    deliver(ledger, raw_row())
+    with as_killed(path, tmp_path / "copy") as killed:
+        assert to_send(killed, raw_row()) == [(False, False)]
+
+
+def test_a_run_that_is_killed_while_a_call_is_under_way_claims_nothing(path, ledger, tmp_path):
+    deliver(ledger, raw_row())
+    plan = make_planner(ledger).plan([make_prepared(first_name="Anna")])
+    ledger.forget(plan.forget)
+    with as_killed(path, tmp_path / "copy") as killed:
+        assert to_send(killed, raw_row()) == [(True, False)]
+        assert to_send(killed, raw_row(first_name="Anna")) == [(True, False)]
 
 
 def test_a_second_run_is_kept_out_and_told_by_what(path, ledger):
@@ -136,6 +344,7 @@ def test_a_second_run_is_kept_out_and_told_by_what(path, ledger):
         open_ledger(path)
     held = f"Another run is under way: it has locked STATE_FILE {path}. "
     assert str(caught.value).startswith(held + "This one did nothing; let the other end.")
+    assert caught.value.status == 75
     ledger.close()
     open_ledger(path).close()
 
@@ -156,24 +365,25 @@ def test_a_damaged_file_is_refused_and_left_as_it_is(tmp_path, content, told):
     assert path.read_bytes() == content
 
 
-@pytest.mark.parametrize("table", ["profile", "event"])
-@pytest.mark.parametrize("change", ["RENAME body TO content", "ADD further INTEGER"])
-def test_what_the_ledger_cannot_do_is_found_before_the_run(path, table, change):
+def begin_run(path):
+    """Do what a run does before it sends."""
+    with open_ledger(path) as ledger:
+        list(ledger.held([make_prepared()]))
+        ledger.begin_run({"SOURCE_NAME": "db"})
+
+
+@pytest.mark.parametrize(
+    "change", ["RENAME content TO values_hash", "RENAME body TO sent", "ADD further INTEGER"]
+)
+def test_what_the_ledger_cannot_do_is_found_before_anything_is_sent(path, change):
     open_ledger(path).close()
     with closing(sqlite3.connect(path)) as other:
-        other.execute(f"ALTER TABLE {table} {change}")
+        other.execute(f"ALTER TABLE entry {change}")
     with pytest.raises(LedgerError) as caught:
-        open_ledger(path)
+        begin_run(path)
     told = f"Its tables are not this program's, to SQLite {sqlite3.sqlite_version}. Name another"
     assert told in str(caught.value)
     assert "rights" not in str(caught.value)
-
-
-def test_trying_the_ledger_leaves_nothing_in_it(path, ledger):
-    ledger.close()
-    with closing(sqlite3.connect(path)) as other:
-        for table in ("profile", "event"):
-            assert other.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
 
 
 def test_an_sqlite_that_is_too_old_is_told_and_nothing_is_made(path, monkeypatch):
@@ -183,13 +393,16 @@ def test_an_sqlite_that_is_too_old_is_told_and_nothing_is_made(path, monkeypatch
     assert not path.exists()
 
 
+def record_many(ledger, count):
+    rows = [make_prepared(number) for number in range(count)]
+    ledger.record([outcome_of(row, OK, OK) for row in rows], sure=True)
+
+
 def test_damage_inside_the_file_is_found_before_the_run(path):
     with open_ledger(path) as ledger:
-        for start in range(0, 5000, 500):
-            prepared_rows = [make_prepared(number) for number in range(start, start + 500)]
-            ledger.record([outcome_of(prepared, OK, OK) for prepared in prepared_rows])
+        record_many(ledger, 2000)
     content = bytearray(path.read_bytes())
-    content[len(content) // 2 :][:8192] = bytes(8192)
+    assert len(content) > 100_000
     content[40_000:48_192] = b"\xaa" * 8192
     path.write_bytes(content)
     with pytest.raises(LedgerError, match="move it away"):
@@ -199,22 +412,23 @@ def test_damage_inside_the_file_is_found_before_the_run(path):
 
 def test_another_programs_database_is_refused_and_left_as_it_is(tmp_path):
     path = tmp_path / "state"
-    with sqlite3.connect(path) as other:
+    with closing(sqlite3.connect(path)) as other:
         other.execute("CREATE TABLE t (x)")
-    other.close()
     before = path.read_bytes()
     with pytest.raises(LedgerError, match="another program"):
         open_ledger(path)
     assert path.read_bytes() == before
 
 
-def test_a_later_format_is_refused(path):
+@pytest.mark.parametrize("version", [1, FORMAT_VERSION - 1, FORMAT_VERSION + 1])
+def test_another_format_is_refused_and_left_as_it_is(path, version):
     open_ledger(path).close()
-    with sqlite3.connect(path) as other:
-        other.execute(f"PRAGMA user_version = {FORMAT_VERSION + 1}")
-    other.close()
-    with pytest.raises(LedgerError, match=f"format {FORMAT_VERSION + 1}"):
+    with closing(sqlite3.connect(path)) as other:
+        other.execute(f"PRAGMA user_version = {version}")
+    before = path.read_bytes()
+    with pytest.raises(LedgerError, match=f"format {version} .*move it away; the next run then"):
         open_ledger(path)
+    assert path.read_bytes() == before
 
 
 def test_an_empty_file_is_a_new_ledger(tmp_path):
@@ -233,42 +447,48 @@ def test_too_little_room_is_found_before_anything_is_sent(ledger):
         ledger.check_room(10**12)
 
 
-def test_a_full_disk_fails_the_record_and_nothing_before_it(path, ledger):
-    deliver(ledger, make_row())
+def test_a_full_disk_fails_the_record_and_nothing_before_it(ledger):
+    deliver(ledger, raw_row())
     ledger._sqlite.execute("PRAGMA max_page_count = 1")
-    prepared_rows = [make_prepared(number) for number in range(5000)]
     with pytest.raises(LedgerError, match="full"):
-        ledger.record([outcome_of(prepared, OK, OK) for prepared in prepared_rows])
-    assert to_send(ledger, make_row()) == [(False, False)]
-    assert to_send(ledger, make_row(4000)) == [(True, True)]
+        record_many(ledger, 5000)
+    assert to_send(ledger, raw_row()) == [(False, False)]
+    assert to_send(ledger, raw_row(4000)) == [(True, True)]
+
+
+def test_forgetting_waits_for_the_disk_and_remembering_does_not(ledger):
+    statements: list[str] = []
+    deliver(ledger, raw_row())
+    ledger._sqlite.set_trace_callback(statements.append)
+    deliver(ledger, raw_row(first_name="Anna"))
+    shown = [s for s in statements if s.startswith(("PRAGMA", "DELETE", "INSERT", "COMMIT"))]
+    kinds = [statement.partition(" FROM")[0].partition(" INTO")[0] for statement in shown]
+    assert kinds == [
+        *("PRAGMA synchronous = FULL", "DELETE", "COMMIT", "PRAGMA synchronous = NORMAL"),
+        *("INSERT OR REPLACE", "INSERT OR REPLACE", "COMMIT"),
+    ]
+
+
+@pytest.mark.parametrize("extra", [0, 1, 199])
+def test_many_rows_are_looked_up_at_once(ledger, extra):
+    rows = [raw_row(number) for number in range(1000 + extra)]
+    record_many(ledger, 900)
+    assert to_send(ledger, *rows) == [(False, False)] * 900 + [(True, True)] * (100 + extra)
+
+
+# --- Who is who
 
 
 @pytest.mark.parametrize("customer", [7, "c-7", None, 2**80])
 def test_a_customer_may_have_any_id_or_none(ledger, customer):
-    row = make_row(customer_id=customer)
+    row = raw_row(customer_id=customer)
     deliver(ledger, row)
     assert to_send(ledger, row) == [(False, False)]
 
 
-def test_a_refusal_takes_back_what_was_remembered(ledger):
-    row = make_row()
-    deliver(ledger, row)
-    deliver(ledger, row, REFUSED, NOT_SENT)
-    assert to_send(ledger, row) == [(True, False)]
-    deliver(ledger, row, OK, REFUSED)
-    assert to_send(ledger, row) == [(False, True)]
-
-
-@pytest.mark.parametrize("status", [CallStatus.UNKNOWN, CallStatus.UNAVAILABLE])
-def test_the_same_content_without_an_answer_is_still_there(ledger, status):
-    deliver(ledger, make_row())
-    deliver(ledger, make_row(), CallOutcome(status), NOT_SENT)
-    assert to_send(ledger, make_row()) == [(False, False)]
-
-
 def test_an_address_that_moves_to_another_customer_and_back_is_sent_each_time(ledger):
-    first = make_row(1, email="a@example.com")
-    second = make_row(2, email="a@example.com", first_name="Anna")
+    first = raw_row(1, email="a@example.com")
+    second = raw_row(2, email="a@example.com", first_name="Anna")
     deliver(ledger, first)
     assert to_send(ledger, second) == [(True, True)]
     deliver(ledger, second)
@@ -278,151 +498,300 @@ def test_an_address_that_moves_to_another_customer_and_back_is_sent_each_time(le
 
 
 def test_two_addresses_of_one_customer_are_two_users(ledger):
-    rows = [make_row(1, email=f"{name}@example.com", page_view_id=name) for name in "ab"]
+    rows = [raw_row(1, email=f"{name}@example.com", page_view_id=name) for name in "ab"]
     for row in rows:
         deliver(ledger, row)
     assert to_send(ledger, *rows) == [(False, False)] * 2
 
 
 def test_the_case_of_an_address_makes_no_other_user(ledger):
-    deliver(ledger, make_row(first_name="Anna"))
-    deliver(ledger, make_row(email="USER1@example.com"))
-    assert to_send(ledger, make_row(first_name="Anna")) == [(True, True)]
+    deliver(ledger, raw_row(first_name="Anna"))
+    deliver(ledger, raw_row(email="USER1@example.com"))
+    assert to_send(ledger, raw_row(first_name="Anna")) == [(True, True)]
 
 
-def test_a_key_that_comes_back_proves_nothing_of_what_another_sent_meanwhile(path):
-    """Two keys may belong to one project."""
-    with open_ledger(path, key="old") as ledger:
-        deliver(ledger, make_row(1))
-        deliver(ledger, make_row(2))
-    with open_ledger(path, key="new") as ledger:
-        deliver(ledger, make_row(1, first_name="Anna"))
-    with open_ledger(path, key="old") as ledger:
-        assert to_send(ledger, make_row(1), make_row(2)) == [(True, True), (False, False)]
-
-
-def test_what_another_key_is_about_to_replace_is_forgotten_before(path):
-    with open_ledger(path, key="old") as ledger:
-        deliver(ledger, make_row())
-    with open_ledger(path, key="new") as ledger:
-        deliver(ledger, make_row(), UNKNOWN, NOT_SENT)
-    with open_ledger(path, key="old") as ledger:
-        assert to_send(ledger, make_row()) == [(True, True)]
-
-
-def test_a_call_of_which_a_field_was_left_out_is_sent_again(ledger):
-    part = CallOutcome(CallStatus.DELIVERED, 200, fields=(("first_name", "filtered out"),))
-    deliver(ledger, make_row())
-    deliver(ledger, make_row(first_name="Anna"), part, OK)
-    assert to_send(ledger, make_row(first_name="Anna")) == [(True, False)]
-
-
-def test_what_an_unproven_run_has_delivered_does_not_count_until_it_is_proven(path):
-    with open_ledger(path) as ledger:
-        ledger.begin_run(proven=True)
-        deliver(ledger, make_row(1))
-        assert not ledger.has_unproven_runs()
-    with open_ledger(path) as ledger:
-        ledger.begin_run(proven=False)
-        deliver(ledger, make_row(2))
-        # Its own doubts are settled at its end.
-        assert not ledger.has_unproven_runs()
-    with open_ledger(path) as ledger:
-        ledger.begin_run(proven=False)
-        deliver(ledger, make_row(3))
-        assert ledger.has_unproven_runs()
-        assert to_send(ledger, make_row(1), make_row(2)) == [(False, False), (True, True)]
-        ledger.prove_earlier_runs()
-        assert not ledger.has_unproven_runs()
-        assert to_send(ledger, make_row(2), make_row(3)) == [(False, False), (True, True)]
-        ledger.prove()
-        assert to_send(ledger, make_row(3)) == [(False, False)]
-
-
-def test_what_is_unproven_can_be_forgotten_together(path):
-    with open_ledger(path) as ledger:
-        ledger.begin_run(proven=True)
-        deliver(ledger, make_row(1))
-    with open_ledger(path) as ledger:
-        ledger.begin_run(proven=False)
-        deliver(ledger, make_row(2))
-    with open_ledger(path) as ledger:
-        ledger.forget_unproven()
-        assert not ledger.has_unproven_runs()
-        ledger.prove()
-        assert to_send(ledger, make_row(1), make_row(2)) == [(False, False), (True, True)]
-
-
-def test_what_no_run_has_needed_for_long_is_dropped(path, monkeypatch):
-    days = 0
-    monkeypatch.setattr("time.time", lambda: (20_000 + days) * 86_400.0)
-    for days in range(KEEP_DAYS + 2):
-        with open_ledger(path) as ledger:
-            ledger.begin_run(proven=True)
-            if days == 0:
-                deliver(ledger, make_row(1))
-                deliver(ledger, make_row(2))
-            # Only the first row is in Query 2's answer every night.
-            planner = make_planner(ledger)
-            ledger.apply(planner.plan([PAYLOADS.prepare(make_row(1))]).change)
-    with open_ledger(path) as ledger:
-        assert to_send(ledger, make_row(1), make_row(2)) == [(False, False), (True, True)]
-        (runs,) = ledger._sqlite.execute("SELECT count(*) FROM run").fetchone()
-        assert runs <= KEEP_DAYS + 2
-
-
-def test_what_an_unproven_run_finds_delivered_by_others_counts_as_before(path, monkeypatch):
-    days = 0
-    monkeypatch.setattr("time.time", lambda: (20_000 + days) * 86_400.0)
-    for number, proven in enumerate((True, False)):
-        days = number * (MARK_DAYS + 1)
-        with open_ledger(path) as ledger:
-            ledger.begin_run(proven=proven)
-            if proven:
-                deliver(ledger, make_row())
-            plan = make_planner(ledger).plan([PAYLOADS.prepare(make_row())])
-            ledger.apply(plan.change)
-            assert bool(plan.change.profiles_to_mark) is not proven
-    with open_ledger(path) as ledger:
-        ledger.forget_unproven()
-        assert to_send(ledger, make_row()) == [(False, False)]
-
-
-def test_an_entry_is_marked_as_needed_only_now_and_then(path, ledger):
-    ledger.begin_run(proven=True)
-    deliver(ledger, make_row())
-    plan = make_planner(ledger).plan([PAYLOADS.prepare(make_row())])
-    assert plan.change == Change()
-
-
-def test_forgetting_waits_for_the_disk_and_remembering_does_not(ledger):
-    statements: list[str] = []
-    deliver(ledger, make_row())
-    ledger._sqlite.set_trace_callback(statements.append)
-    deliver(ledger, make_row(first_name="Anna"))
-    shown = [s for s in statements if s.startswith(("PRAGMA", "DELETE", "INSERT", "COMMIT"))]
-    kinds = [statement.partition(" FROM")[0].partition(" INTO")[0] for statement in shown]
-    assert kinds == [
-        *("PRAGMA synchronous = FULL", "DELETE", "COMMIT", "PRAGMA synchronous = NORMAL"),
-        *("INSERT OR REPLACE", "INSERT OR REPLACE", "COMMIT"),
+def test_an_empty_value_is_not_null_and_no_value_passes_for_its_neighbour(ledger):
+    rows = [
+        raw_row(first_name=None),
+        raw_row(first_name=""),
+        raw_row(first_name="-"),
+        raw_row(first_name="a", plan_type="bc"),
+        raw_row(first_name="ab", plan_type="c"),
+        raw_row(first_name="1:b", plan_type=None),
     ]
+    for row in rows:
+        deliver(ledger, row)
+        planned = [to_send(ledger, other) for other in rows]
+        assert planned == [[(other is not row, False)] for other in rows]
 
 
-def test_the_file_of_an_older_version_is_emptied_and_used(path, ledger):
-    ledger.close()
-    with sqlite3.connect(path) as other:
-        other.executescript("DROP TABLE profile; DROP TABLE event; DROP TABLE run;")
-        other.executescript("DROP TABLE origin; CREATE TABLE delivered (customer TEXT);")
-        other.execute("PRAGMA user_version = 1")
-    other.close()
-    with open_ledger(path) as newer:
-        assert to_send(newer, make_row()) == [(True, True)]
-        deliver(newer, make_row())
-        assert to_send(newer, make_row()) == [(False, False)]
+# --- Refusals
 
 
-def test_many_rows_are_looked_up_at_once(ledger):
-    rows = [make_row(number) for number in range(1200)]
-    prepared = [PAYLOADS.prepare(row) for row in rows]
-    ledger.record([outcome_of(row, OK, OK) for row in prepared[:1100]])
-    assert to_send(ledger, *rows) == [(False, False)] * 1100 + [(True, True)] * 100
+@pytest.mark.parametrize("refusal", [REFUSED, FORGOTTEN])
+def test_a_refusal_takes_back_what_was_remembered(ledger, refusal):
+    row = raw_row()
+    deliver(ledger, row)
+    deliver(ledger, row, refusal, NOT_SENT)
+    assert to_send(ledger, row) == [(True, False)]
+    deliver(ledger, row, OK, refusal)
+    assert to_send(ledger, row) == [(False, True)]
+
+
+def test_a_refusal_on_this_machine_takes_nothing_back(ledger):
+    row = raw_row()
+    deliver(ledger, row)
+    deliver(ledger, row, UNCHANGED, REFUSED_HERE)
+    assert to_send(ledger, row) == [(False, False)]
+
+
+@pytest.mark.parametrize("status", [CallStatus.UNKNOWN, CallStatus.UNAVAILABLE])
+def test_the_same_content_without_an_answer_is_still_there(ledger, status):
+    deliver(ledger, raw_row())
+    deliver(ledger, raw_row(), CallOutcome(status, attempts=5), NOT_SENT)
+    assert to_send(ledger, raw_row()) == [(False, False)]
+
+
+# --- What is sure
+
+
+def test_what_is_sure_is_known_as_such_and_the_rest_counts_as_held(ledger):
+    ledger.begin_run({})
+    deliver(ledger, raw_row(1), sure=True)
+    deliver(ledger, raw_row(2), sure=False)
+    assert is_sure(ledger, 1) == [(True, True)] * 2
+    assert is_sure(ledger, 2) == [(True, False)] * 2
+    assert is_sure(ledger, 3) == [(False, False)] * 2
+
+
+@pytest.mark.parametrize("sure", [True, False])
+def test_what_a_run_has_delivered_is_settled_later(path, sure):
+    with open_ledger(path) as ledger:
+        ledger.begin_run({})
+        deliver(ledger, raw_row(), sure=False)
+        ledger.settle(sure=sure)
+    with open_ledger(path) as ledger:
+        ledger.begin_run({})
+        # Settles what this run delivers, and nothing of an earlier one.
+        ledger.settle(sure=True)
+        assert is_sure(ledger) == [(True, sure)] * 2
+
+
+def test_what_a_killed_run_did_not_settle_is_not_sure(path, ledger, tmp_path):
+    ledger.begin_run({})
+    deliver(ledger, raw_row(1), sure=True)
+    deliver(ledger, raw_row(2), sure=False)
+    with as_killed(path, tmp_path / "copy") as killed:
+        killed.begin_run({})
+        killed.settle(sure=True)
+        assert is_sure(killed, 1) == [(True, True)] * 2
+        assert is_sure(killed, 2) == [(True, False)] * 2
+
+
+def test_a_call_of_which_a_field_was_left_out_is_held_and_never_settled(ledger):
+    ledger.begin_run({})
+    deliver(ledger, raw_row(), WITHOUT_A_FIELD, OK)
+    assert is_sure(ledger) == [(True, False), (True, True)]
+    ledger.settle(sure=True)
+    assert is_sure(ledger) == [(True, False), (True, True)]
+
+
+def test_what_was_not_sure_is_sent_once_more_and_then_no_longer(ledger):
+    """The project has all fields of ``make_row()``, as the look at the start has found."""
+    deliver(ledger, raw_row(), WITHOUT_A_FIELD, WITHOUT_A_FIELD)
+    plan = make_planner(ledger).plan([make_prepared()])
+    (row,) = plan.to_send
+    assert (row.send_user, row.send_event, row.once_more) == (True, True, True)
+    # It is there already: nothing of it is forgotten.
+    assert (plan.forget, plan.unsure_rows) == ([], 0)
+    ledger.record([outcome_of(row, WITHOUT_A_FIELD, WITHOUT_A_FIELD)], sure=False)
+    assert is_sure(ledger) == [(True, True)] * 2
+    assert to_send(ledger, raw_row()) == [(False, False)]
+
+
+def test_of_a_row_that_is_sent_once_more_only_the_call_that_is_not_sure_is_made(ledger):
+    deliver(ledger, raw_row(), OK, WITHOUT_A_FIELD)
+    assert to_send(ledger, raw_row()) == [(False, True)]
+
+
+# --- Notes
+
+
+def test_notes_outlive_runs_and_count_as_no_entries(path, day):
+    with open_ledger(path) as ledger:
+        assert ledger.noted("SOURCE_NAME") == ""
+        ledger.begin_run({"SOURCE_NAME": "shop", "DB_TIME_ZONE": "Europe/Zürich"})
+        ledger.note("left out", "a b")
+    day(10 * KEEP_DAYS)
+    with open_ledger(path, key="another", url="https://eu.example.com") as ledger:
+        ledger.begin_run({"SOURCE_NAME": "shop 2"})
+        assert ledger.noted("SOURCE_NAME") == "shop 2"
+        assert ledger.noted("DB_TIME_ZONE") == "Europe/Zürich"
+        assert ledger.noted("left out") == "a b"
+        ledger.note("left out", "")
+        assert ledger.noted("left out") == ""
+        assert (ledger.count(), ledger.count_all()) == (0, 0)
+
+
+# --- Days
+
+
+def test_what_no_run_has_needed_for_long_is_dropped(path, day):
+    for number in range(KEEP_DAYS + 2):
+        day(number)
+        with open_ledger(path) as ledger:
+            ledger.begin_run({})
+            if number == 0:
+                deliver(ledger, raw_row(1))
+                deliver(ledger, raw_row(2))
+            # Only the first row is in Query 2's answer every night.
+            ledger.renew(make_planner(ledger).plan([PAYLOADS.prepare(raw_row(1))]).renew)
+    with open_ledger(path) as ledger:
+        assert to_send(ledger, raw_row(1), raw_row(2)) == [(False, False), (True, True)]
+        assert ledger.count_all() == 2
+
+
+def test_what_was_needed_within_the_days_stays(path, day):
+    with open_ledger(path) as ledger:
+        deliver(ledger, raw_row())
+    day(KEEP_DAYS)
+    with open_ledger(path) as ledger:
+        ledger.begin_run({})
+        assert to_send(ledger, raw_row()) == [(False, False)]
+
+
+@pytest.mark.parametrize(("days", "marks"), [(0, 0), (MARK_DAYS, 0), (MARK_DAYS + 1, 2)])
+def test_an_entry_is_marked_as_needed_only_now_and_then(path, day, days, marks):
+    with open_ledger(path) as ledger:
+        deliver(ledger, raw_row())
+    day(days)
+    with open_ledger(path) as ledger:
+        renew = make_planner(ledger).plan([PAYLOADS.prepare(raw_row())]).renew
+        assert len(renew) == marks
+        ledger.renew(renew)
+        assert make_planner(ledger).plan([PAYLOADS.prepare(raw_row())]).renew == []
+
+
+def test_a_mark_makes_nothing_sure(path, day):
+    with open_ledger(path) as ledger:
+        deliver(ledger, raw_row(), sure=False)
+        ledger.settle(sure=False)
+    day(MARK_DAYS + 1)
+    with open_ledger(path) as ledger:
+        row = make_prepared()
+        ledger.renew([(row.user_content, PROFILE, row.user_name)])
+        assert is_sure(ledger) == [(True, False)] * 2
+
+
+# --- Whatever happens: a model of what Iterable holds
+
+PARTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "first_name": st.sampled_from(["Anna", "Zoë"]),
+        "browser": st.sampled_from(["Safari", "Lynx"]),
+        # Three of these make the same body, or belong to the same user.
+        "email": st.sampled_from([" user1@example.com", "USER1@example.com", "x@example.com"]),
+        "page_view_id": st.sampled_from([101, 102]),
+    },
+)
+# How a call ends, and whether Iterable has applied it.
+ENDS = st.sampled_from(
+    [
+        *((CallStatus.DELIVERED, True), (CallStatus.REFUSED, False)),
+        *((CallStatus.UNKNOWN, True), (CallStatus.UNKNOWN, False)),
+        *((CallStatus.UNAVAILABLE, False), (CallStatus.NOT_SENT, False)),
+    ]
+)
+RUNS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "row": PARTS,
+            "update": ENDS,
+            "track": ENDS,
+            "key": st.sampled_from(["k", "k", "other"]),
+            "send_all": st.booleans(),
+            "killed": st.sampled_from([False, False, True]),
+            "sure": st.booleans(),
+        }
+    ),
+    max_size=8,
+)
+
+
+class Call(NamedTuple):
+    """A call of a row: the name of its entry, the hash of its body, and whether it is made."""
+
+    name: tuple[int, bytes]
+    body: bytes
+    made: bool
+
+
+class World:
+    """What one project holds, and which calls a run with a key need not make again."""
+
+    def __init__(self):
+        self.holds: dict[tuple[int, bytes], bytes] = {}
+        self.certain: dict[tuple[int, bytes], tuple[str, bytes]] = {}
+
+    def check(self, call, key, *, again):
+        """Check that *call* is made if it must be, and only if it must be or may be *again*."""
+        if not call.made:
+            assert self.holds.get(call.name) == call.body
+        elif self.certain.get(call.name) == (key, call.body):
+            assert again
+
+    def send(self, call, end, key):
+        """Return the outcome of *call*, which ends so if it is made."""
+        status, applied = end
+        if not call.made:
+            return UNCHANGED
+        if applied:
+            self.holds[call.name] = call.body
+        if status is CallStatus.DELIVERED:
+            self.certain[call.name] = (key, call.body)
+        elif status is CallStatus.REFUSED:
+            self.forget([call.name])
+        return CallOutcome(status, attempts=int(status is not CallStatus.NOT_SENT))
+
+    def forget(self, names):
+        """Expect no more that these need not be sent."""
+        for name in names:
+            self.certain.pop(name, None)
+
+
+def run_once(ledger, world, run):
+    """Plan and send one row, as a run does; check what the ledger claims of it."""
+    key, prepared = run["key"], PAYLOADS.prepare(raw_row(**run["row"]))
+    ledger.begin_run({})
+    plan = make_planner(ledger, send_all=run["send_all"]).plan([prepared])
+    whole = PAYLOADS.complete(prepared)._replace(users_update=UNCHANGED, events_track=UNCHANGED)
+    row = plan.to_send[0] if plan.to_send else whole
+    profile = Call((PROFILE, row.user_name), row.user_body, row.send_user)
+    event = Call((EVENT, row.event_name), row.event_body, row.send_event)
+    for call in (profile, event):
+        world.check(call, key, again=run["send_all"] or row.once_more)
+    ledger.forget(plan.forget)
+    ledger.renew(plan.renew)
+    world.forget(plan.forget)
+    if not plan.to_send:
+        return
+    update = world.send(profile, run["update"], key)
+    end = run["track"] if update.status in ARRIVED else (CallStatus.NOT_SENT, False)
+    track = world.send(event, end, key)
+    if run["killed"]:
+        # Before it was written down.
+        world.forget([call.name for call in (profile, event) if call.made])
+    else:
+        ledger.record([outcome_of(row, update, track)], sure=run["sure"])
+
+
+@settings(deadline=None, max_examples=150)
+@given(RUNS)
+def test_whatever_happens_the_ledger_claims_only_what_iterable_holds(runs):
+    """Both keys belong to one project, which is the worst that can be."""
+    world = World()
+    with TemporaryDirectory() as folder:
+        for run in runs:
+            with open_ledger(Path(folder, "state"), key=run["key"]) as ledger:
+                run_once(ledger, world, run)

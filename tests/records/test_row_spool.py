@@ -2,44 +2,80 @@
 
 import gc
 from contextlib import closing
-from datetime import datetime
-from decimal import Decimal
+from datetime import date, datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from records.columns import Column, Kind
 from records.row_spool import CHUNK_BYTES, CHUNK_ROWS, RowSpool, SpoolError
 
-VALUES = [
-    (1, "👩‍👩‍👧\n", None, Decimal("1.50")),
-    (2**64, b"\xff", datetime(2026, 1, 13), {"a"}),  # noqa: DTZ001 - as MySQL gives it
+COLUMNS = [
+    Column("a", Kind.INTEGER),
+    Column("b"),
+    Column("c", Kind.MOMENT),
+    Column("d", Kind.DATE),
+    Column("e", Kind.DECIMAL),
+]
+ROWS = [
+    (b"1", "👩‍👩‍👧\n".encode(), None, b"2026-01-13", b"1.50"),
+    (b"18446744073709551615", b"\xff", b"2026-01-13 14:30:45", b"0000-00-00", None),
+    (b"-7", b"", b"2026-01-13 14:30:45.5", None, b"0"),
+]
+SHOWN = [
+    (1, "👩‍👩‍👧\n", None, date(2026, 1, 13), "1.50"),
+    (2**64 - 1, "0xff", datetime(2026, 1, 13, 14, 30, 45), "0000-00-00", None),  # noqa: DTZ001
+    (-7, "", datetime(2026, 1, 13, 14, 30, 45, 500_000), None, "0"),  # noqa: DTZ001
 ]
 
 
-def test_rows_come_back_as_dicts_as_often_as_asked(tmp_path):
-    spool = RowSpool(["a", "b", "c", "d"], tmp_path)
-    assert (len(spool), list(spool)) == (0, [])
-    spool.extend(VALUES)
-    spool.extend(VALUES[:1])
-    expected = [dict(zip("abcd", row, strict=True)) for row in [*VALUES, VALUES[0]]]
-    assert len(spool) == 3
-    assert list(spool) == expected
-    assert list(spool) == expected
+def texts(*values):
+    """Return rows of one text each."""
+    return [(value,) for value in values]
+
+
+def test_rows_come_back_as_they_were_as_often_as_asked(tmp_path):
+    spool = RowSpool(COLUMNS, tmp_path)
+    assert (len(spool), list(spool), list(spool.chunks())) == (0, [], [])
+    spool.extend(ROWS)
+    spool.extend(ROWS[:1])
+    for _ in range(2):
+        assert [row for chunk in spool.chunks() for row in chunk] == [*ROWS, ROWS[0]]
+    assert len(spool) == 4
     spool.close()
+
+
+def test_people_get_numbers_texts_and_dates_by_the_names_of_the_columns(tmp_path):
+    with closing(RowSpool(COLUMNS, tmp_path)) as spool:
+        spool.extend(ROWS)
+        assert spool.columns == tuple(COLUMNS)
+        expected = [dict(zip("abcde", row, strict=True)) for row in SHOWN]
+        assert list(spool) == expected
+        assert list(spool) == expected
+
+
+@given(st.lists(st.tuples(st.none() | st.binary(), st.none() | st.binary())))
+def test_bytes_null_and_empty_come_back_as_they_were(rows):
+    with closing(RowSpool([Column("a"), Column("b")])) as spool:
+        spool.extend(rows)
+        assert [row for chunk in spool.chunks() for row in chunk] == rows
+        assert list(spool.values([1, 0])) == [(b, a) for a, b in rows]
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 3, 9])
 def test_what_is_cut_off_does_not_come_back(tmp_path, length):
-    with closing(RowSpool(["a"], tmp_path)) as spool:
-        spool.extend([(1,), (2,)])
-        spool.extend([(3,), (4,)])
+    with closing(RowSpool([Column("a")], tmp_path)) as spool:
+        spool.extend(texts(b"1", b"2"))
+        spool.extend(texts(b"3", b"4"))
         spool.cut(length)
-        assert [row["a"] for row in spool] == [1, 2, 3, 4][:length]
-        assert len(spool) == min(length, 4)
+        assert [row["a"] for row in spool] == ["1", "2", "3", "4"][:length]
+        assert len(spool) == sum(map(len, spool.chunks())) == min(length, 4)
 
 
 def test_the_file_has_no_name(tmp_path):
-    spool = RowSpool(["a"], tmp_path)
-    spool.extend([(1,)])
+    spool = RowSpool([Column("a")], tmp_path)
+    spool.extend(texts(b"1"))
     assert list(tmp_path.iterdir()) == []
     spool.close()
     gc.collect()
@@ -47,22 +83,25 @@ def test_the_file_has_no_name(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
     with pytest.raises(SpoolError, match="nowhere"):
-        RowSpool(["a"], tmp_path / "nowhere")
+        RowSpool([Column("a")], tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 3, 9])
-def test_a_column_can_be_read_alone(tmp_path, length):
-    with closing(RowSpool(["a", "b", "c"], tmp_path)) as spool:
-        spool.extend([(1, "x", None), (2, "y", b"")])
-        spool.extend([(3, "z", 1.5)])
+@pytest.mark.parametrize("places", [[1], [2, 0], [0, 1, 2], [1, 1]])
+def test_some_columns_can_be_read_without_the_others(tmp_path, length, places):
+    rows = [(b"1", b"x", None), (b"2", b"y", b""), (b"3", b"z", b"1.5")]
+    with closing(RowSpool([Column("a"), Column("b"), Column("c")], tmp_path)) as spool:
+        spool.extend(rows[:2])
+        spool.extend(rows[2:])
         spool.cut(length)
-        assert list(spool.values("b")) == ["x", "y", "z"][:length]
+        expected = [tuple(row[place] for place in places) for row in rows]
+        assert list(spool.values(places)) == expected[:length]
         assert [row["b"] for row in spool] == ["x", "y", "z"][:length]
 
 
 def test_large_rows_are_read_back_few_at_a_time(tmp_path):
-    spool = RowSpool(["a", "b"], tmp_path)
-    spool.extend((number, CHUNK_BYTES // 4 * "x") for number in range(9))
-    spool.extend((number, "x") for number in range(CHUNK_ROWS + 1))
+    spool = RowSpool([Column("a"), Column("b")], tmp_path)
+    spool.extend((b"%d" % number, CHUNK_BYTES // 4 * b"x") for number in range(9))
+    spool.extend((None, b"x") for number in range(CHUNK_ROWS + 1))
     assert [len(chunk) for chunk in spool.chunks()] == [4, 4, 1, CHUNK_ROWS, 1]
     spool.close()

@@ -1,0 +1,141 @@
+"""Columns: which kind one is by the protocol, and how its values are shown to people."""
+
+import json
+from datetime import date, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from records.columns import JOB_COLUMNS, Column, Kind, check_columns, column_of, refuse_doubled
+from records.database_errors import DatabaseError
+
+NO_CHARACTERS, UTF8 = 63, 45
+
+
+@pytest.mark.parametrize(
+    ("number", "charset", "kind"),
+    [
+        (0, NO_CHARACTERS, Kind.DECIMAL),
+        (1, NO_CHARACTERS, Kind.TINYINT),
+        (2, NO_CHARACTERS, Kind.INTEGER),
+        (3, NO_CHARACTERS, Kind.INTEGER),
+        (4, NO_CHARACTERS, Kind.DECIMAL),
+        (5, NO_CHARACTERS, Kind.DECIMAL),
+        (6, NO_CHARACTERS, Kind.TEXT),
+        (7, NO_CHARACTERS, Kind.MOMENT),
+        (8, NO_CHARACTERS, Kind.INTEGER),
+        (9, NO_CHARACTERS, Kind.INTEGER),
+        (10, NO_CHARACTERS, Kind.DATE),
+        (11, NO_CHARACTERS, Kind.TIME),
+        (12, NO_CHARACTERS, Kind.MOMENT),
+        (13, NO_CHARACTERS, Kind.INTEGER),
+        (16, NO_CHARACTERS, Kind.BIT),
+        (242, NO_CHARACTERS, Kind.OTHER),
+        (245, NO_CHARACTERS, Kind.JSON),
+        (246, NO_CHARACTERS, Kind.DECIMAL),
+        (252, NO_CHARACTERS, Kind.BINARY),
+        (252, UTF8, Kind.TEXT),
+        (253, NO_CHARACTERS, Kind.BINARY),
+        (253, UTF8, Kind.TEXT),
+        (254, NO_CHARACTERS, Kind.BINARY),
+        (254, UTF8, Kind.TEXT),
+        (255, NO_CHARACTERS, Kind.OTHER),
+    ],
+)
+def test_the_protocol_tells_a_columns_kind(number, charset, kind):
+    assert column_of("x", number, 0, charset) == Column("x", kind)
+
+
+def test_text_that_is_compared_by_bytes_is_known():
+    assert column_of("x", 252, 128, UTF8) == Column("x", Kind.TEXT, by_bytes=True)
+    assert column_of("x", 252, 128, NO_CHARACTERS) == Column("x", Kind.BINARY)
+    assert column_of("x", 3, 128, NO_CHARACTERS) == Column("x", Kind.INTEGER)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "shown"),
+    [
+        (Kind.INTEGER, b"7", 7),
+        (Kind.INTEGER, b"-7", -7),
+        (Kind.INTEGER, b"00042", 42),
+        (Kind.INTEGER, b"18446744073709551615", 2**64 - 1),
+        (Kind.INTEGER, b"C-17", "C-17"),
+        (Kind.INTEGER, b"-", "-"),
+        (Kind.INTEGER, b"", ""),
+        (Kind.TINYINT, b"1", 1),
+        (Kind.DECIMAL, b"7", "7"),
+        (Kind.DECIMAL, b"12.50", "12.50"),
+        (Kind.TEXT, b"7", "7"),
+        (Kind.TEXT, "Zoë\n".encode(), "Zoë\n"),
+        (Kind.TEXT, b"ann\xff", "0x616e6eff"),
+        (Kind.TEXT, b"", ""),
+        (Kind.BINARY, b"\x01\xff", "0x01ff"),
+        (Kind.BINARY, b"\x00", "0x00"),
+        (Kind.BINARY, b"a\nb", "0x610a62"),
+        (Kind.BINARY, b"ann@example.com", "ann@example.com"),
+        (Kind.BIT, b"\x05", "0x05"),
+        (Kind.OTHER, b"\x00\x01", "0x0001"),
+        (Kind.DATE, b"2026-01-13", "2026-01-13"),
+        (Kind.TIME, b"26:03:04", "26:03:04"),
+        (Kind.TEXT, None, None),
+        (Kind.BINARY, None, None),
+    ],
+)
+def test_people_see_a_number_a_text_or_bytes_in_hex(kind, value, shown):
+    column = Column("x", kind)
+    found = column.shown(value)
+    assert (found, type(found)) == (shown, type(shown))
+    if kind is not Kind.DATE:
+        assert column.converted(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "converted"),
+    [
+        (Kind.DATE, b"2026-01-13", date(2026, 1, 13)),
+        (Kind.DATE, b"0000-00-00", "0000-00-00"),
+        (Kind.DATE, b"2026-00-13", "2026-00-13"),
+        (Kind.MOMENT, b"2026-01-13 14:30:45", datetime(2026, 1, 13, 14, 30, 45)),  # noqa: DTZ001
+        (
+            Kind.MOMENT,
+            b"2026-01-13 14:30:45.123456",
+            datetime(2026, 1, 13, 14, 30, 45, 123456),  # noqa: DTZ001 - as MySQL gives it
+        ),
+        (Kind.MOMENT, b"0000-00-00 00:00:00", "0000-00-00 00:00:00"),
+        (Kind.MOMENT, b"\xff", "0xff"),
+        (Kind.DATE, None, None),
+        (Kind.TEXT, b"2026-01-13", "2026-01-13"),
+    ],
+)
+def test_a_date_is_converted_if_it_is_one(kind, value, converted):
+    assert Column("x", kind).converted(value) == converted
+
+
+@given(st.sampled_from(Kind), st.binary(max_size=30))
+def test_whatever_a_value_is_it_can_be_shown(kind, value):
+    column = Column("x", kind)
+    assert json.loads(json.dumps(column.shown(value))) == column.shown(value)
+    assert column.converted(value) is not None
+
+
+@given(st.integers(-(2**63), 2**64 - 1))
+def test_a_whole_number_stays_a_number(number):
+    assert Column("x", Kind.INTEGER).shown(b"%d" % number) == number
+
+
+def test_what_query_2_must_return_is_told_when_it_is_missing():
+    columns = [Column(name) for name in JOB_COLUMNS]
+    check_columns([*columns, Column("one_more"), Column("user.x"), Column("user.x")])
+    with pytest.raises(DatabaseError, match=r"^Query 2 must return email, page_view_id$"):
+        check_columns([c for c in columns if c.name not in {"email", "page_view_id"}])
+    with pytest.raises(DatabaseError, match=r"no browser, write NULL AS browser$"):
+        check_columns([column for column in columns if column.name != "browser"])
+    with pytest.raises(DatabaseError, match=r"^the query returns page twice$"):
+        check_columns([*columns, Column("page")])
+
+
+def test_columns_of_one_name_are_refused():
+    refuse_doubled(["a", "b"])
+    with pytest.raises(DatabaseError, match="returns a, b twice"):
+        refuse_doubled(["b", "a", "a", "c", "b"])
