@@ -23,9 +23,8 @@ from iterable_api.endpoints import (
     UPDATE_USER,
     UPDATE_USERS,
 )
-from iterable_api.hold import Silence
+from iterable_api.limiter import Kind, Limiter
 from iterable_api.payloads import Payloads, RowError, bulk_body, encode
-from iterable_api.rate_limiter import Permit, RateLimiter
 from iterable_api.request_statistics import RequestStatistics
 from iterable_api.transport import Response, Transport, TransportError
 from logger_config import get_file_logger
@@ -42,8 +41,6 @@ from records.outcomes import (
     refused_row,
 )
 
-__all__ = ["IterableClient", "Silence"]
-
 logger = get_file_logger()
 
 # A 429 uses up no attempt, so something else must end a call that meets nothing but 429.
@@ -56,8 +53,9 @@ class IterableClient:
     *timeout_s* bounds the answer to one request, and connecting. *max_attempts* is the
     number of tries of one call; an answer 429 uses up none. *rate_share* is the share of Iterable's
     limits to use. *connections* are kept open. *wait* sleeps for the seconds it is given and
-    returns True when the run is to stop. *create_new_fields* is said beside the profiles of a
-    batch; None leaves it to the project. *ca_file* and *proxy* are as Transport has them.
+    returns True when the run is to stop; *outage* is told, in words, when Iterable seems to be
+    down. *create_new_fields* is said beside the profiles of a batch; None leaves it to the
+    project. *ca_file* and *proxy* are as Transport has them.
 
     ``statistics`` counts the requests and ``retries`` those among them that repeated another;
     ``answered`` says whether there was any answer that did not refuse the key. Calls return
@@ -75,7 +73,8 @@ class IterableClient:
         max_attempts: int = 5,
         rate_share: float = 0.9,
         connections: int = 10,
-        wait: Callable[[float], bool] | None = None,
+        wait: Callable[[float], bool] = sleep,
+        outage: Callable[[str], object] = lambda _: None,
         create_new_fields: bool | None = None,
         ca_file: Path | None = None,
         proxy: str = "",
@@ -87,9 +86,9 @@ class IterableClient:
         self._counting = threading.Lock()
         self._create_new_fields = create_new_fields
         self._max_attempts = max_attempts
-        self._wait = wait or sleep
+        self._wait = wait
         self._limiters = {
-            path: RateLimiter(limit * rate_share, wait=self._wait)
+            path: Limiter(limit * rate_share, wait=wait, outage=outage)
             for path, limit in LIMITS_PER_S.items()
         }
         self._transport = Transport(
@@ -108,18 +107,13 @@ class IterableClient:
         self._transport.close()
 
     @property
-    def silence(self) -> Silence:
-        """For how long an endpoint that was asked has given no definite answer: the longest."""
-        return max(limiter.silence for limiter in self._limiters.values())
-
-    @property
     def rate_limited_seconds(self) -> float:
-        """Seconds in which answers 429 held the most affected endpoint below its limiter."""
+        """Seconds in which answers 429 held the most affected endpoint below its limit."""
         return max(limiter.throttled_seconds for limiter in self._limiters.values())
 
     @property
     def waiting(self) -> int:
-        """How many requests wait for the rate limiters now, and not for an answer."""
+        """Number of requests that wait for the limiters now, and not for an answer."""
         return sum(limiter.waiting for limiter in self._limiters.values())
 
     def process_user_record(self, row: Mapping[str, Any]) -> RowOutcome:
@@ -220,8 +214,6 @@ class IterableClient:
             logger.warning(text, path, outcome, requests, wait_s)
             if self._wait(wait_s):
                 break
-        if failures >= self._max_attempts and not answer.definite:
-            self._limiters[path].given_up()
         self._count_retries(requests - 1)
         settled = _settled(answer.outcome, requests, may_have_landed=may_have_landed)
         return answer._replace(outcome=settled)
@@ -231,41 +223,24 @@ class IterableClient:
             self.retries += max(0, retries)
 
     def _send(self, path: str, body: bytes, rows: int | None) -> Answer | None:
-        """Send one request when it may depart; return what came of it, None if it did not."""
+        """Send one request in its turn; return what came of it, None if it was not sent."""
         limiter = self._limiters[path]
-        permit = limiter.acquire()
-        if permit is None:
+        departed_s = limiter.acquire()
+        # Looked at after the wait, in which either can have come to be.
+        if departed_s is None or self._key_refused or self._closed:
             return None
+        self.statistics.sent(path)
+        pause_s = None
         try:
-            # Looked at after the wait, in which either can have come to be.
-            if self._key_refused or self._closed:
-                return None
-            self.statistics.sent(path)
-            return self._exchange(path, body, rows, limiter, permit)
-        finally:
-            limiter.release(permit)
-
-    def _exchange(
-        self, path: str, body: bytes, rows: int | None, limiter: RateLimiter, permit: Permit
-    ) -> Answer:
-        """Send one request with *permit*; tell *limiter* what came of it, and return that."""
-        began_s = time.perf_counter()
-        try:
-            response = self._transport.post(path, body, permit)
+            response = self._transport.post(path, body)
         except TransportError as error:
             answer = judge_failure(error)
         else:
-            self.statistics.answered(path, response.status_code, time.perf_counter() - began_s)
+            self.statistics.answered(path, response.status_code, time.monotonic() - departed_s)
             answer = self._handle_response(response, rows)
             _log_error(path, response.status_code, answer.outcome.code)
-            if pause_s := retry_after_s(response.headers.get("Retry-After")):
-                limiter.pause(pause_s)
-        if answer.repeat is Repeat.THROTTLE:
-            limiter.throttled(permit)
-        elif answer.definite:
-            limiter.accepted(permit)
-        else:
-            limiter.unanswered(permit, answer.cause.words)
+            pause_s = retry_after_s(response.headers.get("Retry-After"))
+        limiter.report(_kind(answer), departed_s, pause_s or 0.0, answer.cause.words)
         return answer
 
     def _handle_response(self, response: Response, rows: int | None = None) -> Answer:
@@ -277,6 +252,13 @@ class IterableClient:
         else:
             self.answered = True
         return answer
+
+
+def _kind(answer: Answer) -> Kind:
+    """Return what *answer* means for the pace."""
+    if answer.repeat is Repeat.THROTTLE:
+        return Kind.THROTTLED
+    return Kind.ACCEPTED if answer.definite else Kind.UNANSWERED
 
 
 def _log_error(path: str, status: int, code: str | None) -> None:

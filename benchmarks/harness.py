@@ -33,11 +33,13 @@ class JobRun:
 
     ``steady_per_s`` is told by the stand-in: users accepted a second between the moments when it
     had ``STEADY_FROM`` and ``STEADY_TO`` of them; so neither start nor end are in it.
+    ``requests_s`` is the time between its first and its last accepted request there.
     """
 
     rows: int
     sending_s: float
     steady_per_s: float
+    requests_s: float
     wall_s: float
     peak_mb: float
     summary: dict[str, Any]
@@ -182,10 +184,13 @@ class Site:
             raise RuntimeError(
                 f"not all was delivered: status {process.returncode}, {summary}, {stats}"
             )
+        users = accepted_at(self.url, "users/update")
+        events = accepted_at(self.url, "events/track")
         return JobRun(
             rows=summary["total"],
             sending_s=document["run"]["sending_seconds"],
-            steady_per_s=steady_rate(accepted_at(self.url, "users/update")),
+            steady_per_s=steady_rate(users),
+            requests_s=max(users + events, default=0.0) - min(users + events, default=0.0),
             wall_s=wall_s,
             peak_mb=usage.ru_maxrss / 1024,
             summary=summary,

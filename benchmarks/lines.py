@@ -11,6 +11,8 @@ from sandbox.database import PrivateDatabase
 T = TypeVar("T")
 
 MOST_MB = 150
+# Share of the requests that may be answered 429 when nobody else uses the project.
+MOST_429 = 0.01
 UNLIMITED = {"limits": False, "keep_fields": False, "log_requests": 10}
 
 

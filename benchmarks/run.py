@@ -38,6 +38,7 @@ def parts_of(bench: Bench, args: argparse.Namespace) -> dict[str, Part]:
     latencies = QUICK_LATENCIES_MS if bench.quick else LATENCIES_MS
     parts: dict[str, Part] = {f"sweep_{ms}": partial(per_user.sweep, bench, ms) for ms in latencies}
     parts |= {
+        "whole": partial(per_user.whole, bench),
         "burst": partial(per_user.burst, bench),
         "random_429": partial(per_user.random_429, bench),
         "shared": partial(per_user.shared, bench),
@@ -49,7 +50,6 @@ def parts_of(bench: Bench, args: argparse.Namespace) -> dict[str, Part]:
     parts |= {f"short_{rows}": partial(rivals.short, bench, rows) for rows in SHORT_RUNS}
     parts |= {
         "bulk_rate": partial(many_rows.bulk_rate, bench),
-        "bulk_speed": partial(many_rows.bulk_speed, bench),
         "unchanged": partial(many_rows.unchanged, bench),
         "memory": partial(many_rows.memory, bench),
         "memory_unchanged": partial(many_rows.memory_unchanged, bench),

@@ -13,7 +13,16 @@ from pathlib import Path
 
 LEAST = (3, 11)
 # What the packages of requirements.txt are imported as.
-PACKAGES = ("dotenv", "jinja2", "mysql", "prometheus_client", "pydantic", "requests", "tqdm")
+PACKAGES = (
+    "dotenv",
+    "jinja2",
+    "mysql",
+    "prometheus_client",
+    "pydantic",
+    "requests",
+    "tqdm",
+    "urllib3",
+)
 HERE = Path(__file__).resolve().parent.parent
 
 

@@ -17,7 +17,6 @@ from delivery.batching import BatchLimits
 from delivery.bulk import READY as BULK_READY
 from delivery.bulk import WORKERS as BULK_WORKERS
 from delivery.bulk import BulkDelivery
-from delivery.outage import Outage
 from delivery.pipeline import Pipeline
 from delivery.planner import Planner
 from delivery.project_fields import ProjectFields
@@ -298,6 +297,7 @@ def iterable_client(settings: Settings, stop: Stop, *, bulk: bool) -> IterableCl
         rate_share=settings.iterable_rate_share,
         connections=BULK_WORKERS if bulk else most_workers(settings),
         wait=stop.wait,
+        outage=functools.partial(stop.request, StopReason.OUTAGE),
         create_new_fields=settings.create_new_fields,
         ca_file=settings.iterable_ca_file,
         proxy=settings.proxy,
@@ -345,7 +345,6 @@ def deliver_rows(
         planner=_planner(make, recorder),
         pool=_worker_pool(settings, client, recorder, limits),
         recorder=recorder,
-        outage=Outage(recorder.stop, lambda: client.silence),
         limits=limits,
         folder=settings.results_dir,
     )

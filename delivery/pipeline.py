@@ -16,7 +16,6 @@ from pathlib import Path
 
 from delivery.batching import BatchLimits, Packer, in_groups
 from delivery.deferred import DeferredRows
-from delivery.outage import Outage
 from delivery.planner import Planner
 from delivery.recorder import Recorder
 from delivery.repeats import Repeats
@@ -52,7 +51,6 @@ class Pipeline:
         planner: Planner,
         pool: WorkerPool,
         recorder: Recorder,
-        outage: Outage,
         limits: BatchLimits,
         folder: Path,
     ) -> None:
@@ -60,7 +58,6 @@ class Pipeline:
         self._planner = planner
         self._pool = pool
         self._recorder = recorder
-        self._outage = outage
         self._limits = limits
         self._packer = Packer(limits)
         self._repeats = Repeats(payloads)
@@ -214,7 +211,6 @@ class Pipeline:
             with self._recorder.stopping_on_failure():
                 kept = self._less_not_found(outcomes)
             self._recorder.refusals.watch(outcomes)
-            self._outage.check()
         finally:
             self._record(kept)
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from delivery.batching import Batch, BatchLimits, in_groups
-from delivery.outage import Outage
 from delivery.pipeline import Pipeline
 from delivery.planner import Planner
 from delivery.project_fields import ProjectFields
@@ -16,7 +15,6 @@ from delivery.repeats import Repeats
 from delivery.stopping import Stop
 from delivery.worker_pool import WorkerPool
 from iterable_api.payloads import JOB_MAPPING, Payloads
-from iterable_client import Silence
 from records.columns import Row
 from records.delivery_ledger import DeliveryLedger
 from records.outcomes import PreparedRow, RowOutcome
@@ -114,7 +112,6 @@ def deliver_rows(
     batch_size: int = 1,
     head_start_s: float | None = None,
     answered: Callable[[], bool] = lambda: False,
-    silence: Callable[[], Silence] = lambda: Silence(0.0, ""),
 ) -> list[RowOutcome]:
     """Deliver *rows* as a run does, with its files in *folder*; by default one after another."""
     run = RunRecord(RunOptions(), "1.0.0")
@@ -137,7 +134,6 @@ def deliver_rows(
                 answered=answered,
             ),
             recorder=recorder,
-            outage=Outage(stop, silence),
             limits=BatchLimits(batch_size),
             folder=folder,
         )

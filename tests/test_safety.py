@@ -198,7 +198,9 @@ def test_iterable_being_down_stops_early_and_another_run_does_the_rest(
 ):
     add_pro_users(database, 200)
     iterable.set_faults(Fault("gateway", status=503))
-    job.program = scaled(copy_program(tmp_path / "copy"), "delivery/outage.py", "OUTAGE_S", 2.0)
+    job.program = copy_program(tmp_path / "copy")
+    scaled(job.program, "iterable_api/limiter.py", "OUTAGE_S", 2.0)
+    scaled(job.program, "iterable_api/limiter.py", "LONGEST_PROBE_S", 0.5)
     done = job(ITERABLE_WORKERS="20")
     assert done.returncode == 4
     (last,) = done.stderr.splitlines()[-1:]

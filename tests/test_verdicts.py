@@ -38,7 +38,7 @@ def hurried(tmp_path_factory):
 def impatient(tmp_path_factory):
     """Copy the program once; it takes the first silence for an outage."""
     program = copy_program(tmp_path_factory.mktemp("impatient") / "copy")
-    return scaled(program, "delivery/outage.py", "OUTAGE_S", 0.0)
+    return scaled(program, "iterable_api/limiter.py", "OUTAGE_S", 0.0)
 
 
 @pytest.fixture
@@ -236,7 +236,7 @@ def refused_port():
 def test_the_last_line_says_why_there_is_no_answer(job, iterable, impatient, mode, fault, words):
     job.program = impatient
     iterable.set_faults(fault)
-    done = job(*mode, ITERABLE_MAX_ATTEMPTS="1", ITERABLE_TIMEOUT_SECONDS="0.2")
+    done = job(*mode, ITERABLE_MAX_ATTEMPTS="2", ITERABLE_TIMEOUT_SECONDS="0.2")
     assert done.returncode == 4
     assert words in last_line(done)
 
@@ -330,21 +330,6 @@ def test_200_with_a_code_and_no_counts_is_no_bug_at_any_bulk_endpoint(quick, ite
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert set(calls(quick).values()) == {("delivered", "unknown")}
-
-
-@both_modes
-def test_with_interim_answers_every_row_gets_its_own_verdict(quick, iterable, database, mode):
-    add_pro_users(database, 60)
-    database.execute("UPDATE customers SET email = CONCAT('b', id) WHERE id >= 100 AND id % 4 = 0")
-    iterable.set_faults(
-        Fault("interim", interims=(100, 102, 103), interim_headers={"Link": "</x>"}, gzip=True)
-    )
-    assert quick(*mode, ITERABLE_WORKERS="4", BULK_BATCH_SIZE="9").returncode == 1
-    rows = results(quick)
-    assert outcomes(rows) == {"successful": 48, "total_failure": 15}
-    for email, row in rows.items():
-        assert row["users_update"]["status"] == ("delivered" if "@" in email else "refused")
-        assert ("@" in email) is (email in iterable.users)
 
 
 def test_large_answers_to_many_workers_take_no_memory(quick, iterable, database):

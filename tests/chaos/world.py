@@ -40,11 +40,11 @@ EVENT_FIELDS = ["page", "browser", "location", "timestamp", "candidate"]
 # What takes a minute in real life, in a copy of the program for those scenarios that meet it often.
 SCALED = (
     ("delivery/pipeline.py", "VISIBLE_AFTER_S", 0.4),
-    ("delivery/outage.py", "OUTAGE_S", 2.0),
     ("delivery/project_fields.py", "PATIENCE_S", 0.0),
-    ("iterable_api/hold.py", "FIRST_PROBE_S", 0.01),
-    ("iterable_api/hold.py", "LONGEST_PROBE_S", 0.03),
-    ("iterable_api/hold.py", "POLL_S", 0.01),
+    ("iterable_api/limiter.py", "FIRST_PROBE_S", 0.01),
+    ("iterable_api/limiter.py", "LONGEST_PROBE_S", 0.03),
+    ("iterable_api/limiter.py", "OUTAGE_S", 2.0),
+    ("iterable_api/limiter.py", "POLL_S", 0.01),
     ("iterable_api/backoff.py", "MAX_BACKOFF_DOUBLINGS", -4),
     (
         "iterable_api/endpoints.py",

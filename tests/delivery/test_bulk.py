@@ -23,12 +23,16 @@ from records.outcomes import (
 )
 from records.outcomes import Fault as At
 from sandbox.faults import Fault
+from tests.brisk import hurry
 from tests.rows import make_prepared
 
 USERS, EVENTS = "users/bulkUpdate", "events/trackBulk"
 CALLS = {USERS: "users_update", EVENTS: "events_track"}
 DELIVERED, REFUSED, FORGOTTEN = CallStatus.DELIVERED, CallStatus.REFUSED, CallStatus.FORGOTTEN
 UNAVAILABLE, UNKNOWN = CallStatus.UNAVAILABLE, CallStatus.UNKNOWN
+
+
+SPEED = 1000
 
 
 class Bulk:
@@ -46,7 +50,7 @@ class Bulk:
 
     def wait(self, seconds):
         self.on_wait()
-        return self.stop.wait(seconds / 1000)
+        return self.stop.wait(seconds / SPEED)
 
     def __call__(self, rows):
         """Return the outcomes of *rows*, by their numbers."""
@@ -64,6 +68,11 @@ class Bulk:
         stats = self.iterable.stats["requests"]
         assert stats.keys() <= CALLS.keys()
         return {name: sum(stats.get(name, {}).values()) for name in CALLS}
+
+
+@pytest.fixture(autouse=True)
+def _brisk(monkeypatch):
+    hurry(monkeypatch, SPEED)
 
 
 @pytest.fixture

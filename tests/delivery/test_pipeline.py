@@ -8,11 +8,9 @@ import pytest
 
 from delivery import pipeline, worker_pool
 from delivery.deferred import DeferredRows
-from delivery.outage import OUTAGE_S
 from delivery.pipeline import GROUP_ROWS
 from delivery.stopping import Stop
 from iterable_api.payloads import Payloads, RowError
-from iterable_client import Silence
 from records.delivery_ledger import DeliveryLedger, LedgerError
 from records.exit_statuses import StopReason
 from records.outcomes import (
@@ -166,21 +164,6 @@ def test_what_is_in_flight_when_the_grace_is_over_is_unknown_and_the_rest_not_at
     unknown = [o for o in outcomes if o.users_update.status is CallStatus.UNKNOWN]
     assert 1 <= len(unknown) <= 2
     assert all(o.status is RowStatus.NOT_ATTEMPTED for o in outcomes if o not in unknown)
-
-
-def test_iterable_being_silent_for_too_long_stops_the_run(deliver):
-    stop = Stop()
-    silence = Silence(OUTAGE_S + 1, "the connection was refused")
-    outcomes = deliver(ROWS, sender(OK), stop, silence=lambda: silence)
-    assert stop.reason is StopReason.OUTAGE
-    assert stop.detail == "no definite answer for 61 s; the connection was refused"
-    assert RowStatus.NOT_ATTEMPTED in statuses(outcomes)
-
-
-def test_a_short_silence_stops_nothing(deliver):
-    stop = Stop()
-    deliver(ROWS, sender(OK), stop, silence=lambda: Silence(OUTAGE_S - 1, "answered 503"))
-    assert stop.reason is None
 
 
 # --- What is raised on the way

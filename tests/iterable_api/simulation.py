@@ -1,4 +1,4 @@
-"""The rate limiter against simulated servers, in simulated time.
+"""The limiter against simulated servers, in simulated time.
 
     python3 -m tests.iterable_api.simulation 500 2000
 
@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from iterable_api import hold, rate_limiter
-from iterable_api.rate_limiter import Permit, RateLimiter
+from iterable_api import limiter as limiter_module
+from iterable_api.limiter import Kind, Limiter
 
-# How long it takes from the permit until the request is on the wire.
+# The time that a request takes from its turn to the server, beyond a constant part.
 WIRE_S = (0.0005, 0.003)
 LATENCIES_S = (0.02, 0.1, 0.3, 0.6, 1.2)
 
@@ -52,8 +52,7 @@ class Clock:
 
     def replace_time(self, put: Callable[[Any, str, Any], object]) -> None:
         """Take the place of the module time, by *put*(module, name, value)."""
-        for module in (rate_limiter, hold):
-            put(module, "time", self)
+        put(limiter_module, "time", self)
 
 
 class SlidingWindow:
@@ -115,7 +114,7 @@ SERVERS: dict[str, Callable[[float], Any]] = {
 class Trace:
     """When the server saw the requests of a run, in seconds of it: accepted, and answered 429."""
 
-    limiter: RateLimiter
+    limiter: Limiter
     accepted: list[float] = field(default_factory=list)
     throttled: list[float] = field(default_factory=list)
 
@@ -167,27 +166,23 @@ def play(
     """
     chance = random.Random(7)
     began_s = clock.now_s
-    limiter = RateLimiter(per_second, wait=clock.sleep)
+    limiter = Limiter(per_second, wait=clock.sleep)
     trace = Trace(limiter)
 
-    def arrive(permit: Permit) -> None:
-        permit.depart()
+    def arrive(departed_s: float) -> None:
         now_s = clock.now_s
         accepted = chance.random() >= noise and server.accepts(now_s, free(now_s - began_s))
         (trace.accepted if accepted else trace.throttled).append(now_s - began_s)
         answer_s = latency_s * chance.uniform(0.9, 1.1)
         if quick_429 and not accepted:
             answer_s = 0.005
-        clock.at(now_s + answer_s, partial(answer, permit, accepted=accepted))
-
-    def answer(permit: Permit, *, accepted: bool) -> None:
-        (limiter.accepted if accepted else limiter.throttled)(permit)
-        limiter.release(permit)
+        kind = Kind.ACCEPTED if accepted else Kind.THROTTLED
+        clock.at(now_s + answer_s, partial(limiter.report, kind, departed_s))
 
     while clock.now_s < began_s + seconds:
-        permit = limiter.acquire()
-        assert permit is not None
-        clock.at(clock.now_s + chance.uniform(*WIRE_S), partial(arrive, permit))
+        departed_s = limiter.acquire()
+        assert departed_s is not None
+        clock.at(clock.now_s + chance.uniform(*WIRE_S), partial(arrive, departed_s))
     return trace
 
 

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 import pytest
 import trustme
 
+from iterable_api import transport
 from iterable_api.answers import Repeat, judge_failure
-from iterable_api.rate_limiter import Permit
 from iterable_api.transport import Transport, TransportError
 from iterable_api.user_fields import fetch_user_fields
 from iterable_client import IterableClient
@@ -49,7 +49,7 @@ def transport_to(url, timeout_s=5.0, **way):
 
 
 def post(transport):
-    return transport.post("users/update", BODY, Permit(0.0))
+    return transport.post("users/update", BODY)
 
 
 def error_of(url, timeout_s=5.0, **way):
@@ -74,7 +74,7 @@ def test_the_public_authorities_are_trusted_besides(
 ):
     other = trustme.CA()
     other.cert_pem.write_to_path(tmp_path / "other.pem")
-    monkeypatch.setattr("requests.adapters.DEFAULT_CA_BUNDLE_PATH", str(ca_file))
+    monkeypatch.setattr("iterable_api.transport.DEFAULT_CA_BUNDLE_PATH", ca_file)
     with transport_to(secure_url, ca_file=tmp_path / "other.pem") as transport:
         assert post(transport).status_code == 200
 
@@ -90,8 +90,7 @@ def test_a_file_may_hold_the_lower_authority_alone(iterable, authority, tmp_path
 
 
 def test_strictness_that_companies_certificates_fail_at_is_not_asked_for(ca_file):
-    with transport_to("https://127.0.0.1:1", ca_file=ca_file) as transport:
-        context = transport._pool.conn_kw["ssl_context"]
+    context = transport._tls_context(ca_file)
     assert not context.verify_flags & ssl.VERIFY_X509_STRICT
     assert context.check_hostname
     assert context.verify_mode is ssl.CERT_REQUIRED
@@ -154,8 +153,6 @@ def test_a_user_and_a_password_are_for_the_proxy_alone(secure_url, ca_file, iter
         (b"HTTP/1.1 407 Sign in\r\n\r\n", "the proxy asks for a user and a password", Repeat.NEVER),
         (b"HTTP/1.1 403 No\r\n\r\n", "the proxy refused the way to the host", Repeat.NEVER),
         (b"HTTP/1.1 502 x\r\n\r\n", "the proxy found no way to the host", Repeat.BACKOFF),
-        (b"", "the proxy: the connection was closed without an answer", Repeat.BACKOFF),
-        (b"no HTTP\r\n\r\n", "the proxy: the answer is not HTTP", Repeat.BACKOFF),
     ],
 )
 def test_a_proxy_that_leads_nowhere_is_told_and_nothing_has_left(
@@ -179,12 +176,28 @@ def test_a_proxy_that_is_not_there_is_told(secure_url):
     assert not error.left_machine
 
 
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"", "the connection was closed without an answer"),
+        (b"no HTTP\r\n\r\n", "the answer is not HTTP"),
+    ],
+)
+def test_of_a_proxy_that_breaks_off_nobody_knows_what_has_left(
+    secure_url, ca_file, iterable, answer, words
+):
+    """The error is of the same type as after a request."""
+    with tunnels.proxy(answer) as proxy:
+        error = error_of(secure_url, ca_file=ca_file, proxy=proxy.url)
+    assert (error.left_machine, error.cause.words) == (True, words)
+    assert judge_failure(error).repeat is Repeat.BACKOFF
+    assert not iterable.requests
+
+
 def test_a_proxy_that_says_nothing_is_not_waited_for_long(secure_url):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         proxy = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        error = error_of(secure_url, timeout_s=0.1, proxy=proxy)
-    assert error.cause.words == "the proxy: no connection within 0.1 s"
-    assert not error.left_machine
+        assert error_of(secure_url, 0.1, proxy=proxy).cause.words == "no answer within 0.1 s"
 
 
 def test_a_proxy_that_inspects_without_its_authority_gets_no_key(secure_url, iterable):

@@ -1,0 +1,197 @@
+"""Pace of the requests to one endpoint: even, slower after 429, patient while there is no answer.
+
+Iterable limits the requests of a whole project, and other programs of the project share its limits.
+
+- Pace: requests depart at even intervals, a little below the limit.
+- Overload: when too many of the last second's answers are 429, the rate falls to the number of
+  requests that were accepted in that second. Then it climbs back along a cubic: slowly at first, as
+  others may still use the limit, then ever faster.
+- Silence: a request got no definite answer, and no other has got one since that request departed.
+  Then requests depart one by one, with growing pauses, until the first definite answer.
+"""
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from enum import Enum, auto
+from typing import NamedTuple
+
+from iterable_api.backoff import sleep
+
+# A second's worth of requests takes this many seconds, as some arrive late and others early.
+SPREAD_S = 1.015
+# A thread that woke up late departs at once, and of the time lost this much is made up for.
+CATCH_UP_S = 0.01
+# Answers 429 within a second that do not lower the rate, as a share of the limit: some come at
+# random, or because a request was late.
+TOLERATED_SHARE = 0.04
+# After an overload the rate is back at the limit after this time.
+CLIMB_S = 4.0
+# A 429 whose Retry-After is at most this stops nobody: the lower rate is answer enough.
+SHORT_PAUSE_S = 1.0
+# The first and the longest pause between two requests to a silent endpoint; each doubles the last.
+FIRST_PROBE_S = 0.5
+LONGEST_PROBE_S = 8.0
+# After a silence of this length the run is asked to stop.
+OUTAGE_S = 60.0
+# A thread that waits for longer looks for new answers, and for a stop, this often.
+POLL_S = 0.1
+
+
+class Kind(Enum):
+    """What came of a request."""
+
+    ACCEPTED = auto()  # a definite answer other than 429
+    THROTTLED = auto()  # 429
+    UNANSWERED = auto()  # no definite answer
+
+
+class Report(NamedTuple):
+    """What came of the request that departed at *departed_s*, and when."""
+
+    kind: Kind
+    departed_s: float
+    at_s: float
+    pause_s: float
+    cause: str
+
+
+class Limiter:
+    """Lets at most *per_second* requests depart in a second; may be shared by threads.
+
+    Every request takes its turn by ``acquire()``; what came of it goes to ``report()``. *wait*
+    sleeps for the seconds it is given and returns True when the run is to stop. *outage* is called,
+    with the reason in words, when a request fails after a silence of ``OUTAGE_S``.
+
+    One thread at a time holds the lock: the one whose turn is next. It reads the reports, waits,
+    and departs. The others only append reports to a queue, for which they need no lock.
+    """
+
+    def __init__(
+        self,
+        per_second: float,
+        *,
+        wait: Callable[[float], bool] = sleep,
+        outage: Callable[[str], object] = lambda _: None,
+    ) -> None:
+        self.per_second = per_second
+        # Seconds in which answers 429 held the rate below the limit.
+        self.throttled_seconds = 0.0
+        self._wait = wait
+        self._outage = outage
+        self._lock = threading.Lock()
+        self._reports: deque[Report] = deque()
+        # One item for each thread in acquire(), as to add one takes no lock.
+        self._waiting: list[None] = []
+        # When the last request departed; if it departed late, a little before that.
+        self._departed_s = -math.inf
+        self._paused_until_s = -math.inf
+        # When answers of the last second came. A cut is the moment at which the rate fell.
+        self._accepted: deque[float] = deque()
+        self._throttled: deque[float] = deque()
+        self._cut_s = -math.inf
+        self._free = per_second
+        self._answered_s = -math.inf
+        # Of a silence: the latest pause, 0 for no silence; when a request may depart; its length,
+        # and the moment up to which that is counted.
+        self._probe_s = 0.0
+        self._probe_due_s = 0.0
+        self._silent_s = 0.0
+        self._counted_s = 0.0
+
+    @property
+    def waiting(self) -> int:
+        """Number of requests that wait in ``acquire()`` now."""
+        return len(self._waiting)
+
+    def acquire(self) -> float | None:
+        """Wait for this request's turn; return when it departs, None when the run is to stop."""
+        self._waiting.append(None)
+        try:
+            with self._lock:
+                return self._depart()
+        finally:
+            self._waiting.pop()
+
+    def report(self, kind: Kind, departed_s: float, pause_s: float = 0.0, cause: str = "") -> None:
+        """Note what came of a request, the pause that its answer asks for, and why it failed."""
+        self._reports.append(Report(kind, departed_s, time.monotonic(), pause_s, cause))
+
+    def _depart(self) -> float | None:
+        while (early_s := self._due_s() - time.monotonic()) > 0:
+            # The pace lets requests through soon, also those that finish a run that is to stop.
+            if early_s < POLL_S and not self._probe_s:
+                time.sleep(early_s)
+            elif not self._sleep(min(early_s, POLL_S)):
+                return None
+        now_s = time.monotonic()
+        if self._rate(now_s) < self.per_second:
+            self.throttled_seconds += now_s - max(self._cut_s, self._departed_s)
+        if self._probe_s:
+            self._probe_s = min(2 * self._probe_s, LONGEST_PROBE_S)
+            self._probe_due_s = now_s + self._probe_s
+        self._departed_s = max(self._paced_s(now_s), now_s - CATCH_UP_S)
+        return now_s
+
+    def _due_s(self) -> float:
+        """Return when a request may depart, as it looks now."""
+        now_s = time.monotonic()
+        while self._reports:
+            self._read(self._reports.popleft())
+        self._give_way(now_s)
+        due_s = self._probe_due_s if self._probe_s else self._paced_s(now_s)
+        return max(due_s, self._paused_until_s)
+
+    def _sleep(self, seconds: float) -> bool:
+        """Sleep; return False when the run is to stop. In a silence this counts."""
+        if self._wait(seconds):
+            return False
+        if self._probe_s:
+            # Not what the clock says: a process that was frozen has not waited for Iterable.
+            self._silent_s += seconds
+            self._counted_s = time.monotonic()
+        return True
+
+    def _paced_s(self, now_s: float) -> float:
+        return self._departed_s + SPREAD_S / self._rate(now_s)
+
+    def _rate(self, now_s: float) -> float:
+        climbed = min(1.0, (now_s - self._cut_s) / CLIMB_S) ** 3
+        return self._free + (self.per_second - self._free) * climbed
+
+    def _give_way(self, now_s: float) -> None:
+        """Lower the rate if too many of the last second's answers are 429."""
+        for answers in (self._accepted, self._throttled):
+            while answers and answers[0] <= now_s - 1:
+                answers.popleft()
+        if len(self._throttled) > TOLERATED_SHARE * self.per_second:
+            self._free = min(self.per_second, max(1, len(self._accepted)))
+            self._cut_s = now_s
+            self._throttled.clear()
+
+    def _read(self, report: Report) -> None:
+        if report.pause_s > SHORT_PAUSE_S or report.kind is not Kind.THROTTLED:
+            self._paused_until_s = max(self._paused_until_s, report.at_s + report.pause_s)
+        if report.kind is Kind.UNANSWERED:
+            if report.departed_s > self._answered_s:
+                self._count_silence(report)
+            return
+        self._answered_s, self._probe_s = report.at_s, 0.0
+        if report.kind is Kind.ACCEPTED:
+            self._accepted.append(report.at_s)
+        elif report.departed_s > self._cut_s:
+            # What departed before tells nothing of the rate since.
+            self._throttled.append(report.at_s)
+
+    def _count_silence(self, report: Report) -> None:
+        if not self._probe_s:
+            self._probe_s, self._probe_due_s = FIRST_PROBE_S, report.at_s + FIRST_PROBE_S
+            self._silent_s, self._counted_s = 0.0, report.at_s
+        # The request waited for its answer, too. The limit is for a process that was frozen.
+        waited_s = report.at_s - max(report.departed_s, self._counted_s)
+        self._silent_s += max(0.0, min(waited_s, OUTAGE_S / 2))
+        self._counted_s = max(self._counted_s, report.at_s)
+        if self._silent_s >= OUTAGE_S:
+            self._outage(f"no definite answer for {self._silent_s:.0f} s; {report.cause}")

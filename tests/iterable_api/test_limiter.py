@@ -1,0 +1,323 @@
+"""The limiter: even pace, less beside other clients, patience with an endpoint that is silent.
+
+In simulated time. What other clients leave is played by a few of simulation.py's cases.
+"""
+
+import itertools
+import threading
+from functools import partial
+
+import pytest
+
+from iterable_api.limiter import (
+    CATCH_UP_S,
+    FIRST_PROBE_S,
+    LONGEST_PROBE_S,
+    OUTAGE_S,
+    SPREAD_S,
+    Kind,
+    Limiter,
+)
+from tests.iterable_api.simulation import most_in_a_second, simulate
+
+TENTH_LEFT_FROM_S, TENTH_LEFT_TO_S = 3.0, 5.0
+
+cases = pytest.mark.parametrize(
+    ("per_second", "latency_s", "kind"),
+    [
+        (500, 0.02, "sliding"),
+        (500, 0.3, "fixed"),
+        (500, 0.3, "bucket"),
+        (500, 0.6, "sliding"),
+        (500, 1.2, "small bucket"),
+    ],
+)
+
+
+def depart(limiter):
+    """Return when the next request departs."""
+    departed_s = limiter.acquire()
+    assert departed_s is not None
+    return departed_s
+
+
+def burst(at_s):
+    return 0.1 if TENTH_LEFT_FROM_S <= at_s < TENTH_LEFT_TO_S else 1.0
+
+
+@pytest.fixture
+def outages():
+    """Return the list of the reasons for which runs were to stop."""
+    return []
+
+
+@pytest.fixture
+def limiter(clock, outages):
+    return Limiter(100, wait=clock.sleep, outage=outages.append)
+
+
+# --- Pace
+
+
+@pytest.mark.parametrize("per_second", [5, 4.5, 500, 1])
+def test_no_second_holds_more_than_the_limit_and_little_is_given_away(clock, per_second):
+    limiter = Limiter(per_second, wait=clock.sleep)
+    count = int(per_second * 10) + 1
+    moments = [depart(limiter) for _ in range(count)]
+    assert most_in_a_second(moments) <= -(-per_second // 1)
+    assert (count - 1) / (moments[-1] - moments[0]) == pytest.approx(
+        per_second / SPREAD_S, rel=0.01
+    )
+
+
+@pytest.mark.parametrize("idle_s", [CATCH_UP_S, 60])
+def test_little_of_the_time_in_which_nobody_departed_is_made_up_for(clock, idle_s):
+    limiter = Limiter(500, wait=clock.sleep)
+    limiter.acquire()
+    clock.now_s += idle_s
+    moments = [depart(limiter) for _ in range(1000)]
+    assert most_in_a_second(moments) <= 500
+
+
+def test_threads_share_one_limit():
+    moments: list[float] = []
+    limiter = Limiter(200)
+
+    def send():
+        moments.extend(depart(limiter) for _ in range(5))
+
+    threads = [threading.Thread(target=send) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    moments.sort()
+    assert moments[-1] - moments[0] >= 99 / 200 * 0.9
+    assert limiter.waiting == 0
+
+
+def test_a_stop_does_not_keep_those_back_whose_turn_comes_soon():
+    """They finish the rows that are in flight."""
+    limiter = Limiter(100, wait=lambda seconds: True)
+    assert None not in [limiter.acquire() for _ in range(3)]
+
+
+@pytest.mark.parametrize("why", ["pace", "pause", "silence"])
+def test_a_stop_ends_a_long_wait(clock, why):
+    limiter = Limiter(0.5 if why == "pace" else 100, wait=lambda seconds: True)
+    departed_s = depart(limiter)
+    if why == "pause":
+        limiter.report(Kind.ACCEPTED, departed_s, pause_s=60.0)
+    elif why == "silence":
+        limiter.report(Kind.UNANSWERED, departed_s)
+    assert limiter.acquire() is None
+    assert clock.now_s - departed_s < 1
+
+
+# --- Retry-After
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_a_pause_holds_everybody_back_and_then_lets_all_go(clock, limiter, kind):
+    departed_s = limiter.acquire()
+    limiter.report(kind, departed_s, pause_s=25.0)
+    limiter.report(kind, departed_s, pause_s=7.0)
+    limiter.report(Kind.ACCEPTED, departed_s)
+    moments = [limiter.acquire() for _ in range(3)]
+    assert moments[0] == pytest.approx(departed_s + 25)
+    assert moments[-1] - moments[0] < 0.1
+
+
+def test_a_short_pause_is_left_to_the_pace(limiter):
+    departed_s = limiter.acquire()
+    limiter.report(Kind.THROTTLED, departed_s, pause_s=1.0)
+    assert limiter.acquire() - departed_s < 1
+
+
+# --- 429
+
+
+@cases
+def test_with_nobody_else_the_whole_limit_is_used_and_next_to_nothing_is_answered_429(
+    clock, per_second, latency_s, kind
+):
+    trace = simulate(clock, per_second, latency_s, kind, 8, lambda _: 1.0)
+    assert trace.rate(1, 8) >= 0.95 * per_second
+    assert trace.share_429() <= 0.01
+    assert trace.limiter.throttled_seconds == 0
+
+
+@pytest.mark.parametrize("kind", ["sliding", "fixed"])
+def test_at_the_default_share_nothing_is_answered_429(clock, kind):
+    trace = simulate(clock, 450, 0.3, kind, 8, lambda _: 500 / 450)
+    assert trace.throttled == []
+
+
+@cases
+def test_a_burst_of_another_client_costs_at_most_six_seconds(clock, per_second, latency_s, kind):
+    trace = simulate(clock, per_second, latency_s, kind, 12, burst)
+    assert trace.throttled
+    assert per_second * 12 - len(trace.accepted) <= 6.0 * per_second
+    assert trace.back_s(TENTH_LEFT_TO_S, 0.9 * per_second) <= 4.5
+    assert 2 <= trace.limiter.throttled_seconds <= TENTH_LEFT_TO_S - TENTH_LEFT_FROM_S + 5.0
+
+
+@cases
+def test_most_of_what_another_client_leaves_for_good_is_used(clock, per_second, latency_s, kind):
+    trace = simulate(clock, per_second, latency_s, kind, 30, lambda _: 0.5)
+    assert trace.rate(3, 30) >= 0.9 * per_second / 2
+    # The longer an answer takes, the more requests are under way when the limit is met.
+    assert trace.share_429(5, 30) <= 0.05 + 0.12 * latency_s
+
+
+def test_a_limit_that_falls_in_steps_is_followed_and_found_again_when_it_rises(clock):
+    steps = [1.0, 0.6, 0.3, 0.6, 1.0]
+    trace = simulate(clock, 200, 0.1, "sliding", 50, lambda at_s: steps[min(4, int(at_s / 10))])
+    for number, share in enumerate(steps):
+        assert trace.rate(10 * number + 4, 10 * number + 10) >= 0.9 * share * 200
+
+
+@pytest.mark.parametrize("latency_s", [0.02, 0.3, 0.6])
+def test_429s_without_a_limit_behind_them_cost_little(clock, latency_s):
+    trace = simulate(clock, 500, latency_s, "sliding", 20, lambda _: 1.0, noise=0.02)
+    assert len(trace.throttled) > 100
+    assert trace.rate(1, 20) >= 0.9 * 500
+
+
+def test_429s_that_come_much_quicker_than_other_answers_mean_the_same(clock):
+    trace = simulate(clock, 500, 0.3, "sliding", 25, lambda _: 0.5, quick_429=True)
+    assert trace.rate(2, 25) >= 0.9 * 250
+    assert trace.share_429() <= 0.06
+
+
+def test_where_nothing_at_all_is_left_some_requests_go_on_asking(clock):
+    trace = simulate(clock, 200, 0.1, "sliding", 20, lambda at_s: 0.0 if 2 <= at_s < 12 else 1.0)
+    asked = sum(5 < at_s < 12 for at_s in trace.throttled)
+    assert 7 <= asked <= 70
+    assert trace.back_s(12, 0.9 * 200) <= 4.5
+
+
+def test_so_few_requests_a_second_as_in_bulk_find_what_is_left(clock):
+    trace = simulate(clock, 5, 0.6, "bucket", 60, lambda _: 0.5)
+    assert trace.rate(5, 60) >= 0.9 * 2.5
+
+
+# --- Silence
+
+
+def fail(limiter, departed_s=None, cause="answered 503"):
+    """Let a request fail as soon as it has departed."""
+    departed_s = depart(limiter) if departed_s is None else departed_s
+    limiter.report(Kind.UNANSWERED, departed_s, cause=cause)
+    return departed_s
+
+
+def test_a_silent_endpoint_is_tried_by_one_request_at_a_time_and_ever_more_seldom(limiter):
+    for departed_s in [limiter.acquire() for _ in range(5)]:
+        last_s = fail(limiter, departed_s)
+    moments = [last_s, *(fail(limiter) for _ in range(7))]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(moments)]
+    assert gaps == pytest.approx([FIRST_PROBE_S, 1, 2, 4, 8, LONGEST_PROBE_S, LONGEST_PROBE_S])
+
+
+@pytest.mark.parametrize("kind", [Kind.ACCEPTED, Kind.THROTTLED])
+def test_any_definite_answer_lets_all_go_again(clock, limiter, outages, kind):
+    for _ in range(5):
+        fail(limiter)
+    probe_s = limiter.acquire()
+    clock.now_s += 0.01
+    limiter.report(kind, probe_s)
+    moments = [limiter.acquire() for _ in range(10)]
+    assert moments[-1] - probe_s < 0.5
+    # And the next silence begins anew.
+    clock.now_s += 1
+    began_s = fail(limiter)
+    assert limiter.acquire() - began_s == pytest.approx(FIRST_PROBE_S)
+    assert outages == []
+
+
+def test_an_answer_ends_a_silence_while_others_wait(clock, limiter):
+    last_s = [fail(limiter) for _ in range(6)][-1]
+    clock.at(last_s + 3, partial(limiter.report, Kind.ACCEPTED, last_s))
+    assert limiter.acquire() - last_s == pytest.approx(3, abs=0.2)
+
+
+def test_a_request_that_fails_while_others_are_answered_holds_nobody(clock, limiter):
+    for _ in range(20):
+        departed_s = limiter.acquire()
+        clock.now_s += 0.05
+        limiter.report(Kind.ACCEPTED, departed_s)
+        clock.now_s += 0.05
+        fail(limiter, departed_s)
+    before_s = clock.now_s
+    assert limiter.acquire() == before_s
+
+
+def test_a_minute_of_silence_is_an_outage_and_says_why(clock):
+    outages = []
+    limiter = Limiter(
+        100, wait=clock.sleep, outage=lambda text: outages.append((clock.now_s, text))
+    )
+    began_s = fail(limiter)
+    while not outages:
+        fail(limiter, cause="the connection was reset")
+    ((at_s, text),) = outages
+    assert OUTAGE_S <= at_s - began_s <= OUTAGE_S + LONGEST_PROBE_S
+    assert text == f"no definite answer for {at_s - began_s:.0f} s; the connection was reset"
+
+
+def test_the_minute_begins_when_the_first_request_has_failed(clock, limiter, outages):
+    departed_s = limiter.acquire()
+    clock.now_s += 300
+    fail(limiter, departed_s)
+    fail(limiter)
+    limiter.acquire()
+    assert outages == []
+
+
+def test_what_a_request_has_waited_for_its_answer_counts_also_when_nobody_else_waits(
+    clock, limiter, outages
+):
+    fail(limiter)
+    for _ in range(3):
+        assert outages == []
+        departed_s = limiter.acquire()
+        clock.now_s += 25
+        fail(limiter, departed_s, "no answer within 25 s")
+    limiter.acquire()
+    assert len(outages) == 1
+
+
+def test_time_in_which_nobody_asked_is_no_silence(clock, limiter, outages):
+    for _ in range(5):
+        fail(limiter)
+        clock.now_s += 300
+    limiter.acquire()
+    assert outages == []
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_process_that_was_frozen_has_met_no_outage(clock, outages, waits):
+    def freeze(seconds):
+        clock.now_s += 3600 * waits
+        return clock.sleep(seconds)
+
+    limiter = Limiter(100, wait=freeze, outage=outages.append)
+    fail(limiter)
+    departed_s = limiter.acquire()
+    clock.now_s += 3600
+    fail(limiter, departed_s)
+    limiter.acquire()
+    assert outages == []
+
+
+def test_an_outage_needs_a_request_that_failed_at_its_end(clock, limiter, outages):
+    """Iterable may ask for a pause of a minute, and is asked after it."""
+    departed_s = limiter.acquire()
+    limiter.report(Kind.UNANSWERED, departed_s, pause_s=60.0)
+    probe_s = limiter.acquire()
+    assert probe_s - departed_s == pytest.approx(60, abs=0.2)
+    assert outages == []
+    fail(limiter, probe_s)
+    limiter.acquire()
+    assert len(outages) == 1
