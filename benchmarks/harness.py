@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import mysql.connector
+import trustme
 
 from sandbox.database import PrivateDatabase, run_script
 from sandbox.demo import SETUP
@@ -100,11 +102,25 @@ def enlarge_names(database: PrivateDatabase, characters: int) -> None:
         )
 
 
+# The file with the authority of a stand-in that serves https, by its URL.
+authorities: dict[str, Path] = {}
+
+
 @contextmanager
-def stand_in(**settings: object) -> Iterator[str]:
-    """Run the local Iterable on a core of its own; yield its URL."""
+def stand_in(folder: Path = HERE, **settings: object) -> Iterator[str]:
+    """Run the local Iterable on a core of its own; yield its URL.
+
+    With the setting ``tls`` it serves https, under an authority of its own in *folder*.
+    """
+    options = []
+    if settings.pop("tls", False):
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(folder / "ca.pem")
+        certificate = authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem
+        certificate.write_to_path(folder / "server.pem")
+        options = ["--tls", str(folder / "server.pem")]
     process = subprocess.Popen(
-        [sys.executable, "-m", "sandbox.iterable", "--port", "0"],
+        [sys.executable, "-m", "sandbox.iterable", "--port", "0", *options],
         cwd=HERE,
         stdout=subprocess.PIPE,
         text=True,
@@ -116,6 +132,8 @@ def stand_in(**settings: object) -> Iterator[str]:
         resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (most_files, most_files))
         assert process.stdout  # noqa: S101 - a pipe was asked for
         url = process.stdout.readline().strip()
+        if options:
+            authorities[url] = folder / "ca.pem"
         ask(url, "settings", settings)
         yield url
     finally:
@@ -130,7 +148,8 @@ def ask(url: str, name: str, order: object = None) -> Any:  # noqa: ANN401 - any
     data = None if order is None else json.dumps(order).encode()
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(f"{url}/sandbox/{name}", data, headers)  # noqa: S310 - ours
-    with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310
+    context = ssl.create_default_context(cafile=authorities[url]) if url in authorities else None
+    with urllib.request.urlopen(request, timeout=30, context=context) as response:  # noqa: S310
         return json.load(response)
 
 
@@ -148,6 +167,7 @@ class Site:
             "LOG_FILE": f"{folder}/job.log",
             "RESULTS_DIR": folder,
             "STATE_FILE": f"{folder}/state.sqlite3",
+            "ITERABLE_CA_FILE": str(authorities.get(url, "")),
         }
 
     def run(self, *flags: str, **environ: str) -> JobRun:
@@ -212,7 +232,7 @@ class Site:
 @contextmanager
 def site(database: PrivateDatabase, **iterable: object) -> Iterator[Site]:
     """Yield a place for runs against one stand-in with the settings *iterable*."""
-    with tempfile.TemporaryDirectory() as folder, stand_in(**iterable) as url:
+    with tempfile.TemporaryDirectory() as folder, stand_in(Path(folder), **iterable) as url:
         yield Site(database, url, folder)
 
 

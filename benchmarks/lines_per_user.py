@@ -40,14 +40,21 @@ def whole(bench: Bench) -> Line:
     )
 
 
-def undisturbed(bench: Bench, latency_ms: int) -> JobRun:
+def over_tls(bench: Bench) -> Line:
+    """Against the same limit, over TLS as in real life."""
+    run = undisturbed(bench, 300, tls=True)
+    name = f"per-user, 300 ms an answer over TLS, {run.rows:,} rows"
+    return _steady(name, run, LIMIT_PER_S, 0.95, right=run.share_of_too_many <= MOST_429)
+
+
+def undisturbed(bench: Bench, latency_ms: int, *, tls: bool = False) -> JobRun:
     """Return the run at this latency with the limits to itself."""
 
     def run() -> JobRun:
         bench.rows(6000, quick=3000)
-        return bench.run(iterable={**LOGGED, "latency_ms": latency_ms})
+        return bench.run(iterable={**LOGGED, "latency_ms": latency_ms, "tls": tls})
 
-    return bench.once(("undisturbed", latency_ms), run)
+    return bench.once(("undisturbed", latency_ms, tls), run)
 
 
 def burst(bench: Bench) -> Line:

@@ -39,6 +39,7 @@ def parts_of(bench: Bench, args: argparse.Namespace) -> dict[str, Part]:
     parts: dict[str, Part] = {f"sweep_{ms}": partial(per_user.sweep, bench, ms) for ms in latencies}
     parts |= {
         "whole": partial(per_user.whole, bench),
+        "tls": partial(per_user.over_tls, bench),
         "burst": partial(per_user.burst, bench),
         "random_429": partial(per_user.random_429, bench),
         "shared": partial(per_user.shared, bench),

@@ -23,6 +23,7 @@ import contextlib
 import gc
 import signal
 import socket
+import ssl
 import struct
 import sys
 import threading
@@ -189,9 +190,14 @@ class _Connection:
 
 
 async def serve(
-    stand_in: StandIn, host: str, port: int, on_ready: Callable[[str], None], stop: asyncio.Event
+    stand_in: StandIn,
+    address: tuple[str, int],
+    on_ready: Callable[[str], None],
+    stop: asyncio.Event,
+    tls: ssl.SSLContext | None = None,
 ) -> None:
     """Serve until *stop* is set; *on_ready* gets the URL once connections are accepted."""
+    host, port = address
     tasks: set[asyncio.Task[None]] = set()
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -200,8 +206,9 @@ async def serve(
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    server = await asyncio.start_server(accept, host, port, limit=1 << 20, backlog=1024)
-    on_ready(f"http://{host}:{server.sockets[0].getsockname()[1]}")
+    server = await asyncio.start_server(accept, host, port, limit=1 << 20, backlog=1024, ssl=tls)
+    scheme = "https" if tls else "http"
+    on_ready(f"{scheme}://{host}:{server.sockets[0].getsockname()[1]}")
     await stop.wait()
     server.close()
     for task in tasks:
@@ -244,7 +251,7 @@ class IterableSandbox:
             self.url = url
             self._ready.set()
 
-        await serve(self._stand_in, "127.0.0.1", 0, on_ready, self._stop)
+        await serve(self._stand_in, ("127.0.0.1", 0), on_ready, self._stop)
 
     def _ask(self, question: Callable[[], T]) -> T:
         """Run *question* between two requests, in the thread that owns the state."""
@@ -309,14 +316,20 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--no-limits", action="store_true", help="accept any rate of requests")
     parser.add_argument("--limit-scale", type=float, default=1.0, help="times the real limits")
     parser.add_argument("--api-key", help="the only key accepted; default: any")
+    parser.add_argument("--tls", metavar="PEM", help="a certificate with its key, to serve https")
     return parser.parse_args(argv)
 
 
-async def _serve_until_signal(stand_in: StandIn, host: str, port: int) -> None:
+async def _serve_until_signal(stand_in: StandIn, args: argparse.Namespace) -> None:
+    tls = None
+    if args.tls:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(args.tls)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await serve(stand_in, host, port, lambda url: print(url, flush=True), stop)
+    address = (args.host, args.port)
+    await serve(stand_in, address, lambda url: print(url, flush=True), stop, tls)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -331,7 +344,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # What it holds has no cycles; looking for them among millions of rows would stop the clock.
     gc.set_threshold(50_000, 20, 1_000_000)
     try:
-        asyncio.run(_serve_until_signal(stand_in, args.host, args.port))
+        asyncio.run(_serve_until_signal(stand_in, args))
     except OSError as error:
         print(f"sandbox.iterable: {error}", file=sys.stderr)
         return 1
