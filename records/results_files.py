@@ -177,11 +177,16 @@ def job_of(path: Path) -> str:
 def other_jobs(folder: Path, job: str) -> list[str]:
     """Return which jobs besides *job* have written the latest results files in *folder*.
 
+    A file that cannot be read, such as one of a run by root, says nothing.
+
     Raises:
-        OSError: *folder* or a file cannot be read.
+        OSError: *folder* cannot be listed.
 
     """
-    jobs = {job_of(path) for path in results_files(folder)[-LATEST:]}
+    jobs = set()
+    for path in results_files(folder)[-LATEST:]:
+        with suppress(OSError):
+            jobs.add(job_of(path))
     return sorted(jobs - {job, ""})
 
 

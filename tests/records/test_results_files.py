@@ -4,18 +4,21 @@ import errno
 import fcntl
 import os
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from records import results_files as module
 from records.results_files import (
     STALE_S,
     claim_name,
+    other_jobs,
     remove_old,
     remove_stale,
     results_files,
     unfinished_runs,
 )
+from tests.results import LAST, save
 
 STARTED = datetime(2026, 1, 3, tzinfo=UTC)
 STEM = "integration_results_2026010"
@@ -170,3 +173,18 @@ def test_a_name_that_another_run_takes_for_stale_is_let_go(tmp_path, monkeypatch
     os.close(claimed.descriptor)
     assert claimed.path.name == f"{STEM}3_000000_3.json"
     assert list(tmp_path.iterdir()) == [claimed.partial]
+
+
+def test_a_file_that_cannot_be_read_says_nothing_of_its_job(tmp_path, monkeypatch):
+    """As of a run by root, or of a restored backup."""
+    for days, job in enumerate(("mine", "orders", "views")):
+        save(tmp_path, LAST + timedelta(days=days), job=job)
+
+    def job_of(path):
+        if path == results_files(tmp_path)[1]:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return read_job(path)
+
+    read_job = module.job_of
+    monkeypatch.setattr(module, "job_of", job_of)
+    assert other_jobs(tmp_path, "mine") == ["views"]
