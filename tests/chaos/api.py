@@ -14,7 +14,16 @@ import requests
 from sandbox.endpoints import EVENTS_TRACK_BULK, USERS_BULK_UPDATE
 from sandbox.faults import Fault
 from sandbox.variants import Variants
-from tests.chaos.world import Broken, Run, World, demand, hurried_copy, let_live
+from tests.chaos.world import (
+    EVENT_FIELDS,
+    PROFILE_FIELDS,
+    Broken,
+    Run,
+    World,
+    demand,
+    hurried_copy,
+    let_live,
+)
 
 MODES = {"per-user": [], "bulk": ["--bulk"]}
 SUCCESS = '{"msg":"","code":"Success","params":null}'
@@ -156,6 +165,8 @@ def play(world: World, name: str, mode: str, rows: int, folder: Path) -> None:
         world.check(world.run(*flags, folder=folder), 0)
     world.iterable.change(**condition.settings)
     world.blind_to_event_fields = "create_new_fields" in condition.settings and not flags
+    if "create_new_fields" in condition.settings:
+        world.lacking = {"users_update": PROFILE_FIELDS, "events_track": EVENT_FIELDS}
     world.iterable.set_faults(*some_of_each(rng, condition.faults, rng.uniform(*condition.share)))
     for number in range(rng.randint(1, 3)):
         if had_before or number:
@@ -171,7 +182,7 @@ def play(world: World, name: str, mode: str, rows: int, folder: Path) -> None:
     world.iterable.set_faults()
     if "create_new_fields" in condition.settings:
         create_fields(world)
-    world.blind_to_event_fields = False
+    world.blind_to_event_fields, world.lacking = False, {}
     world.check(world.run(*flags, folder=folder), 0)
     world.check_settled(*flags, folder=folder)
 

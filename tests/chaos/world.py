@@ -36,6 +36,7 @@ LONG_AGO_S = 3600
 # Of a call whose own content Iterable has. What a superseded one asks for is another row's.
 ARRIVED = {"delivered", "unchanged"}
 CALLS = ("users_update", "events_track")
+PROFILE_FIELDS = ["first_name", "plan_type", "recent_page_view", "candidate"]
 EVENT_FIELDS = ["page", "browser", "location", "timestamp", "candidate"]
 # What takes a minute in real life, in a copy of the program for those scenarios that meet it often.
 SCALED = (
@@ -185,6 +186,8 @@ class World:
     program: Path = MAIN
     # Whether no answer and no list tells which fields of an event the project leaves out.
     blind_to_event_fields: bool = False
+    # The fields that the project does not have, by call: what was delivered before lacks them.
+    lacking: dict[str, list[str]] = field(default_factory=dict)
     _seen: int = 0
     _started: list[Process] = field(default_factory=list)
 
@@ -417,6 +420,7 @@ class World:
         if self.blind_to_event_fields:
             left_out = left_out | {"events_track": EVENT_FIELDS}
         wanted, held = self.wanted(), Holdings(self, left_out)
+        held_before = Holdings(self, left_out | self.lacking)
         demand(
             Counter(row["customer_id"] for row in rows) in (Counter(wanted.keys()), Counter()),
             "the results file has other rows than the database",
@@ -426,12 +430,15 @@ class World:
         for row in rows:
             bodies = wanted[row["customer_id"]]
             if row["users_update"]["status"] in ARRIVED:
-                demand(bodies and held.has_user(bodies[0]), f"not held: {row}")
+                here = held_before if row["users_update"]["status"] == "unchanged" else held
+                demand(bodies and here.has_user(bodies[0]), f"not held: {row}")
                 profiles[_address(row)] = bodies and bodies[0]
         for row in rows:
             if row["users_update"]["status"] == "superseded":
-                demand(held.has_user(profiles.get(_address(row))), f"no row before it: {row}")
-            self._check_row(row, wanted[row["customer_id"]], held)
+                here = held_before if self.lacking else held
+                demand(here.has_user(profiles.get(_address(row))), f"no row before it: {row}")
+            is_old = "unchanged" in {row[call]["status"] for call in CALLS}
+            self._check_row(row, wanted[row["customer_id"]], held_before if is_old else held)
 
     def _check_row(
         self,
