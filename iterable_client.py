@@ -3,9 +3,10 @@
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from iterable_api.answers import (
     OTHER_IDENTITY,
@@ -18,13 +19,14 @@ from iterable_api.answers import (
 from iterable_api.backoff import backoff_s, retry_after_s, sleep
 from iterable_api.endpoints import (
     LIMITS_PER_S,
+    SINGLE,
     TRACK_EVENT,
     TRACK_EVENTS,
     UPDATE_USER,
     UPDATE_USERS,
 )
 from iterable_api.limiter import Kind, Limiter
-from iterable_api.payloads import Payloads, RowError, bulk_body, encode
+from iterable_api.payloads import Payloads, RowError, bulk_body, encode, new_fields_rule
 from iterable_api.request_statistics import RequestStatistics
 from iterable_api.transport import Response, Transport, TransportError
 from logger_config import get_file_logger
@@ -45,22 +47,23 @@ logger = get_file_logger()
 
 # A 429 uses up no attempt, so something else must end a call that meets nothing but 429.
 RATE_LIMIT_PATIENCE_S = 300.0
+# Tries of a batch, whose rows can still go one by one.
+BULK_ATTEMPTS = 2
 
 
-class IterableClient:
+class IterableClient(AbstractContextManager["IterableClient"]):
     """Calls the endpoints of one Iterable project; may be shared by many threads.
 
     *timeout_s* bounds the answer to one request, and connecting. *max_attempts* is the
     number of tries of one call; an answer 429 uses up none. *rate_share* is the share of Iterable's
     limits to use. *connections* are kept open. *wait* sleeps for the seconds it is given and
     returns True when the run is to stop; *outage* is told, in words, when Iterable seems to be
-    down. *create_new_fields* is said beside the profiles of a batch; None leaves it to the
-    project. *ca_file* and *proxy* are as Transport has them.
+    down. *create_new_fields*: whether the project creates fields that it lacks; None leaves it to
+    the project. *ca_file* and *proxy* are as Transport has them.
 
-    ``statistics`` counts the requests and ``retries`` those among them that repeated another;
-    ``answered`` says whether there was any answer that did not refuse the key. Calls return
-    outcomes and raise nothing for what the network or Iterable do. As a context manager the client
-    closes itself.
+    ``statistics`` counts the requests and ``retries`` those among them that repeated another. Calls
+    return outcomes and raise nothing for what the network or Iterable do. As a context manager the
+    client closes itself.
     """
 
     def __init__(  # noqa: PLR0913 - keyword-only, each with its default
@@ -82,21 +85,20 @@ class IterableClient:
         self.payloads = payloads or Payloads(source="")
         self.statistics = RequestStatistics()
         self.retries = 0
-        self.answered = self._key_refused = self._closed = False
+        self._key_refused = self._closed = False
         self._counting = threading.Lock()
-        self._create_new_fields = create_new_fields
+        self._rule = new_fields_rule(create_new_fields)
         self._max_attempts = max_attempts
         self._wait = wait
         self._limiters = {
             path: Limiter(limit * rate_share, wait=wait, outage=outage)
             for path, limit in LIMITS_PER_S.items()
         }
+        for path, single in SINGLE.items():
+            self._limiters[path].twin = self._limiters[single]
         self._transport = Transport(
             base_url, api_key, timeout_s, connections, ca_file=ca_file, proxy=proxy
         )
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -113,8 +115,8 @@ class IterableClient:
 
     @property
     def waiting(self) -> int:
-        """Number of requests that wait for the limiters now, and not for an answer."""
-        return sum(limiter.waiting for limiter in self._limiters.values())
+        """Number of single calls' requests that wait for the limiters, and not for an answer."""
+        return sum(self._limiters[path].waiting for path in SINGLE.values())
 
     def process_user_record(self, row: Mapping[str, Any]) -> RowOutcome:
         """Deliver one row of Query 2, by the names of its columns.
@@ -134,11 +136,11 @@ class IterableClient:
         """Make the calls of *prepared* whose outcome is not known beforehand."""
         update, track = prepared.users_update, prepared.events_track
         if update is None:
-            update = _of_profile(self._call(UPDATE_USER, prepared.user).outcome)
+            update = _of_profile(self._call(UPDATE_USER, self._ruled(prepared.user)).outcome)
         if track is None:
             track = NOT_SENT
             if update.status in ARRIVED:
-                track = self._call(TRACK_EVENT, prepared.event).outcome
+                track = self._call(TRACK_EVENT, self._ruled(prepared.event)).outcome
         return outcome_of(prepared, update, track)
 
     def update_user(self, email: str, data_fields: dict[str, Any]) -> CallOutcome:
@@ -146,7 +148,8 @@ class IterableClient:
 
         Source: POST /api/users/update, https://api.iterable.com/api/docs
         """
-        return self._call(UPDATE_USER, encode({"email": email, "dataFields": data_fields})).outcome
+        body = encode({"email": email, "dataFields": data_fields})
+        return self._call(UPDATE_USER, self._ruled(body)).outcome
 
     def track_event(
         self,
@@ -170,7 +173,7 @@ class IterableClient:
             "createdAt": created_at,
             "dataFields": data_fields,
         }
-        return self._call(TRACK_EVENT, encode(body)).outcome
+        return self._call(TRACK_EVENT, self._ruled(encode(body))).outcome
 
     def update_users(self, users: Sequence[bytes]) -> Answer:
         """Create or merge many profiles, each an encoded body of users/update.
@@ -180,15 +183,19 @@ class IterableClient:
 
         Source: POST /api/users/bulkUpdate, https://api.iterable.com/api/docs
         """
-        body = bulk_body("users", users, self._create_new_fields)
-        return self._call(UPDATE_USERS, body, len(users))
+        return self._call(UPDATE_USERS, self._ruled(bulk_body("users", users)), len(users))
 
     def track_events(self, events: Sequence[bytes]) -> Answer:
         """Record many events, each an encoded body of events/track; else like update_users().
 
         Source: POST /api/events/trackBulk, https://api.iterable.com/api/docs
         """
-        return self._call(TRACK_EVENTS, bulk_body("events", events), len(events))
+        body = bulk_body("events", list(map(self._ruled, events)))
+        return self._call(TRACK_EVENTS, body, len(events))
+
+    def _ruled(self, body: bytes) -> bytes:
+        """Return *body* with the rule for fields that the project does not have, if one is set."""
+        return body[:-1] + self._rule + b"}" if self._rule else body
 
     def _call(self, path: str, body: bytes, rows: int | None = None) -> Answer:
         """Send *body*, of *rows* if in bulk, until the answer is final or the attempts are used up.
@@ -198,6 +205,7 @@ class IterableClient:
         answer = Answer(NOT_SENT, {})
         requests = failures = 0
         may_have_landed = False
+        attempts = min(self._max_attempts, BULK_ATTEMPTS) if rows else self._max_attempts
         patient_until_s = time.monotonic() + RATE_LIMIT_PATIENCE_S
         while (latest := self._send(path, body, rows)) is not None:
             answer, outcome = latest, latest.outcome
@@ -206,7 +214,7 @@ class IterableClient:
             failures += not throttled
             may_have_landed |= outcome.status is CallStatus.UNKNOWN
             patient = not throttled or time.monotonic() < patient_until_s
-            if answer.repeat is Repeat.NEVER or failures >= self._max_attempts or not patient:
+            if answer.repeat is Repeat.NEVER or failures >= attempts or not patient:
                 break
             # After a 429 the limiter makes all calls wait, this one among them.
             wait_s = 0.0 if throttled else backoff_s(failures)
@@ -214,13 +222,10 @@ class IterableClient:
             logger.warning(text, path, outcome, requests, wait_s)
             if self._wait(wait_s):
                 break
-        self._count_retries(requests - 1)
+        with self._counting:
+            self.retries += max(0, requests - 1)
         settled = _settled(answer.outcome, requests, may_have_landed=may_have_landed)
         return answer._replace(outcome=settled)
-
-    def _count_retries(self, retries: int) -> None:
-        with self._counting:
-            self.retries += max(0, retries)
 
     def _send(self, path: str, body: bytes, rows: int | None) -> Answer | None:
         """Send one request in its turn; return what came of it, None if it was not sent."""
@@ -240,25 +245,17 @@ class IterableClient:
             answer = self._handle_response(response, rows)
             _log_error(path, response.status_code, answer.outcome.code)
             pause_s = retry_after_s(response.headers.get("Retry-After"))
-        limiter.report(_kind(answer), departed_s, pause_s or 0.0, answer.cause.words)
+        kind = Kind.ACCEPTED if answer.definite else Kind.UNANSWERED
+        kind = Kind.THROTTLED if answer.repeat is Repeat.THROTTLE else kind
+        limiter.report(kind, departed_s, pause_s or 0.0, answer.cause.words)
         return answer
 
     def _handle_response(self, response: Response, rows: int | None = None) -> Answer:
         """Judge an answer, by the table in answers.py."""
         answer = judge_response(response, rows)
-        if answer.outcome.fault is Fault.KEY:
-            # Calls that wait for their moment need not be sent any more.
-            self._key_refused = True
-        else:
-            self.answered = True
+        # Then calls that wait for their moment need not be sent any more.
+        self._key_refused |= answer.outcome.key_refused
         return answer
-
-
-def _kind(answer: Answer) -> Kind:
-    """Return what *answer* means for the pace."""
-    if answer.repeat is Repeat.THROTTLE:
-        return Kind.THROTTLED
-    return Kind.ACCEPTED if answer.definite else Kind.UNANSWERED
 
 
 def _log_error(path: str, status: int, code: str | None) -> None:
@@ -269,9 +266,8 @@ def _log_error(path: str, status: int, code: str | None) -> None:
 
 def _of_profile(outcome: CallOutcome) -> CallOutcome:
     """Return the outcome of a profile's call: Iterable creates users, but not in every project."""
-    if not user_not_found(outcome):
-        return outcome
-    return replace(outcome, fault=Fault.PROJECT, message=OTHER_IDENTITY)
+    other = replace(outcome, fault=Fault.PROJECT, message=OTHER_IDENTITY)
+    return other if user_not_found(outcome) else outcome
 
 
 def _settled(answer: CallOutcome, requests: int, *, may_have_landed: bool) -> CallOutcome:

@@ -78,7 +78,7 @@ def run_integration(
                 payloads = wiring.checked_payloads(rows, settings, stop, run.options)
                 wiring.begin_run(rows, payloads, settings, recorder)
                 logger.info("[STEP 4] Initializing Iterable API client...")
-                client = wiring.iterable_client(settings, stop, bulk=run.options.bulk)
+                client = wiring.iterable_client(settings, stop)
                 logger.info("[STEP 5] Processing user records...")
                 with RowLog(run) as log, recorder.sending(client, log):
                     wiring.deliver_rows(rows, payloads, settings, client, recorder)

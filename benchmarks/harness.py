@@ -153,11 +153,25 @@ def ask(url: str, name: str, order: object = None) -> Any:  # noqa: ANN401 - any
         return json.load(response)
 
 
+def spoil(database: PrivateDatabase, every: int) -> int:
+    """Give each user a date for a name, and *every* one of so many a text; return how many."""
+    with mysql.connector.connect(**database.connection_options(database.settings["DB_NAME"])) as c:
+        run_script(
+            c,
+            "UPDATE customers SET first_name = '2026-01-01';"
+            f"UPDATE customers SET first_name = 'Ann' WHERE id MOD {every} = {every // 2};"
+            "COMMIT",
+        )
+        [*_, [(bad,)]] = run_script(c, "SELECT COUNT(*) FROM customers WHERE first_name = 'Ann'")
+    return int(bad)
+
+
 class Site:
     """A stand-in, and a folder where runs leave what later runs find again."""
 
     def __init__(self, database: PrivateDatabase, url: str, folder: str) -> None:
         self.url = url
+        self.bad = 0  # rows that cannot be delivered
         self._folder = Path(folder)
         self._variables = {
             **database.settings,
@@ -171,7 +185,7 @@ class Site:
         }
 
     def run(self, *flags: str, **environ: str) -> JobRun:
-        """Run main.py; every row must be delivered, now or by an earlier run.
+        """Run main.py; every row that can be must be delivered, now or by an earlier run.
 
         Raises:
             RuntimeError: the job, or the stand-in, says otherwise.
@@ -198,8 +212,8 @@ class Site:
         summary = document["summary"]
         done = summary["successful"] + summary["unchanged"]
         if (
-            process.returncode
-            or len({summary["total"], done, stats["users"], stats["events"]}) != 1
+            process.returncode != (1 if self.bad else 0)
+            or len({summary["total"] - self.bad, done, stats["users"], stats["events"]}) != 1
         ):
             raise RuntimeError(
                 f"not all was delivered: status {process.returncode}, {summary}, {stats}"

@@ -67,6 +67,12 @@ class Bench:
             self._filled = 0
         return count
 
+    def spoiled(self, count: int, every: int) -> int:
+        """Fill the database with *count* users, *every* one of so many bad; return how many."""
+        self.exactly(count)
+        self._filled = 0
+        return harness.spoil(self.database, every)
+
     def once(self, name: object, run: Callable[[], T]) -> T:
         """Return what *run* returns, which is run for the first line that asks for *name*."""
         if name not in self._runs:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from benchmarks import harness
 from benchmarks.harness import JobRun
 from benchmarks.lines import MOST_429, UNLIMITED, Bench, Line, peak_line, rate_over
+from benchmarks.lines_per_user import LIMIT_PER_S
 
 BULK_PER_S = 5000  # five requests of a thousand rows
 UNCHANGED_OVER_READ = 1.8
@@ -18,6 +19,18 @@ def bulk_rate(bench: Bench) -> Line:
     note = f"{run.too_many} answers 429; whole process {run.wall_s:.1f} s"
     name = f"bulk, 1000 a batch, {rows:,} rows"
     return _rate(name, run, BULK_PER_S, 0.92, note, right=run.share_of_too_many <= MOST_429)
+
+
+def bulk_bad_rows(bench: Bench) -> Line:
+    """One row of a hundred has a value of the wrong type, so that every batch is refused."""
+    rows = bench.rows(20_000, quick=5000)
+    bad = bench.spoiled(rows, every=100)
+    with harness.site(bench.database, keep_fields=False, log_requests=10, latency_ms=300) as site:
+        site.bad = bad
+        run = site.run("--bulk")
+    name = f"bulk with 1 % of bad rows, 300 ms, {rows:,} rows"
+    note = f"{bad} refused; {run.too_many} answers 429; whole process {run.wall_s:.1f} s"
+    return _rate(name, run, LIMIT_PER_S, 0.9, note, right=run.share_of_too_many <= MOST_429)
 
 
 def unchanged(bench: Bench) -> Line:

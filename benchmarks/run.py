@@ -51,6 +51,7 @@ def parts_of(bench: Bench, args: argparse.Namespace) -> dict[str, Part]:
     parts |= {f"short_{rows}": partial(rivals.short, bench, rows) for rows in SHORT_RUNS}
     parts |= {
         "bulk_rate": partial(many_rows.bulk_rate, bench),
+        "bulk_bad_rows": partial(many_rows.bulk_bad_rows, bench),
         "unchanged": partial(many_rows.unchanged, bench),
         "memory": partial(many_rows.memory, bench),
         "memory_unchanged": partial(many_rows.memory_unchanged, bench),

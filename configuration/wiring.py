@@ -14,8 +14,6 @@ from configuration.lost_entries import lost_entries, run_notes
 from configuration.settings import Settings, exposed_files, password_in_quotes
 from db_connection import DatabaseConnection
 from delivery.batching import BatchLimits
-from delivery.bulk import READY as BULK_READY
-from delivery.bulk import WORKERS as BULK_WORKERS
 from delivery.bulk import BulkDelivery
 from delivery.pipeline import Pipeline
 from delivery.planner import Planner
@@ -24,7 +22,8 @@ from delivery.recorder import Recorder
 from delivery.repeats import Repeats
 from delivery.row_limit import length_to_send
 from delivery.stopping import Stop
-from delivery.worker_pool import HEAD_START_S, WorkerPool
+from delivery.worker_pool import WorkerPool
+from iterable_api.answers import KEY_LACKS
 from iterable_api.mapping import read_mapping
 from iterable_api.payloads import Payloads
 from iterable_api.transport import Transport
@@ -182,13 +181,7 @@ def checked_payloads(
     for remark in mapping.remarks():
         logger.warning("Query 2: %s", remark)
     check_row_count(len(rows), settings, stop)
-    return Payloads(
-        settings.source,
-        settings.time_zone,
-        mapping,
-        settings.create_new_fields,
-        bulk=options.bulk,
-    )
+    return Payloads(settings.source, settings.time_zone, mapping)
 
 
 def check_row_count(rows: int, settings: Settings, stop: Stop) -> None:
@@ -218,14 +211,26 @@ def begin_run(rows: RowSpool, make: Payloads, settings: Settings, recorder: Reco
     if not options.send_all and (text := lost_entries(ledger, settings, make.mapping)):
         logger.warning("%s", text)
     if len(rows) and not options.dry_run and not recorder.stop.reason:
-        # Nothing is under way yet, and Iterable may take a minute not to answer.
-        with recorder.stop.interrupting():
-            recorder.fields.look()
+        _look_at_project(settings, recorder)
         if not ledger.is_empty:
             recorder.refusals.accept(held_endpoints(rows, _planner(make, recorder)))
     if options.limit:
         rows.cut(_rows_to_send(options.limit, rows, make, recorder))
     recorder.begin(len(rows), run_notes(settings, make.mapping))
+
+
+def _look_at_project(settings: Settings, recorder: Recorder) -> None:
+    """Ask for the project's fields; end the run before anything is sent if the key is refused.
+
+    A key that may not read them may still be good for what the run sends.
+    """
+    # Nothing is under way yet, and Iterable may take a minute not to answer.
+    with recorder.stop.interrupting():
+        found = user_fields(settings)
+    recorder.fields.know(found.types)
+    outcome = found.answer.outcome
+    if outcome.key_refused and outcome.message != KEY_LACKS:
+        recorder.stop.request(StopReason.KEY_REFUSED, outcome.message)
 
 
 def held_endpoints(rows: RowSpool, planner: Planner) -> set[str]:
@@ -286,7 +291,7 @@ def most_sockets() -> int:
     return max(1, possible - OTHER_OPEN_FILES)
 
 
-def iterable_client(settings: Settings, stop: Stop, *, bulk: bool) -> IterableClient:
+def iterable_client(settings: Settings, stop: Stop) -> IterableClient:
     """Return the client that the settings ask for; its waits end early when the run is to stop."""
     return IterableClient(
         settings.iterable_api_key.get_secret_value(),
@@ -295,7 +300,7 @@ def iterable_client(settings: Settings, stop: Stop, *, bulk: bool) -> IterableCl
         timeout_s=settings.iterable_timeout_seconds,
         max_attempts=settings.iterable_max_attempts,
         rate_share=settings.iterable_rate_share,
-        connections=BULK_WORKERS if bulk else most_workers(settings),
+        connections=most_workers(settings),
         wait=stop.wait,
         outage=functools.partial(stop.request, StopReason.OUTAGE),
         create_new_fields=settings.create_new_fields,
@@ -367,23 +372,13 @@ def few_workers(settings: Settings) -> str:
 def _worker_pool(
     settings: Settings, client: IterableClient, recorder: Recorder, limits: BatchLimits
 ) -> WorkerPool:
-    if recorder.run.options.bulk:
-        return WorkerPool(
-            BulkDelivery(client, recorder.stop, limits, recorder.refusals).process,
-            recorder.stop,
-            workers=BULK_WORKERS,
-            waiting=lambda: 0,
-            ready=BULK_READY,
-            # If every row is refused, the first batch tells, before others are under way.
-            head_start_s=None,
-        )
+    bulk = BulkDelivery(client, recorder.stop, limits) if recorder.run.options.bulk else None
     return WorkerPool(
-        lambda batch: [client.process_prepared(row) for row in batch],
         recorder.stop,
-        workers=most_workers(settings),
+        client.process_prepared,
+        bulk.process if bulk else None,
+        most_workers(settings),
         waiting=lambda: client.waiting,
-        head_start_s=HEAD_START_S,
-        answered=lambda: client.answered,
     )
 
 

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
-from iterable_api.payloads import bulk_body
+from iterable_api.payloads import bulk_body, new_fields_rule
 from records.outcomes import PreparedRow
 
 # Rows that are sent together: one in per-user mode, up to a thousand in bulk mode.
@@ -13,7 +13,8 @@ Batch = Sequence[PreparedRow]
 
 # The most that a request may hold, as sent. Iterable says "4 MB"; this is the smaller reading.
 MAX_BYTES = 4_000_000
-_AROUND_BYTES = len(bulk_body("events", [], create_new_fields=False))
+_RULE_BYTES = len(new_fields_rule(create=False))
+_AROUND_BYTES = len(bulk_body("events", [])) + _RULE_BYTES
 _COMMA_BYTES = 1
 
 T = TypeVar("T")
@@ -61,7 +62,7 @@ class Packer:
         Each row is in the batch that is returned or in a later one.
         """
         users_bytes = len(row.user) + _COMMA_BYTES if row.send_user else 0
-        events_bytes = len(row.event) + _COMMA_BYTES if row.send_event else 0
+        events_bytes = len(row.event) + _COMMA_BYTES + _RULE_BYTES if row.send_event else 0
         most = self._limits.body_bytes
         full = None
         if self._users_bytes + users_bytes > most or self._events_bytes + events_bytes > most:

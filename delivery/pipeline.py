@@ -207,6 +207,8 @@ class Pipeline:
 
     def _take(self) -> None:
         outcomes = kept = self._pool.take()
+        if self._pool.left_open:
+            self._recorder.fields.told_by_answers = False
         try:
             with self._recorder.stopping_on_failure():
                 kept = self._less_not_found(outcomes)

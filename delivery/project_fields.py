@@ -49,8 +49,8 @@ class ProjectFields:
         self._ledger = ledger
         self._fetch = fetch
         self._wait = wait
-        # The bulk answers name what was left out.
-        self._told_by_answers = run.options.bulk
+        # The answers to batches name what was left out, those to single calls do not.
+        self.told_by_answers = run.options.bulk
         self._known: set[str] | None = None
         # The profile fields of all rows of which something was delivered, and those that were sent.
         self._needed: set[str] = set()
@@ -64,7 +64,7 @@ class ProjectFields:
         self._missed = {name for call, name in self._left_out if call == _PROFILE}
         # Of events only the bulk answers tell when their fields are taken.
         self._missed_of_events = {
-            name for call, name in self._left_out if call == _EVENT and self._told_by_answers
+            name for call, name in self._left_out if call == _EVENT and self.told_by_answers
         }
         # Looks at the fields while rows are sent: the first delivery, and how many there were.
         self._first_s: float | None = None
@@ -74,9 +74,8 @@ class ProjectFields:
         # Rows that count as held and are not sure to be there as a whole.
         self.unsure_rows = 0
 
-    def look(self) -> None:
-        """Ask for the fields that the project has before anything is sent."""
-        fields = self._fetch()
+    def know(self, fields: Collection[str] | None) -> None:
+        """Note the *fields* that the project has before anything is sent; None if unknown."""
         self._known = None if fields is None else set(fields)
 
     def may_be_sent_again(self, row: PreparedRow) -> bool:
@@ -98,7 +97,7 @@ class ProjectFields:
                 names = _fields_of(outcome.prepared)
                 self._needed |= names
                 self._sent |= names if update is CallStatus.DELIVERED else set()
-        if self._told_by_answers or self._needed <= (self._known or set()):
+        if self.told_by_answers or self._needed <= (self._known or set()):
             return True
         return self._look_meanwhile()
 
@@ -128,7 +127,7 @@ class ProjectFields:
         If not *patient*, the project is not asked. Raises LedgerError.
         """
         missing: set[str] | None = self._run.filtered_fields.get(_PROFILE, set())
-        if not self._told_by_answers:
+        if not self.told_by_answers:
             missing = self._missing(patient=patient)
             self._ledger.settle(sure=missing == set())
             if missing and missing & self._sent:
@@ -181,9 +180,9 @@ class ProjectFields:
     def _is_taken(self, call: str, name: str) -> bool:
         """Whether a field that was left out is there now. Those of events nobody tells."""
         if call == _PROFILE:
-            held = self._sent if self._told_by_answers else set()
+            held = self._sent if self.told_by_answers else set()
             return name in held | (self._known or set())
-        return self._run.events_track[CallStatus.DELIVERED] > 0 and self._told_by_answers
+        return self._run.events_track[CallStatus.DELIVERED] > 0 and self.told_by_answers
 
     def _warn_of_unsure_rows(self) -> None:
         rows = "1 row counts" if self.unsure_rows == 1 else f"{self.unsure_rows} rows count"

@@ -21,6 +21,9 @@ from records.run import RunRecord
 
 logger = get_logger(__name__)
 
+# How a run may end that asks for the project's fields all the same.
+_STILL_ASKS = {None, StopReason.DEADLINE, StopReason.EVERY_ROW_REFUSED}
+
 
 class Recorder:
     """Writes down what becomes of *run*; when it no longer can, it asks the run to stop."""
@@ -61,8 +64,8 @@ class Recorder:
     def sending(self, client: IterableClient, log: RowLog) -> Iterator[None]:
         """Tell *log* every outcome; at the end close *client*, and note what was sent.
 
-        Then look whether the project has taken all of it, also when the time is over: a job that
-        never gets to its end must learn it too. After another stop nothing is asked any more.
+        Then look whether the project has taken all of it, also when the time is over or the rest
+        was refused: a job that never gets to its end must learn it too.
         """
         self._log = log
         began_s = time.monotonic()
@@ -79,7 +82,7 @@ class Recorder:
             )
         if not self.run.options.dry_run:
             with self.stopping_on_failure():
-                self.fields.finish(patient=self.stop.reason in {None, StopReason.DEADLINE})
+                self.fields.finish(patient=self.stop.reason in _STILL_ASKS)
 
     def before_sending(self, plan: Plan) -> None:
         """Make the ledger forget what *plan* replaces. Raises LedgerError."""

@@ -1,103 +1,93 @@
-"""Threads that send batches of prepared rows; for every batch, its outcomes come back."""
+"""Threads that send rows, in batches or one by one; for every row, its outcome comes back."""
 
 import queue
 import threading
-import time
-from collections.abc import Callable
-from typing import Self
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, Self
 
 from delivery.batching import Batch
+from delivery.bulk import MOST_BATCHES, OpenRow
 from delivery.stopping import Stop
 from logger_config import get_logger
 from records.exit_statuses import StopReason
-from records.outcomes import (
-    NOT_SENT,
-    CallOutcome,
-    CallStatus,
-    PreparedRow,
-    RowOutcome,
-    outcome_of,
-)
+from records.outcomes import NOT_SENT, CallOutcome, CallStatus, PreparedRow, RowOutcome
 
 logger = get_logger(__name__)
 
-# The first row goes ahead alone until there is an answer, as a refused key is then found by one
-# request; but no longer than this, as the row itself may be why there is none.
-HEAD_START_S = 2.0
-# So many batches of one row wait beyond those being sent, so that a worker that is done finds its
-# next at once.
-WAITING_BATCHES = 8
-# So many workers wait for the rate limiter when there are enough of them: it is never idle then,
-# and more would only wait too.
+# Rows are sent singly as long as fewer requests than this wait for the limiter: it is never idle
+# then, and more would only wait too.
 ENOUGH_WAITING = 16
 # No more is in flight at a time, counted as it is sent. In memory it is twice as much: the rows,
 # and the bodies that are made of them.
 MOST_BYTES = 16_000_000
 # What stands in memory for a row beside its bodies, about.
 _ROW_BYTES = 1000
-# How often to look whether more workers are needed, or allowed. The rate limiter lets one through
-# in 2 ms.
-GROW_S = 0.005
+# How often to look whether the limiter has use for more rows. It lets one through in 2 ms.
+LOOK_S = 0.005
 # What is in flight when a run is to stop gets so long to finish.
 GRACE_S = 10.0
 POLL_S = 0.2
 _BUG = CallOutcome(CallStatus.UNKNOWN, message="this program failed while sending")
 _ABANDONED = CallOutcome(CallStatus.UNKNOWN, message="no answer when the run had to end")
 
+SendOne = Callable[[PreparedRow], RowOutcome]
+SendBatch = Callable[[Batch], tuple[list[RowOutcome], list[OpenRow]]]
+
+
+class _Result(NamedTuple):
+    """What came of the task with this *number*: outcomes, and rows that are to be sent singly."""
+
+    number: int
+    outcomes: list[RowOutcome]
+    left: list[OpenRow]
+
 
 class WorkerPool:
-    """Sends batches in parallel; a context manager that lets its threads go at the end.
+    """Sends rows in parallel; a context manager that lets its threads go at the end.
 
-    *process* sends one batch and returns the outcome of each of its rows; it is called in one of at
-    most *workers* threads. More are started while batches wait and *waiting*, the number of
-    requests that wait for the rate limiter, is small: so there are as many as the latency needs,
-    whatever it is. *ready* batches at most wait for a worker. The first batch goes alone until it
-    is done; or, if *head_start_s* is given, at most for so many seconds, and until *answered* says
-    that others may follow. After *stop*, a refused API key or an exception nothing more is sent,
-    and what is in flight ``GRACE_S`` seconds later is ``unknown``.
+    *send_batch* sends a batch; the rows that it leaves open go to *send_one*. Without *send_batch*
+    every row does. At most *workers* rows are sent singly at a time, and no more than the limiter
+    has use for: *waiting* returns the number of requests that wait for it. After *stop*, a refused
+    API key or an exception nothing more is sent, and what is in flight ``GRACE_S`` seconds later is
+    ``unknown``.
 
-    ``bugs`` are the exceptions that came out of *process*.
+    ``bugs`` are the exceptions that came out of sending; ``left_open`` tells whether a batch has
+    left a row open.
     """
 
-    def __init__(  # noqa: PLR0913 - keyword-only
+    def __init__(
         self,
-        process: Callable[[Batch], list[RowOutcome]],
         stop: Stop,
-        *,
+        send_one: SendOne,
+        send_batch: SendBatch | None,
         workers: int,
         waiting: Callable[[], int],
-        ready: int = WAITING_BATCHES,
-        head_start_s: float | None,
-        answered: Callable[[], bool] = lambda: False,
     ) -> None:
         self.bugs: list[Exception] = []
-        self._process = process
+        self.left_open = False
         self._stop = stop
+        self._send_one = send_one
+        self._send_batch = send_batch
         self._workers = workers
-        self._waiting_requests = waiting
-        self._ready = ready
-        self._head_start_s = head_start_s
-        self._answered = answered
-        self._began_s = time.monotonic()
+        self._waiting = waiting
         self._threads: list[threading.Thread] = []
-        self._submitted = 0
-        self._in_flight: dict[int, Batch] = {}
-        self._sizes: dict[int, int] = {}
-        self._bytes = 0
-        self._begun: set[int] = set()
-        # Guards the step from waiting to begun, so that a batch is not given up and sent.
-        self._beginning = threading.Lock()
-        self._waiting: queue.SimpleQueue[int | None] = queue.SimpleQueue()
-        self._finished: queue.SimpleQueue[tuple[int, list[RowOutcome]]] = queue.SimpleQueue()
+        self._begun = self._batches = self._bytes = 0
+        # Rows that are to be sent singly, and how many of them may be now.
+        self._open: deque[OpenRow] = deque()
+        self._room = ENOUGH_WAITING
+        # The rows of each task in flight, and whether it is a batch.
+        self._in_flight: dict[int, tuple[Sequence[OpenRow], bool]] = {}
+        self._tasks: queue.SimpleQueue[tuple[int, Sequence[OpenRow], bool] | None]
+        self._tasks = queue.SimpleQueue()
+        self._finished: queue.SimpleQueue[_Result] = queue.SimpleQueue()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with self._beginning:
-            self._in_flight.clear()
         for _thread in self._threads:
-            self._waiting.put(None)
+            self._tasks.put(None)
         if not self._stop.overdue(GRACE_S):
             for thread in self._threads:
                 thread.join()
@@ -109,81 +99,82 @@ class WorkerPool:
 
     @property
     def busy(self) -> bool:
-        """Whether the outcomes of some batches are still to come."""
-        return bool(self._in_flight)
+        """Whether some outcomes are still to come."""
+        return bool(self._in_flight or self._open)
 
     @property
     def full(self) -> bool:
         """Whether another batch should not be submitted yet."""
-        return (
-            len(self._in_flight) - len(self._threads) >= self._ready
-            or self._bytes >= MOST_BYTES
-            or self._is_head_start()
-        )
+        if self._send_batch is None:
+            return bool(self._open) or self._bytes >= MOST_BYTES
+        return self._batches >= MOST_BATCHES or self._bytes >= MOST_BYTES
 
     def submit(self, batch: Batch) -> None:
-        """Have *batch* sent by a worker; ``take()`` returns its outcomes."""
-        number = self._submitted
-        self._submitted += 1
-        self._in_flight[number] = batch
-        self._sizes[number] = size = sum([_size(row) for row in batch])
-        self._bytes += size
-        if number == 0:
-            self._began_s = time.monotonic()
-        self._waiting.put(number)
-        self._grow()
+        """Have *batch* sent; ``take()`` returns its outcomes."""
+        self._bytes += sum(map(_size, batch))
+        rows = list(map(OpenRow, batch))
+        if self._send_batch is None:
+            self._open.extend(rows)
+            self._send_open()
+        else:
+            self._batches += 1
+            self._begin(rows, is_batch=True)
 
     def take(self) -> list[RowOutcome]:
-        """Return the outcomes of what has finished; after ``POLL_S`` seconds perhaps none.
+        """Return the outcomes that have come back; after a while perhaps none.
 
-        Where new workers have made room for more batches, it returns at once. What has not finished
-        ``GRACE_S`` seconds after a stop comes back as it is known then.
+        What has not finished ``GRACE_S`` seconds after a stop comes back as it is known then.
         """
-        was_full = self.full
-        self._grow()
-        if was_full and not self.full:
-            return []
         overdue = self._stop.overdue(GRACE_S)
-        if not self._threads and not self._waiting.empty():
-            # The system gives no thread at all.
-            self._work_on(self._waiting.get())
         outcomes: list[RowOutcome] = []
         try:
-            number, some = self._finished.get(timeout=0 if overdue else self._patience_s())
+            result = self._finished.get(timeout=self._patience_s(overdue=overdue))
             while True:
-                del self._in_flight[number]
-                self._bytes -= self._sizes.pop(number)
-                outcomes += some
-                number, some = self._finished.get_nowait()
+                outcomes += self._settle(result)
+                result = self._finished.get_nowait()
         except queue.Empty:
-            return outcomes + self._abandon() if overdue else outcomes
+            pass
+        if overdue:
+            outcomes += self._abandon()
+        if self.stopped:
+            outcomes += [each.outcome(each.before) for each in self._open]
+            self._open.clear()
+        self._room = ENOUGH_WAITING - self._waiting()
+        self._send_open()
+        self._bytes -= sum([_size(each.prepared) for each in outcomes if each.prepared])
+        return outcomes
 
-    def _is_head_start(self) -> bool:
-        """Whether the first batch is still to be alone."""
-        if self._submitted != 1 or not self._in_flight:
-            return False
-        if self._head_start_s is None:
-            return True
-        return not self._answered() and time.monotonic() - self._began_s < self._head_start_s
-
-    def _patience_s(self) -> float:
+    def _patience_s(self, *, overdue: bool) -> float:
         """Return how long to wait for an outcome before looking at something else."""
-        if self._is_head_start():
-            return POLL_S if self._head_start_s is None else GROW_S
-        return GROW_S if self._may_grow() else POLL_S
+        if overdue or not self._in_flight:
+            return 0.0
+        return LOOK_S if self._open else POLL_S
 
-    def _may_grow(self) -> bool:
-        """Whether there are batches for more workers than there are."""
-        return len(self._threads) < min(self._workers, len(self._in_flight)) and not self.stopped
+    def _settle(self, result: _Result) -> list[RowOutcome]:
+        """Take a task out of those in flight; return the outcomes of its rows."""
+        if result.number not in self._in_flight:  # it was given up
+            return []
+        self._batches -= self._in_flight.pop(result.number)[1]
+        self._open.extend(result.left)
+        self.left_open |= bool(result.left)
+        return result.outcomes
 
-    def _grow(self) -> None:
-        """Start as many workers as the rate limiter has use for now."""
-        if self._is_head_start() and self._threads:
-            return
-        for _ in range(ENOUGH_WAITING - self._waiting_requests()):
-            if not self._may_grow():
-                return
+    def _send_open(self) -> None:
+        """Begin to send as many rows singly as there is use for now."""
+        while self._open and self._room > 0 and len(self._in_flight) < self._workers:
+            self._room -= 1
+            self._begin([self._open.popleft()], is_batch=False)
+
+    def _begin(self, rows: Sequence[OpenRow], *, is_batch: bool) -> None:
+        self._begun += 1
+        self._in_flight[self._begun] = rows, is_batch
+        if len(self._threads) < len(self._in_flight):
             self._start_thread()
+        self._tasks.put((self._begun, rows, is_batch))
+        if not self._threads:
+            # The system gives no thread at all.
+            self._tasks.put(None)
+            self._work()
 
     def _start_thread(self) -> None:
         """Start one more worker. When the system gives none, those that there are must do."""
@@ -191,67 +182,53 @@ class WorkerPool:
             thread = threading.Thread(target=self._work, name="delivery", daemon=True)
             thread.start()
         except (RuntimeError, MemoryError):
-            self._workers = max(1, len(self._threads))
-            text = "The system gives no more threads: rows are sent by %d at a time"
-            logger.warning(text, self._workers)
+            if self._workers > max(1, len(self._threads)):
+                self._workers = max(1, len(self._threads))
+                text = "The system gives no more threads: rows are sent by %d at a time"
+                logger.warning(text, self._workers)
         else:
             self._threads.append(thread)
 
     def _work(self) -> None:
-        """Send batches until there are no more; in a thread."""
-        while (number := self._waiting.get()) is not None:
-            self._work_on(number)
+        """Send what is to be sent until there is no more; in a thread."""
+        while (task := self._tasks.get()) is not None:
+            number, rows, is_batch = task
+            self._finished.put(_Result(number, *self._attempt(rows, is_batch=is_batch)))
 
-    def _work_on(self, number: int | None) -> None:
-        with self._beginning:
-            batch = None if number is None else self._in_flight.get(number)
-            if number is None or batch is None:
-                return
-            self._begun.add(number)
-        self._finished.put((number, self._attempt(batch)))
-        self._begun.discard(number)
-
-    def _attempt(self, batch: Batch) -> list[RowOutcome]:
+    def _attempt(
+        self, rows: Sequence[OpenRow], *, is_batch: bool
+    ) -> tuple[list[RowOutcome], list[OpenRow]]:
         if self.stopped:
-            return not_sent(batch)
+            return [each.outcome(each.before) for each in rows], []
         try:
-            outcomes = self._process(batch)
+            if is_batch and self._send_batch:
+                outcomes, left = self._send_batch([each.row for each in rows])
+            else:
+                outcomes, left = [each.judged_by(self._send_one(each.row)) for each in rows], []
         except Exception as error:  # noqa: BLE001 - raised when all rows have their outcome
             self.bugs.append(error)
-            return [outcome_of(row, row.users_update or _BUG, NOT_SENT) for row in batch]
+            return [each.outcome(_BUG) for each in rows], []
         for outcome in outcomes:
             for call in (outcome.users_update, outcome.events_track):
                 if call.key_refused:
                     self._stop.request(StopReason.KEY_REFUSED, call.message)
-        return outcomes
+        return outcomes, left
 
     def _abandon(self) -> list[RowOutcome]:
-        """Return the outcomes of the batches in flight, for which nobody waits any more."""
-        outcomes: list[RowOutcome] = []
-        with self._beginning:
-            for number, batch in self._in_flight.items():
-                outcomes += map(_abandoned, batch) if number in self._begun else not_sent(batch)
-            self._in_flight.clear()
-        # Or the pool would be full for ever.
-        self._sizes.clear()
-        self._bytes = 0
+        """Return the outcomes of the rows in flight, for which nobody waits any more."""
+        outcomes = [
+            each.outcome(_ABANDONED) for rows, _ in self._in_flight.values() for each in rows
+        ]
+        self._in_flight.clear()
+        self._batches = 0
         return outcomes
 
 
-def _abandoned(row: PreparedRow) -> RowOutcome:
-    """Return the outcome of a row of which nobody knows how far it has come."""
-    if row.users_update is None:
-        return outcome_of(row, _ABANDONED, NOT_SENT)
-    return outcome_of(row, row.users_update, row.events_track or _ABANDONED)
+def not_sent(rows: Iterable[PreparedRow]) -> list[RowOutcome]:
+    """Return the outcomes of rows whose calls were not made."""
+    return [OpenRow(row).outcome(NOT_SENT) for row in rows]
 
 
 def _size(row: PreparedRow) -> int:
     """Return about how many bytes of memory *row* takes."""
     return _ROW_BYTES + len(row.user) + len(row.event)
-
-
-def not_sent(batch: Batch) -> list[RowOutcome]:
-    """Return the outcomes of rows whose calls were not made."""
-    return [
-        outcome_of(row, row.users_update or NOT_SENT, row.events_track or NOT_SENT) for row in batch
-    ]

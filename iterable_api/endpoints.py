@@ -13,5 +13,8 @@ GET_USER_FIELDS = "users/getFields"
 # Takes the address as a parameter; reads, too.
 GET_USER_BY_EMAIL = "users/getByEmail"
 
+# The call about one row that does the same as the one about many.
+SINGLE = {UPDATE_USERS: UPDATE_USER, TRACK_EVENTS: TRACK_EVENT}
+
 # Requests a second that Iterable allows a project, whoever sends them.
 LIMITS_PER_S = {UPDATE_USER: 500, TRACK_EVENT: 2000, UPDATE_USERS: 5, TRACK_EVENTS: 10}

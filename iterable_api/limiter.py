@@ -63,7 +63,8 @@ class Limiter:
 
     Every request takes its turn by ``acquire()``; what came of it goes to ``report()``. *wait*
     sleeps for the seconds it is given and returns True when the run is to stop. *outage* is called,
-    with the reason in words, when a request fails after a silence of ``OUTAGE_S``.
+    with the reason in words, when a request fails after a silence of ``OUTAGE_S``. An answer at the
+    *twin*, the endpoint that takes the same rows otherwise, is as good as one here.
 
     One thread at a time holds the lock: the one whose turn is next. It reads the reports, waits,
     and departs. The others only append reports to a queue, for which they need no lock.
@@ -77,6 +78,9 @@ class Limiter:
         outage: Callable[[str], object] = lambda _: None,
     ) -> None:
         self.per_second = per_second
+        self.twin: Limiter | None = None
+        # When a definite answer came last.
+        self.answered_s = -math.inf
         # Seconds in which answers 429 held the rate below the limit.
         self.throttled_seconds = 0.0
         self._wait = wait
@@ -93,7 +97,6 @@ class Limiter:
         self._throttled: deque[float] = deque()
         self._cut_s = -math.inf
         self._free = per_second
-        self._answered_s = -math.inf
         # Of a silence: the latest pause, 0 for no silence; when a request may depart; its length,
         # and the moment up to which that is counted.
         self._probe_s = 0.0
@@ -117,7 +120,10 @@ class Limiter:
 
     def report(self, kind: Kind, departed_s: float, pause_s: float = 0.0, cause: str = "") -> None:
         """Note what came of a request, the pause that its answer asks for, and why it failed."""
-        self._reports.append(Report(kind, departed_s, time.monotonic(), pause_s, cause))
+        now_s = time.monotonic()
+        if kind is not Kind.UNANSWERED:
+            self.answered_s = now_s
+        self._reports.append(Report(kind, departed_s, now_s, pause_s, cause))
 
     def _depart(self) -> float | None:
         while (early_s := self._due_s() - time.monotonic()) > 0:
@@ -140,6 +146,8 @@ class Limiter:
         now_s = time.monotonic()
         while self._reports:
             self._read(self._reports.popleft())
+        if self.twin and self.twin.answered_s > self._counted_s:
+            self._probe_s = 0.0
         self._give_way(now_s)
         due_s = self._probe_due_s if self._probe_s else self._paced_s(now_s)
         return max(due_s, self._paused_until_s)
@@ -175,10 +183,11 @@ class Limiter:
         if report.pause_s > SHORT_PAUSE_S or report.kind is not Kind.THROTTLED:
             self._paused_until_s = max(self._paused_until_s, report.at_s + report.pause_s)
         if report.kind is Kind.UNANSWERED:
-            if report.departed_s > self._answered_s:
+            answers = [each.answered_s for each in (self, self.twin) if each]
+            if report.departed_s > max(answers):
                 self._count_silence(report)
             return
-        self._answered_s, self._probe_s = report.at_s, 0.0
+        self._probe_s = 0.0
         if report.kind is Kind.ACCEPTED:
             self._accepted.append(report.at_s)
         elif report.departed_s > self._cut_s:

@@ -56,25 +56,15 @@ class Payloads:
     event's identity. *time_zone* is the zone in which the database session reports ``event_time``.
     Where its clocks are set back, a time that comes twice is taken for the first of the two; where
     they are set forward, a time that is missing is read with the offset that held before. *mapping*
-    says where the columns of the rows go. *create_new_fields* overrides the project's own rule for
-    fields that it does not have; in *bulk* the rule for profiles stands beside their bodies, not in
-    them.
+    says where the columns of the rows go.
     """
 
     def __init__(
-        self,
-        source: str,
-        time_zone: tzinfo = UTC,
-        mapping: RowMapping = JOB_MAPPING,
-        create_new_fields: bool | None = None,
-        *,
-        bulk: bool = False,
+        self, source: str, time_zone: tzinfo = UTC, mapping: RowMapping = JOB_MAPPING
     ) -> None:
         self.mapping = mapping
         self._source = source
         self._zone = time_zone
-        self._create_new_fields = create_new_fields
-        self._bulk = bulk
         # Looked up once, for there may be a million rows.
         fixed = time_zone.utcoffset(None) if isinstance(time_zone, timezone) else None
         # What the zone is ahead of UTC; None if that depends on the date.
@@ -137,10 +127,6 @@ class Payloads:
         who = self._who(row)
         user, event = self._user(row, who), self._event(row, who, prepared.event_id)
         hashes = _digest(_NEW_HASH, user), _digest(_NEW_HASH, event)
-        # Not in the hashes: what Iterable has of a row does not depend on the rule for new fields.
-        if not self._bulk:
-            user = user[:-1] + new_fields_rule(self._create_new_fields) + b"}"
-        event = event[:-1] + new_fields_rule(self._create_new_fields) + b"}"
         return prepared._replace(
             row=(), user=user, event=event, user_body=hashes[0], event_body=hashes[1]
         )
@@ -182,7 +168,7 @@ class Payloads:
         return user_id_key(who) if self._by_user_id else who.lower()
 
     def _user(self, row: Row, who: str) -> bytes:
-        """Return the body of users/update without what is said of new fields.
+        """Return the body of users/update.
 
         Source: POST /api/users/update, https://api.iterable.com/api/docs
         """
@@ -296,10 +282,9 @@ def user_id_key(user_id: str) -> str:
     return f"userId:{user_id}"
 
 
-def bulk_body(name: str, bodies: Sequence[bytes], create_new_fields: bool | None = None) -> bytes:
+def bulk_body(name: str, bodies: Sequence[bytes]) -> bytes:
     """Return the body of a bulk request from encoded bodies; *name* is "users" or "events"."""
-    rule = new_fields_rule(create_new_fields)
-    return b'{"%b":[%b]%b}' % (name.encode("ascii"), b",".join(bodies), rule)
+    return b'{"%b":[%b]}' % (name.encode("ascii"), b",".join(bodies))
 
 
 def _digest(new: Any, data: bytes) -> bytes:  # noqa: ANN401 - hashlib names no common type

@@ -70,7 +70,7 @@ def project_fields(ledger: DeliveryLedger, run: RunRecord | None = None) -> Proj
     names = ["first_name", "plan_type", "recent_page_view", "candidate"]
     run = run or RunRecord(RunOptions(), "1.0.0")
     fields = ProjectFields(run, ledger, lambda: names, lambda _seconds: False)
-    fields.look()
+    fields.know(names)
     return fields
 
 
@@ -110,8 +110,6 @@ def deliver_rows(
     *,
     workers: int = 1,
     batch_size: int = 1,
-    head_start_s: float | None = None,
-    answered: Callable[[], bool] = lambda: False,
 ) -> list[RowOutcome]:
     """Deliver *rows* as a run does, with its files in *folder*; by default one after another."""
     run = RunRecord(RunOptions(), "1.0.0")
@@ -126,12 +124,11 @@ def deliver_rows(
             payloads=Payloads("db"),
             planner=make_planner(ledger),
             pool=WorkerPool(
-                process,
                 stop,
-                workers=workers,
+                lambda row: process([row])[0],
+                (lambda batch: (process(batch), [])) if batch_size > 1 else None,
+                workers,
                 waiting=lambda: 0,
-                head_start_s=head_start_s,
-                answered=answered,
             ),
             recorder=recorder,
             limits=BatchLimits(batch_size),

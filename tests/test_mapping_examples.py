@@ -609,7 +609,8 @@ def test_a_zero_date_refuses_its_row_and_as_a_string_it_is_sent(
     iterable.change(project_type="hybrid")
     make_column(database, "DATE", "'0000-00-00'", "'2026-01-13'", "NULL")
     environ = query_file(tmp_path, query_of_kinds(f"k.x AS `{prefix}.born`"))
-    environ["ITERABLE_IDENTITY"] = identity
+    # In their order: the first value of a new field decides its type.
+    environ |= {"ITERABLE_IDENTITY": identity, "ITERABLE_WORKERS": "1"}
     assert job(*mode, **environ) == ExitStatus.NOT_ALL_DELIVERED
     rows = sorted(results_of(tmp_path)["results"], key=lambda row: row["customer_id"])
     assert [(row["customer_id"], row["outcome"]) for row in rows] == [

@@ -109,8 +109,8 @@ def test_dead_addresses_within_the_limit_leave_a_night_successful(
 
 @both_modes
 def test_a_row_that_was_not_refused_for_itself_is_never_tolerated(job, iterable, mode):
-    path = "users/bulkUpdate" if mode else "users/update"
-    iterable.set_faults(Fault("gateway", status=503, endpoint=path, times=3))
+    paths = ["users/update", *(["users/bulkUpdate"] if mode else [])]
+    iterable.set_faults(*(Fault("gateway", status=503, endpoint=path, times=3) for path in paths))
     done, run, _ = night(job, *mode, MAX_REFUSED_ROWS="100", ITERABLE_MAX_ATTEMPTS="1")
     assert (done.returncode, run["tolerated"]) == (1, 0)
 

@@ -1,16 +1,17 @@
 """Bulk mode: every row is told the truth, however little Iterable says."""
 
 import json
-import random
 from dataclasses import replace
 
 import pytest
 
+import iterable_client
 from delivery.batching import BatchLimits, packed
 from delivery.bulk import BulkDelivery
 from delivery.refusals import RefusalWatch
 from delivery.stopping import Stop
-from iterable_api.answers import user_not_found
+from delivery.worker_pool import WorkerPool
+from iterable_api.answers import NAME_BLOCKED, user_not_found
 from iterable_client import IterableClient
 from records.exit_statuses import StopReason
 from records.outcomes import (
@@ -27,26 +28,34 @@ from tests.brisk import hurry
 from tests.rows import make_prepared
 
 USERS, EVENTS = "users/bulkUpdate", "events/trackBulk"
+USER, EVENT = "users/update", "events/track"
 CALLS = {USERS: "users_update", EVENTS: "events_track"}
 DELIVERED, REFUSED, FORGOTTEN = CallStatus.DELIVERED, CallStatus.REFUSED, CallStatus.FORGOTTEN
 UNAVAILABLE, UNKNOWN = CallStatus.UNAVAILABLE, CallStatus.UNKNOWN
+MISMATCH = "RequestFieldsTypesMismatched"
 
 
 SPEED = 1000
 
 
 class Bulk:
-    """Delivers rows through the bulk endpoints. ``on_wait`` is called when a call is to pause."""
+    """Delivers rows as a run with --bulk does. ``on_wait`` is called when a call is to pause."""
 
-    def __init__(self, iterable, size=1000, body_bytes=4_000_000):
+    def __init__(self, iterable, size=1000, body_bytes=4_000_000, create_new_fields=None):
         self.iterable = iterable
         self.stop = Stop()
         self.limits = BatchLimits(size, body_bytes)
         self.on_wait = lambda: None
         self.client = IterableClient(
-            "key", iterable.url, max_attempts=2, wait=self.wait, rate_share=1000
+            "key",
+            iterable.url,
+            max_attempts=3,
+            wait=self.wait,
+            rate_share=1000,
+            connections=100,
+            create_new_fields=create_new_fields,
         )
-        self.delivery = BulkDelivery(self.client, self.stop, self.limits, RefusalWatch(self.stop))
+        self.delivery = BulkDelivery(self.client, self.stop, self.limits)
 
     def wait(self, seconds):
         self.on_wait()
@@ -54,20 +63,35 @@ class Bulk:
 
     def __call__(self, rows):
         """Return the outcomes of *rows*, by their numbers."""
-        outcomes = [out for batch in packed(rows, self.limits) for out in self.process(batch)]
-        assert [outcome.prepared for outcome in outcomes] == list(rows)
+        outcomes = self.process(*packed(rows, self.limits))
+        assert len(outcomes) == len(rows)
         return {outcome.customer_id: outcome for outcome in outcomes}
 
-    def process(self, batch):
-        """Deliver one batch as it is."""
-        return self.delivery.process(batch)
+    def process(self, *batches):
+        """Deliver some batches as they are; return the outcomes."""
+        outcomes, watch = [], RefusalWatch(self.stop)
+        pool = WorkerPool(
+            self.stop,
+            self.client.process_prepared,
+            self.delivery.process,
+            100,
+            lambda: self.client.waiting,
+        )
+        with pool:
+            for batch in batches:
+                pool.submit(batch)
+            while pool.busy:
+                some = pool.take()
+                watch.watch(some)
+                outcomes += some
+        assert not pool.bugs
+        return outcomes
 
     @property
     def requests(self):
-        """How many requests there were, by endpoint."""
+        """How many requests there were, by endpoint: the bulk ones, then the single ones."""
         stats = self.iterable.stats["requests"]
-        assert stats.keys() <= CALLS.keys()
-        return {name: sum(stats.get(name, {}).values()) for name in CALLS}
+        return [sum(stats.get(name, {}).values()) for name in (USERS, EVENTS, USER, EVENT)]
 
 
 @pytest.fixture(autouse=True)
@@ -123,10 +147,11 @@ def test_rows_go_in_batches_and_hold_what_single_requests_hold(iterable):
     rows = rows_of(250)
     outcomes = bulk(rows)
     assert not_successful(outcomes) == set()
-    assert bulk.requests == {USERS: 3, EVENTS: 3}
+    assert bulk.requests == [3, 3, 0, 0]
     assert len(iterable.users) == len(iterable.events) == 250
-    first = json.loads(iterable.requests[0].body)["users"]
-    assert (len(first), first[7]) == (100, json.loads(rows[7].user))
+    sent = [json.loads(request.body).get("users", []) for request in iterable.requests]
+    (batch,) = [users for users in sent if json.loads(rows[7].user) in users]
+    assert batch == [json.loads(row.user) for row in rows[:100]]
     event = iterable.events[outcomes[7].event_id]
     assert event.data_fields == json.loads(rows[7].event)["dataFields"]
     assert all(event.user_existed for event in iterable.events.values())
@@ -154,20 +179,33 @@ def test_a_call_whose_outcome_is_known_is_not_made(bulk, iterable):
     }
     users, events = (json.loads(request.body) for request in iterable.requests[1:])
     assert [user["email"][4] for user in users["users"]] == ["3", "6"]
-    assert [event["email"][4] for event in events["events"]] == ["1", "2", "6"]
+    assert sorted(event["email"][4] for event in events["events"]) == ["1", "2", "6"]
 
 
 def test_no_call_to_make_is_no_request(bulk):
     rows = [make_prepared()._replace(users_update=UNCHANGED, events_track=UNCHANGED)]
     assert bulk(rows)[1].status is RowStatus.UNCHANGED
-    assert bulk.requests == {USERS: 0, EVENTS: 0}
+    assert bulk.requests == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("create", [True, False])
+def test_the_rule_for_new_fields_is_said_of_every_call_in_both_ways(iterable, create):
+    iterable.change(limits=False, create_new_fields=not create)
+    bulk = Bulk(iterable, create_new_fields=create)
+    # The first batch of each kind is refused, so that its rows go singly.
+    refusal = {"code": "BadJsonBody", "msg": ""}
+    iterable.set_faults(answer(refusal, USERS, 400, times=1), answer(refusal, EVENTS, 400, times=1))
+    bulk.process(rows_of(2), [make_prepared(7), make_prepared(8)])
+    assert {bool(event.data_fields) for event in iterable.events.values()} == {create}
+    assert {bool(user.data_fields) for user in iterable.users.values()} == {create}
+    assert all(count > 0 for count in bulk.requests)
 
 
 # --- A batch that was taken, with rows that were not
 
 
 @pytest.mark.parametrize("echo_lower_case", [True, False])
-def test_a_row_that_is_listed_as_failed_has_the_verdict_of_its_list(
+def test_a_row_that_is_listed_as_failed_has_its_verdict_from_a_single_call(
     bulk, iterable, echo_lower_case
 ):
     iterable.change(echo_lower_case=echo_lower_case)
@@ -181,13 +219,15 @@ def test_a_row_that_is_listed_as_failed_has_the_verdict_of_its_list(
     invalid, forgotten = outcomes[2], outcomes[3]
     assert outcomes[1].status is RowStatus.SUCCESSFUL
     assert (invalid.users_update.status, invalid.users_update.fault) == (REFUSED, At.ROW)
-    assert invalid.users_update.code == "invalidEmails"
+    assert invalid.users_update.code == "InvalidEmailAddressError"
+    # What is final needs no second call.
     assert forgotten.status is RowStatus.FORGOTTEN
     assert (forgotten.users_update.status, forgotten.users_update.code) == (
         FORGOTTEN,
         "forgottenEmails",
     )
     assert forgotten.events_track is invalid.events_track is NOT_SENT
+    assert bulk.requests == [1, 1, 1, 0]
     assert len(iterable.events) == 1
 
 
@@ -205,8 +245,10 @@ def test_a_value_of_the_wrong_type_is_the_field_s_fault(bulk, iterable):
     bulk.client.update_users([b'{"email":"a@b.com","dataFields":{"first_name":1}}'])
     outcomes = bulk([make_prepared(1, first_name=None), make_prepared(2)])
     call = outcomes[2].users_update
-    assert (call.status, call.fault, call.code) == (REFUSED, At.FIELD, "invalidDataEmails")
+    assert (call.status, call.fault, call.code) == (REFUSED, At.FIELD, MISMATCH)
+    assert call.fields == (("first_name", "long"),)
     assert outcomes[1].status is RowStatus.SUCCESSFUL
+    assert bulk.requests == [2, 1, 1, 0]
 
 
 def test_an_event_of_a_user_who_is_not_found_is_no_row_s_fault(bulk, iterable):
@@ -218,50 +260,56 @@ def test_an_event_of_a_user_who_is_not_found_is_no_row_s_fault(bulk, iterable):
     assert user_not_found(call)
     assert "sent again later" in call.message
     assert not_successful(outcomes) == {1}
-    assert bulk.requests == {USERS: 1, EVENTS: 1}
+    assert bulk.requests == [1, 1, 0, 0]
+
+
+def test_a_profile_of_a_user_who_is_not_found_is_judged_by_a_single_call(bulk, iterable):
+    bulk.client.update_users([row.user for row in rows_of(3)])
+    iterable.set_faults(answer(counts(2, 1, notFoundEmails=["user1@example.com"])))
+    assert not_successful(bulk(rows_of(3))) == set()
+    assert bulk.requests == [2, 1, 1, 1]
 
 
 @pytest.mark.parametrize("disallowed_counted", [True, False])
-def test_a_blocked_event_name_is_the_project_s_fault_and_known_after_one_request(
-    bulk, iterable, disallowed_counted
-):
+def test_a_blocked_event_name_is_the_project_s_fault(bulk, iterable, disallowed_counted):
     iterable.change(disallowed_counted=disallowed_counted)
     iterable.disallow("page_view")
-    outcomes = bulk(rows_of(5))
+    other = make_prepared(9)
+    other = other._replace(event=other.event.replace(b"page_view", b"purchase"))
+    outcomes = bulk([*rows_of(3), other])
+    assert outcomes.pop(9).status is RowStatus.SUCCESSFUL
     for call in calls(outcomes, EVENTS).values():
         assert (call.status, call.fault) == (UNAVAILABLE, At.PROJECT)
-        assert call.code == "disallowedEventNames"
-    assert bulk.requests == {USERS: 1, EVENTS: 1}
+        assert call.message == NAME_BLOCKED
+    assert bulk.requests == [1, 1, 0, 3]
 
 
-@pytest.mark.parametrize("bad", [{37}, {0, 1, 2, 99}, {5, 50, 51, 98}])
+@pytest.mark.parametrize("bad", [{37}, {0, 1, 2, 99}])
 @pytest.mark.parametrize(
-    ("body", "code"),
+    "body",
     [
         # Iterable names the address that stands in the way, which is none of ours.
-        (b'{"email":"user%d@example.com","dataFields":{"email":"boss@x.com"}}', "conflictEmails"),
+        b'{"email":"user%d@example.com","dataFields":{"email":"boss@x.com"}}',
         # It can name nobody.
-        (b'{"userId":null,"dataFields":{"n":"%d"}}', None),
+        b'{"userId":null,"dataFields":{"n":"%d"}}',
     ],
 )
-def test_failures_that_iterable_counts_and_does_not_name_are_found(bulk, iterable, bad, body, code):
+def test_failures_that_iterable_counts_and_does_not_name_are_found(bulk, iterable, bad, body):
     bulk.client.update_users([b'{"email":"boss@x.com"}'])
     rows = rows_of(100)
     for number in bad:
         rows[number] = rows[number]._replace(user=body % number)
     outcomes = bulk(rows)
+    assert numbers(outcomes, USERS, REFUSED) == bad
     assert numbers(outcomes, USERS, DELIVERED) == set(range(100)) - bad
-    for number in bad:
-        call = outcomes[number].users_update
-        assert (call.status, call.fault, call.code) == (REFUSED, At.ROW, code)
     assert len(iterable.events) == 100 - len(bad)
+    assert bulk.requests[2] == 100
 
 
-def test_a_batch_of_which_every_row_is_counted_as_failed_takes_one_request(bulk, iterable):
+def test_a_batch_of_which_every_row_is_counted_as_failed_goes_singly(bulk, iterable):
     iterable.set_faults(answer(counts(0, 10)))
-    outcomes = bulk(rows_of(10))
-    assert numbers(outcomes, USERS, REFUSED) == set(range(10))
-    assert bulk.requests == {USERS: 1, EVENTS: 0}
+    assert not_successful(bulk(rows_of(10))) == set()
+    assert bulk.requests == [1, 0, 10, 10]
 
 
 def test_fields_that_the_project_filters_out_are_told_of_the_rows_that_have_them(bulk, iterable):
@@ -291,101 +339,42 @@ def test_of_many_or_long_fields_that_are_filtered_out_none_is_overlooked(bulk, i
 # --- A batch that is refused for the sake of some rows
 
 
-def poison(number, endpoint=USERS, **which):
-    """Refuse every batch with this row in it, saying nothing of which row it is."""
-    body = {"msg": "no such thing", "code": "BadJsonBody", "params": None}
-    return answer(body, endpoint, 400, **of_row(number), **which)
-
-
-@pytest.mark.parametrize("where", [0, 499, 732, 999])
-@pytest.mark.parametrize("endpoint", [USERS, EVENTS])
-def test_one_bad_row_among_a_thousand_is_found_in_sixteen_requests(bulk, iterable, where, endpoint):
-    iterable.set_faults(poison(where, endpoint))
-    outcomes = bulk(rows_of(1000))
-    assert not_successful(outcomes) == {where}
-    call = calls(outcomes, endpoint)[where]
-    assert (call.status, call.code, call.message) == (REFUSED, "BadJsonBody", "no such thing")
-    assert bulk.requests[endpoint] <= 16
-
-
-def spread(rows, bad, how):
-    """Return the numbers of *bad* rows among *rows*, spread at random, evenly or not at all."""
-    chosen = {
-        "random": random.Random(bad).sample(range(rows), bad),
-        "evenly": [number * rows // bad for number in range(bad)],
-        "first": range(bad),
-    }
-    return set(chosen[how])
-
-
-@pytest.mark.parametrize(
-    ("how", "bad", "quoted", "most"),
-    # The most is 2 k log2(n / k), and a tenth more for the third of bad rows.
-    [
-        *(("random", 1, 5, 20), ("random", 45, 100, 403), ("random", 300, 700, 1146)),
-        *(("evenly", 45, 100, 403), ("first", 45, 100, 403), ("first", 300, 700, 1146)),
-    ],
-)
-@pytest.mark.parametrize("quotes", [True, False])
-def test_bad_rows_cost_no_good_row_and_few_requests(bulk, iterable, how, bad, quoted, most, quotes):
-    # Another client made first_name a number for good.
+@pytest.mark.parametrize(("endpoint", "field"), [(USERS, "first_name"), (EVENTS, "location")])
+def test_of_a_refused_batch_each_row_has_its_own_verdict(bulk, iterable, endpoint, field):
+    # Another client made the field a number for good.
     bulk.client.update_users([b'{"email":"a@b.com","dataFields":{"first_name":1}}'])
-    wrong = spread(1000, bad, how)
-    if not quotes:
-        iterable.set_faults(*(poison(number) for number in wrong))
+    bulk.client.track_events(
+        [b'{"email":"a@b.com","eventName":"page_view","dataFields":{"location":1}}']
+    )
+    bad = set(range(0, 200, 20))
+    good = {"first_name": None, "location": None}
     rows = [
-        make_prepared(n, first_name=f"Name {n}" if n in wrong and quotes else None)
-        for n in range(1000)
+        make_prepared(n, **good | ({field: f"Value {n}"} if n in bad else {})) for n in range(200)
     ]
-    before = bulk.requests[USERS]
     outcomes = bulk(rows)
-    assert numbers(outcomes, USERS, REFUSED) == wrong
-    assert numbers(outcomes, USERS, DELIVERED) == set(range(1000)) - wrong
-    assert bulk.requests[USERS] - before <= (quoted if quotes else most)
+    assert numbers(outcomes, endpoint, REFUSED) == bad
+    assert numbers(outcomes, endpoint, DELIVERED) == set(range(200)) - bad
+    for number in bad:
+        call = calls(outcomes, endpoint)[number]
+        assert (call.code, call.fault) == (MISMATCH, At.FIELD)
+        assert call.fields == ((field, "long"),)
     assert bulk.stop.reason is None
 
 
-def mismatch(**values):
-    """Return a refusal that quotes the offending value of each field."""
-    errors = {
-        name: {"offendingValue": value, "expectedType": "date"} for name, value in values.items()
-    }
-    params = {"validationErrors": errors}
-    return {"msg": "wrong type", "code": "RequestFieldsTypesMismatched", "params": params}
-
-
-def test_rows_with_the_offending_value_are_refused_at_once(bulk):
-    bulk.client.update_users([b'{"email":"a@b.com","dataFields":{"first_name":1}}'])
-    before = bulk.requests[USERS]
-    rows = rows_of(1000, first_name=None)
-    for number in range(0, 1000, 20):
-        rows[number] = make_prepared(number, first_name="Zoë")
-    # The same text in another field is no offence.
-    rows[7] = make_prepared(7, first_name=None, plan_type="Zoë")
-    outcomes = bulk(rows)
-    assert numbers(outcomes, USERS, REFUSED) == set(range(0, 1000, 20))
-    assert outcomes[40].users_update.fields == (("first_name", "long"),)
-    assert bulk.requests[USERS] - before <= 4
-    assert len(outcomes) - len(numbers(outcomes, USERS, DELIVERED)) == 50
-
-
-def test_a_value_of_another_type_is_not_the_offending_value(bulk, iterable):
-    # 1 == True, but not in JSON.
-    body = mismatch(recent_page_view=1, first_name="Zoë")
-    iterable.set_faults(answer(body, status=400, **of_row(3)))
-    rows = rows_of(8)
-    rows[3] = make_prepared(3, first_name="Zoë")
-    outcomes = bulk(rows)
-    assert numbers(outcomes, USERS, REFUSED) == {3}
-    assert numbers(outcomes, USERS, DELIVERED) == set(range(8)) - {3}
-
-
-def test_a_person_who_is_forgotten_may_refuse_a_whole_batch(bulk, iterable):
-    body = {"msg": "", "code": "ForgottenUserError", "params": None}
-    iterable.set_faults(answer(body, status=409, **of_row(3)))
+@pytest.mark.parametrize(
+    ("status", "code"), [(409, "ForgottenUserError"), (400, "BadJsonBody"), (403, "Forbidden")]
+)
+def test_one_row_that_refuses_a_whole_batch_costs_no_other(bulk, iterable, status, code):
+    iterable.set_faults(
+        answer({"msg": "", "code": code}, USERS, status, **of_row(3)),
+        answer({"msg": "", "code": code}, USER, status, **of_row(3)),
+    )
     outcomes = bulk(rows_of(10))
     assert not_successful(outcomes) == {3}
-    assert outcomes[3].status is RowStatus.FORGOTTEN
+    call = outcomes[3].users_update
+    assert (call.http_status, call.code) == (status, code)
+    assert (outcomes[3].status is RowStatus.FORGOTTEN) is (status == 409)
+    assert bulk.stop.reason is None
 
 
 def test_two_rows_of_one_address_each_have_their_own_verdict(bulk, iterable):
@@ -404,173 +393,133 @@ def test_two_rows_of_one_address_each_have_their_own_verdict(bulk, iterable):
     assert numbers(outcomes, EVENTS, DELIVERED) == {1, 3}
 
 
-# --- Every row is refused
-
-
-@pytest.mark.parametrize("endpoint", [USERS, EVENTS])
+@pytest.mark.parametrize("rejects_batch", [True, False])
 @pytest.mark.parametrize("size", [10, 1000])
-def test_when_every_row_is_refused_the_run_stops_and_names_the_field(iterable, endpoint, size):
-    iterable.change(limits=False)
+def test_when_every_row_is_refused_the_run_stops_and_names_the_field(iterable, rejects_batch, size):
+    iterable.change(limits=False, mismatch_rejects_batch=rejects_batch)
     bulk = Bulk(iterable, size)
-    # Another client made first_name, or location, a number for good.
     bulk.client.update_users([b'{"email":"a@b.com","dataFields":{"first_name":1}}'])
-    field, rows = "first_name", [make_prepared(n, first_name=f"Name{n}") for n in range(3000)]
-    if endpoint == EVENTS:
-        wrong = b'{"email":"a@b.com","eventName":"page_view","dataFields":{"location":1}}'
-        bulk.client.track_events([wrong])
-        field = "location"
-        rows = [make_prepared(n, first_name=None, location=f"City{n}") for n in range(3000)]
-    before = bulk.requests[endpoint]
-    outcomes = bulk(rows)
-    assert bulk.requests[endpoint] - before <= 51
+    outcomes = bulk([make_prepared(n, first_name=f"Name{n}") for n in range(3000)])
     assert bulk.stop.reason is StopReason.EVERY_ROW_REFUSED
-    assert f"{field!r} as long" in bulk.stop.detail
+    assert "'first_name' as long" in bulk.stop.detail
     assert "Name" not in bulk.stop.detail
-    assert "City" not in bulk.stop.detail
-    assert len(numbers(outcomes, endpoint, REFUSED)) == 50
-    assert len(numbers(outcomes, endpoint, CallStatus.NOT_SENT)) == 2950
-
-
-def test_rows_are_tried_all_over_a_batch_before_all_are_called_refused(bulk, iterable):
-    iterable.set_faults(*(poison(number) for number in range(200)))
-    outcomes = bulk(rows_of(300))
-    assert numbers(outcomes, USERS, REFUSED) == set(range(200))
-    assert numbers(outcomes, USERS, DELIVERED) == set(range(200, 300))
-    assert bulk.stop.reason is None
-
-
-def test_once_a_row_was_accepted_not_all_are_refused(bulk, iterable):
-    iterable.set_faults(*(poison(number) for number in range(1, 100)))
-    bulk.process([make_prepared(0)])
-    outcomes = bulk(rows_of(100))
-    assert numbers(outcomes, USERS, REFUSED) == set(range(1, 100))
-    assert bulk.stop.reason is None
-
-
-def test_a_few_rows_that_are_all_refused_are_each_told_why(bulk, iterable):
-    iterable.set_faults(*(poison(number) for number in range(3)))
-    outcomes = bulk(rows_of(3))
-    assert {call.code for call in calls(outcomes).values()} == {"BadJsonBody"}
-    assert bulk.stop.reason is None
-
-
-def test_rows_that_are_all_listed_for_a_field_stop_the_run_too(bulk, iterable):
-    iterable.change(mismatch_rejects_batch=False)
-    bulk.client.update_users([b'{"email":"a@b.com","dataFields":{"first_name":1}}'])
-    outcomes = bulk(rows_of(100))
-    assert {call.code for call in calls(outcomes).values()} == {"invalidDataEmails"}
-    assert bulk.stop.reason is StopReason.EVERY_ROW_REFUSED
+    assert 20 <= len(numbers(outcomes, USERS, REFUSED)) < 400
+    assert numbers(outcomes, USERS, REFUSED, CallStatus.NOT_SENT) == set(range(3000))
 
 
 def test_bad_addresses_do_not_stop_the_run(bulk):
     outcomes = bulk([make_prepared(n, email=f"nobody{n}") for n in range(100)])
-    assert {call.code for call in calls(outcomes).values()} == {"invalidEmails"}
+    assert {call.code for call in calls(outcomes).values()} == {"InvalidEmailAddressError"}
     assert bulk.stop.reason is None
 
 
 # --- No row's fault
 
 
-@pytest.mark.parametrize(
-    ("status", "code", "fault"),
-    [
-        (401, "BadApiKey", At.KEY),
-        (403, "Forbidden", At.PROJECT),
-        (400, "UniqueFieldsLimitExceeded", At.PROJECT),
-        (404, "NotFound", At.PROJECT),
-    ],
-)
-@pytest.mark.parametrize("endpoint", [USERS, EVENTS])
-def test_a_reason_that_cannot_lie_in_a_row_is_known_after_one_request(
-    bulk, iterable, status, code, fault, endpoint
-):
-    iterable.set_faults(answer({"code": code, "msg": "no"}, endpoint, status))
-    outcomes = bulk(rows_of(200))
-    for call in calls(outcomes, endpoint).values():
-        assert (call.status, call.fault, call.http_status) == (UNAVAILABLE, fault, status)
-    assert bulk.requests[endpoint] == 1
-
-
-def test_a_refused_key_stops_before_the_second_batch(iterable):
+def test_a_refused_key_leads_to_no_single_call_and_no_second_batch(iterable):
     iterable.change(api_key="another", limits=False)
     bulk = Bulk(iterable, 10)
     outcomes = bulk(rows_of(30))
-    assert len(numbers(outcomes, USERS, UNAVAILABLE)) == 10
-    assert len(numbers(outcomes, USERS, CallStatus.NOT_SENT)) == 20
-    assert outcomes[0].key_refused
-    assert bulk.requests == {USERS: 1, EVENTS: 0}
+    refused = numbers(outcomes, USERS, UNAVAILABLE)
+    assert len(refused) in {10, 20, 30}  # those that were in flight by then
+    assert refused | numbers(outcomes, USERS, CallStatus.NOT_SENT) == set(range(30))
+    assert bulk.stop.reason is StopReason.KEY_REFUSED
+    assert bulk.requests[1:] == [0, 0, 0]
 
 
-def test_the_project_s_fault_in_the_midst_of_a_search_costs_one_request_more(bulk, iterable):
-    forbidden = answer({"code": "Forbidden", "msg": "no"}, status=403, skip=20)
-    iterable.set_faults(forbidden, *(poison(n) for n in range(0, 100, 5)))
-    outcomes = bulk(rows_of(100))
-    assert bulk.requests[USERS] == 22
-    assert len(numbers(outcomes, USERS, UNAVAILABLE)) > 50
-    assert numbers(outcomes, USERS, REFUSED) <= set(range(0, 100, 5))
-    assert numbers(outcomes, USERS, CallStatus.NOT_SENT) == set()
+def test_a_batch_that_meets_nothing_but_429_leads_to_no_single_call(bulk, iterable, monkeypatch):
+    monkeypatch.setattr(iterable_client, "RATE_LIMIT_PATIENCE_S", 0.0)
+    iterable.set_faults(Fault("rate_limited"))
+    outcomes = bulk(rows_of(20))
+    assert numbers(outcomes, USERS, UNAVAILABLE) == set(range(20))
+    assert bulk.requests == [1, 0, 0, 0]
 
 
-@pytest.mark.parametrize(
-    ("fault", "requests"),
-    [
-        (answer({"code": "Forbidden", "msg": "no"}, status=403, skip=11), 13),
-        # Each of the five further ones twice, and the row that was tried alone.
-        (Fault("server_error", endpoint=USERS, skip=11), 23),
-    ],
-)
-def test_rows_are_not_tried_one_by_one_when_none_of_them_is_why(bulk, iterable, fault, requests):
-    # Nothing was accepted yet: the next rows would go alone, to see whether all are refused.
-    iterable.set_faults(fault, poison(0))
-    outcomes = bulk(rows_of(1000))
-    assert numbers(outcomes, USERS, REFUSED) == {0}
-    assert numbers(outcomes, USERS, UNAVAILABLE) == set(range(1, 1000))
-    assert bulk.requests[USERS] == requests
-
-
-@pytest.mark.parametrize(
-    ("fault", "status", "requests"),
-    [
-        (Fault("server_error"), UNAVAILABLE, 10),
-        (Fault("gateway", status=502), UNAVAILABLE, 10),
-        # A firewall's page.
-        (Fault("gateway", status=403), UNAVAILABLE, 10),
-        (Fault("garbage"), UNKNOWN, 10),
-        (answer(counts(0, 0), endpoint=None), UNKNOWN, 10),
-        (answer({"code": "Success", "msg": ""}, endpoint=None), UNKNOWN, 10),
-        # What got no answer was not answered for the sake of a row.
-        (Fault("reset_before"), UNKNOWN, 2),
-    ],
-)
-def test_when_nothing_is_settled_it_is_iterable_and_no_row(bulk, iterable, fault, status, requests):
-    iterable.set_faults(fault)
-    outcomes = bulk(rows_of(1000))
-    assert numbers(outcomes, USERS, status) == set(range(1000))
-    # The batch, its halves and a row of each: all twice, as the client repeats them.
-    assert bulk.requests == {USERS: requests, EVENTS: 0}
+@pytest.mark.parametrize("endpoint", [None, USERS])
+def test_a_reason_that_lies_in_no_row_stops_the_run_after_a_few(iterable, endpoint):
+    """But not if it lies in the bulk endpoint alone."""
+    iterable.change(limits=False)
+    bulk = Bulk(iterable, 50)
+    iterable.set_faults(answer({"code": "Forbidden", "msg": "no"}, endpoint, 403))
+    outcomes = bulk(rows_of(200))
+    if endpoint:
+        assert (bulk.stop.reason, not_successful(outcomes)) == (None, set())
+        return
+    assert bulk.stop.reason is StopReason.EVERY_ROW_REFUSED
+    assert "403" in bulk.stop.detail
+    assert numbers(outcomes, USERS, UNAVAILABLE, CallStatus.NOT_SENT) == set(range(200))
 
 
 UNSETTLED = [
     Fault("server_error"),
+    Fault("gateway", status=502),
+    # A firewall's page.
     Fault("gateway", status=403),
     Fault("garbage"),
+    Fault("reset_before"),
+    Fault("reset_after"),
     answer(counts(0, 0), endpoint=None),
+    answer(counts(90, 1), endpoint=None),
+    answer({"code": "Success", "msg": ""}, endpoint=None),
 ]
 
 
-@pytest.mark.parametrize("fault", UNSETTLED, ids=lambda fault: f"{fault.kind}-{fault.status}")
-@pytest.mark.parametrize(
-    ("endpoint", "bad"),
-    # One in the middle of a half is the one that is tried alone.
-    [(EVENTS, {7}), (USERS, {0, 99}), (USERS, {3, 50, 51, 52}), (EVENTS, {25, 60})],
-)
-def test_a_row_for_which_nothing_is_settled_is_found(bulk, iterable, fault, endpoint, bad):
-    iterable.set_faults(*(replace(fault, endpoint=endpoint, **of_row(n)) for n in bad))
+@pytest.mark.parametrize("fault", UNSETTLED, ids=lambda f: f"{f.kind}-{f.status}-{f.body}")
+@pytest.mark.parametrize("endpoint", [USERS, EVENTS])
+def test_a_batch_that_is_not_settled_is_tried_twice_and_then_singly(
+    bulk, iterable, endpoint, fault
+):
+    iterable.set_faults(replace(fault, endpoint=endpoint))
+    assert not_successful(bulk(rows_of(50))) == set()
+    assert len(iterable.events) == 50
+    first = [2, 0, 50, 50] if endpoint == USERS else [1, 2, 0, 50]
+    assert bulk.requests == first
+
+
+@pytest.mark.parametrize("fault", [Fault("server_error"), Fault("reset_before")])
+def test_a_row_for_which_nothing_is_settled_costs_no_other(bulk, iterable, fault):
+    iterable.set_faults(*(replace(fault, endpoint=name, **of_row(7)) for name in (USERS, USER)))
     outcomes = bulk(rows_of(100))
-    assert not_successful(outcomes) == bad
-    status = UNKNOWN if fault.kind in {"garbage", "answer"} else UNAVAILABLE
-    assert numbers(outcomes, endpoint, status) == bad
-    assert len(iterable.events) == 100 - len(bad)
+    assert not_successful(outcomes) == {7}
+    call = outcomes[7].users_update
+    assert call.status is (UNAVAILABLE if fault.kind == "server_error" else UNKNOWN)
+
+
+def test_what_a_batch_may_have_delivered_stays_unknown_when_a_single_call_fails(bulk, iterable):
+    iterable.set_faults(Fault("reset_after", endpoint=USERS), Fault("server_error", endpoint=USER))
+    outcomes = bulk(rows_of(5))
+    assert numbers(outcomes, USERS, UNKNOWN) == set(range(5))
+    assert {call.http_status for call in calls(outcomes).values()} == {500}
+
+
+def test_a_bulk_endpoint_that_is_down_is_no_outage_while_single_calls_are_answered(
+    iterable, monkeypatch
+):
+    iterable.change(limits=False)
+    bulk = Bulk(iterable, 10)
+    monkeypatch.setattr("iterable_api.limiter.OUTAGE_S", 0.0)
+    for limiter in bulk.client._limiters.values():
+        limiter._outage = lambda text: bulk.stop.request(StopReason.OUTAGE, text)
+    iterable.set_faults(Fault("server_error", endpoint=EVENTS))
+    bulk.client.process_prepared(make_prepared(1))
+    row = make_prepared(2)
+    monkeypatch.setattr("iterable_api.limiter.OUTAGE_S", 1000.0)
+    for _ in range(5):
+        assert {out.status for out in bulk.process([row])} == {RowStatus.SUCCESSFUL}
+        # The answer to the single call has ended the silence.
+        assert bulk.client._limiters[EVENTS]._silent_s < 10
+
+
+def test_iterable_down_stops_the_run(iterable, monkeypatch):
+    iterable.change(limits=False)
+    bulk = Bulk(iterable, 50)
+    monkeypatch.setattr("iterable_api.limiter.OUTAGE_S", 5.0)
+    for limiter in bulk.client._limiters.values():
+        limiter._outage = lambda text: bulk.stop.request(StopReason.OUTAGE, text)
+    iterable.set_faults(Fault("gateway", status=503))
+    outcomes = bulk(rows_of(500))
+    assert bulk.stop.reason is StopReason.OUTAGE
+    assert numbers(outcomes, USERS, UNAVAILABLE, CallStatus.NOT_SENT) == set(range(500))
 
 
 def test_passing_faults_are_outlived(bulk, iterable):
@@ -595,7 +544,7 @@ def test_a_batch_that_is_too_large_goes_in_parts_and_the_next_ones_are_smaller(
     # 9 MB, and half of it; then what passed.
     users = iterable.stats["requests"][USERS]
     assert users["413"] == 2
-    assert users["200"] <= 5
+    assert users["200"] <= 6
     assert iterable.stats["requests"][EVENTS].keys() == {"200"}
     # One that was packed before goes in parts at once.
     outcomes = bulk.process(rows[300:])
@@ -607,7 +556,7 @@ def test_a_batch_that_is_too_large_goes_in_parts_and_the_next_ones_are_smaller(
 def test_a_batch_of_too_many_rows_goes_in_parts(bulk, iterable):
     iterable.set_faults(answer({"code": "BatchTooLarge", "msg": ""}, status=400, times=1))
     assert not_successful(bulk(rows_of(1000))) == set()
-    assert bulk.requests == {USERS: 3, EVENTS: 2}
+    assert bulk.requests == [3, 2, 0, 0]
     assert (bulk.limits.rows, bulk.limits.body_bytes) == (500, 4_000_000)
 
 
@@ -616,51 +565,71 @@ def test_large_rows_fill_requests_and_none_is_too_large(bulk, iterable):
     assert not_successful(bulk(rows)) == set()
     assert {request.status for request in iterable.requests} == {200}
     assert max(len(request.body) for request in iterable.requests) <= 4_000_000
-    assert bulk.requests == {USERS: 3, EVENTS: 3}
+    assert bulk.requests == [3, 3, 0, 0]
 
 
-def test_a_row_too_large_for_any_request_is_refused_by_itself(bulk):
+def test_a_row_too_large_for_any_batch_goes_singly(bulk):
     rows = [make_prepared(1), make_prepared(2, first_name="x" * 4_100_000), make_prepared(3)]
     outcomes = bulk(rows)
     assert not_successful(outcomes) == {2}
     call = outcomes[2].users_update
-    assert (call.status, call.fault, call.http_status) == (REFUSED, At.ROW, 413)
+    assert (call.status, call.fault, call.http_status) == (REFUSED, At.FIELD, 400)
     assert (bulk.limits.rows, bulk.limits.body_bytes) == (1000, 4_000_000)
 
 
 # --- The run is to stop
 
 
+def test_a_stop_after_a_refused_batch_leaves_its_rows_not_sent(bulk, iterable):
+    iterable.set_faults(answer({"code": "BadJsonBody", "msg": ""}, USERS, 400))
+    bulk.process([make_prepared(0)])
+    bulk.stop.request(StopReason.SIGTERM)
+    outcomes, left = bulk.delivery.process(rows_of(3))
+    assert (len(outcomes), left) == (3, [])
+    assert {outcome.status for outcome in outcomes} == {RowStatus.NOT_ATTEMPTED}
+
+
 def stop_at_first_pause(bulk):
     bulk.on_wait = lambda: bulk.stop.request(StopReason.SIGTERM)
 
 
-def test_a_run_that_stops_in_a_search_tells_what_is_known_of_each_row(bulk, iterable):
-    # The batch is refused, its first half is taken, then Iterable fails and the run stops.
-    iterable.set_faults(
-        Fault("server_error", endpoint=USERS, skip=2, times=1), poison(90, times=1000)
-    )
+@pytest.mark.parametrize(
+    ("fault", "status"), [(Fault("server_error"), UNAVAILABLE), (Fault("reset_after"), UNKNOWN)]
+)
+def test_a_stop_while_a_batch_is_tried_again_leads_to_no_single_call(bulk, iterable, fault, status):
+    iterable.set_faults(fault)
     stop_at_first_pause(bulk)
-    outcomes = bulk(rows_of(100))
-    assert numbers(outcomes, USERS, DELIVERED) == set(range(50))
-    assert numbers(outcomes, USERS, UNAVAILABLE) == set(range(50, 75))
-    assert numbers(outcomes, USERS, CallStatus.NOT_SENT) == set(range(75, 100))
-    assert numbers(outcomes, USERS, REFUSED) == set()
-    assert bulk.requests == {USERS: 3, EVENTS: 0}
+    outcomes = bulk(rows_of(20))
+    assert numbers(outcomes, USERS, status) == set(range(20))
+    assert bulk.requests == [1, 0, 0, 0]
 
 
-def test_rows_of_a_taken_batch_with_unknown_failures_may_have_landed(bulk, iterable):
-    rows = rows_of(100)
-    rows[90] = rows[90]._replace(user=b'{"dataFields":{}}')
-    iterable.set_faults(Fault("server_error", endpoint=USERS, skip=1, times=1))
-    stop_at_first_pause(bulk)
-    outcomes = bulk(rows)
-    assert numbers(outcomes, USERS, UNKNOWN) == set(range(100))
-    assert {o.users_update.http_status for o in outcomes.values()} == {200, 500}
-    assert len(iterable.users) == 99
+@pytest.mark.parametrize(
+    ("first", "status"),
+    [
+        (answer({"code": "BadJsonBody", "msg": ""}, USERS, 400), CallStatus.NOT_SENT),
+        # Some have landed.
+        (answer(counts(150, 50)), UNKNOWN),
+    ],
+)
+def test_a_stop_during_single_calls_ends_them(bulk, iterable, first, status):
+    iterable.change(latency_ms={USER: 20})
+    iterable.set_faults(first)
+    process = bulk.client.process_prepared
+
+    def stopping(row):
+        if row.customer_id == 100:
+            bulk.stop.request(StopReason.SIGTERM)
+        return process(row)
+
+    bulk.client.process_prepared = stopping
+    outcomes = bulk(rows_of(200))
+    delivered = numbers(outcomes, USERS, DELIVERED)
+    assert {100} <= delivered < set(range(200))
+    assert numbers(outcomes, USERS, status) == set(range(200)) - delivered
 
 
 def test_after_a_stop_nothing_is_sent(bulk):
     bulk.stop.request(StopReason.DEADLINE)
     assert numbers(bulk(rows_of(3)), USERS, CallStatus.NOT_SENT) == {0, 1, 2}
-    assert bulk.requests == {USERS: 0, EVENTS: 0}
+    assert bulk.requests == [0, 0, 0, 0]

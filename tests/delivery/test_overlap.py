@@ -5,12 +5,9 @@ import json
 import pytest
 
 from delivery.stopping import Stop
-from delivery.worker_pool import HEAD_START_S
 from iterable_api.payloads import Payloads
 from iterable_client import IterableClient
-from records.exit_statuses import StopReason
 from records.outcomes import RowStatus
-from sandbox.faults import Fault
 from tests.rows import deliver_rows, make_row
 
 
@@ -28,8 +25,6 @@ def deliver(iterable, tmp_path):
                 lambda batch: [client.process_prepared(row) for row in batch],
                 stop or Stop(),
                 workers=50,
-                head_start_s=HEAD_START_S,
-                answered=lambda: client.answered,
             )
 
     return deliver
@@ -71,13 +66,3 @@ def test_a_short_run_takes_less_time_than_one_request_after_the_other(
     assert {outcome.status for outcome in outcomes} == {RowStatus.SUCCESSFUL}
     last_answer = max(arrivals(iterable, "events/track").values()) + latency_s
     assert last_answer - min(arrivals(iterable, "users/update").values()) < rows * 2 * latency_s
-
-
-def test_a_refused_key_costs_one_request_however_long_its_answer_takes(deliver, iterable):
-    iterable.set_faults(Fault("unauthorized"))
-    iterable.change(latency_ms=200)
-    stop = Stop()
-    outcomes = deliver(50, stop)
-    assert stop.reason is StopReason.KEY_REFUSED
-    assert len(outcomes) == 50
-    assert len(iterable.requests) == 1

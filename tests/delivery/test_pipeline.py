@@ -101,7 +101,7 @@ def test_as_many_rows_are_in_flight_as_there_are_workers(deliver):
         together.wait()
         return sender(OK)(batch)
 
-    outcomes = deliver(ROWS, process, Stop(), workers=4, head_start_s=0.001)
+    outcomes = deliver(ROWS, process, Stop(), workers=4)
     assert statuses(outcomes) == 4 * [RowStatus.SUCCESSFUL]
 
 
@@ -122,7 +122,7 @@ def test_rows_are_planned_only_as_fast_as_they_are_delivered(deliver, monkeypatc
 
     monkeypatch.setattr(DeliveryLedger, "held", counting)
     deliver([make_row(number) for number in range(500)], process, Stop(), workers=3)
-    assert max(ahead) <= 3 + worker_pool.WAITING_BATCHES + 2 * GROUP_ROWS
+    assert max(ahead) <= 3 + 2 * GROUP_ROWS
 
 
 def test_rows_come_in_batches(deliver):
@@ -157,7 +157,7 @@ def test_what_is_in_flight_when_the_grace_is_over_is_unknown_and_the_rest_not_at
 
     try:
         rows = [make_row(number) for number in range(1, 201)]
-        outcomes = deliver(rows, process, stop, workers=2, head_start_s=0.01)
+        outcomes = deliver(rows, process, stop, workers=2)
     finally:
         release.set()
     assert len(outcomes) == len({outcome.customer_id for outcome in outcomes}) == 200
@@ -213,7 +213,7 @@ def test_whatever_is_raised_every_row_in_flight_is_recorded(tmp_path, monkeypatc
     rows = [make_row(number) for number in range(100)]
     process, delivered = counting_sender()
     with pytest.raises(ZeroDivisionError):
-        deliver_rows(tmp_path, rows, process, Stop(), workers=4, head_start_s=0.001)
+        deliver_rows(tmp_path, rows, process, Stop(), workers=4)
     ids = Counter(outcome.customer_id for outcome in outcomes)
     lost = {row["customer_id"] for row in rows} - ids.keys()
     assert lost == set()

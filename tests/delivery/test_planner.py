@@ -35,7 +35,7 @@ def ledger(tmp_path):
 def planner_of(ledger, fields, **options):
     """Return a planner that knows of the project that it has *fields*; None if it does not tell."""
     known = ProjectFields(RunRecord(RunOptions(), "1.0.0"), ledger, lambda: fields, lambda _: False)
-    known.look()
+    known.know(known._fetch())
     return Planner(Payloads("db"), ledger, RunOptions(**options), known)
 
 

@@ -81,7 +81,7 @@ def deliver(path):
         with open_ledger(path) as ledger:
             fields = ProjectFields(run, ledger, lambda: answers[0], wait)
             ledger.begin_run({})
-            fields.look()
+            fields.know(fields._fetch())
             answers[0] = before if after is None else after
             plan = Planner(Payloads("db"), ledger, run.options, fields).plan(
                 [make_prepared(**changes)]
@@ -136,7 +136,7 @@ def test_a_field_that_shows_after_a_while_is_not_missing(path):
     run, row = RunRecord(RunOptions(), "1.0.0"), make_prepared()
     with open_ledger(path) as ledger:
         fields = ProjectFields(run, ledger, lambda: answers.pop(0), no_wait)
-        fields.look()
+        fields.know(fields._fetch())
         outcomes = [outcome_of(row, OK, OK)]
         ledger.record(outcomes, sure=fields.add(outcomes))
         fields.finish(patient=True)
@@ -211,7 +211,7 @@ def test_an_event_is_sure_when_the_fields_of_the_runs_profiles_are_all_there(pat
             there = fields_there
             run = RunRecord(RunOptions(), "1.0.0")
             fields = ProjectFields(run, ledger, lambda there=there: there, no_wait)  # type: ignore[misc]
-            fields.look()
+            fields.know(fields._fetch())
             for outcome in (outcome_of(first, OK, NOT_SENT), outcome_of(second, UNCHANGED, OK)):
                 ledger.record([outcome], sure=fields.add([outcome]))
             fields.finish(patient=True)
@@ -226,7 +226,7 @@ def test_what_makes_a_field_in_no_project_is_not_missing(path, value):
     run = RunRecord(RunOptions(), "1.0.0")
     with open_ledger(path) as ledger:
         fields = ProjectFields(run, ledger, lambda: ALL, no_wait)
-        fields.look()
+        fields.know(fields._fetch())
         assert fields.add([outcome_of(row, OK, OK)])
         fields.finish(patient=True)
     assert missing(run) == set()
@@ -238,7 +238,7 @@ def test_what_is_in_an_object_is_a_field_of_its_own(path):
     run = RunRecord(RunOptions(), "1.0.0")
     with open_ledger(path) as ledger:
         fields = ProjectFields(run, ledger, lambda: ALL | {"address"}, no_wait)
-        fields.look()
+        fields.know(fields._fetch())
         assert not fields.add([outcome_of(row, OK, OK)])
         fields.finish(patient=True)
     assert missing(run) == {"address.city"}
@@ -347,7 +347,7 @@ def test_a_run_that_is_killed_later_leaves_what_is_sure_by_then(path, clock, own
     answers: list[set[str]] = [set()]
     ledger, fields = looking(path, answers)
     with ledger:
-        fields.look()
+        fields.know(fields._fetch())
         assert not add(ledger, fields, 1)
         answers[0] = ALL
         clock(INTERVAL_S + 0.1)
@@ -435,7 +435,7 @@ def test_a_field_with_blanks_in_its_name_is_noted(path):
         with open_ledger(path) as ledger:
             run, answer = RunRecord(RunOptions(), "1.0.0"), there
             fields = ProjectFields(run, ledger, lambda answer=answer: answer, no_wait)  # type: ignore[misc]
-            fields.look()
+            fields.know(fields._fetch())
             fields.add([outcome_of(row, OK, OK)])
             fields.finish(patient=True)
         assert run.news == (f"Iterable {news} shoe size (profile)" if news else "")
@@ -516,7 +516,7 @@ def test_a_row_that_stays_the_same_is_sent_at_most_twice(tmp_path_factory, night
         with open_ledger(path) as ledger:
             ledger.begin_run({})
             fields = ProjectFields(run, ledger, lambda answers=answers: answers[0], no_wait)  # type: ignore[misc]
-            fields.look()
+            fields.know(fields._fetch())
             answers[0] = end
             plan = Planner(Payloads("db"), ledger, run.options, fields).plan([make_prepared()])
             assert plan.forget == []

@@ -6,22 +6,24 @@ import time
 import pytest
 
 from delivery import worker_pool
+from delivery.bulk import OpenRow
 from delivery.stopping import Stop
-from delivery.worker_pool import ENOUGH_WAITING, WAITING_BATCHES, WorkerPool
+from delivery.worker_pool import ENOUGH_WAITING, WorkerPool
 from records.exit_statuses import StopReason
-from records.outcomes import CallOutcome, CallStatus, RowStatus, outcome_of
+from records.outcomes import NOT_SENT, CallOutcome, CallStatus, RowStatus, outcome_of
 from tests.rows import make_prepared
 
 OK = CallOutcome(CallStatus.DELIVERED, 200, "Success", 1)
+UNKNOWN = CallOutcome(CallStatus.UNKNOWN, 200)
 
 
-def send(batch):
-    return [outcome_of(row, OK, OK) for row in batch]
+def send(row):
+    return outcome_of(row, OK, OK)
 
 
-def no_requests():
-    """Return how many requests wait for the rate limiter."""
-    return 0
+def one_by_one(process, stop, workers, waiting=lambda: 0):
+    """Return a pool that sends every row singly."""
+    return WorkerPool(stop, process, None, workers, waiting)
 
 
 def batches(count):
@@ -51,11 +53,11 @@ def run(pool, work):
 
 @pytest.mark.parametrize(("rows", "workers", "most"), [(3, 100, 3), (50, 4, 4)])
 def test_no_more_threads_are_started_than_there_are_batches(rows, workers, most):
-    def slow(batch):
+    def slow(row):
         time.sleep(0.01)
-        return send(batch)
+        return send(row)
 
-    pool = WorkerPool(slow, Stop(), workers=workers, waiting=no_requests, head_start_s=0.001)
+    pool = one_by_one(slow, Stop(), workers)
     outcomes, threads = run(pool, batches(rows))
     assert (len(outcomes), threads) == (rows, most)
 
@@ -75,115 +77,68 @@ def test_a_system_that_gives_no_more_threads_makes_the_run_slower_and_nothing_el
         start(self)
 
     monkeypatch.setattr(threading.Thread, "start", scarce)
-    pool = WorkerPool(send, Stop(), workers=50, waiting=no_requests, head_start_s=0.001)
+    pool = one_by_one(send, Stop(), 50)
     outcomes, threads = run(pool, batches(100))
     assert sorted(out.customer_id for out in outcomes) == list(range(100))
     assert threads == allowed
     assert warned[-1].startswith("The system gives no more threads")
 
 
-def test_the_first_batch_goes_alone_until_it_is_done():
-    alone = threading.Event()
-    begun = []
+def test_no_more_rows_are_sent_singly_than_the_limiter_has_use_for():
+    waiting, together, most = [ENOUGH_WAITING - 2], [], 0
 
-    def process(batch):
-        begun.append(batch)
-        if len(begun) == 1:
-            time.sleep(0.05)
-            assert len(begun) == 1
-            alone.set()
-        return send(batch)
+    def slow(row):
+        nonlocal most
+        together.append(row)
+        most = max(most, len(together))
+        time.sleep(0.01)
+        together.remove(row)
+        return send(row)
 
-    outcomes, _ = run(
-        WorkerPool(process, Stop(), workers=4, waiting=no_requests, head_start_s=None), batches(20)
-    )
-    assert alone.is_set()
-    assert len(outcomes) == 20
-
-
-def test_the_first_batch_goes_alone_only_until_there_is_an_answer():
-    answered, others_begun = threading.Event(), threading.Event()
-    alone = []
-
-    def process(batch):
-        if batch[0].customer_id:
-            others_begun.set()
-        else:
-            alone.append(not others_begun.wait(0.03))
-            answered.set()
-            alone.append(others_begun.wait(5))
-        return send(batch)
-
-    pool = WorkerPool(
-        process,
-        Stop(),
-        workers=4,
-        waiting=no_requests,
-        head_start_s=60.0,
-        answered=answered.is_set,
-    )
-    outcomes, _ = run(pool, batches(5))
-    assert alone == [True, True]
-    assert len(outcomes) == 5
-
-
-def test_a_first_batch_without_an_answer_does_not_hold_up_the_others_for_ever():
-    others_begun = threading.Event()
-
-    def process(batch):
-        if batch[0].customer_id:
-            others_begun.set()
-        else:
-            assert others_begun.wait(5)
-        return send(batch)
-
-    pool = WorkerPool(process, Stop(), workers=4, waiting=no_requests, head_start_s=0.02)
-    outcomes, _ = run(pool, batches(5))
-    assert (len(outcomes), pool.bugs) == (5, [])
-
-
-def test_a_few_batches_wait_and_no_more():
-    release = threading.Event()
-
-    def process(batch):
-        release.wait(5)
-        return send(batch)
-
-    pool = WorkerPool(process, Stop(), workers=2, waiting=no_requests, head_start_s=0.0)
+    pool = one_by_one(slow, Stop(), 50, lambda: waiting[0])
     with pool:
-        submitted = 0
-        for batch in batches(100):
-            if pool.full:
-                break
-            pool.submit(batch)
-            submitted += 1
-        assert submitted == 2 + WAITING_BATCHES
-        release.set()
-        rest_of(pool)
+        pool.take()
+        pool.submit([make_prepared(number) for number in range(9)])
+        assert pool.full
+        waiting[0] = ENOUGH_WAITING
+        time.sleep(0.05)
+        assert len(pool.take()) == 2
+        assert pool.take() == []
+        # By now there is use for more: that is noticed soon, and not when the next outcome comes.
+        waiting[0] = 0
+        outcomes = rest_of(pool)
+    assert len(outcomes) == 7
+    assert most >= 5
 
 
-def test_room_that_new_workers_make_is_used_at_once(monkeypatch):
-    """And not when the next outcome comes, which at a high latency is much later."""
-    monkeypatch.setattr(worker_pool, "POLL_S", 5.0)
-    count, waiting = 2 * WAITING_BATCHES, [ENOUGH_WAITING]
-    all_begun = threading.Barrier(count, timeout=2)
+def test_rows_that_a_batch_leaves_open_are_sent_singly():
+    taken = []
 
-    def together(batch):
-        all_begun.wait()
-        return send(batch)
+    def send_batch(batch):
+        first, *others = batch
+        return [send(first)], list(map(OpenRow, others))
 
-    pool = WorkerPool(together, Stop(), workers=100, waiting=lambda: waiting[0], head_start_s=0.0)
-    outcomes = []
-    with pool:
-        for batch in batches(count):
-            waiting[0] = ENOUGH_WAITING
-            pool.submit(batch)
-            # By the time that there is no more room, the rate limiter has use for more workers.
-            waiting[0] = 0
-            while pool.full:
-                outcomes += pool.take()
-        outcomes += rest_of(pool)
-    assert [outcome.status for outcome in outcomes] == [RowStatus.SUCCESSFUL] * count
+    def send_one(row):
+        taken.append(row.customer_id)
+        return send(row)
+
+    pool = WorkerPool(Stop(), send_one, send_batch, 50, lambda: 0)
+    outcomes, _ = run(pool, [[make_prepared(n) for n in range(100)]])
+    assert sorted(taken) == list(range(1, 100))
+    assert sorted(out.customer_id for out in outcomes) == list(range(100))
+    assert pool.left_open
+
+
+def test_a_stop_gives_open_rows_the_outcome_that_the_batch_left_them():
+    stop = Stop()
+
+    def send_batch(batch):
+        stop.request(StopReason.SIGTERM)
+        return [], [OpenRow(batch[0]), OpenRow(batch[1], UNKNOWN)]
+
+    pool = WorkerPool(stop, send, send_batch, 50, lambda: 0)
+    outcomes, _ = run(pool, [[make_prepared(1), make_prepared(2)]])
+    assert [out.users_update for out in outcomes] == [NOT_SENT, UNKNOWN]
 
 
 @pytest.fixture
@@ -192,11 +147,11 @@ def given_up(monkeypatch):
     monkeypatch.setattr(worker_pool, "GRACE_S", 0.01)
     stop, release = Stop(), threading.Event()
 
-    def process(batch):
+    def process(row):
         release.wait(5)
-        return send(batch)
+        return send(row)
 
-    with WorkerPool(process, stop, workers=1, waiting=no_requests, head_start_s=0.0) as pool:
+    with one_by_one(process, stop, 1) as pool:
 
         def submit(*some):
             for batch in some:
@@ -230,15 +185,15 @@ def test_large_batches_are_in_flight_only_as_far_as_memory_allows(monkeypatch):
     monkeypatch.setattr(worker_pool, "MOST_BYTES", 100_000)
     together, most = [], 0
 
-    def slow(batch):
+    def slow(row):
         nonlocal most
-        together.append(batch)
+        together.append(row)
         most = max(most, len(together))
         time.sleep(0.005)
-        together.remove(batch)
-        return send(batch)
+        together.remove(row)
+        return send(row)
 
-    pool = WorkerPool(slow, Stop(), workers=9, waiting=no_requests, head_start_s=0.001)
+    pool = one_by_one(slow, Stop(), 9)
     large = [[make_prepared(number, first_name=30_000 * "x")] for number in range(9)]
     outcomes, _ = run(pool, large)
     assert len(outcomes) == 9

@@ -6,210 +6,121 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iterable_api.answers import Answer, judge_failure, judge_response, user_not_found
-from iterable_api.bulk_answers import (
-    blocked,
-    blocked_names,
-    fail_count,
-    failed,
-    failure_lists,
-    named_failures,
-    offending_values,
-    unclear,
-    unnamed_failure,
+from iterable_api.answers import judge_response, user_not_found
+from iterable_api.bulk_answers import calls_of
+from iterable_api.transport import Response
+from records.outcomes import NOT_SENT, CallStatus, Fault
+
+DELIVERED, FORGOTTEN = CallStatus.DELIVERED, CallStatus.FORGOTTEN
+UNAVAILABLE, UNKNOWN, OPEN = CallStatus.UNAVAILABLE, CallStatus.UNKNOWN, CallStatus.NOT_SENT
+KEYS = ["a@x.com", "b@x.com", "c@x.com", "userId:A1"]
+BODY = b'{"eventName": "Page_View", "dataFields": {"plan_type": "pro", "at": {"home": 1}}}'
+
+
+def told(document, name="events", keys=KEYS, bodies=None):
+    """Return the outcomes of the rows with these keys; the answer accounts for them."""
+    answer = judge_response(Response(200, {}, json.dumps(document).encode()), len(keys))
+    assert answer.outcome.status is DELIVERED
+    return calls_of(answer, name, keys, bodies or [BODY] * len(keys))
+
+
+def statuses(document, name="events", **options):
+    return [call.status for call in told(document, name, **options)]
+
+
+def counts(successes, failures, **lists):
+    return {"successCount": successes, "failCount": failures, "failedUpdates": lists}
+
+
+def test_a_batch_without_failures_is_delivered():
+    assert statuses(counts(4, 0)) == [DELIVERED] * 4
+
+
+@pytest.mark.parametrize(
+    ("lists", "places"),
+    [
+        ({"invalidEmails": ["A@x.com "]}, [0]),
+        ({"invalidDataEmails": ["b@x.com"]}, [1]),
+        ({"invalidUserIds": ["A1"]}, [3]),
+        # A list may come as a text or as an object, and one may be new.
+        ({"suspendedEmails": "c@x.com"}, [2]),
+        ({"ann@x.com is bad": {"a@x.com": "a reason"}}, [0]),
+        ({"invalidEmails": ["a@x.com"], "invalidDataEmails": ["c@x.com"]}, [0, 2]),
+    ],
 )
-from iterable_api.transport import Response, TransportError
-from records.outcomes import CallOutcome, CallStatus, Fault
-
-DELIVERED, REFUSED, FORGOTTEN = CallStatus.DELIVERED, CallStatus.REFUSED, CallStatus.FORGOTTEN
-UNAVAILABLE, UNKNOWN = CallStatus.UNAVAILABLE, CallStatus.UNKNOWN
-FILTERED = (("plan_type", "filtered out"),)
+@pytest.mark.parametrize("name", ["users", "events"])
+def test_rows_that_are_listed_as_failed_are_open_and_the_others_delivered(lists, places, name):
+    found = statuses(counts(4 - len(places), len(places), **lists), name)
+    assert found == [OPEN if place in places else DELIVERED for place in range(4)]
 
 
-def taken(**document):
-    """Return the answer to a batch that was taken."""
-    return Answer(CallOutcome(DELIVERED, 200, attempts=3, fields=FILTERED), document)
+def test_older_answers_have_lists_beside_failed_updates():
+    document = {"successCount": 2, "failCount": 2, "invalidEmails": ["a@x.com"]}
+    assert statuses(document | {"invalidUserIds": ["A1"]}) == [OPEN, DELIVERED, DELIVERED, OPEN]
 
 
-def refused(**fields):
-    """Return the answer to a batch that was refused for its *fields*."""
-    return {"params": {"validationErrors": fields}}
+@pytest.mark.parametrize(("name", "key"), [("Emails", KEYS[0]), ("UserIds", KEYS[3])])
+def test_who_asked_to_be_forgotten_is_so_for_good(name, key):
+    """Also beside another list."""
+    listed = [key.removeprefix("userId:")]
+    lists = {f"invalid{name}": listed, f"forgotten{name}": listed, f"notFound{name}": listed}
+    call = told(counts(3, 1, **lists))[KEYS.index(key)]
+    assert (call.status, call.fault, call.code) == (FORGOTTEN, Fault.ROW, f"forgotten{name}")
 
 
-def answered(status, body, rows=3):
-    return judge_response(Response(status, {}, json.dumps(body).encode()), rows)
-
-
-# --- Lists
-
-
-def test_failures_are_listed_by_name_in_lower_case_wherever_they_stand():
-    document = {
-        "invalidEmails": ["Ann@Example.com "],
-        "disallowedEventNames": ["page_view"],
-        "failedUpdates": {
-            "invalidEmails": ["bob@example.com"],
-            "forgottenEmails": ["Cy@example.com"],
-            "notFoundEmails": [],
-            "conflictEmails": None,
-        },
-    }
-    assert failure_lists(document) == {
-        "invalidEmails": {"ann@example.com", "bob@example.com"},
-        "disallowedEventNames": {"page_view"},
-        "forgottenEmails": {"cy@example.com"},
-    }
+@pytest.mark.parametrize(("name", "key"), [("Emails", KEYS[0]), ("UserIds", KEYS[3])])
+def test_an_event_whose_user_is_not_found_waits_and_a_profile_is_open(name, key):
+    document = counts(3, 1, **{f"notFound{name}": [key.removeprefix("userId:")]})
+    call = told(document)[KEYS.index(key)]
+    assert (call.status, call.fault, call.code) == (UNAVAILABLE, Fault.ITERABLE, f"notFound{name}")
+    assert user_not_found(call)
+    assert "sent again later" in call.message
+    assert told(document, "users")[KEYS.index(key)] is NOT_SENT
 
 
 @pytest.mark.parametrize(
     "document",
     [
-        {},
-        {"failedUpdates": None},
-        {"failedUpdates": [1]},
-        {"failedUpdates": "invalidEmails"},
-        {"failedUpdates": {"invalidEmails": 7}},
-        {"failedUpdates": {"invalidEmails": [None, 7, ["a@x.com"], {"a@x.com": 1}]}},
-        {"invalidEmails": 7, "invalidUserIds": True, "disallowedEventNames": 1.5},
+        counts(3, 1),
+        counts(2, 2, invalidEmails=["a@x.com"]),
+        counts(0, 4),
+        # It names the address that stands in the way.
+        counts(3, 1, conflictEmails=["a@x.com"]),
+        counts(3, 1, invalidEmails=["other@x.com"]),
+        counts(3, 1, invalidEmails=7, invalidUserIds=[None, 7, ["a@x.com"], {"a@x.com": 1}]),
     ],
 )
-def test_an_answer_may_list_no_failures(document):
-    assert failure_lists(document) == {}
-
-
-@pytest.mark.parametrize("values", ["Ann@x.com", ["Ann@x.com"], {"Ann@x.com": "a reason"}])
-def test_a_list_may_come_as_a_text_or_an_object(values):
-    assert failure_lists({"invalidEmails": values}) == {"invalidEmails": {"ann@x.com"}}
-
-
-@pytest.mark.parametrize(
-    ("name", "status", "fault"),
-    [
-        ("invalidEmails", REFUSED, Fault.ROW),
-        ("invalidUserIds", REFUSED, Fault.ROW),
-        ("invalidDataEmails", REFUSED, Fault.FIELD),
-        ("forgottenEmails", FORGOTTEN, Fault.ROW),
-        ("notFoundEmails", UNAVAILABLE, Fault.ITERABLE),
-        ("notFoundUserIds", UNAVAILABLE, Fault.ITERABLE),
-        # One that nobody has heard of yet.
-        ("suspendedEmails", REFUSED, Fault.ROW),
-    ],
-)
-def test_a_named_row_has_the_verdict_of_its_list(name, status, fault):
-    answer = taken(failedUpdates={name: ["Ann@x.com"]}, failCount=1)
-    # A user id has its case.
-    key = "userId:Ann@x.com" if name.endswith("UserIds") else "ann@x.com"
-    outcome = named_failures(answer)[key]
-    assert (outcome.status, outcome.fault, outcome.code) == (status, fault, name)
-    assert (outcome.http_status, outcome.attempts, outcome.fields) == (200, 3, ())
-
-
-def test_an_event_of_an_unknown_user_is_sent_again_later():
-    outcome = named_failures(taken(failedUpdates={"notFoundEmails": ["a@x.com"]}))["a@x.com"]
-    assert user_not_found(outcome)
-    assert "sent again later" in outcome.message
-
-
-def test_a_row_in_two_lists_has_the_more_final_verdict():
-    lists = {"notFoundEmails": ["a@x.com"], "xEmails": ["a@x.com"], "forgottenEmails": ["a@x.com"]}
-    assert named_failures(taken(failedUpdates=lists))["a@x.com"].status is FORGOTTEN
-
-
-def test_a_conflict_names_another_address_than_the_row():
-    answer = taken(failedUpdates={"conflictEmails": ["a@x.com"]}, failCount=1)
-    assert named_failures(answer) == {}
-    outcome = unnamed_failure(answer)
-    assert (outcome.status, outcome.fault, outcome.code) == (REFUSED, Fault.ROW, "conflictEmails")
-
-
-def test_a_failure_that_no_list_names_is_the_row_s():
-    outcome = unnamed_failure(taken(failCount=1))
-    assert (outcome.status, outcome.fault, outcome.code) == (REFUSED, Fault.ROW, None)
-    assert (outcome.message, outcome.fields) == ("counted in failCount, but not listed", ())
-
-
-def test_a_list_s_name_is_told_only_if_it_is_a_word():
-    lists = {"ann@x.com is bad": ["a@x.com"], "ä": ["b@x.com"], "\ud800": ["c@x.com"]}
-    outcomes = named_failures(taken(failedUpdates=lists)).values()
-    assert {(o.code, o.message) for o in outcomes} == {(None, "listed in a list of failures")}
-    assert len(outcomes) == 3
-
-
-def test_rows_of_which_some_failed_may_have_landed():
-    outcome = unclear(taken(), 2, 9)
-    assert (outcome.status, outcome.fields) == (UNKNOWN, ())
-    assert outcome.message == "2 of 9 rows failed, and Iterable does not say which"
-
-
-def test_an_event_name_that_the_project_blocks_is_no_row_s_fault():
-    answer = taken(disallowedEventNames=["Page_View", 7])
-    assert blocked_names(answer.document) == {"page_view"}
-    outcome = blocked(answer)
-    assert (outcome.status, outcome.fault) == (UNAVAILABLE, Fault.PROJECT)
-    assert outcome.code == "disallowedEventNames"
-    assert blocked_names(taken().document) == set()
-
-
-@pytest.mark.parametrize(
-    ("value", "count"),
-    [(3, 3), (0, 0), (-1, 0), (None, 0), (True, 0), ("3", 0), (3.0, 0), ([3], 0)],
-)
-def test_only_a_whole_number_counts_failures(value, count):
-    assert fail_count({"failCount": value}) == count
-    assert fail_count({}) == 0
-
-
-# --- Refusals and failures of a whole batch
-
-
-def test_the_offending_values_are_told_by_field():
-    document = refused(
-        first_name={"expectedType": "date", "offendingValue": "Zoë"},
-        candidate={"offendingValue": True},
-        plan_type={"offendingValue": 7},
+def test_failures_that_are_counted_and_not_named_leave_all_open_that_are_not_named(document):
+    found = statuses(document)
+    named = (
+        "a@x.com" in document["failedUpdates"].get("invalidEmails", [])
+        if (isinstance(document["failedUpdates"].get("invalidEmails"), list))
+        else False
     )
-    assert offending_values(document) == {"first_name": "Zoë", "candidate": True, "plan_type": 7}
+    assert found == [OPEN if named else UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN]
 
 
-@pytest.mark.parametrize(
-    "document",
-    [
-        {},
-        {"params": None},
-        {"params": []},
-        {"params": {"validationErrors": None}},
-        {"params": {"validationErrors": ["first_name"]}},
-        refused(first_name="no detail", plan_type=None, candidate=[]),
-        refused(first_name={"expectedType": "date"}, plan_type={"offendingValue": None}),
-        refused(first_name={"offendingValue": ["a"]}, plan_type={"offendingValue": {"a": 1}}),
-    ],
-)
-def test_an_answer_may_quote_no_value_that_a_row_can_have(document):
-    assert offending_values(document) == {}
+def test_rows_that_change_nothing_need_not_be_counted():
+    assert statuses({**counts(3, 0), "noOpEmails": ["a@x.com"]}) == [DELIVERED] * 4
 
 
-@pytest.mark.parametrize(
-    ("status", "body", "may_be_a_row"),
-    [
-        (500, {"code": "GenericError"}, True),
-        (503, None, True),
-        (403, None, True),  # a firewall's page, perhaps for what a row holds
-        (200, {"successCount": 0, "failCount": 0}, True),
-        (200, None, True),
-        (200, {"successCount": 3, "failCount": 0}, False),
-        (400, {"code": "BadJsonBody"}, False),
-        (401, {"code": "BadApiKey"}, False),
-        (403, {"code": "Forbidden"}, False),
-        (429, {"code": "RateLimitExceeded"}, False),
-    ],
-)
-def test_one_row_may_be_why_a_batch_was_answered_and_not_settled(status, body, may_be_a_row):
-    assert failed(answered(status, body).outcome) is may_be_a_row
+@pytest.mark.parametrize("counted", [0, 2])
+def test_events_of_a_blocked_name_are_open_whether_they_are_counted_or_not(counted):
+    bodies = [BODY, b'{"eventName": "other"}'] * 2
+    document = {**counts(2, counted), "disallowedEventNames": ["page_view", 7]}
+    found = statuses(document, bodies=bodies)
+    assert found == [OPEN, DELIVERED] * 2
+    # One of the others failed, too.
+    document = {**counts(1, counted + 1), "disallowedEventNames": ["page_view"]}
+    assert statuses(document, bodies=bodies) == [OPEN, UNKNOWN] * 2
 
 
-def test_no_row_is_why_there_was_no_answer():
-    error = TransportError("ReadTimeout", left_machine=True)
-    assert not failed(judge_failure(error).outcome)
+def test_fields_that_are_left_out_are_told_of_the_rows_that_have_them():
+    document = {**counts(4, 0), "filteredOutFields": ["plan_type", "at.home", "at.work", 7]}
+    bodies = [BODY, b'{"dataFields": {}}'] * 2
+    fields = [call.fields for call in told(document, bodies=bodies)]
+    assert fields[0] == (("plan_type", "filtered out"), ("at.home", "filtered out"))
+    assert fields == [fields[0], ()] * 2
 
 
 # --- Any shape
@@ -224,40 +135,30 @@ names = st.sampled_from(
     ["invalidEmails", "forgottenUserIds", "notFoundEmails", "conflictEmails", "invalidDataEmails"]
 )
 lists = st.dictionaries(names | texts, anything | st.lists(texts, max_size=5), max_size=5)
-details = st.dictionaries(texts, anything | st.fixed_dictionaries({"offendingValue": anything}))
 documents = st.fixed_dictionaries(
-    {},
+    {"successCount": st.integers(0, 4)},
     optional={
-        "successCount": anything,
-        "failCount": anything,
         "failedUpdates": anything | lists,
         "invalidEmails": anything,
         "invalidUserIds": anything,
         "disallowedEventNames": anything,
         "filteredOutFields": anything,
-        "params": anything | st.fixed_dictionaries({"validationErrors": anything | details}),
-        "code": anything,
         "msg": anything,
     },
 )
 
 
-@given(documents)
-def test_an_answer_of_any_shape_raises_nothing(document):
-    answer = taken(**document)
-    named = named_failures(answer)
-    emails = [key for key in named if not key.startswith("userId:")]
-    assert all(key == key.strip().lower() for key in emails)
-    assert DELIVERED not in {outcome.status for outcome in named.values()}
-    assert unnamed_failure(answer).status is REFUSED
-    assert fail_count(document) >= 0
-    assert all(name == name.lower() for name in blocked_names(document))
-    assert blocked(answer) == blocked(taken(disallowedEventNames="page_view"))
-    for value in offending_values(document).values():
-        json.dumps(value).encode("ascii")
+@given(documents, st.sampled_from(["users", "events"]))
+def test_of_an_answer_of_any_shape_no_more_rows_are_delivered_than_it_counts(document, name):
+    document["failCount"] = 4 - document["successCount"]
+    calls = told(document, name)
+    found = [call.status for call in calls]
+    assert found.count(DELIVERED) <= document["successCount"]
+    assert set(found) <= {DELIVERED, FORGOTTEN, UNAVAILABLE, OPEN, UNKNOWN}
+    assert UNAVAILABLE not in found or name == "events"
 
 
 def test_a_huge_answer_is_read():
-    emails = [f"user{number}@example.com" for number in range(200_000)]
-    answer = taken(failedUpdates={"invalidEmails": emails}, failCount=10**30)
-    assert len(named_failures(answer)) == 200_000
+    keys = [f"user{number}@example.com" for number in range(100_000)]
+    document = counts(0, 100_000, invalidEmails=[*keys, *keys])
+    assert set(statuses(document, keys=keys)) == {OPEN}

@@ -324,24 +324,6 @@ def test_an_event_is_a_page_view_unless_its_row_says_otherwise():
         prepared_of(payloads, event_name=" ")
 
 
-# --- New fields
-
-
-@pytest.mark.parametrize("bulk", [False, True])
-@pytest.mark.parametrize("create", [None, True, False])
-def test_whether_new_fields_are_created_is_said_where_iterable_reads_it(create, bulk):
-    payloads = payloads_of(create_new_fields=create, bulk=bulk)
-    said = {} if create is None else {"createNewFields": create}
-    prepared, plain = prepared_of(payloads), make_prepared()
-    # Beside the profiles of a batch, not in each; in every event.
-    assert json.loads(prepared.user) == json.loads(plain.user) | ({} if bulk else said)
-    assert json.loads(prepared.event) == json.loads(plain.event) | said
-    # What Iterable has of a row does not depend on it, so no row is sent again because of it.
-    assert (prepared.user_body, prepared.event_body) == (plain.user_body, plain.event_body)
-    assert prepared.user_content == plain.user_content
-    assert prepared.event_content == plain.event_content
-
-
 # --- As people see it
 
 

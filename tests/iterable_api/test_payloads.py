@@ -505,11 +505,6 @@ def test_the_source_is_part_of_the_content_of_events_alone():
     assert contents_by("a")[1] != contents_by("b")[1]
 
 
-@pytest.mark.parametrize("options", [{"create_new_fields": True}, {"bulk": True}], ids=str)
-def test_how_a_row_is_sent_is_no_part_of_its_content(options):
-    assert contents_by(**options) == contents_by()
-
-
 @pytest.mark.parametrize(
     ("before", "after", "values"),
     [
