@@ -203,8 +203,7 @@ class IterableClient(AbstractContextManager["IterableClient"]):
         A stop of the run ends it too.
         """
         answer = Answer(NOT_SENT, {})
-        requests = failures = 0
-        may_have_landed = False
+        requests, failures, may_have_landed = 0, 0, False
         attempts = min(self._max_attempts, BULK_ATTEMPTS) if rows else self._max_attempts
         patient_until_s = time.monotonic() + RATE_LIMIT_PATIENCE_S
         while (latest := self._send(path, body, rows)) is not None:

@@ -16,11 +16,10 @@ from db_connection import DatabaseConnection
 from delivery.batching import BatchLimits
 from delivery.bulk import BulkDelivery
 from delivery.pipeline import Pipeline
-from delivery.planner import Planner
+from delivery.planner import Planner, length_to_send
 from delivery.project_fields import ProjectFields
 from delivery.recorder import Recorder
-from delivery.repeats import Repeats
-from delivery.row_limit import length_to_send
+from delivery.repeats import LaterRows, Repeats
 from delivery.stopping import Stop
 from delivery.worker_pool import WorkerPool
 from iterable_api.answers import KEY_LACKS
@@ -345,16 +344,17 @@ def deliver_rows(
     if not options.bulk and (few := few_workers(settings)):
         logger.warning("ITERABLE_WORKERS: %s", few)
     limits = BatchLimits(settings.bulk_batch_size if options.bulk else 1)
-    pipeline = Pipeline(
-        payloads=make,
-        planner=_planner(make, recorder),
-        pool=_worker_pool(settings, client, recorder, limits),
-        recorder=recorder,
-        limits=limits,
-        folder=settings.results_dir,
+    bulk = BulkDelivery(client, recorder.stop, limits) if options.bulk else None
+    pool = WorkerPool(
+        recorder.stop,
+        client.process_prepared,
+        bulk.process if bulk else None,
+        most_workers(settings),
+        waiting=lambda: client.waiting,
     )
-    repeats = repeats_in(rows, make)
-    pipeline.deliver(rows.chunks(), repeats)
+    later = LaterRows(settings.results_dir)
+    pipeline = Pipeline(_planner(make, recorder), pool, recorder, limits, later)
+    pipeline.deliver(rows.chunks(), repeats_in(rows, make))
     recorder.stop.over = True
 
 
@@ -366,19 +366,6 @@ def few_workers(settings: Settings) -> str:
     return (
         f"only {possible} rows can be in flight, because {possible + OTHER_OPEN_FILES} files may "
         f"be open; ulimit -n {wanted + OTHER_OPEN_FILES} allows {wanted}"
-    )
-
-
-def _worker_pool(
-    settings: Settings, client: IterableClient, recorder: Recorder, limits: BatchLimits
-) -> WorkerPool:
-    bulk = BulkDelivery(client, recorder.stop, limits) if recorder.run.options.bulk else None
-    return WorkerPool(
-        recorder.stop,
-        client.process_prepared,
-        bulk.process if bulk else None,
-        most_workers(settings),
-        waiting=lambda: client.waiting,
     )
 
 

@@ -1,27 +1,23 @@
 """The way of the rows: planned in groups, sent in batches, recorded as they come back.
 
-Most rows go through in one pass. Two kinds come later. A row with the address or the event of a row
+Most rows go through at once. Two kinds come later. A row with the address or the event of a row
 before it waits for that row's outcome, so that nothing depends on a race. And an event of a user
 who was delivered a moment ago and whom Iterable does not find yet is sent again: Iterable's
 documentation asks for a minute between a profile and the calls that depend on it.
 """
 
-import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
-from pathlib import Path
 
 from delivery.batching import BatchLimits, Packer, in_groups
-from delivery.deferred import DeferredRows
 from delivery.planner import Planner
 from delivery.recorder import Recorder
-from delivery.repeats import Repeats
+from delivery.repeats import LaterRows, Repeats
 from delivery.worker_pool import WorkerPool, not_sent
 from iterable_api.answers import user_not_found
-from iterable_api.payloads import Payloads
 from logger_config import get_logger
 from records.columns import Row
 from records.outcomes import CallStatus, PreparedRow, RowOutcome, row_not_attempted
@@ -41,30 +37,29 @@ VISIBLE_AFTER_S = 60.0
 class Pipeline:
     """Delivers the rows of one run; every row gets exactly one outcome, which *recorder* is told.
 
-    *limits* say how large a batch may be. Files for rows that come later are made in *folder*.
+    *limits* say how large a batch may be; *later* keeps the rows that come later.
     """
 
-    def __init__(  # noqa: PLR0913 - keyword-only
+    def __init__(
         self,
-        *,
-        payloads: Payloads,
         planner: Planner,
         pool: WorkerPool,
         recorder: Recorder,
         limits: BatchLimits,
-        folder: Path,
+        later: LaterRows,
     ) -> None:
-        self._mapping = payloads.mapping
+        self._mapping = planner.payloads.mapping
         self._planner = planner
         self._pool = pool
         self._recorder = recorder
         self._limits = limits
         self._packer = Packer(limits)
-        self._repeats = Repeats(payloads)
-        self._repeated = DeferredRows(folder)
-        self._not_found = DeferredRows(folder)
+        self._repeats = Repeats(planner.payloads)
+        self._later = later
+        # Of the events whose user is not found yet: how many wait, and since when.
+        self._not_found = 0
         self._not_found_s = 0.0
-        self._sent_again = False
+        self._has_waited = False
         self._idle_rows = 0
         # Read, and not planned yet.
         self._chunk: list[Row] = []
@@ -79,25 +74,22 @@ class Pipeline:
         every batch in flight has come back and is recorded.
         """
         self._repeats = repeats
-        remaining, repeated, not_found = iter(chunks), iter(self._repeated), iter(self._not_found)
-        with closing(self._repeated), closing(self._not_found), self._pool:
+        remaining = iter(chunks)
+        with closing(self._later), self._pool:
             try:
                 self._send_first_rows(remaining)
-                self._send_repeated_rows(repeated)
-                self._send_events_again(not_found)
+                self._send_later_rows()
                 self._recorder.refusals.finish()
             finally:
                 # After an exception there is something left.
                 self._drain()
                 self._record(not_sent([*(self._packer.flush() or ()), *self._planned]))
-                for group in in_groups(itertools.chain(repeated, not_found), GROUP_ROWS):
+                for group in in_groups(self._later.left(), GROUP_ROWS):
                     self._record(not_sent(group))
                 while some := self._next_group(remaining, MOST_GROUP_ROWS):
                     self._record(self._not_attempted(some))
         if self._pool.bugs:
             raise self._pool.bugs[0]
-
-    # --- Three passes
 
     def _send_first_rows(self, chunks: Iterator[list[Row]]) -> None:
         while group := self._next_group(chunks, self._group_rows()):
@@ -118,40 +110,46 @@ class Pipeline:
     def _put_aside(self, repeated: list[PreparedRow]) -> None:
         """Keep the *repeated* rows until it is their turn; they have none if the disk is full."""
         with self._recorder.stopping_on_failure():
-            self._repeated.extend(repeated)
+            self._later.extend(repeated)
             return
         self._record(not_sent(repeated))
 
-    def _send_repeated_rows(self, rows: Iterator[PreparedRow]) -> None:
-        """Send the rows that repeat a row before them, less what that one stands for.
+    def _send_later_rows(self) -> None:
+        """Send the rows that were put aside, in rounds: some of them are put aside once more.
 
-        If the first row's profile did not arrive, the next one's is sent in its place.
+        A repeat is sent less what a row before it stands for. If the first row's profile did not
+        arrive, the next one's is sent in its place.
         """
+        self._warn_of_repeats()
+        while len(self._later):
+            self._wait_for_users()
+            for row in self._later.next_round():
+                if row.row and self._repeats.must_wait(row):
+                    self._send_packed()
+                if row.row:
+                    self._send([self._repeats.less_repeated(row)])
+                else:
+                    # Planned before; only its event is left.
+                    self._submit(self._packer.add(row))
+            self._send_packed()
+
+    def _warn_of_repeats(self) -> None:
         if count := self._repeats.count:
             who = "user id" if self._mapping.by_user_id else "address"
             are = "1 row repeats" if count == 1 else f"{count} rows repeat"
             text = "%s an earlier row's %s; the first row's profile is sent"
             logger.warning(text, are, who)
-        for row in rows:
-            if self._repeats.must_wait(row):
-                self._send_packed()
-            self._send([self._repeats.less_repeated(row)])
-        self._send_packed()
 
-    def _send_events_again(self, rows: Iterator[PreparedRow]) -> None:
-        """Send the events once more whose user Iterable did not find, when it should know them."""
-        if len(self._not_found) == 0:
+    def _wait_for_users(self) -> None:
+        """Wait until Iterable should know the users whose events are to be sent again."""
+        if not self._not_found:
             return
         wait_s = max(0.0, self._not_found_s + VISIBLE_AFTER_S - time.monotonic())
         text = "Iterable does not know %d new users yet: their events are sent again in %.0f s"
-        logger.info(text, len(self._not_found), wait_s)
+        logger.info(text, self._not_found, wait_s)
         self._recorder.stop.wait(wait_s)
-        self._sent_again = True
-        for row in rows:
-            self._submit(self._packer.add(row))
-        self._send_packed()
-
-    # --- Steps
+        self._not_found = 0
+        self._has_waited = True
 
     def _group_rows(self) -> int:
         """Return how many rows to plan together next."""
@@ -240,17 +238,18 @@ class Pipeline:
             raise
 
     def _less_not_found(self, outcomes: list[RowOutcome]) -> list[RowOutcome]:
-        """Put the rows aside whose event is to be sent again; return the others."""
-        if self._sent_again:
+        """Put the rows aside whose event is to be sent again, once; return the others."""
+        if self._has_waited:
             return outcomes
         aside = [outcome for outcome in outcomes if _is_to_be_sent_again(outcome)]
         if not aside:
             return outcomes
         # The ledger first: a row that it cannot take is not put aside, or it had two outcomes.
         self._recorder.note_profiles(aside)
-        self._not_found.extend(
+        self._later.extend(
             [o.prepared._replace(users_update=o.users_update) for o in aside if o.prepared]
         )
+        self._not_found += len(aside)
         self._not_found_s = time.monotonic()
         # A later row of the same address need not wait for the event.
         self._note_arrivals(aside)

@@ -1,9 +1,10 @@
 """Which calls each row needs: rows become prepared rows, less what Iterable holds."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from delivery.project_fields import ProjectFields
+from delivery.repeats import Repeats
 from iterable_api.payloads import Payloads, RowError
 from records.columns import Row
 from records.delivery_ledger import EVENT, PROFILE, DeliveryLedger, EntryName, Held
@@ -59,7 +60,7 @@ class Planner:
         options: RunOptions,
         fields: ProjectFields,
     ) -> None:
-        self._payloads = payloads
+        self.payloads = payloads
         self._ledger = ledger
         self._send_all = options.send_all
         self._dry_run = options.dry_run
@@ -71,9 +72,9 @@ class Planner:
         prepared: list[PreparedRow] = []
         for row in rows:
             try:
-                prepared.append(self._payloads.prepare(row))
+                prepared.append(self.payloads.prepare(row))
             except RowError as error:
-                outcomes.append(refused_row(self._payloads.mapping.names_of(row), str(error)))
+                outcomes.append(refused_row(self.payloads.mapping.names_of(row), str(error)))
         return outcomes, prepared
 
     def held_at(self, rows: Sequence[Row]) -> set[str]:
@@ -111,7 +112,7 @@ class Planner:
     ) -> RowOutcome | PreparedRow:
         """Return the outcome of *row*, or the row with the calls that are to be made."""
         try:
-            whole = self._payloads.complete(row)
+            whole = self.payloads.complete(row)
         except RowError as error:
             names = RowNames(row.customer_id, row.email, row.user_id)
             return refused_row(names, str(error))
@@ -154,3 +155,35 @@ class Planner:
         if held.known and not same:
             plan.forget.append((kind, name))
         return None
+
+
+def length_to_send(
+    limit: int, chunks: Iterable[list[Row]], planner: Planner, repeats: Repeats
+) -> int:
+    """Return how many rows there are up to the one with which *limit* of them need sending.
+
+    They come in *chunks*, of which one at a time fits into memory. *planner* knows which do;
+    *repeats*, made of the same rows, which of their calls are not. Those in between are a part of
+    the run too, so that the first row of an address stays the first.
+    """
+    taken = 0
+    for group in chunks:
+        prepared = [
+            (length, _less_repeated(row, repeats))
+            for length, each in enumerate(group, taken + 1)
+            for row in planner.prepare([each])[1]
+        ]
+        decided = planner.plan([row for _, row in prepared]).decided
+        for (length, _), each in zip(prepared, decided, strict=True):
+            limit -= isinstance(each, PreparedRow)
+            if limit == 0:
+                return length
+        taken += len(group)
+    return taken
+
+
+def _less_repeated(row: PreparedRow, repeats: Repeats) -> PreparedRow:
+    """Return *row* less what a row before it stands for, once that is delivered."""
+    least = repeats.less_repeated(row) if repeats.is_repeat(row) else row
+    repeats.presume_arrived(row)
+    return least

@@ -33,10 +33,6 @@ class RefusalWatch:
         for name in names:
             self._endpoints[name].accepted = True
 
-    def has_accepted(self, name: str) -> bool:
-        """Whether the endpoint *name* has accepted a row."""
-        return self._endpoints[name].accepted
-
     def watch(self, outcomes: Sequence[RowOutcome]) -> None:
         """Count some more rows, in the order in which they came back."""
         self._endpoints["users"].watch([outcome.users_update for outcome in outcomes])

@@ -1,13 +1,16 @@
-"""Rows of one run that have the same address, or the same event, as a row before them.
+"""Rows that come later in a run: they repeat a row before them, or their user is not found yet.
 
 Of rows with one address the first in Query 2's order is the profile. Of rows with one event, that
 is with one ``page_view_id``, customer, time and name, the first is the event: any other would
 overwrite it.
 """
 
-from collections.abc import Iterable
+import pickle
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 from iterable_api.payloads import Payloads, RowError
+from records.columns import Column, Kind
 from records.outcomes import (
     ARRIVED,
     SUPERSEDED,
@@ -17,10 +20,12 @@ from records.outcomes import (
     PreparedRow,
     RowOutcome,
 )
+from records.row_spool import RowSpool, SpoolError
 
 # Bits in a map, of 4 MB, of addresses or events by their hashes. Of a million some thirty thousand
 # share a bit with another one; these look as if they came twice, and are looked at closely.
 _MAP_BITS = 1 << 25
+_COLUMNS = (Column("prepared row", Kind.BINARY),)
 
 
 class Repeats:
@@ -126,3 +131,65 @@ def _twice(numbers: Iterable[tuple[int, int]]) -> tuple[bytearray, bytearray]:
 
 def _has_arrived(call: CallOutcome) -> bool:
     return call.status in ARRIVED or call.status is CallStatus.PLANNED
+
+
+class LaterRows:
+    """Rows that were put aside: in a file in *folder*, because there may be many of them.
+
+    They are taken in rounds; what is put aside during a round is taken in the next one.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._spools: list[RowSpool] = []
+        self._failure: SpoolError | None = None
+        # The rest of the round that is under way, and whether what is put aside has a file yet.
+        self._round: Iterator[PreparedRow] = iter(())
+        self._has_file = False
+
+    def __len__(self) -> int:
+        return len(self._spools[-1]) if self._has_file else 0
+
+    def extend(self, rows: Sequence[PreparedRow]) -> None:
+        """Put *rows* aside, which are on disk then.
+
+        Raises SpoolError, from then on always, and has none of these *rows*.
+        """
+        if not rows:
+            return
+        if self._failure:
+            raise self._failure
+        length = len(self)
+        try:
+            if not self._has_file:
+                self._spools.append(RowSpool(_COLUMNS, self._folder))
+                self._has_file = True
+            self._spools[-1].extend([(pickle.dumps(tuple(row)),) for row in rows])
+            self._spools[-1].flush()
+        except SpoolError as error:
+            self._failure = error
+            if self._has_file:
+                self._spools[-1].cut(length)
+            raise
+
+    def next_round(self) -> Iterator[PreparedRow]:
+        """Return the rows that were put aside up to now."""
+        self._round = _rows_in(self._spools[-1]) if self._has_file else iter(())
+        self._has_file = False
+        return self._round
+
+    def left(self) -> Iterator[PreparedRow]:
+        """Yield the rest of the round that is under way, and what was put aside during it."""
+        yield from self._round
+        yield from self.next_round()
+
+    def close(self) -> None:
+        """Give the disk space back."""
+        for spool in self._spools:
+            spool.close()
+
+
+def _rows_in(spool: RowSpool) -> Iterator[PreparedRow]:
+    for (row,) in spool.values([0]):
+        # Written above, into a file that nobody else can read.
+        yield PreparedRow(*pickle.loads(row or b""))  # noqa: S301

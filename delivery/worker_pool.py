@@ -4,7 +4,8 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple, Self
+from dataclasses import dataclass
+from typing import Self
 
 from delivery.batching import Batch
 from delivery.bulk import MOST_BATCHES, OpenRow
@@ -35,12 +36,12 @@ SendOne = Callable[[PreparedRow], RowOutcome]
 SendBatch = Callable[[Batch], tuple[list[RowOutcome], list[OpenRow]]]
 
 
-class _Result(NamedTuple):
-    """What came of the task with this *number*: outcomes, and rows that are to be sent singly."""
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """Rows for one thread to send: a batch, or a single row."""
 
-    number: int
-    outcomes: list[RowOutcome]
-    left: list[OpenRow]
+    rows: Sequence[OpenRow]
+    is_batch: bool
 
 
 class WorkerPool:
@@ -72,15 +73,15 @@ class WorkerPool:
         self._workers = workers
         self._waiting = waiting
         self._threads: list[threading.Thread] = []
-        self._begun = self._batches = self._bytes = 0
+        self._batches = self._bytes = 0
         # Rows that are to be sent singly, and how many of them may be now.
         self._open: deque[OpenRow] = deque()
         self._room = ENOUGH_WAITING
-        # The rows of each task in flight, and whether it is a batch.
-        self._in_flight: dict[int, tuple[Sequence[OpenRow], bool]] = {}
-        self._tasks: queue.SimpleQueue[tuple[int, Sequence[OpenRow], bool] | None]
-        self._tasks = queue.SimpleQueue()
-        self._finished: queue.SimpleQueue[_Result] = queue.SimpleQueue()
+        self._in_flight: set[_Task] = set()
+        self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
+        # What came of a task, and the rows that it leaves open.
+        self._finished: queue.SimpleQueue[tuple[_Task, list[RowOutcome], list[OpenRow]]]
+        self._finished = queue.SimpleQueue()
 
     def __enter__(self) -> Self:
         return self
@@ -118,7 +119,7 @@ class WorkerPool:
             self._send_open()
         else:
             self._batches += 1
-            self._begin(rows, is_batch=True)
+            self._begin(_Task(rows, is_batch=True))
 
     def take(self) -> list[RowOutcome]:
         """Return the outcomes that have come back; after a while perhaps none.
@@ -128,10 +129,10 @@ class WorkerPool:
         overdue = self._stop.overdue(GRACE_S)
         outcomes: list[RowOutcome] = []
         try:
-            result = self._finished.get(timeout=self._patience_s(overdue=overdue))
+            finished = self._finished.get(timeout=self._patience_s(overdue=overdue))
             while True:
-                outcomes += self._settle(result)
-                result = self._finished.get_nowait()
+                outcomes += self._settle(*finished)
+                finished = self._finished.get_nowait()
         except queue.Empty:
             pass
         if overdue:
@@ -150,27 +151,31 @@ class WorkerPool:
             return 0.0
         return LOOK_S if self._open else POLL_S
 
-    def _settle(self, result: _Result) -> list[RowOutcome]:
-        """Take a task out of those in flight; return the outcomes of its rows."""
-        if result.number not in self._in_flight:  # it was given up
+    def _settle(
+        self, task: _Task, outcomes: list[RowOutcome], left: list[OpenRow]
+    ) -> list[RowOutcome]:
+        """Take *task* out of those in flight; return the outcomes, none if it was given up."""
+        if task not in self._in_flight:
             return []
-        self._batches -= self._in_flight.pop(result.number)[1]
-        self._open.extend(result.left)
-        self.left_open |= bool(result.left)
-        return result.outcomes
+        self._in_flight.remove(task)
+        self._batches -= task.is_batch
+        self._open.extend(left)
+        self.left_open |= bool(left)
+        return outcomes
 
     def _send_open(self) -> None:
         """Begin to send as many rows singly as there is use for now."""
-        while self._open and self._room > 0 and len(self._in_flight) < self._workers:
+        while self._open and self._room > 0:
+            if len(self._in_flight) - self._batches >= self._workers:
+                return
             self._room -= 1
-            self._begin([self._open.popleft()], is_batch=False)
+            self._begin(_Task([self._open.popleft()], is_batch=False))
 
-    def _begin(self, rows: Sequence[OpenRow], *, is_batch: bool) -> None:
-        self._begun += 1
-        self._in_flight[self._begun] = rows, is_batch
+    def _begin(self, task: _Task) -> None:
+        self._in_flight.add(task)
         if len(self._threads) < len(self._in_flight):
             self._start_thread()
-        self._tasks.put((self._begun, rows, is_batch))
+        self._tasks.put(task)
         if not self._threads:
             # The system gives no thread at all.
             self._tasks.put(None)
@@ -192,22 +197,20 @@ class WorkerPool:
     def _work(self) -> None:
         """Send what is to be sent until there is no more; in a thread."""
         while (task := self._tasks.get()) is not None:
-            number, rows, is_batch = task
-            self._finished.put(_Result(number, *self._attempt(rows, is_batch=is_batch)))
+            self._finished.put((task, *self._attempt(task)))
 
-    def _attempt(
-        self, rows: Sequence[OpenRow], *, is_batch: bool
-    ) -> tuple[list[RowOutcome], list[OpenRow]]:
+    def _attempt(self, task: _Task) -> tuple[list[RowOutcome], list[OpenRow]]:
         if self.stopped:
-            return [each.outcome(each.before) for each in rows], []
+            return [each.outcome(each.before) for each in task.rows], []
         try:
-            if is_batch and self._send_batch:
-                outcomes, left = self._send_batch([each.row for each in rows])
+            if task.is_batch and self._send_batch:
+                outcomes, left = self._send_batch([each.row for each in task.rows])
             else:
-                outcomes, left = [each.judged_by(self._send_one(each.row)) for each in rows], []
+                outcomes = [each.judged_by(self._send_one(each.row)) for each in task.rows]
+                left = []
         except Exception as error:  # noqa: BLE001 - raised when all rows have their outcome
             self.bugs.append(error)
-            return [each.outcome(_BUG) for each in rows], []
+            return [each.outcome(_BUG) for each in task.rows], []
         for outcome in outcomes:
             for call in (outcome.users_update, outcome.events_track):
                 if call.key_refused:
@@ -216,9 +219,7 @@ class WorkerPool:
 
     def _abandon(self) -> list[RowOutcome]:
         """Return the outcomes of the rows in flight, for which nobody waits any more."""
-        outcomes = [
-            each.outcome(_ABANDONED) for rows, _ in self._in_flight.values() for each in rows
-        ]
+        outcomes = [each.outcome(_ABANDONED) for task in self._in_flight for each in task.rows]
         self._in_flight.clear()
         self._batches = 0
         return outcomes

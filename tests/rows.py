@@ -11,7 +11,7 @@ from delivery.pipeline import Pipeline
 from delivery.planner import Planner
 from delivery.project_fields import ProjectFields
 from delivery.recorder import Recorder
-from delivery.repeats import Repeats
+from delivery.repeats import LaterRows, Repeats
 from delivery.stopping import Stop
 from delivery.worker_pool import WorkerPool
 from iterable_api.payloads import JOB_MAPPING, Payloads
@@ -120,19 +120,14 @@ def deliver_rows(
     ):
         recorder = Recorder(run, stop, ledger, project_fields(ledger, run), results)
         recorder.begin(len(raw_rows), {})
-        pipeline = Pipeline(
-            payloads=Payloads("db"),
-            planner=make_planner(ledger),
-            pool=WorkerPool(
-                stop,
-                lambda row: process([row])[0],
-                (lambda batch: (process(batch), [])) if batch_size > 1 else None,
-                workers,
-                waiting=lambda: 0,
-            ),
-            recorder=recorder,
-            limits=BatchLimits(batch_size),
-            folder=folder,
+        pool = WorkerPool(
+            stop,
+            lambda row: process([row])[0],
+            (lambda batch: (process(batch), [])) if batch_size > 1 else None,
+            workers,
+            waiting=lambda: 0,
         )
+        limits = BatchLimits(batch_size)
+        pipeline = Pipeline(make_planner(ledger), pool, recorder, limits, LaterRows(folder))
         pipeline.deliver(in_groups(raw_rows, CHUNK_ROWS), repeats_in(raw_rows))
         return results.outcomes

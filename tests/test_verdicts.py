@@ -708,3 +708,75 @@ def test_a_first_run_that_is_stopped_sends_nothing_twice(quick, iterable, databa
     again = sum(event.received > 1 for event in iterable.events.values())
     assert again == 0
     assert len(iterable.events) == 103
+
+
+# --- Rows that a batch leaves open ----------------------------------------------------------------
+
+
+def test_a_thousand_rows_with_bad_values_among_them_cost_seconds(quick, iterable, database):
+    """Each bad one has its own code and field; the good ones are delivered."""
+    iterable.change(limit_scale=10, latency_ms=30)
+    add_pro_users(database, 997)
+    set_type(iterable, quick, first_name="2026-01-01")
+    database.execute("UPDATE customers SET first_name = '2026-02-02'")
+    database.execute("UPDATE customers SET first_name = 'Ann' WHERE id >= 100 AND id % 22 = 3")
+    (bad,) = database.execute("SELECT COUNT(*) FROM customers WHERE first_name = 'Ann'")[0]
+    assert quick("--bulk").returncode == 1
+    seconds = quick.results["run"]["sending_seconds"]
+    rows = results(quick)
+    assert outcomes(rows) == {"successful": 1000 - bad, "total_failure": bad}
+    refused = [row["users_update"] for row in rows.values() if row["outcome"] == "total_failure"]
+    assert {(call["code"], *call["fields"].items()) for call in refused} == {
+        ("RequestFieldsTypesMismatched", ("first_name", "date"))
+    }
+    assert len(sent_to(iterable, "users/bulkUpdate")) == 1
+    assert seconds < 10
+
+
+def test_one_row_at_which_iterable_fails_costs_its_batch_seconds_and_no_row(
+    quick, iterable, database
+):
+    iterable.change(limit_scale=10)
+    add_pro_users(database, 2997)
+    iterable.set_faults(Fault("server_error", email=USERS[0]))
+    assert quick("--bulk").returncode == 1
+    seconds = quick.results["run"]["sending_seconds"]
+    rows = results(quick)
+    assert outcomes(rows) == {"successful": 2999, "total_failure": 1}
+    assert rows[USERS[0]]["users_update"]["status"] == "unavailable"
+    # Its batch of a thousand was tried twice, the others once.
+    assert len(sent_to(iterable, "users/bulkUpdate")) == 4
+    assert seconds < 15
+
+
+def test_a_signal_ends_single_calls_as_it_ends_others(quick, iterable, database):
+    add_pro_users(database, 497)
+    set_type(iterable, quick, first_name="2026-01-01")
+    database.execute("UPDATE customers SET first_name = '2026-02-02'")
+    database.execute("UPDATE customers SET first_name = 'Ann' WHERE id = 100")
+    iterable.change(limit_scale=1, latency_ms=20)
+    process = quick.start("--bulk")
+    wait_until(lambda: len(iterable.events) > 40)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+    assert process.returncode == 143
+    rows = results(quick)
+    assert len(rows) == 500
+    assert outcomes(rows)["successful"] == len(iterable.events)
+    assert outcomes(rows)["not_attempted"] > 100
+
+
+def test_a_bulk_run_with_single_calls_looks_at_the_projects_fields_at_its_end(quick, iterable):
+    """Which of them were left out, the answers to single calls do not tell."""
+    iterable.change(create_new_fields=False)
+    iterable.set_faults(Fault("server_error", endpoint="users/bulkUpdate"))
+    done = quick("--bulk")
+    assert done.returncode == 0
+    assert "plan_type" in quick.results["summary"]["filtered_fields"]["users_update"]
+    forget_results(quick)
+    iterable.set_faults()
+    iterable.change(create_new_fields=True)
+    create_profile_fields(iterable, quick)
+    # What was left out is sent once more, when the fields are there.
+    assert quick("--bulk").returncode == 0
+    assert "plan_type" in iterable.users[USERS[0]].data_fields

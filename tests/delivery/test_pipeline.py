@@ -7,8 +7,8 @@ from functools import partial
 import pytest
 
 from delivery import pipeline, worker_pool
-from delivery.deferred import DeferredRows
 from delivery.pipeline import GROUP_ROWS
+from delivery.repeats import LaterRows
 from delivery.stopping import Stop
 from iterable_api.payloads import Payloads, RowError
 from records.delivery_ledger import DeliveryLedger, LedgerError
@@ -437,8 +437,8 @@ def test_rows_that_cannot_be_put_aside_have_one_outcome_each(deliver, monkeypatc
             raise SpoolError("no space")
         extend(self, rows)
 
-    extend = DeferredRows.extend
-    monkeypatch.setattr(DeferredRows, "extend", full)
+    extend = LaterRows.extend
+    monkeypatch.setattr(LaterRows, "extend", full)
     stop = Stop()
     rows = [*same_address(*range(1, 40)), make_row(50)]
     outcomes = deliver(rows, sender(OK), stop)

@@ -3,9 +3,8 @@
 import pytest
 
 from delivery.batching import in_groups
-from delivery.planner import Planner
+from delivery.planner import Planner, length_to_send
 from delivery.project_fields import ProjectFields
-from delivery.row_limit import length_to_send
 from iterable_api.payloads import Payloads
 from records.outcomes import CallOutcome, CallStatus, outcome_of
 from records.run import RunOptions, RunRecord

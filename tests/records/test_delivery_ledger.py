@@ -169,7 +169,7 @@ class Counted(Payloads):
 def planned_with(ledger, payloads, row):
     """Return the plan of one row of *payloads*, and how many bodies were made for it."""
     planner = make_planner(ledger)
-    planner._payloads = payloads
+    planner.payloads = payloads
     return planner.plan([payloads.prepare(row)])
 
 

@@ -4,7 +4,7 @@ import resource
 
 import pytest
 
-from delivery.deferred import DeferredRows
+from delivery.repeats import LaterRows
 from iterable_api.payloads import Payloads
 from records.outcomes import CallOutcome, CallStatus
 from records.row_spool import SpoolError
@@ -17,40 +17,54 @@ def test_rows_come_back_as_they_were_and_in_their_order(tmp_path):
     rows = [make_prepared(n)._replace(users_update=OK) for n in range(4)]
     # One without its bodies.
     rows.append(Payloads("db").prepare(raw_row(5, first_name=None)))
-    deferred = DeferredRows(tmp_path)
-    deferred.extend(rows[:2])
-    deferred.extend(rows[2:])
-    assert len(deferred) == 5
-    assert list(deferred) == rows
-    deferred.close()
+    later = LaterRows(tmp_path)
+    later.extend(rows[:2])
+    later.extend(rows[2:])
+    assert len(later) == 5
+    assert list(later.next_round()) == rows
+    assert len(later) == 0
+    later.close()
 
 
 def test_without_rows_no_file_is_made(tmp_path):
-    deferred = DeferredRows(tmp_path / "nowhere")
-    deferred.extend([])
-    assert list(deferred) == []
-    deferred.close()
+    later = LaterRows(tmp_path / "nowhere")
+    later.extend([])
+    assert list(later.next_round()) == list(later.left()) == []
+    later.close()
     with pytest.raises(SpoolError):
-        deferred.extend([make_prepared()])
+        later.extend([make_prepared()])
 
 
-def put_one_by_one(deferred, rows):
+def put_one_by_one(later, rows):
     for row in rows:
-        deferred.extend([row])
+        later.extend([row])
 
 
 def test_of_rows_that_a_full_disk_does_not_take_the_earlier_ones_come_back(tmp_path):
     rows = [make_prepared(n) for n in range(99)]
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    deferred = DeferredRows(tmp_path)
+    later = LaterRows(tmp_path)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:
         with pytest.raises(SpoolError):
-            put_one_by_one(deferred, rows)
+            put_one_by_one(later, rows)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     with pytest.raises(SpoolError):
-        deferred.extend(rows)
-    assert 0 < len(deferred) < 99
-    assert list(deferred) == rows[: len(deferred)]
-    deferred.close()
+        later.extend(rows)
+    assert 0 < len(later) < 99
+    kept = len(later)
+    assert list(later.left()) == rows[:kept]
+    later.close()
+
+
+def test_what_is_put_aside_during_a_round_comes_in_the_next(tmp_path):
+    rows = [make_prepared(n) for n in range(5)]
+    later = LaterRows(tmp_path)
+    later.extend(rows[:3])
+    first = later.next_round()
+    assert next(first) == rows[0]
+    later.extend(rows[3:])
+    # As after an exception in mid-round.
+    assert list(later.left()) == rows[1:]
+    later.close()
