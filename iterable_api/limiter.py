@@ -97,8 +97,9 @@ class Limiter:
         self._throttled: deque[float] = deque()
         self._cut_s = -math.inf
         self._free = per_second
-        # Of a silence: the latest pause, 0 for no silence; when a request may depart; its length,
-        # and the moment up to which that is counted.
+        # Of a silence: when it began; the latest pause, 0 for no silence; when a request may
+        # depart; its length, and the moment up to which that is counted.
+        self._silent_from_s = 0.0
         self._probe_s = 0.0
         self._probe_due_s = 0.0
         self._silent_s = 0.0
@@ -146,7 +147,7 @@ class Limiter:
         now_s = time.monotonic()
         while self._reports:
             self._read(self._reports.popleft())
-        if self.twin and self.twin.answered_s > self._counted_s:
+        if self.twin and self.twin.answered_s > self._silent_from_s:
             self._probe_s = 0.0
         self._give_way(now_s)
         due_s = self._probe_due_s if self._probe_s else self._paced_s(now_s)
@@ -198,6 +199,7 @@ class Limiter:
         if not self._probe_s:
             self._probe_s, self._probe_due_s = FIRST_PROBE_S, report.at_s + FIRST_PROBE_S
             self._silent_s, self._counted_s = 0.0, report.at_s
+            self._silent_from_s = report.at_s
         # The request waited for its answer, too. The limit is for a process that was frozen.
         waited_s = report.at_s - max(report.departed_s, self._counted_s)
         self._silent_s += max(0.0, min(waited_s, OUTAGE_S / 2))

@@ -492,30 +492,31 @@ def test_what_a_batch_may_have_delivered_stays_unknown_when_a_single_call_fails(
     assert {call.http_status for call in calls(outcomes).values()} == {500}
 
 
+def stop_on_outage(bulk, monkeypatch, seconds):
+    """Stop the run after so many seconds of silence, as it is made to."""
+    monkeypatch.setattr("iterable_api.limiter.OUTAGE_S", seconds)
+    for limiter in bulk.client._limiters.values():
+        limiter._outage = lambda text: bulk.stop.request(StopReason.OUTAGE, text)
+
+
+@pytest.mark.parametrize("endpoint", [USERS, EVENTS])
 def test_a_bulk_endpoint_that_is_down_is_no_outage_while_single_calls_are_answered(
-    iterable, monkeypatch
+    iterable, monkeypatch, endpoint
 ):
     iterable.change(limits=False)
     bulk = Bulk(iterable, 10)
-    monkeypatch.setattr("iterable_api.limiter.OUTAGE_S", 0.0)
-    for limiter in bulk.client._limiters.values():
-        limiter._outage = lambda text: bulk.stop.request(StopReason.OUTAGE, text)
-    iterable.set_faults(Fault("server_error", endpoint=EVENTS))
-    bulk.client.process_prepared(make_prepared(1))
-    row = make_prepared(2)
-    monkeypatch.setattr("iterable_api.limiter.OUTAGE_S", 1000.0)
-    for _ in range(5):
-        assert {out.status for out in bulk.process([row])} == {RowStatus.SUCCESSFUL}
-        # The answer to the single call has ended the silence.
-        assert bulk.client._limiters[EVENTS]._silent_s < 10
+    stop_on_outage(bulk, monkeypatch, 20.0)
+    iterable.set_faults(Fault("server_error", endpoint=endpoint))
+    # Each batch fails twice, with pauses between.
+    assert not_successful(bulk(rows_of(200))) == set()
+    assert bulk.stop.reason is None
+    assert bulk.requests[0 if endpoint == USERS else 1] == 40
 
 
 def test_iterable_down_stops_the_run(iterable, monkeypatch):
     iterable.change(limits=False)
     bulk = Bulk(iterable, 50)
-    monkeypatch.setattr("iterable_api.limiter.OUTAGE_S", 5.0)
-    for limiter in bulk.client._limiters.values():
-        limiter._outage = lambda text: bulk.stop.request(StopReason.OUTAGE, text)
+    stop_on_outage(bulk, monkeypatch, 5.0)
     iterable.set_faults(Fault("gateway", status=503))
     outcomes = bulk(rows_of(500))
     assert bulk.stop.reason is StopReason.OUTAGE

@@ -253,6 +253,25 @@ def test_a_request_that_fails_while_others_are_answered_holds_nobody(clock, limi
     assert limiter.acquire() == before_s
 
 
+def test_an_answer_of_its_twin_ends_a_silence(clock, limiter, outages):
+    """A bulk endpoint may be down while the one for single calls is not."""
+    limiter.twin = Limiter(100, wait=clock.sleep)
+    for _ in range(int(3 * OUTAGE_S)):
+        departed_s = depart(limiter)
+        clock.sleep(1.0)
+        limiter.report(Kind.UNANSWERED, departed_s)
+        limiter.twin.report(Kind.ACCEPTED, depart(limiter.twin))
+    assert depart(limiter) - departed_s < 1.0 + FIRST_PROBE_S
+    assert outages == []
+
+
+def test_an_answer_of_its_twin_ends_a_silence_while_others_wait(clock, limiter):
+    limiter.twin = Limiter(100, wait=clock.sleep)
+    last_s = [fail(limiter) for _ in range(6)][-1]
+    clock.at(last_s + 3, partial(limiter.twin.report, Kind.ACCEPTED, last_s))
+    assert limiter.acquire() - last_s == pytest.approx(3, abs=0.2)
+
+
 def test_a_minute_of_silence_is_an_outage_and_says_why(clock):
     outages = []
     limiter = Limiter(
