@@ -1,6 +1,7 @@
 """Whatever happens on the way: every row accounted for, and another run finishes the work."""
 
 import os
+import re
 import resource
 import shutil
 import signal
@@ -204,7 +205,7 @@ def test_iterable_being_down_stops_early_and_another_run_does_the_rest(
     done = job(ITERABLE_WORKERS="20")
     assert done.returncode == 4
     (last,) = done.stderr.splitlines()[-1:]
-    assert "Iterable seems to be down: no definite answer for 2 s" in last
+    assert re.search(r"Iterable seems to be down: no definite answer for [2-9] s", last)
     assert "503" in last
     assert "Run again to send the rest" in last
     # One request at a time tries it: hardly any row is spent on it.
