@@ -1,9 +1,14 @@
 """Bulk mode: every row is told the truth, however little Iterable says."""
 
 import json
+from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import iterable_client
 from delivery.batching import BatchLimits, packed
@@ -11,7 +16,8 @@ from delivery.bulk import BulkDelivery
 from delivery.refusals import RefusalWatch
 from delivery.stopping import Stop
 from delivery.worker_pool import WorkerPool
-from iterable_api.answers import NAME_BLOCKED, user_not_found
+from iterable_api.answers import NAME_BLOCKED, judge_response, user_not_found
+from iterable_api.transport import Response
 from iterable_client import IterableClient
 from records.exit_statuses import StopReason
 from records.outcomes import (
@@ -634,3 +640,57 @@ def test_after_a_stop_nothing_is_sent(bulk):
     bulk.stop.request(StopReason.DEADLINE)
     assert numbers(bulk(rows_of(3)), USERS, CallStatus.NOT_SENT) == {0, 1, 2}
     assert bulk.requests == [0, 0, 0, 0]
+
+
+# --- Whatever Iterable answers
+
+scalars = st.none() | st.booleans() | st.integers(-2, 4) | st.text(max_size=3)
+addresses = st.lists(
+    st.sampled_from([f"user{number}@example.com" for number in range(4)]) | scalars, max_size=4
+)
+lists = st.sampled_from(
+    ["invalidEmails", "forgottenEmails", "notFoundEmails", "conflictEmails", "unheardOf"]
+)
+answers = st.tuples(
+    st.sampled_from([200, 200, 200, 207, 302, 400, 401, 404, 409, 413, 429, 500, 503]),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "successCount": scalars,
+            "failCount": scalars,
+            "code": scalars | st.sampled_from(["Success", "BadJsonBody", "BatchTooLarge"]),
+            "failedUpdates": scalars | addresses | st.dictionaries(lists, addresses | scalars),
+            "invalidEmails": addresses | scalars,
+            "disallowedEventNames": addresses | scalars,
+            "filteredOutFields": addresses | scalars | st.just(["candidate", "plan_type"]),
+        },
+    ),
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(answers, min_size=1, max_size=12))
+def test_whatever_a_batch_is_answered_no_row_is_lost_and_none_delivered_without_proof(script):
+    proven, asked = set(), 0
+
+    def send(bodies):
+        nonlocal asked
+        status, document = script[asked % len(script)]
+        asked += 1
+        told = judge_response(Response(status, {}, json.dumps(document).encode()), len(bodies))
+        if told.outcome.status is DELIVERED:
+            proven.update(bodies)
+        return told
+
+    client: Any = SimpleNamespace(update_users=send, track_events=send)
+    rows = rows_of(4)
+    outcomes, left = BulkDelivery(client, Stop(), BatchLimits(4)).process(rows)
+    numbers = [out.customer_id for out in outcomes] + [each.row.customer_id for each in left]
+    assert Counter(numbers) == Counter(range(4))
+    for outcome in outcomes:
+        row = rows[int(outcome.customer_id or 0)]
+        assert row.user in proven or outcome.users_update.status is not DELIVERED
+        assert row.event in proven or outcome.events_track.status is not DELIVERED
+    # Its profile is there: only its event is open.
+    assert all(each.row.user in proven for each in left if each.row.users_update)
+    assert asked < 20
