@@ -142,10 +142,12 @@ def run_job(
     args: argparse.Namespace, run: RunRecord, environ: Mapping[str, str] = os.environ
 ) -> ExitStatus:
     """Run the job, or with --check only look at what it needs."""
-    from configuration import preflight, settings
+    from configuration import settings
 
     env_file = None if args.demo else args.env_file or settings.DEFAULT_ENV_FILE
     if args.check:
+        from configuration import preflight
+
         return preflight.check(env_file, environ)
     return run_integration(env_file, environ, run)
 

@@ -22,9 +22,9 @@ from records.outcomes import (
 )
 from records.row_spool import RowSpool, SpoolError
 
-# Bits in a map, of 4 MB, of addresses or events by their hashes. Of a million some thirty thousand
-# share a bit with another one; these look as if they came twice, and are looked at closely.
-_MAP_BITS = 1 << 25
+# Bits in a map, of 8 MB, of addresses and events by their hashes. Of a million rows some sixty
+# thousand share a bit with another one: they look as if they came twice, and get a closer look.
+_MAP_BITS = 1 << 26
 _COLUMNS = (Column("prepared row", Kind.BINARY),)
 
 
@@ -39,7 +39,7 @@ class Repeats:
         self.count = 0
         self._payloads = payloads
         _, self._view, self._customer = payloads.suspect_places()
-        self._users, self._events = _twice(numbers)
+        self._twice = _twice(numbers)
         # Of the suspects seen: whether the profile has arrived; the hash of the first event's body,
         # and whether it has arrived.
         self._profiles: dict[str, bool] = {}
@@ -53,10 +53,10 @@ class Repeats:
         same_user = same_event = False
         user = hash(row.key)
         event = hash((row.row[self._view], row.row[self._customer]))
-        if self._users[user % _MAP_BITS >> 3] & 1 << (user & 7):
+        if self._twice[user % _MAP_BITS >> 3] & 1 << (user & 7):
             same_user = row.key in self._profiles
             self._profiles.setdefault(row.key, False)
-        if self._events[event % _MAP_BITS >> 3] & 1 << (event & 7):
+        if self._twice[event % _MAP_BITS >> 3] & 1 << (event & 7):
             same_event = row.event_name in self._events_seen
             self._events_seen.setdefault(row.event_name, (self._body_of(row), False))
         self.count += same_user
@@ -113,20 +113,19 @@ class Repeats:
         return CallOutcome(CallStatus.REFUSED, message=text, fault=Fault.ROW)
 
 
-def _twice(numbers: Iterable[tuple[int, int]]) -> tuple[bytearray, bytearray]:
-    """Return two maps with the bits of the first and of the second *numbers* that came twice."""
-    size = _MAP_BITS // 8
-    users, users_twice, events, events_twice = (bytearray(size) for _ in range(4))
+def _twice(numbers: Iterable[tuple[int, int]]) -> bytearray:
+    """Return a map with the bits of those of *numbers* that came twice."""
+    seen, twice = bytearray(_MAP_BITS // 8), bytearray(_MAP_BITS // 8)
     for user, event in numbers:
         place, bit = user % _MAP_BITS >> 3, 1 << (user & 7)
-        if users[place] & bit:
-            users_twice[place] |= bit
-        users[place] |= bit
+        if seen[place] & bit:
+            twice[place] |= bit
+        seen[place] |= bit
         place, bit = event % _MAP_BITS >> 3, 1 << (event & 7)
-        if events[place] & bit:
-            events_twice[place] |= bit
-        events[place] |= bit
-    return users_twice, events_twice
+        if seen[place] & bit:
+            twice[place] |= bit
+        seen[place] |= bit
+    return twice
 
 
 def _has_arrived(call: CallOutcome) -> bool:

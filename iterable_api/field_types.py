@@ -101,7 +101,7 @@ def reader(column: Column) -> Callable[[bytes], str]:
         raise RowError(f"{column.name} has a type that cannot be sent")
 
     if column.kind is Kind.BIT:
-        return lambda value: str(int.from_bytes(value, "big"))
+        return lambda value: str(int.from_bytes(value[-8:], "big"))  # MySQL has 64 bits at most
     return refuse if column.kind is Kind.OTHER else read
 
 

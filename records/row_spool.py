@@ -1,8 +1,8 @@
 """Rows on disk between the database and Iterable: written at full speed, then read at leisure."""
 
 import itertools
+import marshal
 import os
-import pickle
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -57,11 +57,10 @@ class RowSpool:
             self._write(chunk)
 
     def _write(self, rows: list[Row]) -> None:
-        columns = [
-            pickle.dumps(values, pickle.HIGHEST_PROTOCOL) for values in zip(*rows, strict=True)
-        ]
+        # For bytes alone, and for this process alone, it is the quickest form.
+        columns = [marshal.dumps(values) for values in zip(*rows, strict=True)]
         with self._explained():
-            pickle.dump([len(column) for column in columns], self._file)
+            marshal.dump([len(column) for column in columns], self._file)
             self._file.writelines(columns)
         self._length += len(rows)
 
@@ -113,9 +112,9 @@ class RowSpool:
             while remaining > 0:
                 columns = []
                 # Written above, and readable by nobody else.
-                for place, size in enumerate(pickle.load(file)):  # noqa: S301
+                for place, size in enumerate(marshal.load(file)):  # noqa: S302
                     if place in places:
-                        columns.append(pickle.loads(file.read(size))[:remaining])  # noqa: S301
+                        columns.append(marshal.loads(file.read(size))[:remaining])  # noqa: S302
                     else:
                         file.seek(size, os.SEEK_CUR)
                 yield columns
