@@ -27,10 +27,7 @@ __all__ = ["EVENT_NAMESPACE", "EVENT_TABLE", "Payloads", "RowError", "bulk_body"
 EVENT_TABLE = "page_views"
 # Chosen once. Another value would give every event another id, and so send it a second time.
 EVENT_NAMESPACE = uuid.UUID("5b0c3c1e-6d5e-4c7d-9a53-1f2f3f0f8f61")
-# Copied for each row, which is quicker than making them anew.
-_NEW_EVENT_ID = sha1(EVENT_NAMESPACE.bytes, usedforsecurity=False)
-_NEW_NAME = blake2b(digest_size=16)
-_NEW_HASH = blake2b(digest_size=8)
+_NAMESPACE = EVENT_NAMESPACE.bytes
 
 # 2100-01-01 in unix seconds. Iterable would file an event under any moment, even one that only
 # stands for "never", such as 9999-12-31.
@@ -74,6 +71,12 @@ class Payloads:
         columns = mapping.columns
         self._places = {column.name: place for place, column in enumerate(columns)}
         self._texts = {c.name: (place, reader(c)) for place, c in enumerate(columns)}
+        # Looked up once too.
+        self._who_place, self._read_who = self._texts[mapping.identifier]
+        self._view_place, self._read_view = self._texts["page_view_id"]
+        self._customer_place, self._read_customer = self._texts["customer_id"]
+        self._shown_customer = columns[self._customer_place].shown
+        self._usual_name = _first_part(source, EVENT_NAME)
         self._time_place = self._places["event_time"]
         self._has_time = mapping.columns[self._time_place].kind in {Kind.DATE, Kind.MOMENT}
         self._user_fields = mapping.fields_of(UPDATE_USER)
@@ -106,11 +109,11 @@ class Payloads:
         by_user_id = self._by_user_id
         return PreparedRow(
             row,
-            self._shown(row, "customer_id"),
+            self._shown_customer(row[self._customer_place]),
             self._shown(row, "email") if by_user_id else who,
             who if by_user_id else None,
             key,
-            _digest(_NEW_NAME, key.encode()),
+            blake2b(key.encode(), digest_size=16).digest(),
             self._event_name(row),
             self._user_content.of(row),
             self._event_content.of(row),
@@ -126,9 +129,8 @@ class Payloads:
             return prepared
         who = self._who(row)
         user, event = self._user(row, who), self._event(row, who, prepared.event_id)
-        hashes = _digest(_NEW_HASH, user), _digest(_NEW_HASH, event)
         return prepared._replace(
-            row=(), user=user, event=event, user_body=hashes[0], event_body=hashes[1]
+            row=(), user=user, event=event, user_body=_hash(user), event_body=_hash(event)
         )
 
     def suspects(self, rows: Iterable[Row]) -> Iterator[tuple[int, int]]:
@@ -161,7 +163,8 @@ class Payloads:
 
     def _who(self, row: Row) -> str:
         """Return the email or the user id of *row*."""
-        text = self._text(row, self.mapping.identifier)
+        value = row[self._who_place]
+        text = None if value is None else self._read_who(value)
         return _user_id(text, self.mapping.identifier) if self._by_user_id else _email(text)
 
     def _key(self, who: str) -> str:
@@ -204,15 +207,18 @@ class Payloads:
         Iterable updates an event in place when its id is sent again. The ids of a table that was
         emptied start again; with the customer and the time no later view gets an earlier one's id.
         """
+        view, customer = row[self._view_place], row[self._customer_place]
         created_at = self._unix_seconds(self._when(row))
-        view = self._text(row, "page_view_id")
         if view is None:
             raise RowError("page_view_id is NULL")
-        customer = self._text(row, "customer_id")
+        first = self._usual_name
+        if self.mapping.has_event_name:
+            first = _first_part(self._source, self._kind_of_event(row))
+        text = self._read_view(view)
         # With its length in front no text can pass for another one and a customer.
-        first = _first_part(self._source, self._kind_of_event(row))
-        name = f"{first}{len(view)}:{view},{customer},{created_at}"
-        return _digest(_NEW_EVENT_ID, name.encode())[:16]
+        customer_text = None if customer is None else self._read_customer(customer)
+        name = f"{first}{len(text)}:{text},{customer_text},{created_at}"
+        return sha1(_NAMESPACE + name.encode(), usedforsecurity=False).digest()[:16]
 
     def _kind_of_event(self, row: Row) -> str:
         """Return the event's name, as Iterable calls its kind."""
@@ -251,16 +257,13 @@ class _Content:
 
     def __init__(self, places: Sequence[int], said: str) -> None:
         self._values = itemgetter(*places)
-        self._new = _NEW_HASH.copy()
-        self._new.update(said.encode())
+        self._said = _hash(said.encode())
 
     def of(self, row: Row) -> bytes:
         """Return the hash of *row*."""
         # This form has each value with its length in front, and NULL apart from what is empty. A
         # Python that writes it otherwise costs each row a body once, and nothing is sent again.
-        digest = self._new.copy()
-        digest.update(marshal.dumps(self._values(row), 2))
-        return digest.digest()
+        return _hash(self._said + marshal.dumps(self._values(row), 2))
 
 
 # Made once: json.dumps() looks at its nine options at every call.
@@ -287,11 +290,8 @@ def bulk_body(name: str, bodies: Sequence[bytes]) -> bytes:
     return b'{"%b":[%b]}' % (name.encode("ascii"), b",".join(bodies))
 
 
-def _digest(new: Any, data: bytes) -> bytes:  # noqa: ANN401 - hashlib names no common type
-    digest = new.copy()
-    digest.update(data)
-    found: bytes = digest.digest()
-    return found
+def _hash(data: bytes) -> bytes:
+    return blake2b(data, digest_size=8).digest()
 
 
 @functools.lru_cache(maxsize=1000)
