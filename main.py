@@ -24,7 +24,7 @@ except ImportError as error:  # this Python is too old; or -I or -P hides the fo
     sys.exit(2)
 
 from configuration.command_line import AFTER_DEMO, VERSION, parse_args, run_options
-from logger_config import get_logger, note_lost_output, one_line, open_console, setup_logger
+from logger_config import get_logger, one_line, open_console, setup_logger
 from records.exit_statuses import MEANINGS, ExitStatus, RunError
 from records.run import RunRecord
 
@@ -134,7 +134,6 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.write(f"main.py: exit status {status}: {why}\n")
     elif args.quiet and run.news:
         sys.stderr.write(f"main.py: {one_line(run.news)}\n")
-    note_lost_output()
     return status
 
 
