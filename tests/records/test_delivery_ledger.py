@@ -1,5 +1,8 @@
 """What was delivered is remembered: per project, call by call, and never too much."""
 
+import errno
+import fcntl
+import os
 import sqlite3
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -347,6 +350,19 @@ def test_a_second_run_is_kept_out_and_told_by_what(path, ledger):
     assert caught.value.status == 75
     ledger.close()
     open_ledger(path).close()
+
+
+@pytest.mark.usefixtures("ledger")
+def test_a_file_system_without_locks_is_no_other_run(path, monkeypatch):
+    """SQLite calls a file busy where the file system has no locks, as NFS without lockd."""
+
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "lockf", no_locks)
+    with pytest.raises(LedgerError, match="No locks available") as caught:
+        open_ledger(path)
+    assert caught.value.status == 2
 
 
 @pytest.mark.parametrize(
