@@ -157,8 +157,18 @@ def log_end(run: RunRecord, results: Path, advice: str) -> None:
     if advice:
         logger.error("%s", advice)
     elif run.exit_status == ExitStatus.NOT_ALL_DELIVERED:
-        text = "%s. Fix what %s names for each, then run again"
-        logger.warning(text, run.undelivered_text, results)
+        logger.warning("%s. %s", run.undelivered_text, _advice_on_failures(run, results))
+
+
+def _advice_on_failures(run: RunRecord, results: Path) -> str:
+    """Return what to do about the rows of *run* that were not delivered."""
+    if run.options.dry_run:
+        return f"Fix what {results} names for each before you send anything"
+    if run.refused == run.undelivered:
+        return f"Fix what {results} names for each, then run again"
+    if run.refused:
+        return f"{results} names what to fix in {run.refused} of them; run again for the others"
+    return f"No row needs fixing: the first is {run.first_failure}. Run again when that is over"
 
 
 def summary_lines(run: RunRecord) -> list[str]:

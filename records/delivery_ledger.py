@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from records.exit_statuses import ExitStatus, RunError
-from records.least_versions import old_sqlite
 from records.outcomes import UNCHANGED, CallOutcome, CallStatus, PreparedRow, RowOutcome
 
 # Written into the file's header: "ItSy". A file with another number is not ours.
@@ -119,7 +118,6 @@ class DeliveryLedger:
     def __init__(
         self, path: Path, base_url: str, api_key: str, job: str = "", project: str = ""
     ) -> None:
-        check_sqlite()
         self._path = path
         self._today = int(time.time() // 86_400)
         # What tells the names of one kind and host from all others.
@@ -396,12 +394,6 @@ class DeliveryLedger:
             raise LedgerError(
                 f"STATE_FILE {self._path} cannot be used ({text}). {_advice(kind)}"
             ) from None
-
-
-def check_sqlite() -> None:
-    """Raise LedgerError if this Python's SQLite is too old for the ledger."""
-    if text := old_sqlite(sqlite3.sqlite_version_info):
-        raise LedgerError(text)
 
 
 def check_room(path: Path, rows: int) -> None:

@@ -116,6 +116,10 @@ class RunError(Exception):
 
     status: ExitStatus = ExitStatus.USAGE
 
+    def __init__(self, text: str, status: ExitStatus | None = None) -> None:
+        super().__init__(text)
+        self.status = self.status if status is None else status
+
 
 def final_status(
     reason: StopReason | None, undelivered: int, error: ExitStatus | None

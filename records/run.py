@@ -185,7 +185,8 @@ class RunRecord:
     def undelivered_text(self) -> str:
         """How many rows did not end well, as a clause."""
         were = "was" if self.undelivered == 1 else "were"
-        return f"{self.undelivered} of {self.rows_read} rows {were} not delivered"
+        what = "cannot be sent" if self.options.dry_run else f"{were} not delivered"
+        return f"{self.undelivered} of {self.rows_read} rows {what}"
 
     @property
     def refused_within_limit(self) -> int:

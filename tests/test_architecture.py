@@ -175,13 +175,13 @@ def test_the_six_steps_stand_in_one_function_in_their_order():
 
 
 @pytest.mark.parametrize(
-    ("module", "most"), [("main", 200), ("db_connection", 345), ("iterable_client", 290)]
+    ("module", "most"), [("main", 200), ("db_connection", 320), ("iterable_client", 290)]
 )
 def test_a_program_stays_short(module, most):
     assert len(MODULES[module].read_text(encoding="utf-8").splitlines()) <= most
 
 
-def test_what_ends_a_run_is_caught_in_one_place():
+def test_what_ends_a_run_is_caught_in_one_place_and_collected_in_another():
     catchers = [
         module
         for module, path in MODULES.items()
@@ -190,7 +190,7 @@ def test_what_ends_a_run_is_caught_in_one_place():
         and node.type
         and "RunError" in ast.unparse(node.type)
     ]
-    assert catchers == ["main"]
+    assert sorted(catchers) == ["configuration.check", "main"]
 
 
 def test_a_runs_record_is_written_in_two_modules_at_most():

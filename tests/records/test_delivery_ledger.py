@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iterable_api.payloads import JOB_MAPPING, Payloads
-from records import least_versions
 from records.columns import Kind
 from records.delivery_ledger import (
     EVENT,
@@ -400,13 +399,6 @@ def test_what_the_ledger_cannot_do_is_found_before_anything_is_sent(path, change
     told = f"Its tables are not this program's, to SQLite {sqlite3.sqlite_version}. Name another"
     assert told in str(caught.value)
     assert "rights" not in str(caught.value)
-
-
-def test_an_sqlite_that_is_too_old_is_told_and_nothing_is_made(path, monkeypatch):
-    monkeypatch.setattr(least_versions, "SQLITE", (99, 0))
-    with pytest.raises(LedgerError, match=r"has SQLite 3\.\d+\.\d+, and STATE_FILE needs 99\.0"):
-        open_ledger(path)
-    assert not path.exists()
 
 
 def record_many(ledger, count):
