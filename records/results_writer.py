@@ -12,8 +12,8 @@ from typing import Any, Self
 
 from records.atomic_file import UNSUPPORTED, publish
 from records.outcomes import CallOutcome, RowOutcome, RowStatus
-from records.results_files import SCHEMA_VERSION, claim_name, remove_stale
-from records.run import RunRecord
+from records.results_files import claim_name, remove_stale
+from records.run import SCHEMA_VERSION, RunRecord
 
 # The space that one row may take in the file, with a message at its longest, or with every field of
 # both calls filtered out; most take less than half of it.
