@@ -26,7 +26,7 @@ FOLDERS = PACKAGES | {"benchmarks", "deploy", "docs", "requirements", "sandbox",
 EDGES = {
     "mysql": {"db_connection"},
     "requests": {"iterable_api.transport", "monitoring.heartbeat"},
-    "urllib3": {"iterable_api.transport"},
+    "urllib3": {"iterable_api.transport", "monitoring.heartbeat"},
     "sqlite3": {"records.delivery_ledger"},
     "dotenv": {"configuration.env_file"},
     "pydantic": {"configuration.settings"},
