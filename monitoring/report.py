@@ -34,19 +34,15 @@ _ANOTHER_TYPE = (
     "Iterable cannot change the type of a field: in Query 2, convert the value, or give the field "
     "another name."
 )
+_BY_STATUS = {
+    CallStatus.UNKNOWN: "Run again: it may have arrived, and is sent once more.",
+    CallStatus.NOT_SENT: "Run again: the run ended before it was sent.",
+}
 _BY_FAULT = {
     Fault.ROW: "Fix the row in the database: Iterable will not take it as it is.",
     Fault.FIELD: "Fix the value in the database: the project does not take it in this field.",
-    Fault.KEY: _FIX_WHAT_IS_NAMED,
-    Fault.PROJECT: _FIX_WHAT_IS_NAMED,
     Fault.ITERABLE: "Run again: Iterable was down, or needed more time.",
     Fault.NETWORK: "Run again. If it stays so, find out what answers in Iterable's place: a proxy?",
-}
-_BY_STATUS = {
-    CallStatus.REFUSED: _FIX_WHAT_IS_NAMED,
-    CallStatus.UNAVAILABLE: "Run again: Iterable, or the way to it, was down.",
-    CallStatus.UNKNOWN: "Run again: it may have arrived, and is sent once more.",
-    CallStatus.NOT_SENT: "Run again: the run ended before it was sent.",
 }
 
 
@@ -123,20 +119,14 @@ def render(history: History, now: datetime) -> str:
 
 
 def what_to_do(error: CallOutcome) -> str:
-    """Return what to do about a call that failed so.
-
-    To fix the row is the advice only where the reason can lie in the row.
-    """
+    """Return what to do about a call that failed so; earlier versions did not note its fault."""
     if error.http_status == 429:
         return "Run again: Iterable asked for fewer requests."
     if error.fault is Fault.FIELD and error.fields:
         return _ANOTHER_TYPE
-    of_status = _BY_STATUS[error.status]
-    if error.status is CallStatus.UNKNOWN or error.fault is None:
-        return of_status
-    if error.fault in {Fault.ROW, Fault.FIELD} and error.status is not CallStatus.REFUSED:
-        return of_status
-    return _BY_FAULT[error.fault]
+    if error.fault and error.status not in _BY_STATUS:
+        return _BY_FAULT.get(error.fault, _FIX_WHAT_IS_NAMED)
+    return _BY_STATUS.get(error.status, _FIX_WHAT_IS_NAMED)
 
 
 def charts(runs: Sequence[RunRecord], now: datetime) -> list[Chart]:

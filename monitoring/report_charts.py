@@ -12,9 +12,8 @@ from typing import NamedTuple
 
 from monitoring.report_text import when
 
-LEAST_DAYS, MOST_DAYS = 7, 90
+LEAST_DAYS, MOST_DAYS = 14, 90
 _MOST_LABELS = 4
-_WIDEST_BAR = 5.0
 # One failed row among a million must still be seen.
 _LEAST_HEIGHT = 1.5
 
@@ -27,12 +26,6 @@ class Column(NamedTuple):
     parts: list[tuple[str, float, float]]
     text: str
     failed: bool
-
-    @property
-    def bar(self) -> tuple[float, float]:
-        """The left side and the width of what is drawn."""
-        width = min(self.width * 0.7, _WIDEST_BAR)
-        return self.x + (self.width - width) / 2, width
 
 
 class Chart(NamedTuple):
@@ -66,7 +59,7 @@ def stacked_bars(
     """
     groups = [group for group in groups if any(group[2])]
     highest = max(map(sum, zip(*(values for _, _, values in groups), strict=True)), default=0)
-    top, y_ticks = _y_axis(highest, whole=unit == "rows")
+    top, y_ticks = _y_axis(highest)
     times = [time for time, _ in runs]
     days = max(LEAST_DAYS, (now.date() - times[0].date()).days + 1)
     columns = []
@@ -106,16 +99,11 @@ def _x_axis(today: date, days: int) -> list[tuple[float, str]]:
     return [(100 * (days - ago - 0.5) / days, f"{day.day} {day:%b}") for ago, day in dates][::-1]
 
 
-def _y_axis(highest: float, *, whole: bool) -> tuple[float, list[tuple[float, str]]]:
-    """Return the value at the top of a chart, and round labels from 0 up to it."""
-    if highest <= 0:
-        return 1.0, [(0, "0")]
-    rough = highest / 4
-    power = 10 ** math.floor(math.log10(rough))
-    steps = [factor * power for factor in (1, 2, 2.5, 5, 10)]
-    step = next(s for s in steps if s >= rough and not (whole and s % 1))
-    count = math.ceil(highest / step - 1e-9)
-    return step * count, [(100 * i / count, _number(step * i)) for i in range(count + 1)]
+def _y_axis(highest: float) -> tuple[float, list[tuple[float, str]]]:
+    """Return a round value for the top of a chart, and the labels of the axis."""
+    power = 10 ** math.floor(math.log10(highest or 1))
+    top = next(factor * power for factor in (1, 2, 4, 6, 8, 10) if factor * power >= highest)
+    return top, [(0, "0"), (50, _number(top / 2)), (100, _number(top))]
 
 
 def _number(value: float) -> str:

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 
-from records.outcomes import FAILED_OUTCOMES, CallOutcome, CallStatus, RowOutcome
+from records.outcomes import FAILED_OUTCOMES, CallOutcome, RowOutcome
 from records.results_files import UnfinishedRun, results_files, unfinished_runs
 from records.results_reader import ResultsFileError, read_failed_rows, read_run
 from records.run import RunRecord
@@ -14,17 +15,13 @@ RUNS_SHOWN = 90
 EXAMPLES_SHOWN = 10
 # Messages may differ from row to row: more groups than this are not kept.
 _GROUPS_KEPT = 1000
-# The number of refused rows that are looked for in the runs before the last one.
+# The number of a run's failed rows that are compared with those of other runs.
 _ROWS_FOLLOWED = 1000
 
 
 @dataclass
 class ErrorGroup:
-    """The rows of the last run whose call to *path* failed with the same *error*.
-
-    *error* is that outcome without its message. *examples* has some of the rows, each with its
-    message.
-    """
+    """Rows of the last run whose call to *path* failed with one *error*, shown without message."""
 
     label: str
     path: str
@@ -45,7 +42,7 @@ class RepeatedRow:
 
     row: RowOutcome
     since: datetime
-    runs: int = 1
+    runs: int = 0
 
 
 @dataclass
@@ -128,36 +125,26 @@ def _grouped(rows: Iterator[RowOutcome]) -> list[ErrorGroup]:
 
 
 def _repeated(history: History) -> list[RepeatedRow]:
-    """Return the rows of the last run that were refused in the runs before it, without a break.
+    """Return the rows that were refused in the last run and in those before it, without a break.
 
     A run that did not come to its end says nothing of a row.
     """
-    runs = [run for run in history.judged if run.complete]
-    if not runs or runs[-1] is not history.last:
-        return []
     found: dict[object, RepeatedRow] = {}
-    for row in _refused_rows(runs[-1], history):
-        if len(found) < _ROWS_FOLLOWED:
-            found[_key(row)] = RepeatedRow(row, runs[-1].started_at)
-    still = set(found)
-    for run in reversed(runs[:-1]):
-        still &= {key for row in _refused_rows(run, history) if (key := _key(row)) in still}
+    still: set[object] | None = None
+    for run in reversed([run for run in history.judged if run.complete]):
+        refused: dict[object, RowOutcome] = {
+            (row.customer_id, row.name): row
+            for row in islice(_failed_rows(run, history), _ROWS_FOLLOWED)
+            if row.refused_for_itself
+        }
+        still = set(refused) if still is None else still & refused.keys()
+        for key in still:
+            each = found.setdefault(key, RepeatedRow(refused[key], run.started_at))
+            each.runs += 1
+            each.since = run.started_at
         if not still:
             break
-        for key in still:
-            found[key].runs += 1
-            found[key].since = run.started_at
     return sorted((row for row in found.values() if row.runs > 1), key=lambda row: row.since)
-
-
-def _key(row: RowOutcome) -> object:
-    return row.customer_id, row.name
-
-
-def _refused_rows(run: RunRecord, history: History) -> Iterator[RowOutcome]:
-    for row in _failed_rows(run, history):
-        if row.failed_call and row.failed_call.status is CallStatus.REFUSED:
-            yield row
 
 
 def _failed_rows(run: RunRecord, history: History) -> Iterator[RowOutcome]:

@@ -16,7 +16,6 @@ from monitoring.report import OUTCOMES, ReportError, charts, what_to_do, write_r
 from monitoring.report_history import RUNS_SHOWN, read_history
 from records.exit_statuses import ExitStatus, RunError
 from records.outcomes import (
-    ARRIVED,
     COUNTERS,
     NOT_SENT,
     CallOutcome,
@@ -42,8 +41,6 @@ from tests.results import (
     save_daily,
 )
 
-# Of calls with such a status no row has failed.
-ALL_IS_WELL = {*ARRIVED, CallStatus.FORGOTTEN, CallStatus.PLANNED}
 HOSTILE = '<script>hacked=1</script><img src=x onerror="hacked=2">@example.com'
 
 
@@ -70,16 +67,6 @@ def test_nothing_from_the_data_becomes_markup(tmp_path):
     assert page.count(html.escape(HOSTILE).replace("&quot;", "&#34;")) > 10
 
 
-@pytest.mark.parametrize("status", [each for each in CallStatus if each not in ALL_IS_WELL])
-@pytest.mark.parametrize("fault", [None, *Fault])
-@pytest.mark.parametrize("http_status", [None, 400, 429, 503])
-def test_the_row_is_to_be_fixed_only_where_the_reason_lies_in_it(status, fault, http_status):
-    advice = what_to_do(CallOutcome(status, http_status, fault=fault))
-    assert advice
-    of_a_row = status is CallStatus.REFUSED and fault is Fault.ROW and http_status != 429
-    assert ("Fix the row" in advice) == of_a_row
-
-
 DOWN, REFUSED, UNKNOWN = CallStatus.UNAVAILABLE, CallStatus.REFUSED, CallStatus.UNKNOWN
 
 
@@ -97,7 +84,7 @@ DOWN, REFUSED, UNKNOWN = CallStatus.UNAVAILABLE, CallStatus.REFUSED, CallStatus.
         (BAD, "Fix the row in the database: Iterable will not take it as it is."),
         # As earlier versions wrote it.
         (CallOutcome(REFUSED, 403, "Forbidden", 1), "Fix what the message names, then run again."),
-        (CallOutcome(DOWN), "Run again: Iterable, or the way to it, was down."),
+        (CallOutcome(CallStatus.NOT_SENT), "Run again: the run ended before it was sent."),
     ],
 )
 def test_what_to_do_about_an_error(call, advice):

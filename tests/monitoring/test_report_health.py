@@ -174,8 +174,8 @@ def test_rows_that_are_refused_night_after_night_are_named_with_what_to_do(tmp_p
     assert "2 rows refused night after night, the first since Thu 26 Feb 2026, 02:15 UTC" in text
     assert "Correct the rows that are refused every time, or leave them out of Query 2" in text
     assert (
-        "Refused night after night 0 user@example.com since Thu 26 Feb 2026, 02:15 UTC, in 3 runs: "
-        "no such field 1 user@example.com since Thu 26 Feb 2026, 02:15 UTC, in 3 runs: no such"
+        "Refused night after night Customer 0 user@example.com since Thu 26 Feb 2026, 02:15 UTC, "
+        "in 3 runs: no such field Customer 1 user@example.com since Thu 26 Feb 2026, 02:15 UTC, in"
     ) in text
 
 
