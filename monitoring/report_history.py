@@ -13,8 +13,6 @@ from records.run import RunRecord
 
 RUNS_SHOWN = 90
 EXAMPLES_SHOWN = 10
-# Messages may differ from row to row: more groups than this are not kept.
-_GROUPS_KEPT = 1000
 # The number of a run's failed rows that are compared with those of other runs.
 _ROWS_FOLLOWED = 1000
 
@@ -106,18 +104,14 @@ def read_history(folder: Path, now: datetime) -> History:
 
 
 def _grouped(rows: Iterator[RowOutcome]) -> list[ErrorGroup]:
-    groups: dict[object, ErrorGroup] = {}
+    groups: dict[tuple[str, str, CallOutcome], ErrorGroup] = {}
     for row in rows:
         call = row.failed_call or row.users_update
         # Without an answer of Iterable's, the message is this program's own and says the kind.
         label = call.code or (f"HTTP {call.http_status}" if call.http_status else call.message[:80])
-        group = ErrorGroup(
-            label or "no reason given", row.failed_path, replace(call, message="", attempts=0)
-        )
-        key: object = (group.label, group.path, group.error)
-        if key not in groups and len(groups) >= _GROUPS_KEPT:
-            key = group.label = "(other errors)"
-        group = groups.setdefault(key, group)
+        error = replace(call, message="", attempts=0)
+        key = (label or "no reason given", row.failed_path, error)
+        group = groups.setdefault(key, ErrorGroup(*key))
         group.rows += 1
         if len(group.examples) < EXAMPLES_SHOWN:
             group.examples.append((row, call.message))

@@ -11,7 +11,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -83,21 +83,22 @@ def claim_name(folder: Path, started_at: datetime) -> ClaimedName:
         except FileExistsError:
             continue
         # Before it is locked, another run may take it for that of a killed one, and remove it.
-        if _lock(descriptor) and partial.exists() and not os.path.lexists(path):
+        locked = _lock(descriptor) is not False
+        if locked and partial.exists() and not os.path.lexists(path):
             return ClaimedName(path, partial, descriptor)
         os.close(descriptor)
         partial.unlink(missing_ok=True)
     raise AssertionError("unreachable")
 
 
-def _lock(descriptor: int) -> bool:
-    """Show that the run lives; return False if another process is just looking whether it does."""
+def _lock(descriptor: int) -> bool | None:
+    """Lock an open file; return False if another process has done so, None if it cannot be done."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:
-        pass  # where nothing can be locked, nobody takes it for dead either
+        return None  # not every file system can
     return True
 
 
@@ -106,16 +107,7 @@ def unfinished_runs(folder: Path) -> list[UnfinishedRun]:
 
     That of a killed run is there until the next run begins.
     """
-    found = []
-    for partial, time_text in _partials(folder):
-        with suppress(OSError, ValueError):
-            started_at = datetime.strptime(f"{time_text}+0000", "%Y%m%d_%H%M%S%z").astimezone(UTC)
-            try:
-                with _abandoned(partial):
-                    found.append(UnfinishedRun(started_at, alive=False))
-            except BlockingIOError:
-                found.append(UnfinishedRun(started_at, alive=True))
-    return sorted(found)
+    return sorted(run for _, run in _partials(folder))
 
 
 def remove_stale(folder: Path) -> None:
@@ -123,30 +115,26 @@ def remove_stale(folder: Path) -> None:
 
     What has such a name and is no file of ours (a pipe, a link, a folder) is left alone.
     """
-    for partial, _ in _partials(folder):
-        with suppress(OSError), _abandoned(partial):
-            partial.unlink()
+    for partial, run in _partials(folder):
+        if not run.alive:
+            with suppress(OSError):
+                partial.unlink()
 
 
-def _partials(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Yield the partial files in *folder*, each with the time in its name."""
+def _partials(folder: Path) -> Iterator[tuple[Path, UnfinishedRun]]:
+    """Yield the partial files in *folder*; that of a killed run is locked meanwhile."""
     for partial in folder.glob(".integration_results_*.partial"):
         name = _PARTIAL_NAME.fullmatch(partial.name)
-        with suppress(FileNotFoundError):
-            if name and stat.S_ISREG(partial.lstat().st_mode):
-                yield partial, name[1]
-
-
-@contextmanager
-def _abandoned(partial: Path) -> Iterator[None]:
-    """Hold the lock of a killed run's file. Raises BlockingIOError if the run lives."""
-    # Should it be a pipe by now, opening would otherwise wait for somebody who writes into it.
-    descriptor = os.open(partial, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(descriptor)
+        with suppress(OSError, ValueError):
+            if not name or not stat.S_ISREG(partial.lstat().st_mode):
+                continue
+            started_at = datetime.strptime(f"{name[1]}Z", "%Y%m%d_%H%M%S%z").astimezone(UTC)
+            # Should it be a pipe by now, opening would wait for somebody who writes into it.
+            descriptor = os.open(partial, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+            try:
+                yield partial, UnfinishedRun(started_at, alive=not _lock(descriptor))
+            finally:
+                os.close(descriptor)
 
 
 def other_jobs(folder: Path, job: str) -> list[str]:

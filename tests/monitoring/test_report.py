@@ -130,13 +130,6 @@ def test_a_message_that_quotes_one_row_stands_beside_that_row(tmp_path):
     assert "0 a@example.com no such plan: a 1 a@example.com no such plan: b" in text
 
 
-def test_only_so_many_kinds_of_errors_are_kept(tmp_path):
-    codes = [replace(BAD, code=f"Code{n}") for n in range(1100)]
-    save(tmp_path, rows=failing(*codes), status=1)
-    errors = read_history(tmp_path, LAST).errors
-    assert (len(errors), errors[0].label, errors[0].rows) == (1001, "(other errors)", 100)
-
-
 def test_only_the_newest_runs_are_read_and_the_page_says_so(tmp_path):
     save_daily(tmp_path, [0] * (RUNS_SHOWN + 5), count=1)
     text = report_text(tmp_path)
