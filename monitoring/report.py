@@ -5,15 +5,15 @@ holds customers' emails, so it is readable by its owner alone, like the results 
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from monitoring.report_charts import Chart, first_moment, stacked_bars
+from monitoring.report_charts import MOST_DAYS, Chart, stacked_bars
 from monitoring.report_health import judge
 from monitoring.report_history import History, read_history
-from monitoring.report_text import count, duration, names, when
+from monitoring.report_text import count, duration, when
 from records.atomic_file import write_atomically
 from records.exit_statuses import MEANINGS, RunError
 from records.outcomes import CallOutcome, CallStatus, Fault, RowStatus
@@ -50,17 +50,17 @@ class ReportError(RunError):
     """There is nothing to report on, or no place for it. The message says what to do."""
 
 
-def write_report(folder: Path) -> Path:
+def write_report(folder: Path, now: datetime | None = None) -> Path:
     """Write ``report.html`` on the results files of *folder* beside them; return its path.
 
-    It is replaced as a whole, and only its owner may read it. A results file that cannot be read
-    is skipped; the page names it.
+    *now* is in UTC, by default the time of the call. The page is replaced as a whole, and only its
+    owner may read it. A results file that cannot be read is skipped; the page names it.
 
     Raises:
         ReportError: *folder* has no results file, or cannot be read or written.
 
     """
-    target, now = folder / "report.html", utc_now()
+    target, now = folder / "report.html", now or datetime.now(UTC)
     page = render(_history_of(folder, now), now)
     try:
         # A customer's email may hold half a character, which has no place in UTF-8.
@@ -90,11 +90,6 @@ def _history_of(folder: Path, now: datetime) -> History:
     return history
 
 
-def utc_now() -> datetime:
-    """Return the time that the page is written at."""
-    return datetime.now(UTC)
-
-
 def render(history: History, now: datetime) -> str:
     """Return the page as of *now*. Every value is escaped."""
     environment = Environment(
@@ -104,9 +99,7 @@ def render(history: History, now: datetime) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(
-        when=when, count=count, duration=duration, names=names, what_to_do=what_to_do
-    )
+    environment.globals.update(when=when, count=count, duration=duration, what_to_do=what_to_do)
     return environment.get_template("report_template.html").render(
         now=now,
         health=judge(history, now),
@@ -131,7 +124,7 @@ def what_to_do(error: CallOutcome) -> str:
 
 def charts(runs: Sequence[RunRecord], now: datetime) -> list[Chart]:
     """Return the charts of the latest *runs*; none of a single one, which says nothing more."""
-    runs = [run for run in runs if run.started_at >= first_moment(now)]
+    runs = [run for run in runs if now - run.started_at < timedelta(days=MOST_DAYS)]
     if len(runs) < 2:
         return []
     begun = [(run.started_at, MEANINGS[run.exit_status].level == "bad") for run in runs]

@@ -39,12 +39,6 @@ class Chart(NamedTuple):
     x_ticks: list[tuple[float, str]]
 
 
-def first_moment(now: datetime) -> datetime:
-    """Return the first moment that has a place in a chart."""
-    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    return midnight - timedelta(days=MOST_DAYS - 1)
-
-
 def stacked_bars(
     title: str,
     unit: str,

@@ -6,7 +6,6 @@ from statistics import median, quantiles
 from typing import NamedTuple
 
 from monitoring.report_history import History
-from monitoring.report_text import names
 from records.exit_statuses import MEANINGS, RUN_AGAIN
 from records.results_files import UnfinishedRun
 from records.run import RunRecord
@@ -82,13 +81,10 @@ def judge(history: History, now: datetime) -> Health:
 
 def _of_run(run: RunRecord) -> dict[str, str]:
     """Return what to do after *run*, each with how bad it is."""
+    create = "Create %s in Iterable. Then the rows are sent once more."
+    missing = [", ".join(sorted(fields)) for fields in run.filtered_fields.values()]
     meaning = MEANINGS[run.exit_status]
-    found = {meaning.advice: meaning.level}
-    for fields in run.filtered_fields.values():
-        found[f"Create {names(sorted(fields))} in Iterable. Then the rows are sent once more."] = (
-            "warn"
-        )
-    return found
+    return {meaning.advice: meaning.level, **{create % fields: "warn" for fields in missing}}
 
 
 def _silence(history: History, now: datetime) -> tuple[float, float | None]:

@@ -84,7 +84,7 @@ class RunRecord:
     _started_s: float = field(default_factory=time.monotonic)
 
     def set_job(self, job: str, max_refused_rows: int) -> None:
-        """Note which job this is, and how many refused rows are no failure of it."""
+        """Note which job this is, and the number of refused rows that are no failure of it."""
         # The demo's ledger is gone with it.
         self.job = "" if self.options.demo else job
         self.max_refused_rows = max_refused_rows

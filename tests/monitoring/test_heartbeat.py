@@ -186,7 +186,8 @@ def test_a_monitor_that_never_answers_delays_the_run_for_its_timeouts_only(
 
 
 def test_a_whole_run_is_never_delayed_by_more_than_ten_seconds():
-    assert 2 * heartbeat.ATTEMPTS * heartbeat.TIMEOUT_S <= 10
+    assert heartbeat.AGAIN.total == 1
+    assert 2 * 2 * heartbeat.TIMEOUT_S <= 10
 
 
 def test_a_monitor_that_is_down_is_one_warning(warnings):
@@ -220,14 +221,6 @@ def test_a_private_authority_is_trusted_when_its_file_is_named(monitor, way_out,
     Heartbeat(url, RUN_ID, ca_file=ca_file).start()
     assert monitor.targets == [f"/s3cret-check/start?rid={RID}"]
     assert warnings() == []
-
-
-def test_an_untrusted_certificate_is_met_once(way_out, warnings):
-    url, _, proxy = way_out
-    Heartbeat(url, RUN_ID, proxy=proxy.url).start()
-    assert len(proxy.heads) == 1
-    (told,) = warnings()
-    assert "TLS failed" in told
 
 
 def test_a_ping_goes_by_the_proxy_which_does_not_see_its_url(monitor, way_out, warnings):

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from monitoring.report_charts import LEAST_DAYS, MOST_DAYS, first_moment, stacked_bars
+from monitoring.report_charts import LEAST_DAYS, stacked_bars
 from tests.results import LAST
 
 DAYS = [LAST + timedelta(days=n) for n in range(4)]
@@ -61,11 +61,6 @@ def test_the_axis_ends_today_also_when_nothing_has_run_since():
     chart = chart_of([], DAYS[:2], now=DAYS[1] + timedelta(days=50))
     assert [column.x for column in chart.columns] == [0, 100 / 52]
     assert chart.x_ticks[-1][1] == "21 Apr"
-
-
-def test_the_first_moment_has_the_first_place():
-    chart = chart_of([], [first_moment(LAST)], now=LAST)
-    assert (chart.columns[0].x, chart.columns[0].width) == (0, 100 / MOST_DAYS)
 
 
 @pytest.mark.parametrize("days", [1, 15, 30, 90])
