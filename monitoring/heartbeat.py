@@ -7,7 +7,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import urllib3
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
-from urllib3.exceptions import HTTPError, MaxRetryError, SSLError
+from urllib3.exceptions import HTTPError, LocationValueError, SSLError
 
 from logger_config import get_logger
 
@@ -15,12 +15,10 @@ logger = get_logger(__name__)
 
 # What Healthchecks keeps of a ping. Source: https://healthchecks.io/docs/http_api/
 MAX_BODY_BYTES = 10_000
-# Of one of the two attempts, from connecting to the head of the answer.
+# Not urllib3's own repeats: it logs them with the URL, which is secret.
+ATTEMPTS = 2
+# Of one attempt, from connecting to the head of the answer.
 TIMEOUT_S = 2.0
-# A redirect is not followed: it could hand the secret to another host, or turn the POST into a GET.
-AGAIN = urllib3.Retry(
-    1, redirect=False, status_forcelist=range(500, 600), allowed_methods=None, raise_on_status=False
-)
 HEADERS = {"Content-Type": "text/plain; charset=utf-8", "User-Agent": "iterable-sync"}
 NO_HARM = (
     "The rows of the run are safe, but its monitor was not told. Check the URL and the monitor"
@@ -66,16 +64,22 @@ class Heartbeat:
             logger.warning("HEARTBEAT_URL %s. %s", problem, NO_HARM)
 
     def _send(self, suffix: str, body: bytes) -> str:
-        """Post *body*; return what went wrong, empty for nothing."""
-        try:
-            status = self._post(suffix, body[:MAX_BODY_BYTES])
-        except MaxRetryError as error:
-            if isinstance(error.reason, SSLError):
+        """Post *body*, twice if that can help; return what went wrong, empty for nothing."""
+        problem = ""
+        for _ in range(ATTEMPTS):
+            try:
+                status = self._post(suffix, body[:MAX_BODY_BYTES])
+            except SSLError:
                 return "did not answer: TLS failed; ITERABLE_CA_FILE can name a company's own CA"
-            return f"did not answer: {type(error.reason).__name__}"
-        except (HTTPError, ValueError, OSError) as error:
-            return f"cannot be used: {type(error).__name__}"
-        return "" if 200 <= status < 300 else f"answered {status}"
+            except (LocationValueError, ValueError, OSError) as error:
+                return f"cannot be used: {type(error).__name__}"
+            except HTTPError as error:
+                problem = f"did not answer: {type(error).__name__}"
+            else:
+                problem = "" if 200 <= status < 300 else f"answered {status}"
+                if status < 500:
+                    break
+        return problem
 
     def _post(self, suffix: str, body: bytes) -> int:
         """Return the answer's status; its body is of no interest."""
@@ -97,7 +101,8 @@ class Heartbeat:
                 body=body,
                 headers=HEADERS,
                 timeout=urllib3.Timeout(total=TIMEOUT_S),
-                retries=AGAIN,
+                # Nor redirects: one could hand the URL to another host, or make a GET of the POST.
+                retries=False,
                 preload_content=False,
             )
             answer.close()

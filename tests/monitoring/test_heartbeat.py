@@ -186,12 +186,14 @@ def test_a_monitor_that_never_answers_delays_the_run_for_its_timeouts_only(
 
 
 def test_a_whole_run_is_never_delayed_by_more_than_ten_seconds():
-    assert heartbeat.AGAIN.total == 1
-    assert 2 * 2 * heartbeat.TIMEOUT_S <= 10
+    assert 2 * heartbeat.ATTEMPTS * heartbeat.TIMEOUT_S <= 10
 
 
-def test_a_monitor_that_is_down_is_one_warning(warnings):
-    Heartbeat(f"http://127.0.0.1:{free_port()}/s3cret-check", RUN_ID).finish(0, "")
+def test_a_monitor_that_is_down_is_one_warning(warnings, caplog):
+    with caplog.at_level("INFO"):
+        Heartbeat(f"http://127.0.0.1:{free_port()}/s3cret-check", RUN_ID).finish(0, "")
+    # Not even a library's own logger gets to know the URL.
+    assert not any("s3cret" in record.getMessage() for record in caplog.records)
     assert warnings() == ["HEARTBEAT_URL did not answer: NewConnectionError. " + NO_HARM]
 
 
