@@ -31,6 +31,7 @@ from records.outcomes import UNCHANGED, CallOutcome, CallStatus, PreparedRow, Ro
 # Written into the file's header: "ItSy". A file with another number is not ours.
 APPLICATION_ID = 0x49745379
 FORMAT_VERSION = 5
+LEAST_SQLITE = (3, 26)
 # What one row takes at most, in the file and in the log in front of it.
 BYTES_PER_ROW = 300
 SPARE_BYTES = 5_000_000
@@ -118,6 +119,9 @@ class DeliveryLedger:
     def __init__(
         self, path: Path, base_url: str, api_key: str, job: str = "", project: str = ""
     ) -> None:
+        if sqlite3.sqlite_version_info < LEAST_SQLITE:
+            text = "STATE_FILE needs SQLite 3.26 or newer, and this Python has"
+            raise LedgerError(f"{text} {sqlite3.sqlite_version}")
         self._path = path
         self._today = int(time.time() // 86_400)
         # What tells the names of one kind and host from all others.

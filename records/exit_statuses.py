@@ -126,9 +126,9 @@ def final_status(
 ) -> ExitStatus:
     """Return the exit status of a run.
 
-    *reason* is why it was stopped, *undelivered* how many of its rows did not end well, *error* the
-    status of the exception that ended it; None where there was none. A bug is told whatever else
-    happened. A request to stop explains the errors that it causes, so it comes before them.
+    *reason* is why it was stopped, *undelivered* the number of rows that did not end well, *error*
+    the status of the exception that ended it; None where there was none. A bug is told whatever
+    else happened. A request to stop explains the errors that it causes, so it comes before them.
     """
     if error is ExitStatus.BUG:
         return error
