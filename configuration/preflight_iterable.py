@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from configuration.preflight_finding import Finding, Mark, clock_finding
 from configuration.settings import Settings
-from configuration.wiring import emails_refused, user_fields
+from configuration.wiring import user_fields
 from iterable_api.answers import Answer, Repeat
 from iterable_api.endpoints import TRACK_EVENT
 from iterable_api.field_types import FieldType
@@ -82,18 +82,12 @@ def _clock_finding(ahead_s: float | None) -> Finding:
 def identity_findings(settings: Settings) -> Iterator[Finding]:
     """Yield what can be told of whether the project takes what tells users apart.
 
-    Nothing that only reads tells a project's kind. But one keyed by user id looks for no email, and
-    the European data centre has no project that is keyed by email.
+    Nothing that only reads tells a project's kind. But the European data centre has no project that
+    is keyed by email.
     """
-    url = settings.iterable_api_base_url
     if settings.iterable_identity is Identity.EMAIL:
-        if emails_refused(settings):
-            text = (
-                "the project knows no users by email, so it is keyed by user id and would refuse "
-                "every row; set ITERABLE_IDENTITY=user_id"
-            )
-            yield Finding(Mark.BAD, IDENTITY, text, ExitStatus.STOPPED)
-    elif data_centre(url) == "EU":
+        return
+    if data_centre(settings.iterable_api_base_url) == "EU":
         text = "users are told apart by user id, which every project in Europe takes"
         yield Finding(Mark.GOOD, IDENTITY, text)
     else:

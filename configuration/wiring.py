@@ -26,7 +26,7 @@ from iterable_api.answers import KEY_LACKS
 from iterable_api.mapping import read_mapping
 from iterable_api.payloads import Payloads
 from iterable_api.transport import Transport
-from iterable_api.user_fields import UserFields, fetch_user_fields, refuses_emails
+from iterable_api.user_fields import UserFields, fetch_user_fields
 from iterable_client import IterableClient
 from logger_config import get_logger, keep_to_owner, setup_logger
 from monitoring.console import summary_lines, table_lines
@@ -312,12 +312,6 @@ def user_fields(settings: Settings) -> UserFields:
     """Return the project's profile fields, or why they cannot be had."""
     with closing(_reading(settings)) as transport:
         return fetch_user_fields(transport)
-
-
-def emails_refused(settings: Settings) -> bool:
-    """Return whether the project will not even look for a user by email."""
-    with closing(_reading(settings)) as transport:
-        return refuses_emails(transport)
 
 
 def _reading(settings: Settings) -> Transport:

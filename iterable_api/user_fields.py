@@ -1,4 +1,4 @@
-"""Profile fields of a project, and whether it knows users by email: the requests that read."""
+"""Profile fields of a project: the request that reads."""
 
 import time
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from iterable_api.answers import (
     text_of,
 )
 from iterable_api.backoff import seconds_since
-from iterable_api.endpoints import GET_USER_BY_EMAIL, GET_USER_FIELDS
+from iterable_api.endpoints import GET_USER_FIELDS
 from iterable_api.transport import Transport, TransportError
 from records.outcomes import Fault
 
@@ -49,20 +49,6 @@ def fetch_user_fields(transport: Transport) -> UserFields:
         time.sleep(READ_RETRY_S)
         fields = _ask(transport)
     return fields
-
-
-def refuses_emails(transport: Transport) -> bool:
-    """Whether the project will not even look for a user by email; changes nothing there.
-
-    False also if there is no answer that says so.
-
-    Source: GET /api/users/getByEmail, https://api.iterable.com/api/docs
-    """
-    try:
-        answer = judge_response(transport.get(f"{GET_USER_BY_EMAIL}?email=nobody%40example.com"))
-    except TransportError:
-        return False
-    return answer.outcome.http_status == 400 and answer.outcome.code is not None
 
 
 def _ask(transport: Transport) -> UserFields:

@@ -36,7 +36,6 @@ def test_a_run_that_would_work_is_told_line_by_line_and_nothing_is_changed(job, 
     assert not list(tmp_path.iterdir())
     assert [(request.method, request.path) for request in iterable.requests] == [
         ("GET", "/api/users/getFields"),
-        ("GET", "/api/users/getByEmail"),
     ]
 
 

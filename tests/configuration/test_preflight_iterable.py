@@ -234,8 +234,7 @@ def test_the_way_by_a_proxy_and_a_private_authority_is_checked(behind_a_proxy):
     first, *_ = of_iterable(environ)
     assert first.mark is Mark.GOOD
     assert "accepts the API key by way of the proxy 127.0.0.1; " in first.text
-    # The fields, and a look for a user by email.
-    assert len(proxy.heads) == 2
+    assert len(proxy.heads) == 1
     assert API_KEY.encode() not in b"".join(proxy.heads + proxy.relayed)
 
 
@@ -256,22 +255,7 @@ def test_an_authority_that_is_not_named_fails_the_check(behind_a_proxy, iterable
     assert not iterable.requests
 
 
-def test_a_project_keyed_by_user_id_takes_no_emails(environ, iterable):
-    iterable.change(project_type="userID")
-    (finding,) = [each for each in of_iterable(environ) if each.what == "ITERABLE_IDENTITY"]
-    assert (finding.mark, finding.status) == (Mark.BAD, ExitStatus.STOPPED)
-    assert finding.text.endswith("would refuse every row; set ITERABLE_IDENTITY=user_id")
-    assert len([r for r in iterable.requests if r.method != "GET"]) == 0
-
-
-@pytest.mark.parametrize("project_type", ["email", "hybrid"])
-def test_a_project_that_knows_emails_needs_no_word(environ, iterable, project_type):
-    iterable.change(project_type=project_type)
-    assert "ITERABLE_IDENTITY" not in {each.what for each in of_iterable(environ)}
-
-
-def test_a_lookup_without_an_answer_says_nothing_of_the_project(environ, iterable):
-    iterable.set_faults(Fault("server_error", endpoint="users/getByEmail"))
+def test_users_told_apart_by_email_need_no_word(environ):
     assert "ITERABLE_IDENTITY" not in {each.what for each in of_iterable(environ)}
 
 
