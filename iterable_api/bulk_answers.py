@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from iterable_api.answers import NOT_YET_KNOWN, Answer, filtered_out
+from iterable_api.answers import NOT_YET_KNOWN, Answer, fields_told
 from iterable_api.payloads import user_id_key
 from records.outcomes import NOT_SENT, CallOutcome, CallStatus, Fault
 
@@ -35,7 +35,7 @@ def calls_of(
     """
     failed = _failed(answer.document)
     blocked = {text.lower() for text in _texts(answer.document.get(_BLOCKED))}
-    calls = [_call_of(answer, name, failed, key) for key in keys]
+    calls = [_call_of(answer.outcome, name, failed, key) for key in keys]
     if blocked:
         for place, body in enumerate(bodies):
             if str(json.loads(body).get("eventName")).lower() in blocked:
@@ -44,11 +44,12 @@ def calls_of(
     # Blocked events are counted as failed, or not at all; rows that change nothing may be neither.
     counted = answer.document["successCount" if blocked else "failCount"]
     if (counted if blocked else len(keys) - counted) < unnamed:
-        unclear = replace(answer.outcome, status=CallStatus.UNKNOWN, message=_UNCLEAR, fields=())
+        unclear = replace(answer.outcome, status=CallStatus.UNKNOWN, message=_UNCLEAR)
         return [call or unclear for call in calls]
     filtered = _items(answer.document.get("filteredOutFields"))
     return [
-        call or _delivered(answer, body, filtered) for call, body in zip(calls, bodies, strict=True)
+        call or _delivered(answer.outcome, body, filtered)
+        for call, body in zip(calls, bodies, strict=True)
     ]
 
 
@@ -60,45 +61,34 @@ def _failed(document: dict[str, Any]) -> Mapping[str, set[str]]:
     for name, values in [*named, *((each, document.get(each)) for each in _AT_THE_TOP)]:
         kind = name.removesuffix("Emails").removesuffix("UserIds")
         by_user_id = name.endswith("UserIds")
-        found[kind] |= {user_id_key(t) if by_user_id else t.lower() for t in _texts(values)}
-    found.pop(_CONFLICT, None)
-    found.pop(_BLOCKED, None)
+        if kind not in {_CONFLICT, _BLOCKED}:
+            found[kind] |= {user_id_key(t) if by_user_id else t.lower() for t in _texts(values)}
     return found
 
 
 def _call_of(
-    answer: Answer, name: str, failed: Mapping[str, set[str]], key: str
+    batch: CallOutcome, name: str, failed: Mapping[str, set[str]], key: str
 ) -> CallOutcome | None:
     """Return the outcome of a row by the lists that name it, None if none does."""
     kinds = {kind for kind, keys in failed.items() if key in keys}
-    told = replace(answer.outcome, fields=())
-    suffix = "UserIds" if key == user_id_key(key.partition(":")[2]) else "Emails"
+    suffix = "UserIds" if key.startswith(user_id_key("")) else "Emails"
     if _FORGOTTEN in kinds:
-        code = _FORGOTTEN + suffix
-        text = f"listed in {code}"
-        return replace(told, status=CallStatus.FORGOTTEN, code=code, message=text, fault=Fault.ROW)
+        status, fault, code = CallStatus.FORGOTTEN, Fault.ROW, _FORGOTTEN + suffix
+        return replace(batch, status=status, fault=fault, code=code, message=f"listed in {code}")
     if kinds == {_NOT_FOUND} and name == "events":
         # The user was accepted a moment ago and is not visible yet.
-        return replace(
-            told,
-            status=CallStatus.UNAVAILABLE,
-            code=_NOT_FOUND + suffix,
-            message=_SENT_AGAIN,
-            fault=Fault.ITERABLE,
-        )
+        status, fault, code = CallStatus.UNAVAILABLE, Fault.ITERABLE, _NOT_FOUND + suffix
+        return replace(batch, status=status, fault=fault, code=code, message=_SENT_AGAIN)
     return NOT_SENT if kinds else None
 
 
-def _delivered(answer: Answer, body: bytes, filtered: Sequence[object]) -> CallOutcome:
-    """Return the outcome of a delivered row, with those of its fields that were left out.
-
-    All that were left out are looked for. The outcome of the batch names a few of them.
-    """
+def _delivered(batch: CallOutcome, body: bytes, filtered: Sequence[object]) -> CallOutcome:
+    """Return the outcome of a delivered row, with those of its fields that were left out."""
     if not filtered:
-        return answer.outcome
+        return batch
     held = json.loads(body)["dataFields"]
     names = [name for name in filtered if isinstance(name, str) and _holds(held, name)]
-    return replace(answer.outcome, fields=filtered_out(names))
+    return replace(batch, fields=fields_told((name, "filtered out") for name in names))
 
 
 def _holds(fields: object, name: str) -> bool:

@@ -265,8 +265,8 @@ def test_the_last_line_says_why_there_is_no_connection(job, impatient, cause, tl
 @pytest.mark.parametrize(
     ("mode", "variant", "words"),
     [
-        ([], "bad_key", "does not know this API key"),
-        (["--bulk"], "code_success", "does not know this API key"),
+        ([], "bad_key", "does not accept this API key"),
+        (["--bulk"], "code_success", "does not accept this API key"),
         (["--bulk"], "no_permission", "disabled, or lacks the permission"),
         ([], "bad_jwt", "JWT"),
         (["--bulk"], "bad_jwt", "JWT"),

@@ -32,7 +32,7 @@ def of_iterable(environ, **changes):
     [
         (
             Fault("unauthorized", variant="code_success"),
-            "refused the API key: Iterable does not know this API key. Check ITERABLE_API_KEY",
+            "refused the API key: Iterable does not accept this API key. Check ITERABLE_API_KEY",
             1,
         ),
         (
