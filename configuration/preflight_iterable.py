@@ -1,9 +1,9 @@
-"""What ``--check`` finds at Iterable: the address, the API key, the clock, the profile fields."""
+"""What ``--check`` finds at Iterable: the address, the API key, the profile fields."""
 
 from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
 
-from configuration.preflight_finding import Finding, Mark, clock_finding
+from configuration.preflight_finding import Finding, Mark
 from configuration.settings import Settings
 from configuration.wiring import user_fields
 from iterable_api.answers import Answer, Repeat
@@ -38,9 +38,6 @@ def iterable_findings(
         by = f" by way of the proxy {urlsplit(settings.proxy).hostname}" if settings.proxy else ""
         text = f"{url} accepts the API key{by}; whether it may write shows with the first row"
         yield Finding(Mark.GOOD, "Iterable", text)
-    if fields.types is not None or fields.answer.outcome.fault is Fault.KEY:
-        yield _clock_finding(fields.clock_ahead_s)
-    if fields.types is not None:
         yield from identity_findings(settings)
         yield from field_findings(fields.types, mapping, settings.create_new_fields)
         if event_fields := mapping.fields_of(TRACK_EVENT):
@@ -69,14 +66,6 @@ def no_fields_finding(answer: Answer, url: str) -> Finding:
         mark = Mark.WARNING
         text = f"{url} {answer.cause.words}, but not with the project's fields; check again later"
     return Finding(mark, "Iterable", text, ExitStatus.STOPPED)
-
-
-def _clock_finding(ahead_s: float | None) -> Finding:
-    what = "This machine's clock"
-    if ahead_s is None:
-        return Finding(Mark.NOTE, what, "not compared, Iterable's answer has no date")
-    advice = "the times in the log and in the names of results are wrong by that. Set it by NTP"
-    return clock_finding(what, ahead_s, "Iterable's", advice)
 
 
 def identity_findings(settings: Settings) -> Iterator[Finding]:

@@ -29,7 +29,6 @@ def test_a_run_that_would_work_is_told_line_by_line_and_nothing_is_changed(job, 
         "Query 2",
         "Query 2's plan",
         "Iterable",
-        "This machine's clock",
         "Profile fields",
     ]
     assert {finding.mark for finding in found} <= {Mark.GOOD, Mark.NOTE}
