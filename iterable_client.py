@@ -16,7 +16,6 @@ from iterable_api.answers import (
     judge_response,
     user_not_found,
 )
-from iterable_api.backoff import backoff_s, retry_after_s, sleep
 from iterable_api.endpoints import (
     LIMITS_PER_S,
     SINGLE,
@@ -25,7 +24,7 @@ from iterable_api.endpoints import (
     UPDATE_USER,
     UPDATE_USERS,
 )
-from iterable_api.limiter import Kind, Limiter
+from iterable_api.limiter import Kind, Limiter, backoff_s
 from iterable_api.payloads import Payloads, RowError, bulk_body, encode, new_fields_rule
 from iterable_api.request_statistics import RequestStatistics
 from iterable_api.transport import Response, Transport, TransportError
@@ -76,7 +75,7 @@ class IterableClient(AbstractContextManager["IterableClient"]):
         max_attempts: int = 5,
         rate_share: float = 0.9,
         connections: int = 10,
-        wait: Callable[[float], bool] = sleep,
+        wait: Callable[[float], bool | None] = time.sleep,
         outage: Callable[[str], object] = lambda _: None,
         create_new_fields: bool | None = None,
         ca_file: Path | None = None,
@@ -234,7 +233,7 @@ class IterableClient(AbstractContextManager["IterableClient"]):
         if departed_s is None or self._key_refused or self._closed:
             return None
         self.statistics.sent(path)
-        pause_s = None
+        pause_s = 0.0
         try:
             response = self._transport.post(path, body)
         except TransportError as error:
@@ -243,10 +242,10 @@ class IterableClient(AbstractContextManager["IterableClient"]):
             self.statistics.answered(path, response.status_code, time.monotonic() - departed_s)
             answer = self._handle_response(response, rows)
             _log_error(path, response.status_code, answer.outcome.code)
-            pause_s = retry_after_s(response.headers.get("Retry-After"))
+            pause_s = response.retry_after_s
         kind = Kind.ACCEPTED if answer.definite else Kind.UNANSWERED
         kind = Kind.THROTTLED if answer.repeat is Repeat.THROTTLE else kind
-        limiter.report(kind, departed_s, pause_s or 0.0, answer.cause.words)
+        limiter.report(kind, departed_s, pause_s, answer.cause.words)
         return answer
 
     def _handle_response(self, response: Response, rows: int | None = None) -> Answer:

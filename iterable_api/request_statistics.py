@@ -1,7 +1,9 @@
 """Counts of the requests, of what was answered and how soon; by endpoint."""
 
 import threading
+from bisect import bisect_left
 from collections import Counter, defaultdict
+from itertools import accumulate
 from typing import Any
 
 QUANTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99, "max": 1.0}
@@ -51,13 +53,10 @@ class RequestStatistics:
 
 def _quantiles(counts_ms: Counter[int]) -> dict[str, float]:
     """Return the latency in seconds that each share of the requests did not exceed."""
-    found = {}
-    ordered, total = sorted(counts_ms.items()), counts_ms.total()
-    for name, share in QUANTILES.items():
-        seen = 0
-        for milliseconds, count in ordered:
-            seen += count
-            if seen >= share * total:
-                found[name] = milliseconds / 1000
-                break
-    return found
+    ordered = sorted(counts_ms.items())
+    seen = list(accumulate(count for _, count in ordered))
+    return {
+        name: ordered[bisect_left(seen, share * seen[-1])][0] / 1000
+        for name, share in QUANTILES.items()
+        if seen
+    }

@@ -34,6 +34,7 @@ MAX_BYTES = 100_000
 MAX_BYTES_OF_MANY = 8_000_000
 ABOUT_MANY = frozenset({UPDATE_USERS, TRACK_EVENTS, GET_USER_FIELDS})
 LISTING = frozenset({200, 400})
+MAX_RETRY_AFTER_S = 60.0
 
 # To repeat a request is for the client to decide.
 _NO_RETRIES = Retry(total=False)
@@ -47,6 +48,16 @@ class Response(NamedTuple):
     status_code: int
     headers: Mapping[str, str]
     content: bytes
+
+    @property
+    def retry_after_s(self) -> float:
+        """The pause that a ``Retry-After`` header in seconds asks for, a minute at most; else 0."""
+        try:
+            seconds = float(self.headers.get("Retry-After", 0))
+        except ValueError:
+            return 0.0
+        # In this order "nan" becomes the upper limit.
+        return max(0.0, min(MAX_RETRY_AFTER_S, seconds))
 
 
 class TransportError(Exception):

@@ -551,13 +551,6 @@ def test_a_bulk_answer_that_does_not_account_for_all_rows_is_no_success(client, 
         iterable.set_faults()
 
 
-def test_fields_that_a_bulk_answer_leaves_out_are_named(client, iterable):
-    body = json.dumps({"successCount": 1, "failCount": 0, "filteredOutFields": ["plan_type"]})
-    iterable.set_faults(Fault("answer", status=200, body=body))
-    outcome = client.update_users([b'{"email":"a@example.com"}']).outcome
-    assert (outcome.status, outcome.fields) == (DELIVERED, (("plan_type", "filtered out"),))
-
-
 def test_requests_and_those_that_repeated_another_are_counted(client, iterable):
     iterable.set_faults(Fault("server_error", times=2))
     client.process_user_record(make_row())

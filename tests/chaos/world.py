@@ -46,7 +46,7 @@ SCALED = (
     ("iterable_api/limiter.py", "LONGEST_PROBE_S", 0.03),
     ("iterable_api/limiter.py", "OUTAGE_S", 2.0),
     ("iterable_api/limiter.py", "POLL_S", 0.01),
-    ("iterable_api/backoff.py", "MAX_BACKOFF_DOUBLINGS", -4),
+    ("iterable_api/limiter.py", "MAX_BACKOFF_DOUBLINGS", -4),
     (
         "iterable_api/endpoints.py",
         "LIMITS_PER_S",

@@ -21,6 +21,7 @@ from iterable_api.endpoints import GET_USER_FIELDS, TRACK_EVENTS, UPDATE_USERS
 from iterable_api.transport import (
     MAX_BYTES,
     MAX_BYTES_OF_MANY,
+    Response,
     Transport,
     TransportError,
 )
@@ -147,6 +148,15 @@ def test_an_answer_of_any_status_is_no_failure(transport, iterable):
 
 
 # --- What is not looked at
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [("7", 7), ("0.5", 0.5), ("-5", 0), ("86400", 60), ("nan", 60), ("soon", 0), ("", 0)],
+)
+def test_a_pause_is_read_in_seconds_and_capped(header, seconds):
+    assert Response(429, {"Retry-After": header}, b"").retry_after_s == seconds
+    assert Response(429, {}, b"").retry_after_s == 0
 
 
 def test_a_redirect_is_an_answer_and_not_followed(transport, iterable):
