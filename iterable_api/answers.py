@@ -47,17 +47,15 @@ class Answer(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """Reply as the rules look at it; ``http_status`` is None if there was no answer.
+    """Iterable's answer as the rules look at it.
 
     ``rows`` is the number of rows that a bulk request had, None for a call about one row.
     """
 
-    http_status: int | None
+    http_status: int
     document: dict[str, Any]
     code: str | None = None
     message: str = ""
-    left_machine: bool = True
-    lasting: bool = False
     rows: int | None = None
 
 
@@ -67,23 +65,32 @@ class Rule(NamedTuple):
     ``message`` is for the results file, in place of Iterable's own.
     """
 
-    http_statuses: Container[int | None]
+    http_statuses: Container[int]
     shape: Callable[[Reply], bool]
     verdict: CallStatus
     repeat: Repeat
     fault: Fault | None
     message: str = ""
 
-    def fits(self, reply: Reply) -> bool:
-        """Whether this line is about replies such as *reply*."""
-        return reply.http_status in self.http_statuses and self.shape(reply)
-
 
 def judge_response(response: Response, rows: int | None = None) -> Answer:
     """Return what *response* means; *rows* is how many rows a bulk request had, else None."""
     document = parse_object(response.content)
     message = text_of(document.get("msg"), MAX_MESSAGE)
-    return _judge(Reply(response.status_code, document, _code_in(document), message, rows=rows))
+    reply = Reply(response.status_code, document, _code_in(document), message, rows)
+    rule = rule_for(reply)
+    # Only a failure has something to say.
+    delivered = rule.verdict is CallStatus.DELIVERED
+    outcome = CallOutcome(
+        rule.verdict,
+        reply.http_status,
+        reply.code,
+        message="" if delivered else rule.message.format(reply.http_status) or message,
+        fault=rule.fault,
+        fields=_mistyped_fields(reply),
+    )
+    cause = Cause(f"answered {reply.http_status}{_BUT.get(rule.message, '')}", BETWEEN)
+    return Answer(outcome, document, rule.repeat, cause)
 
 
 def judge_failure(error: TransportError) -> Answer:
@@ -91,15 +98,20 @@ def judge_failure(error: TransportError) -> Answer:
     message, lasting = f"{error.problem}: {error.cause.words}", error.cause.lasting
     if lasting:
         message += f"; {error.cause.advice}"
-    # By its code the run knows what meets every row alike.
-    code = error.problem if lasting else None
-    reply = Reply(None, {}, code, message, left_machine=error.left_machine, lasting=lasting)
-    return _judge(reply, error.cause)
+    outcome = CallOutcome(
+        CallStatus.UNKNOWN if error.left_machine else CallStatus.UNAVAILABLE,
+        # By its code the run knows what meets every row alike.
+        code=error.problem if lasting else None,
+        message=message,
+        fault=Fault.NETWORK,
+    )
+    return Answer(outcome, {}, Repeat.NEVER if lasting else Repeat.BACKOFF, error.cause)
 
 
 def rule_for(reply: Reply) -> Rule:
     """Return the first line of the table that *reply* fits."""
-    return next(rule for rule in RULES if rule.fits(reply))
+    fitting = (rule for rule in RULES if reply.http_status in rule.http_statuses)
+    return next(rule for rule in fitting if rule.shape(reply))
 
 
 def user_not_found(outcome: CallOutcome) -> bool:
@@ -110,24 +122,6 @@ def user_not_found(outcome: CallOutcome) -> bool:
 def too_large(outcome: CallOutcome) -> bool:
     """Whether Iterable, or a proxy before it, finds the request too large."""
     return outcome.http_status == 413 or outcome.code == "BatchTooLarge"
-
-
-def _judge(reply: Reply, cause: Cause | None = None) -> Answer:
-    rule = rule_for(reply)
-    if cause is None:
-        cause = Cause(f"answered {reply.http_status}{_BUT.get(rule.message, '')}", BETWEEN)
-    # Only a failure has something to say.
-    delivered = rule.verdict is CallStatus.DELIVERED
-    message = "" if delivered else rule.message.format(reply.http_status) or reply.message
-    outcome = CallOutcome(
-        rule.verdict,
-        reply.http_status,
-        reply.code,
-        message=message,
-        fault=rule.fault,
-        fields=_mistyped_fields(reply),
-    )
-    return Answer(outcome, reply.document, rule.repeat, cause)
 
 
 # --- Shapes
@@ -195,16 +189,6 @@ def no_permission(reply: Reply) -> bool:
     return typed or "insufficient privileges" in reply.message
 
 
-def never_leaves(reply: Reply) -> bool:
-    """Fit a request that did not leave, and would not leave at the next try either."""
-    return reply.lasting and not reply.left_machine
-
-
-def request_left(reply: Reply) -> bool:
-    """Fit a request that may have reached Iterable, whatever came back."""
-    return reply.left_machine
-
-
 # --- The table
 
 DELIVERED, REFUSED, FORGOTTEN = CallStatus.DELIVERED, CallStatus.REFUSED, CallStatus.FORGOTTEN
@@ -212,7 +196,6 @@ UNAVAILABLE, UNKNOWN = CallStatus.UNAVAILABLE, CallStatus.UNKNOWN
 NEVER, BACKOFF, THROTTLE = Repeat
 ROW, FIELD, KEY, PROJECT, ITERABLE, NETWORK = Fault
 
-NO_ANSWER = {None}
 HTTP_2XX, HTTP_3XX, HTTP_4XX, ANY = range(200, 300), range(300, 400), range(400, 500), range(1000)
 # Statuses of faults that pass, whoever reports them.
 PASSING = {408, 423, 425, *range(500, 1000)}
@@ -301,10 +284,6 @@ RULES = (
     Rule(VALUES,    anything,                  REFUSED,     NEVER,    FIELD),
     Rule(HTTP_4XX,  anything,                  UNAVAILABLE, NEVER,    PROJECT,  NO_SUCH_CALL),
 
-    # A certificate that is not trusted, a proxy that forbids.
-    Rule(NO_ANSWER, never_leaves,              UNAVAILABLE, NEVER,    NETWORK),
-    Rule(NO_ANSWER, request_left,              UNKNOWN,     BACKOFF,  NETWORK),
-    Rule(NO_ANSWER, anything,                  UNAVAILABLE, BACKOFF,  NETWORK),
     # For 1xx, which the transport takes for no answer: with it every status has its line.
     Rule(ANY,       anything,                  UNKNOWN,     BACKOFF,  NETWORK,  NOT_ITERABLE),
 )
