@@ -14,7 +14,6 @@ from datetime import UTC, date, datetime, tzinfo
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from json.encoder import encode_basestring_ascii as quoted
-from typing import Any
 
 from records.columns import Column, Kind
 
@@ -181,13 +180,20 @@ def _parsed(text: str) -> date | datetime:
 
 def _json(text: str, _zone: tzinfo) -> str | None:
     """Return an object or an array as it came but for blanks; None for JSON's null."""
-    _check_depth(text)
     try:
         document = json.loads(
-            text, parse_int=_json_int, parse_float=_json_float, parse_constant=_no_constant
+            text,
+            parse_int=lambda number: int(_long(number, UTC)),
+            parse_float=lambda number: float(_double(number, UTC)),
+            parse_constant=_number,
         )
-    except (json.JSONDecodeError, RecursionError):
+        too_deep = _depth(document) > DEEPEST_JSON
+    except json.JSONDecodeError:
         raise ValueError("is not valid JSON") from None
+    except RecursionError:
+        too_deep = True
+    if too_deep:
+        raise ValueError("is nested too deep")
     if document is None:
         return None
     if not isinstance(document, dict | list):
@@ -195,28 +201,12 @@ def _json(text: str, _zone: tzinfo) -> str | None:
     return json.dumps(document)
 
 
-def _check_depth(text: str) -> None:
-    """Raise ValueError if the brackets outside strings are nested deeper than MySQL takes them."""
-    if text.count("[") + text.count("{") <= DEEPEST_JSON:
-        return
-    depth = deepest = 0
-    for bracket in re.findall(r'"(?:[^"\\]|\\.)*"|[][{}]', text):
-        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(bracket, 0)
-        deepest = max(deepest, depth)
-    if deepest > DEEPEST_JSON:
-        raise ValueError("is nested too deep")
-
-
-def _json_int(text: str) -> int:
-    return int(_long(text, UTC))
-
-
-def _json_float(text: str) -> float:
-    return float(_double(text, UTC))
-
-
-def _no_constant(_text: str) -> Any:  # noqa: ANN401 - never returns
-    raise ValueError("has a number that is not finite")
+def _depth(value: object) -> int:
+    """Return how deep arrays and objects are nested in *value*."""
+    if not isinstance(value, dict | list):
+        return 0
+    inner = value.values() if isinstance(value, dict) else value
+    return 1 + max(map(_depth, inner), default=0)
 
 
 _ENCODERS: Mapping[FieldType, Callable[[str, tzinfo], str | None]] = {
