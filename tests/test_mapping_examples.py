@@ -364,7 +364,7 @@ def test_a_part_of_an_object_that_the_project_leaves_out_counts_as_held_until_it
         ("'2026-02-30' AS `user.x:date`", "is not a date such as"),
         ("'0000-00-00' AS `user.x:date`", "is not a date such as"),
         ("'1e9999999' AS `user.x:long`", "is beyond 2^53"),
-        ("REPEAT('[', 200) AS `user.x:json`", "is nested too deep"),
+        ("CONCAT(REPEAT('[', 200), REPEAT(']', 200)) AS `user.x:json`", "is nested too deep"),
         ("TIMEDIFF('10:00:00', '12:00:00') AS `user.x`", "-02:00:00"),
         ("NULL AS `user.x`", None),
         ("'' AS `user.x`", ""),

@@ -1,7 +1,6 @@
 """Which column goes where, and which cannot."""
 
-import json
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from decimal import Decimal
 
 import pytest
@@ -212,28 +211,6 @@ def test_text_that_may_be_mariadbs_json_is_told():
     )
     assert not mapping_of(("user.tags:string", Kind.TEXT, True)).remarks()
     assert not mapping_of(("user.tags:json", Kind.TEXT, True)).remarks()
-
-
-@pytest.mark.parametrize(
-    ("kind", "name", "value", "sent"),
-    [
-        (Kind.BIT, "user.x:long", 5, 5),
-        (Kind.BIT, "user.x:boolean", True, True),
-        (Kind.BIT, "user.x:long", b"\x05", 5),
-        (Kind.TINYINT, "user.x:boolean", 1, True),
-        (Kind.TINYINT, "user.x:long", True, 1),
-        (Kind.DECIMAL, "user.x", 0.1, 0.1),
-        (Kind.DECIMAL, "user.x", Decimal("1E+3"), 1000.0),
-        (Kind.TIME, "user.x", timedelta(hours=-26), "-26:00:00"),
-        (Kind.MOMENT, "user.x", datetime(2026, 1, 13), "2026-01-13 00:00:00 +00:00"),  # noqa: DTZ001
-        (Kind.DATE, "user.x", date(2026, 1, 13), "2026-01-13"),
-        (Kind.TEXT, "user.x", {"b", "a"}, "a,b"),
-    ],
-)
-def test_a_dicts_values_are_sent_as_what_the_server_would_have_written(kind, name, value, sent):
-    prepared = prepared_of(payloads_of((name, kind)), **{name: value})
-    got = json.loads(prepared.user)["dataFields"]["x"]
-    assert (got, type(got)) == (sent, type(sent))
 
 
 # --- User ids

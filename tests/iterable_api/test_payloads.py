@@ -38,9 +38,7 @@ COLUMN_VALUES = st.one_of(
     st.floats(allow_nan=False, allow_infinity=False),
     st.dates(),
     st.datetimes(),
-    st.timedeltas(),
     st.text(st.characters(exclude_categories=["Cs"])).map(str.encode),
-    st.sets(st.sampled_from(["a", "b", "c"])),
 )
 
 
@@ -100,7 +98,6 @@ def test_bodies_are_what_jsons_own_encoder_makes_of_them_to_the_byte(columns):
     ("value", "text"),
     [
         (Decimal("12.50"), "12.50"),
-        (Decimal("1E+3"), "1000"),
         (2**64 - 1, "18446744073709551615"),
         (True, "1"),
         (False, "0"),
@@ -109,17 +106,18 @@ def test_bodies_are_what_jsons_own_encoder_makes_of_them_to_the_byte(columns):
         (datetime(2026, 1, 13, 0, 0), "2026-01-13 00:00:00"),  # noqa: DTZ001
         (datetime(2026, 1, 13, 0, 0, 0, 1), "2026-01-13 00:00:00.000001"),  # noqa: DTZ001
         ("Zoë".encode(), "Zoë"),
-        (bytearray(b"ok"), "ok"),
-        ({"b", "a"}, "a,b"),
-        (timedelta(hours=26, minutes=3, seconds=4), "26:03:04"),
-        (timedelta(seconds=-1), "-00:00:01"),
-        (timedelta(hours=-838, minutes=-59, seconds=-59), "-838:59:59"),
-        (timedelta(milliseconds=1500), "00:00:01.500000"),
     ],
 )
 def test_a_dicts_values_are_written_as_mysql_writes_them(value, text):
     assert dict(zip(JOB_COLUMNS, raw_row(page=value), strict=True))["page"] == text.encode()
     assert bodies_of(PAYLOADS, make_row(page=value))[1]["dataFields"]["page"] == text
+
+
+@pytest.mark.parametrize("value", [timedelta(1), {"a"}, ["a"], {"a": 1}, bytearray(b"ok")])
+def test_a_dicts_value_of_another_type_is_refused(value):
+    told = f"^page has a type that cannot be sent: {type(value).__name__}$"
+    with pytest.raises(RowError, match=told):
+        raw_row(page=value)
 
 
 def test_a_column_that_a_dict_does_not_have_is_null():
@@ -174,7 +172,7 @@ def test_whether_an_address_is_one_is_left_to_iterable(email):
 
 
 @pytest.mark.parametrize(
-    "value", [None, "", "yesterday", timedelta(1), "0000-00-00", "0000-00-00 00:00:00", b"\xff"]
+    "value", [None, "", "yesterday", "0000-00-00", "0000-00-00 00:00:00", b"\xff"]
 )
 def test_an_event_without_a_time_is_refused(value):
     with pytest.raises(RowError, match=r"^event_time is not a date and time$"):
