@@ -1,5 +1,6 @@
 """One call to Iterable, sent safely: paced, repeated where that can help, judged by the answer."""
 
+import json
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +26,7 @@ from iterable_api.endpoints import (
     UPDATE_USERS,
 )
 from iterable_api.limiter import Kind, Limiter, backoff_s
-from iterable_api.payloads import Payloads, RowError, bulk_body, encode, new_fields_rule
+from iterable_api.payloads import Payloads, RowError, bulk_body, new_fields_rule
 from iterable_api.request_statistics import RequestStatistics
 from iterable_api.transport import Response, Transport, TransportError
 from logger_config import get_file_logger
@@ -147,7 +148,7 @@ class IterableClient(AbstractContextManager["IterableClient"]):
 
         Source: POST /api/users/update, https://api.iterable.com/api/docs
         """
-        body = encode({"email": email, "dataFields": data_fields})
+        body = json.dumps({"email": email, "dataFields": data_fields}).encode()
         return self._call(UPDATE_USER, self._ruled(body)).outcome
 
     def track_event(
@@ -172,7 +173,7 @@ class IterableClient(AbstractContextManager["IterableClient"]):
             "createdAt": created_at,
             "dataFields": data_fields,
         }
-        return self._call(TRACK_EVENT, self._ruled(encode(body))).outcome
+        return self._call(TRACK_EVENT, self._ruled(json.dumps(body).encode())).outcome
 
     def update_users(self, users: Sequence[bytes]) -> Answer:
         """Create or merge many profiles, each an encoded body of users/update.

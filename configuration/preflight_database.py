@@ -59,7 +59,7 @@ def database_findings(settings: Settings) -> Generator[Finding, None, RowMapping
     Return where its columns go; that of the job's own nine if it cannot be had.
     """
     query = None
-    mapping = RowMapping(identity=settings.iterable_identity)
+    mapping = read_mapping(identity=settings.iterable_identity)
     try:
         query = load_query(JOB_QUERY, settings.query_file)
     except DatabaseError as error:

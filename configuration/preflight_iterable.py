@@ -9,14 +9,12 @@ from configuration.wiring import user_fields
 from iterable_api.answers import Answer, Repeat
 from iterable_api.endpoints import TRACK_EVENT
 from iterable_api.field_types import FieldType
-from iterable_api.mapping import PROFILE_FIELDS, Identity, RowMapping
+from iterable_api.mapping import JOB_MAPPING, PROFILE_FIELDS, Identity, RowMapping
 from iterable_api.user_fields import UNKNOWN_TYPE
 from monitoring.console import data_centre, key_advice
 from records.exit_statuses import ExitStatus
 from records.outcomes import Fault
 
-# The job's own nine columns.
-DEFAULT_MAPPING = RowMapping()
 IDENTITY = "ITERABLE_IDENTITY"
 # The types of a project, besides the same one, that take a value of the job's.
 _ALSO_FIT = {
@@ -26,9 +24,7 @@ _ALSO_FIT = {
 }
 
 
-def iterable_findings(
-    settings: Settings, mapping: RowMapping = DEFAULT_MAPPING
-) -> Iterator[Finding]:
+def iterable_findings(settings: Settings, mapping: RowMapping = JOB_MAPPING) -> Iterator[Finding]:
     """Ask Iterable for the project's profile fields, which changes nothing; yield what is found."""
     url = settings.iterable_api_base_url
     fields = user_fields(settings)
@@ -89,7 +85,7 @@ def identity_findings(settings: Settings) -> Iterator[Finding]:
 
 def field_findings(
     project_types: Mapping[str, str],
-    mapping: RowMapping = DEFAULT_MAPPING,
+    mapping: RowMapping = JOB_MAPPING,
     create: bool | None = None,
 ) -> Iterator[Finding]:
     """Yield each profile field that is of another type in the project than the job sends it.

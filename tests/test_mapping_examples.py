@@ -14,8 +14,9 @@ import pytest
 import main
 from configuration.command_line import VERSION, parse_args, run_options
 from delivery import project_fields
+from iterable_api.endpoints import TRACK_EVENT, UPDATE_USER
 from iterable_api.field_types import FieldType, RowError
-from iterable_api.mapping import Identity, read_mapping
+from iterable_api.mapping import OWN_FIELDS, Identity, read_mapping
 from logger_config import setup_logger
 from records.columns import ColumnError
 from records.exit_statuses import ExitStatus
@@ -74,8 +75,13 @@ def job(database, iterable, tmp_path):
 
 def said_to_get(text, whom):
     """Return the fields that an example says the profile or the event gets."""
-    (lines,) = re.findall(rf"^-- The {whom} gets:\n((?:--  +.*\n)+)", text, re.MULTILINE)
+    (lines,) = re.findall(rf"^-- The {whom} gets of it:\n((?:--  +.*\n)+)", text, re.MULTILINE)
     return json.loads(lines.replace("--  ", ""))
+
+
+def constants(call):
+    """Return the fields that every row gets with a call."""
+    return {own.name: own.value for own in OWN_FIELDS if own.call == call and not own.column}
 
 
 def make_tables(database, sql):
@@ -105,8 +111,8 @@ def test_an_example_is_sent_as_it_says(job, database, iterable, path, mode):
     assert job(*mode, **environ) == ExitStatus.OK
     (user,) = iterable.users.values()
     (event,) = iterable.events.values()
-    assert_same(user.data_fields, said_to_get(text, "profile"))
-    assert_same(event.data_fields, said_to_get(text, "event"))
+    assert_same(user.data_fields, constants(UPDATE_USER) | said_to_get(text, "profile"))
+    assert_same(event.data_fields, constants(TRACK_EVENT) | said_to_get(text, "event"))
     assert event.event_name == ("order_paid" if "AS event_name" in text else "page_view")
     if not mode:
         # The project has the fields now, all of the right type; and there is nothing left to do.

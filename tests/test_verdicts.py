@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import requests
 
+from iterable_api.endpoints import UPDATE_USER
+from iterable_api.mapping import OWN_FIELDS
 from sandbox.faults import Fault
 from tests.chaos.world import hurried_copy, rows_of
 from tests.test_main import REFUSED, USERS, add_pro_users, copy_program, scaled, writes
@@ -102,8 +104,8 @@ def set_type(iterable, job, **fields):
 
 def create_profile_fields(iterable, job):
     """Create the job's profile fields in the project, as its operator does."""
-    names = ("first_name", "plan_type", "candidate")
-    set_type(iterable, job, **dict.fromkeys(names, "a"), recent_page_view=True)
+    own = {own.name: own.value or "a" for own in OWN_FIELDS if own.call == UPDATE_USER}
+    set_type(iterable, job, **own)
 
 
 def allow_repeats(database):

@@ -12,7 +12,8 @@ from configuration.preflight_iterable import (
     no_fields_finding,
 )
 from iterable_api.answers import judge_response
-from iterable_api.mapping import PROFILE_FIELDS, read_mapping
+from iterable_api.endpoints import UPDATE_USER
+from iterable_api.mapping import OWN_FIELDS, PROFILE_FIELDS, read_mapping
 from iterable_api.transport import Response
 from records.columns import Column, Kind
 from records.exit_statuses import ExitStatus
@@ -183,7 +184,7 @@ def test_a_field_whose_type_is_not_told_is_not_called_wrong(environ, iterable):
 
 
 def test_fields_that_a_run_has_made_are_of_the_right_type(environ, iterable):
-    sent = {"first_name": "Ann", "plan_type": "pro", "recent_page_view": True, "candidate": "yes"}
+    sent = {own.name: own.value or "a" for own in OWN_FIELDS if own.call == UPDATE_USER}
     update_user(iterable, sent)
     text = of_iterable(environ)[1].text
     assert text == f"{', '.join(sent)} of the right type"

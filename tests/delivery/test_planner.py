@@ -6,7 +6,7 @@ import pytest
 
 from delivery.planner import Plan, Planner
 from delivery.project_fields import ProjectFields
-from iterable_api.mapping import read_mapping
+from iterable_api.mapping import PROFILE_FIELDS, read_mapping
 from iterable_api.payloads import JOB_MAPPING, Payloads
 from records.columns import Column, Kind
 from records.delivery_ledger import EVENT, PROFILE
@@ -138,7 +138,7 @@ def test_it_tells_the_endpoints_apart(ledger):
 
 # --- What is held and not sure
 
-ALL = {"first_name", "plan_type", "recent_page_view", "candidate"}
+ALL = {*PROFILE_FIELDS}
 
 
 @pytest.fixture

@@ -31,7 +31,6 @@ def prepared_of(payloads: Payloads, **values: object) -> PreparedRow:
 
 def test_the_nine_columns_alone_are_sent_as_ever():
     assert prepared_of(payloads_of()) == make_prepared()
-    assert mapping_of() == JOB_MAPPING
 
 
 def test_more_columns_stand_behind_the_jobs_own_and_null_is_left_out():
@@ -131,7 +130,7 @@ def test_a_number_that_may_be_a_boolean_needs_its_suffix(kind, name, identity):
         column._replace(kind=kind) if column.name == "page" else column
         for column in JOB_MAPPING.columns
     ]
-    assert read_mapping([*columns, Column("vip", kind)], identity).unused == ("vip",)
+    assert read_mapping([*columns, Column("vip", kind)], identity).unused == ["vip"]
 
 
 @pytest.mark.parametrize(
@@ -310,7 +309,7 @@ def test_the_table_shows_every_column_where_it_goes():
     assert ("user_id", "users/update, events/track", "userId", "identity") in lines
     assert ("user.vip:boolean", "users/update", "vip", "boolean") in lines
     assert ("event_name", "events/track", "eventName", "name") in lines
-    shown = {part for line in lines for part in line.column.split(", ")}
+    shown = {part for line in lines for part in line[0].split(", ")}
     assert shown >= {*JOB_COLUMNS} - {"email"}
 
 
