@@ -178,8 +178,8 @@ class IterableClient(AbstractContextManager["IterableClient"]):
     def update_users(self, users: Sequence[bytes]) -> Answer:
         """Create or merge many profiles, each an encoded body of users/update.
 
-        ``delivered`` says that Iterable accounted for the whole batch, not that it took each user:
-        the answer's ``failCount`` and ``failedUpdates`` tell.
+        ``delivered`` says that Iterable took the batch, not that it took each user: what became of
+        those, ``bulk_answers`` reads in the answer's counts and lists.
 
         Source: POST /api/users/bulkUpdate, https://api.iterable.com/api/docs
         """

@@ -89,7 +89,8 @@ def judge_response(response: Response, rows: int | None = None) -> Answer:
         fault=rule.fault,
         fields=_mistyped_fields(reply),
     )
-    cause = Cause(f"answered {reply.http_status}{_BUT.get(rule.message, '')}", BETWEEN)
+    but = ", but not by Iterable" if rule.message == NOT_ITERABLE else ""
+    cause = Cause(f"answered {reply.http_status}{but}", BETWEEN)
     return Answer(outcome, document, rule.repeat, cause)
 
 
@@ -132,39 +133,15 @@ def anything(_: Reply) -> bool:
     return True
 
 
-def code(*codes: str) -> Callable[[Reply], bool]:
-    """Return what fits replies with one of these codes of Iterable's."""
+def code(*codes: str | None) -> Callable[[Reply], bool]:
+    """Return what fits replies with one of these codes of Iterable's, or None for without one."""
     return lambda reply: reply.code in codes
 
 
-def foreign(reply: Reply) -> bool:
-    """Fit what Iterable has not said: a proxy's or a firewall's page, or an answer cut short.
-
-    Iterable's own has a code, or at a bulk endpoint counts.
-    """
-    return reply.code is None and (reply.rows is None or _counts_in(reply) is None)
-
-
-def accounted(reply: Reply) -> bool:
-    """Fit a success that is proven: by its code, and in bulk by counts of all the rows sent.
-
-    Events whose name is blocked are counted or not, so with them it may be fewer.
-    """
-    if reply.rows is None:
-        return reply.code == "Success"
-    counts = _counts_in(reply)
-    if counts is None or reply.code not in {None, "Success"}:
-        return False
-    unchanged = sum(len(_list_in(reply, name)) for name in ("noOpEmails", "noOpUserIds"))
-    if _list_in(reply, "disallowedEventNames"):
-        return sum(counts) <= reply.rows
-    return reply.rows in {sum(counts), sum(counts) + unchanged}
-
-
-def unaccounted(reply: Reply) -> bool:
-    """Fit what looks like a success, but leaves open what became of the rows."""
-    counted = "successCount" in reply.document or "failCount" in reply.document
-    return reply.code == "Success" or (reply.code is None and counted)
+def taken(reply: Reply) -> bool:
+    """Fit a success, of a batch with counts of its rows."""
+    success = reply.code == "Success"
+    return success if reply.rows is None else (success or not reply.code) and _has_counts(reply)
 
 
 def forgotten(reply: Reply) -> bool:
@@ -202,6 +179,8 @@ PASSING = {408, 423, 425, *range(500, 1000)}
 # Statuses with which the code decides, and those with which what is left is about the values.
 CODED, VALUES = {*HTTP_2XX, *HTTP_4XX}, {*HTTP_2XX, 400, 422}
 
+# A proxy's or a firewall's page, or an answer cut short.
+NOT_ITERABLES = code(None)
 BAD_JWT = code("InvalidJwtPayload", "JwtUserIdentifiersMismatched", "BadAuthorizationHeader")
 FORBIDDEN = code("Forbidden", "Unauthorized")
 OUT_OF_ORDER = code("GenericError", "DatabaseError")
@@ -217,7 +196,6 @@ NOT_ITERABLE = (
     "ITERABLE_API_BASE_URL"
 )
 REDIRECTED = "redirected, not followed; check ITERABLE_API_BASE_URL"
-NOT_ACCOUNTED = "the answer did not account for all rows"
 TOO_LARGE = "the request is larger than Iterable, or a proxy before it, takes"
 KEY_LACKS = "the API key is disabled, or lacks the permission for this call"
 KEY_REFUSED = "Iterable does not accept this API key"
@@ -234,10 +212,6 @@ OTHER_IDENTITY = (
     "the project creates no users by this identity, email or user id, but by the other; change "
     "ITERABLE_IDENTITY"
 )
-_BUT = {
-    NOT_ITERABLE: ", but not by Iterable",
-    NOT_ACCOUNTED: ", but did not account for all rows",
-}
 
 # The first line that fits decides. Only a reason that can lie in a row is a refusal.
 # Documented by Iterable (https://api.iterable.com/api/docs) are its success, 401, 409 and a JWT's
@@ -247,7 +221,7 @@ _BUT = {
 RULES = (
     #    HTTP       code or shape              means        again     at fault  message
     Rule(CODED,     event_blocked,             UNAVAILABLE, NEVER,    PROJECT,  NAME_BLOCKED),
-    Rule(HTTP_2XX,  accounted,                 DELIVERED,   NEVER,    None),
+    Rule(HTTP_2XX,  taken,                     DELIVERED,   NEVER,    None),
     # At the person's own request, and so for good.
     Rule(ANY,       forgotten,                 FORGOTTEN,   NEVER,    ROW),
 
@@ -260,11 +234,10 @@ RULES = (
     Rule(CODED,     code("BatchTooLarge"),     REFUSED,     NEVER,    ROW,      TOO_LARGE),
 
     # The request may have landed.
-    Rule(HTTP_2XX,  unaccounted,               UNKNOWN,     BACKOFF,  ITERABLE, NOT_ACCOUNTED),
-    Rule(HTTP_2XX,  foreign,                   UNKNOWN,     BACKOFF,  NETWORK,  NOT_ITERABLE),
+    Rule(HTTP_2XX,  code(None, "Success"),     UNKNOWN,     BACKOFF,  NETWORK,  NOT_ITERABLE),
     Rule(HTTP_3XX,  anything,                  UNAVAILABLE, NEVER,    NETWORK,  REDIRECTED),
     # Also Iterable's own page for a path that it does not have.
-    Rule(HTTP_4XX,  foreign,                   UNAVAILABLE, BACKOFF,  NETWORK,  NOT_ITERABLE),
+    Rule(HTTP_4XX,  NOT_ITERABLES,             UNAVAILABLE, BACKOFF,  NETWORK,  NOT_ITERABLE),
 
     # From here on Iterable itself has answered. One user's token is not the run's key.
     Rule(CODED,     BAD_JWT,                   UNAVAILABLE, NEVER,    PROJECT,  KEY_OF_JWT),
@@ -323,17 +296,11 @@ def _code_in(document: dict[str, Any]) -> str | None:
     return value if re.fullmatch(r"[\w.]{1,64}", value) else "?"
 
 
-def _counts_in(reply: Reply) -> list[int] | None:
-    """Return how many rows succeeded and failed, None unless both are whole numbers."""
-    counts = [reply.document.get(name) for name in ("successCount", "failCount")]
+def _has_counts(reply: Reply) -> bool:
+    """Whether the answer counts the rows that succeeded and those that failed."""
+    counts = (reply.document.get(name) for name in ("successCount", "failCount"))
     # A bool is an int, too.
-    whole = [count for count in counts if type(count) is int and count >= 0]
-    return whole if len(whole) == len(counts) else None
-
-
-def _list_in(reply: Reply, name: str) -> list[Any]:
-    value = reply.document.get(name)
-    return value if isinstance(value, list) else []
+    return all(type(count) is int and count >= 0 for count in counts)
 
 
 # What Iterable says of a single call, or the name of a list in bulk.

@@ -20,8 +20,6 @@ _FORGOTTEN, _NOT_FOUND = "forgotten", "notFound"
 # Names the address that stands in the way, which need not be that of the row.
 _CONFLICT = "conflict"
 _BLOCKED = "disallowedEventNames"
-# Older answers have these lists here, besides failedUpdates or instead.
-_AT_THE_TOP = ("invalidEmails", "invalidUserIds")
 _SENT_AGAIN = f"{NOT_YET_KNOWN}: the event is sent again later, at the latest by the next run"
 _UNCLEAR = "some rows of the batch failed, and Iterable does not say which"
 
@@ -40,10 +38,7 @@ def calls_of(
         for place, body in enumerate(bodies):
             if str(json.loads(body).get("eventName")).lower() in blocked:
                 calls[place] = calls[place] or NOT_SENT
-    unnamed = calls.count(None)
-    # Blocked events are counted as failed, or not at all; rows that change nothing may be neither.
-    counted = answer.document["successCount" if blocked else "failCount"]
-    if (counted if blocked else len(keys) - counted) < unnamed:
+    if _most_delivered(answer.document, len(keys)) < calls.count(None):
         unclear = replace(answer.outcome, status=CallStatus.UNKNOWN, message=_UNCLEAR)
         return [call or unclear for call in calls]
     filtered = _items(answer.document.get("filteredOutFields"))
@@ -53,12 +48,20 @@ def calls_of(
     ]
 
 
+def _most_delivered(document: dict[str, Any], rows: int) -> int:
+    """Return how many of a batch's *rows* are delivered by the counts in the answer."""
+    # Rows that change nothing may be counted as successful or not at all.
+    unchanged = sum(len(_items(document.get(name))) for name in ("noOpEmails", "noOpUserIds"))
+    most: int = document["successCount"] + unchanged
+    # So may blocked events be counted as failed or not at all.
+    return most if document.get(_BLOCKED) else min(most, rows - document["failCount"])
+
+
 def _failed(document: dict[str, Any]) -> Mapping[str, set[str]]:
     """Return the keys of the rows that the lists of failures name, by kind."""
     found: defaultdict[str, set[str]] = defaultdict(set)
     lists = document.get("failedUpdates")
-    named = list(lists.items()) if isinstance(lists, dict) else []
-    for name, values in [*named, *((each, document.get(each)) for each in _AT_THE_TOP)]:
+    for name, values in lists.items() if isinstance(lists, dict) else ():
         kind = name.removesuffix("Emails").removesuffix("UserIds")
         by_user_id = name.endswith("UserIds")
         if kind not in {_CONFLICT, _BLOCKED}:

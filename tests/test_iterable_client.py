@@ -538,10 +538,8 @@ def test_bulk_calls_send_the_bodies_in_one_request(client, iterable):
     ]
 
 
-@pytest.mark.parametrize(
-    "body", ['{"code":"Success","msg":""}', '{"successCount":0,"failCount":0}', "[]", '{"a":1}']
-)
-def test_a_bulk_answer_that_does_not_account_for_all_rows_is_no_success(client, iterable, body):
+@pytest.mark.parametrize("body", ['{"code":"Success","msg":""}', "[]", '{"a":1}'])
+def test_a_bulk_answer_without_counts_is_no_success(client, iterable, body):
     bodies = [json.dumps({"email": f"user{n}@example.com"}).encode() for n in range(3)]
     for send in (client.update_users, client.track_events):
         iterable.set_faults(Fault("answer", status=200, body=body))

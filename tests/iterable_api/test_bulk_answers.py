@@ -54,11 +54,6 @@ def test_rows_that_are_listed_as_failed_are_open_and_the_others_delivered(lists,
     assert found == [OPEN if place in places else DELIVERED for place in range(4)]
 
 
-def test_older_answers_have_lists_beside_failed_updates():
-    document = {"successCount": 2, "failCount": 2, "invalidEmails": ["a@x.com"]}
-    assert statuses(document | {"invalidUserIds": ["A1"]}) == [OPEN, DELIVERED, DELIVERED, OPEN]
-
-
 @pytest.mark.parametrize(("name", "key"), [("Emails", KEYS[0]), ("UserIds", KEYS[3])])
 def test_who_asked_to_be_forgotten_is_so_for_good(name, key):
     """Also beside another list."""
@@ -81,7 +76,12 @@ def test_an_event_whose_user_is_not_found_waits_and_a_profile_is_open(name, key)
 @pytest.mark.parametrize(
     "document",
     [
+        counts(0, 0),
+        counts(3, 0),
+        counts(4, 1),
         counts(3, 1),
+        # Older answers have a list beside failedUpdates.
+        {**counts(3, 1), "invalidEmails": ["a@x.com"]},
         counts(2, 2, invalidEmails=["a@x.com"]),
         counts(0, 4),
         # It names the address that stands in the way.
@@ -100,8 +100,9 @@ def test_failures_that_are_counted_and_not_named_leave_all_open_that_are_not_nam
     assert found == [OPEN if named else UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN]
 
 
-def test_rows_that_change_nothing_need_not_be_counted():
-    assert statuses({**counts(3, 0), "noOpEmails": ["a@x.com"]}) == [DELIVERED] * 4
+@pytest.mark.parametrize("successes", [3, 4])
+def test_rows_that_change_nothing_need_not_be_counted(successes):
+    assert statuses({**counts(successes, 0), "noOpEmails": ["a@x.com"]}) == [DELIVERED] * 4
 
 
 @pytest.mark.parametrize("counted", [0, 2])
