@@ -133,7 +133,7 @@ def column_findings(
     if not columns:
         return None
     try:
-        mapping = read_mapping(columns, settings.iterable_identity, settings.time_zone)
+        mapping = read_mapping(columns, settings.iterable_identity)
     except ColumnError as error:
         yield Finding(Mark.BAD, COLUMNS, str(error), error.status)
         return None

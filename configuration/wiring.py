@@ -173,7 +173,7 @@ def checked_payloads(
 
     Stop the run if there are too few or too many. Raises ColumnError when they cannot be sent.
     """
-    mapping = read_mapping(rows.columns, settings.iterable_identity, settings.time_zone)
+    mapping = read_mapping(rows.columns, settings.iterable_identity)
     if options.dry_run or options.demo:
         for line in table_lines(mapping.lines()):
             logger.info("%s", line)

@@ -104,14 +104,6 @@ def reader(column: Column) -> Callable[[bytes], str]:
     return refuse if column.kind is Kind.OTHER else read
 
 
-def whole_second(value: bytes) -> datetime:
-    """Return a date, or a date and time, as MySQL writes it, less fractions of a second.
-
-    Raises ValueError, also for MySQL's own such as 0000-00-00.
-    """
-    return datetime.fromisoformat(str(value[:19], "ascii"))
-
-
 # --- Each raises ValueError, which says what is wrong with a value without quoting it
 
 

@@ -7,22 +7,13 @@ The job's own fields go where ``OWN_FIELDS`` says. ``user.<field>`` goes into th
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, date, tzinfo
+from datetime import date
 from decimal import Decimal
 from enum import StrEnum
-from json.encoder import encode_basestring_ascii as quoted
 from typing import NamedTuple
 
 from iterable_api.endpoints import TRACK_EVENT, UPDATE_USER
-from iterable_api.field_types import (
-    KINDS_FOR,
-    TYPE_OF,
-    Encoder,
-    FieldType,
-    RowError,
-    encoder,
-    whole_second,
-)
+from iterable_api.field_types import KINDS_FOR, TYPE_OF, FieldType, RowError
 from records.columns import JOB_COLUMNS, Column, ColumnError, Kind, Row
 from records.outcomes import USER_ID, RowNames
 
@@ -31,28 +22,37 @@ OPTIONAL_COLUMNS = (USER_ID, "event_name")
 CALLS = {"user": UPDATE_USER, "event": TRACK_EVENT}
 
 
-class OwnField(NamedTuple):
-    """A field that the job itself puts into a call: from a *column*, or with one *value* always."""
+class MappedField(NamedTuple):
+    """A field of a call's ``dataFields``: from a column, or if that has no name, always *value*.
+
+    *place* is that of the column in a row.
+    """
 
     call: str
     name: str
     type: FieldType
-    column: str = ""
+    column: Column = Column("")
     value: bool | str | None = None
+    place: int = -1
+
+    @property
+    def constant(self) -> str:
+        """The value as JSON, if it is always the same; else empty."""
+        return "" if self.column.name else json.dumps(self.value)
 
 
 # The job's own fields, in the order in which they are sent.
 # fmt: off
 OWN_FIELDS = (
-    OwnField(UPDATE_USER, "first_name",       FieldType.STRING,  "first_name"),
-    OwnField(UPDATE_USER, "plan_type",        FieldType.STRING,  "plan_type"),
-    OwnField(UPDATE_USER, "recent_page_view", FieldType.BOOLEAN, value=True),
-    OwnField(UPDATE_USER, "candidate",        FieldType.STRING,  value="yes"),
-    OwnField(TRACK_EVENT, "page",             FieldType.STRING,  "page"),
-    OwnField(TRACK_EVENT, "browser",          FieldType.STRING,  "browser"),
-    OwnField(TRACK_EVENT, "location",         FieldType.STRING,  "location"),
-    OwnField(TRACK_EVENT, "timestamp",        FieldType.STRING,  "event_time"),
-    OwnField(TRACK_EVENT, "candidate",        FieldType.STRING,  value="yes"),
+    MappedField(UPDATE_USER, "first_name",       FieldType.STRING,  Column("first_name")),
+    MappedField(UPDATE_USER, "plan_type",        FieldType.STRING,  Column("plan_type")),
+    MappedField(UPDATE_USER, "recent_page_view", FieldType.BOOLEAN, value=True),
+    MappedField(UPDATE_USER, "candidate",        FieldType.STRING,  value="yes"),
+    MappedField(TRACK_EVENT, "page",             FieldType.STRING,  Column("page")),
+    MappedField(TRACK_EVENT, "browser",          FieldType.STRING,  Column("browser")),
+    MappedField(TRACK_EVENT, "location",         FieldType.STRING,  Column("location")),
+    MappedField(TRACK_EVENT, "timestamp",        FieldType.STRING,  Column("event_time")),
+    MappedField(TRACK_EVENT, "candidate",        FieldType.STRING,  value="yes"),
 )
 # fmt: on
 PROFILE_FIELDS, EVENT_FIELDS = (
@@ -89,30 +89,8 @@ class Identity(StrEnum):
     USER_ID = "user_id"
 
 
-class MappedField(NamedTuple):
-    """A field of ``dataFields``: of the column at *place* in a row, or else with a *constant*.
-
-    *encode* makes JSON of the column's values; a *constant* is JSON, and its column has no name.
-    """
-
-    column: Column
-    place: int
-    call: str
-    name: str
-    type: FieldType
-    encode: Encoder
-    constant: str = ""
-
-    def json_of(self, row: Row) -> str | None:
-        """Return what *row* has in this field, None for nothing. Raises RowError."""
-        if self.constant:
-            return self.constant
-        value = row[self.place]
-        return None if value is None else self.encode(value)
-
-
 class RowMapping:
-    """Where each of a query's *columns* goes; *time_zone* is that of the times in them.
+    """Where each of a query's *columns* goes.
 
     ``identifier`` is the column that says who the user is. ``own`` are the job's own fields,
     ``fields`` those beyond, ``unused`` the columns that go nowhere. Raises ColumnError, with all
@@ -123,7 +101,6 @@ class RowMapping:
         self,
         columns: Sequence[Column] = USUAL_COLUMNS,
         identity: Identity = Identity.EMAIL,
-        time_zone: tzinfo = UTC,
     ) -> None:
         self.columns = tuple(columns)
         self.places = {column.name: place for place, column in enumerate(columns)}
@@ -133,10 +110,19 @@ class RowMapping:
         if self.by_user_id:
             self.identifier = USER_ID if USER_ID in self.places else "customer_id"
         self.has_event_name = "event_name" in self.places
-        self.own = tuple(_own_fields(self.columns, self.places, time_zone))
-        self.fields = tuple(_query_fields(self.columns, time_zone))
+        self.own = tuple(self._own_fields())
+        self.fields = tuple(_query_fields(self.columns))
         known = {*JOB_COLUMNS, *OPTIONAL_COLUMNS, *(field.column.name for field in self.fields)}
         self.unused = [name for name in self.places if name not in known]
+
+    def _own_fields(self) -> Iterator[MappedField]:
+        """Yield the job's own fields, less those whose column is not there."""
+        for own in OWN_FIELDS:
+            place = self.places.get(own.column.name, -1)
+            if place >= 0:
+                yield own._replace(column=self.columns[place], place=place)
+            elif own.constant:
+                yield own
 
     def fields_of(self, call: str) -> tuple[MappedField, ...]:
         """Return the fields beyond the job's own that go into *call*."""
@@ -223,34 +209,14 @@ def _written(value: object, column: str) -> bytes | None:
     return text.encode("utf-8", "surrogatepass")
 
 
-def _own_fields(
-    columns: Sequence[Column], places: Mapping[str, int], time_zone: tzinfo
-) -> Iterator[MappedField]:
-    """Yield the job's own fields, less those whose column is not there."""
-    for call, name, kind, source, value in OWN_FIELDS:
-        if source in places:
-            column = columns[places[source]]
-            encode = _clock if source == "event_time" else encoder(kind, column, time_zone)
-            yield MappedField(column, places[source], call, name, kind, encode)
-        elif not source:
-            nothing = Column("")
-            encode = encoder(kind, nothing, time_zone)
-            yield MappedField(nothing, -1, call, name, kind, encode, json.dumps(value))
-
-
-def _clock(value: bytes) -> str:
-    """Return a date and time to the whole second, as JSON."""
-    return quoted(whole_second(value).isoformat(" "))
-
-
-def _query_fields(columns: Sequence[Column], time_zone: tzinfo) -> list[MappedField]:
+def _query_fields(columns: Sequence[Column]) -> list[MappedField]:
     """Return the fields that *columns* named ``user.<field>`` or ``event.<field>`` go into."""
     fields: list[MappedField] = []
     problems: list[str] = []
     for place, column in enumerate(columns):
         if column.name.startswith(tuple(f"{prefix}." for prefix in CALLS)):
             try:
-                fields.append(_query_field(column, place, time_zone))
+                fields.append(_query_field(column, place))
             except ValueError as error:
                 problems.append(f"{column.name} {error}")
     targets = [(field.call, field.name) for field in fields]
@@ -261,14 +227,14 @@ def _query_fields(columns: Sequence[Column], time_zone: tzinfo) -> list[MappedFi
     return fields
 
 
-def _query_field(column: Column, place: int, time_zone: tzinfo) -> MappedField:
+def _query_field(column: Column, place: int) -> MappedField:
     """Return the field that *column* goes into; ValueError if it cannot."""
     prefix, _, rest = column.name.partition(".")
     name, colon, suffix = rest.partition(":")
     call = CALLS[prefix]
     _check_name(name, call)
     kind = _type_of(column, f"{prefix}.{name}", suffix if colon else None)
-    return MappedField(column, place, call, name, kind, encoder(kind, column, time_zone))
+    return MappedField(call, name, kind, column, place=place)
 
 
 def _type_of(column: Column, name: str, suffix: str | None) -> FieldType:

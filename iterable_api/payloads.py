@@ -9,15 +9,15 @@ import functools
 import json
 import marshal
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from hashlib import blake2b, sha1
 from json.encoder import encode_basestring_ascii as quoted
 from operator import itemgetter
 
 from iterable_api.endpoints import TRACK_EVENT, UPDATE_USER
-from iterable_api.field_types import FieldType, RowError, reader, whole_second
-from iterable_api.mapping import EVENT_NAME, JOB_MAPPING, RowMapping
+from iterable_api.field_types import FieldType, RowError, encoder, reader
+from iterable_api.mapping import EVENT_NAME, JOB_MAPPING, MappedField, RowMapping
 from records.columns import Kind, Row
 from records.outcomes import PreparedRow
 
@@ -35,6 +35,8 @@ END_OF_TIME = 4_102_444_800
 LONGEST_USER_ID = 52
 
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - as MySQL gives times
+# A date and time to the second, as MySQL writes it.
+_MOMENT_BYTES = 19
 
 
 class Payloads:
@@ -70,7 +72,10 @@ class Payloads:
         self._usual_name = _first_part(source, EVENT_NAME)
         self._time_place = self._places["event_time"]
         self._has_time = mapping.columns[self._time_place].kind in {Kind.DATE, Kind.MOMENT}
-        self._fields = {call: mapping.all_fields_of(call) for call in (UPDATE_USER, TRACK_EVENT)}
+        self._encoders = {
+            call: [(quoted(each.name), self._encoder(each)) for each in mapping.all_fields_of(call)]
+            for call in (UPDATE_USER, TRACK_EVENT)
+        }
         self._user_content = self._content(UPDATE_USER, [mapping.identifier])
         names = [mapping.identifier, "page_view_id", "customer_id", "event_time"]
         names += ["event_name"] if mapping.has_event_name else []
@@ -78,7 +83,7 @@ class Payloads:
 
     def _content(self, call: str, names: Sequence[str]) -> "_Content":
         """Return what hashes that which a row sends with *call*: columns with *names*, and more."""
-        fields = [field for field in self._fields[call] if not field.constant]
+        fields = [each for each in self.mapping.all_fields_of(call) if not each.constant]
         places = [self._places[name] for name in names]
         # Each once: the timestamp is of a column that is there already.
         places = list(dict.fromkeys([*places, *(field.place for field in fields)]))
@@ -173,11 +178,25 @@ class Payloads:
     def _data_fields(self, call: str, row: Row) -> str:
         """Return the fields of *row* that are not NULL: a null sent deletes the field there."""
         members = [
-            f"{quoted(field.name)}: {value}"
-            for field in self._fields[call]
-            if (value := field.json_of(row)) is not None
+            f"{name}: {value}"
+            for name, encode in self._encoders[call]
+            if (value := encode(row)) is not None
         ]
         return f"{{{', '.join(members)}}}"
+
+    def _encoder(self, field: MappedField) -> Callable[[Row], str | None]:
+        """Return what makes JSON of what a row has in *field*, None of NULL; it raises RowError."""
+        if constant := field.constant:
+            return lambda _row: constant
+        if field.column.name == "event_time":
+            return lambda row: quoted(self._when(row).isoformat(" "))
+        encode = encoder(field.type, field.column, self._zone)
+
+        def encode_value(row: Row) -> str | None:
+            value = row[field.place]
+            return None if value is None else encode(value)
+
+        return encode_value
 
     def _event_name(self, row: Row) -> bytes:
         """Return what the event's id is made of: the same for a page view at every run.
@@ -216,7 +235,7 @@ class Payloads:
         value = row[self._time_place]
         try:
             if value is not None and self._has_time:
-                return whole_second(value)
+                return datetime.fromisoformat(str(value[:_MOMENT_BYTES], "ascii"))
         except ValueError:
             pass
         # Iterable would take an event without a time for one of now.

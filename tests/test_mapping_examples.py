@@ -7,6 +7,7 @@ import re
 import struct
 import sys
 from contextlib import closing
+from datetime import UTC
 from random import Random
 
 import pytest
@@ -15,7 +16,7 @@ import main
 from configuration.command_line import VERSION, parse_args, run_options
 from delivery import project_fields
 from iterable_api.endpoints import TRACK_EVENT, UPDATE_USER
-from iterable_api.field_types import FieldType, RowError
+from iterable_api.field_types import FieldType, RowError, encoder
 from iterable_api.mapping import OWN_FIELDS, Identity, read_mapping
 from logger_config import setup_logger
 from records.columns import ColumnError
@@ -81,7 +82,7 @@ def said_to_get(text, whom):
 
 def constants(call):
     """Return the fields that every row gets with a call."""
-    return {own.name: own.value for own in OWN_FIELDS if own.call == call and not own.column}
+    return {own.name: own.value for own in OWN_FIELDS if own.call == call and own.constant}
 
 
 def make_tables(database, sql):
@@ -422,7 +423,8 @@ def sent_of(database, suffix):
     found = []
     for row in rows:
         try:
-            found.append(json.loads(field.encode(row[field.place] or b"") or "null"))
+            encode = encoder(field.type, field.column, UTC)
+            found.append(json.loads(encode(row[field.place] or b"") or "null"))
         except RowError as error:
             found.append(str(error).partition(" ")[2])
     return found
