@@ -41,7 +41,7 @@ def calls_of(
     if _most_delivered(answer.document, len(keys)) < calls.count(None):
         unclear = replace(answer.outcome, status=CallStatus.UNKNOWN, message=_UNCLEAR)
         return [call or unclear for call in calls]
-    filtered = _items(answer.document.get("filteredOutFields"))
+    filtered = list(_texts(answer.document.get("filteredOutFields")))
     return [
         call or _delivered(answer.outcome, body, filtered)
         for call, body in zip(calls, bodies, strict=True)
@@ -51,8 +51,8 @@ def calls_of(
 def _most_delivered(document: dict[str, Any], rows: int) -> int:
     """Return how many of a batch's *rows* are delivered by the counts in the answer."""
     # Rows that change nothing may be counted as successful or not at all.
-    unchanged = sum(len(_items(document.get(name))) for name in ("noOpEmails", "noOpUserIds"))
-    most: int = document["successCount"] + unchanged
+    unchanged = [*_texts(document.get("noOpEmails")), *_texts(document.get("noOpUserIds"))]
+    most: int = document["successCount"] + len(unchanged)
     # So may blocked events be counted as failed or not at all.
     return most if document.get(_BLOCKED) else min(most, rows - document["failCount"])
 
@@ -85,32 +85,20 @@ def _call_of(
     return NOT_SENT if kinds else None
 
 
-def _delivered(batch: CallOutcome, body: bytes, filtered: Sequence[object]) -> CallOutcome:
-    """Return the outcome of a delivered row, with those of its fields that were left out."""
+def _delivered(batch: CallOutcome, body: bytes, filtered: Sequence[str]) -> CallOutcome:
+    """Return the outcome of a delivered row, with those of its fields that were left out.
+
+    What is left out of an object is named with a dot behind the field's name.
+    """
     if not filtered:
         return batch
     held = json.loads(body)["dataFields"]
-    names = [name for name in filtered if isinstance(name, str) and _holds(held, name)]
+    names = [name for name in filtered if name.partition(".")[0] in held]
     return replace(batch, fields=fields_told((name, "filtered out") for name in names))
 
 
-def _holds(fields: object, name: str) -> bool:
-    """Whether *fields* have one called *name*; of an object's it is all names, with dots between.
-
-    Of the objects in an array it is not looked at, whether one has it.
-    """
-    if not isinstance(fields, Mapping):
-        return isinstance(fields, list)
-    first, dot, rest = name.partition(".")
-    return name in fields or bool(dot and first in fields and _holds(fields[first], rest))
-
-
 def _texts(values: object) -> Iterator[str]:
-    """Yield the identifiers in a list; one that stands alone is a list too."""
-    for value in [values] if isinstance(values, str) else _items(values):
+    """Yield the texts in a list."""
+    for value in values if isinstance(values, list) else ():
         if isinstance(value, str):
             yield value.strip()
-
-
-def _items(values: object) -> list[object]:
-    return list(values) if isinstance(values, list | dict) else []

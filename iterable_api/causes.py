@@ -22,10 +22,6 @@ class Cause(NamedTuple):
     lasting: bool = False
 
 
-class ProxyRefusedError(OSError):
-    """The proxy does not lead to the host; ``errno`` is the HTTP status that it answers."""
-
-
 class Line(NamedTuple):
     """One line of the table, for errors of a class and, if it names any, of these numbers.
 
@@ -45,7 +41,7 @@ class Line(NamedTuple):
 
 
 ADDRESS = "check ITERABLE_API_BASE_URL and the firewall. The job uses no proxy but ITERABLE_PROXY"
-PROXY = "check ITERABLE_PROXY, and what it lets through"
+PROXY = "check ITERABLE_PROXY, its user and password, and what it lets through"
 BETWEEN = "check what stands between (proxy, firewall), or try again later"
 TLS = (
     "check ITERABLE_API_BASE_URL, this machine's clock and CA certificates, and what stands between"
@@ -65,9 +61,6 @@ CAUSES = (
     Line(socket.gaierror, NO_SUCH_NAME, "DNS does not know the host",
          "check ITERABLE_API_BASE_URL and DNS"),
     Line(socket.gaierror, None, "DNS gave no answer", "check this machine's network and DNS"),
-    Line(ProxyRefusedError, {407}, "the proxy asks for a user and a password", PROXY, True),
-    Line(ProxyRefusedError, range(400, 500), "the proxy refused the way to the host", PROXY, True),
-    Line(ProxyRefusedError, None, "the proxy found no way to the host", PROXY),
     Line(ssl.SSLCertVerificationError, None, "TLS failed: {reason}", CERTIFICATE, True),
     Line(ssl.SSLError, None, "TLS failed: {reason}", TLS),
     Line(TimeoutError, None, "no {awaited} within {seconds:g} s", BETWEEN),
@@ -90,13 +83,6 @@ def cause_of(error: BaseException, awaited: str, seconds: float) -> Cause:
     line, found = next((li, e) for li in CAUSES for e in _led_to(error) if li.fits(e))
     words = line.words.format(reason=_reason(found), awaited=awaited, seconds=seconds)
     return Cause(words, line.advice, line.lasting)
-
-
-def of_proxy(cause: Cause) -> Cause:
-    """Return *cause* of a connection that was to the proxy and not to the host."""
-    if cause.advice == PROXY:
-        return cause
-    return cause._replace(words=f"the proxy: {cause.words}", advice=PROXY)
 
 
 def _led_to(error: BaseException | None) -> Iterator[BaseException]:

@@ -11,8 +11,9 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, date, datetime, tzinfo
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from enum import StrEnum
+from functools import partial
 from json.encoder import encode_basestring_ascii as quoted
 
 from records.columns import Column, Kind
@@ -73,11 +74,12 @@ def encoder(kind: FieldType, column: Column, time_zone: tzinfo) -> Encoder:
     *time_zone* is the one in which the database session reports times.
     """
     read = reader(column)
+    written = partial(_date, zone=time_zone) if kind is FieldType.DATE else _ENCODERS[kind]
 
     def encode(value: bytes) -> str | None:
         text = read(value)
         try:
-            return _ENCODERS[kind](text, time_zone)
+            return written(text)
         except ValueError as error:
             raise RowError(f"{column.name} {error}") from None
 
@@ -107,11 +109,7 @@ def reader(column: Column) -> Callable[[bytes], str]:
 # --- Each raises ValueError, which says what is wrong with a value without quoting it
 
 
-def _string(text: str, _zone: tzinfo) -> str:
-    return quoted(text)
-
-
-def _long(text: str, _zone: tzinfo) -> str:
+def _long(text: str) -> str:
     number = _number(text)
     if number != number.to_integral_value():
         raise ValueError("is not a whole number")
@@ -121,10 +119,9 @@ def _long(text: str, _zone: tzinfo) -> str:
     return str(int(number))
 
 
-def _double(text: str, _zone: tzinfo) -> str:
+def _double(text: str) -> str:
     number = _number(text)
-    # The shortest text of the number that Iterable keeps; never without a point, so never a whole
-    # number's.
+    # The shortest text of the number that Iterable keeps; it always has a point.
     shortest = repr(float(number))
     if not math.isfinite(float(shortest)) or Decimal(shortest) != number:
         raise ValueError("has more digits than a double keeps; round it, or send it as :string")
@@ -133,23 +130,19 @@ def _double(text: str, _zone: tzinfo) -> str:
 
 def _number(text: str) -> Decimal:
     """Return the text of a number without any loss. Decimal would also take ``1_0`` and ``NaN``."""
-    if not re.fullmatch(r"\s*[-+]?[0-9.]+([eE][-+]?[0-9]+)?\s*", text):
+    if not re.fullmatch(r"\s*[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]{1,9})?\s*", text):
         raise ValueError("is not a number")
-    try:
-        return Decimal(text)
-    except InvalidOperation:
-        raise ValueError("is not a number") from None
+    return Decimal(text)
 
 
 _TRUTH = {"1": "true", "0": "false", "true": "true", "false": "false"}
 
 
-def _boolean(text: str, _zone: tzinfo) -> str:
+def _boolean(text: str) -> str:
     word = text.strip().lower()
-    if word not in _TRUTH:
-        # A DECIMAL may be 1.00.
-        with suppress(ValueError):
-            word = _long(word, UTC)
+    # A DECIMAL may be 1.00.
+    with suppress(ValueError):
+        word = _long(word)
     if word not in _TRUTH:
         raise ValueError("is neither 0 nor 1")
     return _TRUTH[word]
@@ -178,13 +171,13 @@ def _parsed(text: str) -> date | datetime:
     raise ValueError("is not a date such as 2026-01-13 or 2026-01-13 14:30:45")
 
 
-def _json(text: str, _zone: tzinfo) -> str | None:
+def _json(text: str) -> str | None:
     """Return an object or an array as it came but for blanks; None for JSON's null."""
     try:
         document = json.loads(
             text,
-            parse_int=lambda number: int(_long(number, UTC)),
-            parse_float=lambda number: float(_double(number, UTC)),
+            parse_int=lambda number: int(_long(number)),
+            parse_float=lambda number: float(_double(number)),
             parse_constant=_number,
         )
         too_deep = _depth(document) > DEEPEST_JSON
@@ -209,11 +202,10 @@ def _depth(value: object) -> int:
     return 1 + max(map(_depth, inner), default=0)
 
 
-_ENCODERS: Mapping[FieldType, Callable[[str, tzinfo], str | None]] = {
-    FieldType.STRING: _string,
+_ENCODERS: Mapping[FieldType, Callable[[str], str | None]] = {
+    FieldType.STRING: quoted,
     FieldType.LONG: _long,
     FieldType.DOUBLE: _double,
     FieldType.BOOLEAN: _boolean,
-    FieldType.DATE: _date,
     FieldType.JSON: _json,
 }

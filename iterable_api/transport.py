@@ -24,16 +24,14 @@ from urllib3.exceptions import (
 )
 from urllib3.util import Retry
 
-from iterable_api.causes import BETWEEN, UNKNOWN, Cause, ProxyRefusedError, cause_of, of_proxy
+from iterable_api.causes import BETWEEN, PROXY, UNKNOWN, Cause, cause_of
 from iterable_api.endpoints import GET_USER_FIELDS, TRACK_EVENTS, UPDATE_USERS
 
 CONNECT_TIMEOUT_S = 10.0
-# Bytes of an answer, decoded. Only answers about many rows, or fields, are long: those that take
-# them, or refuse them for their values.
+# Bytes of an answer, decoded. Only answers about many rows, or fields, are long.
 MAX_BYTES = 100_000
 MAX_BYTES_OF_MANY = 8_000_000
 ABOUT_MANY = frozenset({UPDATE_USERS, TRACK_EVENTS, GET_USER_FIELDS})
-LISTING = frozenset({200, 400})
 MAX_RETRY_AFTER_S = 60.0
 
 # To repeat a request is for the client to decide.
@@ -144,27 +142,26 @@ class Transport:
         """Return what *error* means: of requests, which has urllib3's own inside, or of urllib3."""
         reason = error.args[0] if isinstance(error, requests.RequestException) else error
         connected = not isinstance(reason, _BEFORE_CONNECTION)
-        if connected:
-            cause = cause_of(error, "answer", self._answer_s)
-        else:
-            cause = cause_of(_refusal(reason) or error, "connection", self._connect_s)
+        seconds = self._answer_s if connected else self._connect_s
+        cause = cause_of(error, "answer" if connected else "connection", seconds)
         if isinstance(reason, ProxyError):
-            cause = of_proxy(cause)
+            cause = _of_proxy(cause, str(reason))
         # Nothing is sent under a certificate that is not trusted.
         left_machine = connected and not cause.lasting
         return TransportError(type(error).__name__, left_machine=left_machine, cause=cause)
 
 
-def _refusal(reason: BaseException) -> ProxyRefusedError | None:
-    """Return the proxy's answer to CONNECT, None if it was none. Its own words are not quoted."""
-    found = re.search(r"Tunnel connection failed: (\d+)", str(reason))
-    return ProxyRefusedError(int(found[1]), "refused") if found else None
+def _of_proxy(cause: Cause, error: str) -> Cause:
+    """Return why a proxy did not lead to the host. Its own words are not quoted."""
+    if found := re.search(r"Tunnel connection failed: (\d+)", error):
+        return Cause(f"the proxy answered {found[1]}", PROXY, lasting=found[1].startswith("4"))
+    return cause._replace(words=f"the proxy: {cause.words}", advice=PROXY)
 
 
 def _whole(response: requests.Response, path: str) -> Response:
     """Read the answer to its end; its connection is closed if it is none, or too long."""
     status = response.status_code
-    most = MAX_BYTES_OF_MANY if path in ABOUT_MANY and status in LISTING else MAX_BYTES
+    most = MAX_BYTES_OF_MANY if path in ABOUT_MANY else MAX_BYTES
     if status < 200:
         raise _unusable(response, f"only an interim answer came ({status})")
     try:

@@ -222,7 +222,7 @@ def test_a_proxy_that_refuses_fails_the_check(behind_a_proxy):
     proxy.answer = b"HTTP/1.1 407 sEcReT\r\n\r\n"
     (finding,) = of_iterable(environ)
     assert (finding.mark, finding.status) == (Mark.BAD, ExitStatus.STOPPED)
-    assert "the proxy asks for a user and a password; check ITERABLE_PROXY" in finding.text
+    assert "the proxy answered 407; check ITERABLE_PROXY, its user and password" in finding.text
     assert "sEcReT" not in finding.text
 
 

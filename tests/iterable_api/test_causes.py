@@ -7,7 +7,7 @@ import ssl
 
 import pytest
 
-from iterable_api.causes import CAUSES, ProxyRefusedError, cause_of
+from iterable_api.causes import CAUSES, cause_of
 
 
 def certificate_error():
@@ -26,9 +26,6 @@ def tls_error(reason):
 LINES: list[list[tuple[BaseException, str]]] = [
     [(socket.gaierror(socket.EAI_NONAME, "x"), "DNS does not know the host")],
     [(socket.gaierror(socket.EAI_AGAIN, "x"), "DNS gave no answer")],
-    [(ProxyRefusedError(407, "x"), "the proxy asks for a user and a password")],
-    [(ProxyRefusedError(403, "x"), "the proxy refused the way to the host")],
-    [(ProxyRefusedError(503, "x"), "the proxy found no way to the host")],
     [(certificate_error(), "TLS failed: self-signed certificate")],
     [
         (tls_error("WRONG_VERSION_NUMBER"), "TLS failed: wrong version number"),
