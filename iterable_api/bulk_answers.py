@@ -50,11 +50,13 @@ def calls_of(
 
 def _most_delivered(document: dict[str, Any], rows: int) -> int:
     """Return how many of a batch's *rows* are delivered by the counts in the answer."""
-    # Rows that change nothing may be counted as successful or not at all.
+    successes, failures = document["successCount"], document["failCount"]
+    # Rows that change nothing may be counted as successful or not at all, ...
     unchanged = [*_texts(document.get("noOpEmails")), *_texts(document.get("noOpUserIds"))]
-    most: int = document["successCount"] + len(unchanged)
-    # So may blocked events be counted as failed or not at all.
-    return most if document.get(_BLOCKED) else min(most, rows - document["failCount"])
+    # ... and blocked events as failed or not at all.
+    most = rows if document.get(_BLOCKED) else rows - failures
+    # An answer that counts more rows than there are is not about these.
+    return 0 if successes + failures > rows else min(successes + len(unchanged), most)
 
 
 def _failed(document: dict[str, Any]) -> Mapping[str, set[str]]:

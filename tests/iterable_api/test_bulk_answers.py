@@ -78,6 +78,7 @@ def test_an_event_whose_user_is_not_found_waits_and_a_profile_is_open(name, key)
         counts(0, 0),
         counts(3, 0),
         counts(4, 1),
+        counts(9, 0),
         counts(3, 1),
         # Older answers have a list beside failedUpdates.
         {**counts(3, 1), "invalidEmails": ["a@x.com"]},
