@@ -36,8 +36,8 @@ def iterable_findings(settings: Settings, mapping: RowMapping = JOB_MAPPING) -> 
         yield Finding(Mark.GOOD, "Iterable", text)
         yield from identity_findings(settings)
         yield from field_findings(fields.types, mapping, settings.create_new_fields)
-        if event_fields := mapping.fields_of(TRACK_EVENT):
-            names = ", ".join(field.name for field in event_fields)
+        if event_fields := [each.name for each in mapping.fields if each.call == TRACK_EVENT]:
+            names = ", ".join(event_fields)
             text = f"the types of {names} cannot be looked up; try --limit 1 first"
             yield Finding(Mark.NOTE, "Event fields", text)
 

@@ -47,24 +47,20 @@ class FieldType(StrEnum):
         return "object" if self is FieldType.JSON else str(self)
 
 
-_NUMBERS = frozenset({Kind.INTEGER, Kind.TINYINT, Kind.DECIMAL, Kind.TEXT})
-# What a column without a suffix is sent as; the kinds that are missing here need one.
-TYPE_OF: Mapping[Kind, FieldType] = {
-    Kind.TEXT: FieldType.STRING,
-    Kind.INTEGER: FieldType.LONG,
-    Kind.DECIMAL: FieldType.DOUBLE,
-    Kind.DATE: FieldType.DATE,
-    Kind.MOMENT: FieldType.DATE,
-    Kind.TIME: FieldType.STRING,
-    Kind.JSON: FieldType.JSON,
-}
-KINDS_FOR: Mapping[FieldType, frozenset[Kind]] = {
-    FieldType.STRING: frozenset(Kind) - {Kind.BIT, Kind.OTHER},
-    FieldType.LONG: _NUMBERS | {Kind.BIT},
-    FieldType.DOUBLE: _NUMBERS,
-    FieldType.BOOLEAN: _NUMBERS | {Kind.BIT},
-    FieldType.DATE: frozenset({Kind.DATE, Kind.MOMENT, Kind.TEXT}),
-    FieldType.JSON: frozenset({Kind.JSON, Kind.TEXT}),
+_STRING, _LONG, _DOUBLE, _BOOLEAN, _DATE, _JSON = FieldType
+# What a column of each kind can be sent as: first without a suffix, unless it needs one.
+TYPES_OF: Mapping[Kind, tuple[FieldType, ...]] = {
+    Kind.TEXT: (_STRING, _LONG, _DOUBLE, _BOOLEAN, _DATE, _JSON),
+    Kind.INTEGER: (_LONG, _STRING, _DOUBLE, _BOOLEAN),
+    Kind.DECIMAL: (_DOUBLE, _STRING, _LONG, _BOOLEAN),
+    Kind.TINYINT: (_BOOLEAN, _LONG, _DOUBLE, _STRING),
+    Kind.BIT: (_BOOLEAN, _LONG),
+    Kind.DATE: (_DATE, _STRING),
+    Kind.MOMENT: (_DATE, _STRING),
+    Kind.TIME: (_STRING,),
+    Kind.JSON: (_JSON, _STRING),
+    Kind.BINARY: (_STRING,),
+    Kind.OTHER: (),
 }
 
 

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from iterable_api.endpoints import TRACK_EVENT, UPDATE_USER
-from iterable_api.field_types import KINDS_FOR, TYPE_OF, FieldType, RowError
+from iterable_api.field_types import TYPES_OF, FieldType, RowError
 from records.columns import JOB_COLUMNS, Column, ColumnError, Kind, Row
 from records.outcomes import USER_ID, RowNames
 
@@ -71,7 +71,7 @@ _KINDS = dict.fromkeys(("customer_id", "page_view_id"), Kind.INTEGER) | {"event_
 USUAL_COLUMNS = tuple(Column(name, _KINDS.get(name, Kind.TEXT)) for name in JOB_COLUMNS)
 
 _TYPES = ", ".join(f":{kind}" for kind in FieldType)
-# What to write in Query 2 in place of a column that cannot be sent as it is.
+# What to write in Query 2 in place of a column that cannot be sent without a suffix.
 _NUMBER = "which can be a number or a boolean: write AS `{0}:long` or AS `{0}:boolean`"
 _ADVICE = {
     Kind.TINYINT: f"is TINYINT, {_NUMBER}",
@@ -125,10 +125,6 @@ class RowMapping:
                 yield own
 
     def fields_of(self, call: str) -> tuple[MappedField, ...]:
-        """Return the fields beyond the job's own that go into *call*."""
-        return tuple(field for field in self.fields if field.call == call)
-
-    def all_fields_of(self, call: str) -> tuple[MappedField, ...]:
         """Return the fields that go into *call*, in the order in which they are sent."""
         return tuple(field for field in (*self.own, *self.fields) if field.call == call)
 
@@ -151,13 +147,13 @@ class RowMapping:
 
     def shape_of(self, call: str) -> list[tuple[str, str]]:
         """Return what goes into *call*: the name of each field, with its type or its constant."""
-        fields = [(each.name, each.constant or each.type) for each in self.all_fields_of(call)]
+        fields = [(each.name, each.constant or each.type) for each in self.fields_of(call)]
         name = [("eventName", str(self.has_event_name))] if call == TRACK_EVENT else []
         return [(self.identity, self.identifier), *fields, *name]
 
     def profile_types(self) -> dict[str, FieldType]:
         """Return the type of each profile field."""
-        return {field.name: field.type for field in self.all_fields_of(UPDATE_USER)}
+        return {field.name: field.type for field in self.fields_of(UPDATE_USER)}
 
     @property
     def texts(self) -> frozenset[str]:
@@ -192,7 +188,7 @@ class RowMapping:
         yield from self._lines_of(TRACK_EVENT)
 
     def _lines_of(self, call: str) -> Iterator[tuple[str, str, str, str]]:
-        for field in self.all_fields_of(call):
+        for field in self.fields_of(call):
             kind = "object or array" if field.type is FieldType.JSON else str(field.type)
             always = f", always {field.constant}" if field.constant else ""
             yield field.column.name, call, field.name, kind + always
@@ -244,12 +240,12 @@ def _type_of(column: Column, name: str, suffix: str | None) -> FieldType:
     """
     advice = _ADVICE.get(column.kind, "").format(name)
     if suffix is None:
-        if column.kind not in TYPE_OF:
+        if advice:
             raise ValueError(advice)
-        return TYPE_OF[column.kind]
+        return TYPES_OF[column.kind][0]
     if suffix not in list(FieldType):
         raise ValueError(f"has the unknown type :{suffix}; use one of {_TYPES}")
-    if column.kind not in KINDS_FOR[FieldType(suffix)]:
+    if suffix not in TYPES_OF[column.kind]:
         text = f"is {column.kind} and cannot be sent as :{suffix}"
         raise ValueError(f"{text}; it {advice}" if advice else text)
     return FieldType(suffix)

@@ -73,7 +73,7 @@ class Payloads:
         self._time_place = self._places["event_time"]
         self._has_time = mapping.columns[self._time_place].kind in {Kind.DATE, Kind.MOMENT}
         self._encoders = {
-            call: [(quoted(each.name), self._encoder(each)) for each in mapping.all_fields_of(call)]
+            call: [(quoted(each.name), self._encoder(each)) for each in mapping.fields_of(call)]
             for call in (UPDATE_USER, TRACK_EVENT)
         }
         self._user_content = self._content(UPDATE_USER, [mapping.identifier])
@@ -83,7 +83,7 @@ class Payloads:
 
     def _content(self, call: str, names: Sequence[str]) -> "_Content":
         """Return what hashes that which a row sends with *call*: columns with *names*, and more."""
-        fields = [each for each in self.mapping.all_fields_of(call) if not each.constant]
+        fields = [each for each in self.mapping.fields_of(call) if not each.constant]
         places = [self._places[name] for name in names]
         # Each once: the timestamp is of a column that is there already.
         places = list(dict.fromkeys([*places, *(field.place for field in fields)]))

@@ -36,19 +36,14 @@ class RequestStatistics:
     def to_json(self) -> dict[str, Any]:
         """Return requests, answers by HTTP status and quantiles of latency, by endpoint."""
         with self._lock:
-            return {
-                endpoint: {
-                    "requests": requests,
-                    "answers": self._by_status(endpoint),
-                    "latency_seconds": _quantiles(self._latencies_ms[endpoint]),
-                }
-                for endpoint, requests in sorted(self._requests.items())
-            }
+            return {endpoint: self._counts_of(endpoint) for endpoint in sorted(self._requests)}
 
-    def _by_status(self, endpoint: str) -> dict[str, int]:
-        answers = self._answers[endpoint]
-        unanswered = self._requests[endpoint] - answers.total()
-        return dict(sorted(answers.items())) | ({NO_ANSWER: unanswered} if unanswered else {})
+    def _counts_of(self, endpoint: str) -> dict[str, Any]:
+        requests, answers = self._requests[endpoint], dict(sorted(self._answers[endpoint].items()))
+        if unanswered := requests - sum(answers.values()):
+            answers[NO_ANSWER] = unanswered
+        latencies = _quantiles(self._latencies_ms[endpoint])
+        return {"requests": requests, "answers": answers, "latency_seconds": latencies}
 
 
 def _quantiles(counts_ms: Counter[int]) -> dict[str, float]:
