@@ -18,7 +18,6 @@ from records.columns import JOB_COLUMNS, Column, ColumnError, Kind, Row
 from records.outcomes import USER_ID, RowNames
 
 EVENT_NAME = "page_view"
-OPTIONAL_COLUMNS = (USER_ID, "event_name")
 CALLS = {"user": UPDATE_USER, "event": TRACK_EVENT}
 
 
@@ -112,8 +111,8 @@ class RowMapping:
         self.has_event_name = "event_name" in self.places
         self.own = tuple(self._own_fields())
         self.fields = tuple(_query_fields(self.columns))
-        known = {*JOB_COLUMNS, *OPTIONAL_COLUMNS, *(field.column.name for field in self.fields)}
-        self.unused = [name for name in self.places if name not in known]
+        sent = {*JOB_COLUMNS, self.identifier, "event_name", *(f.column.name for f in self.fields)}
+        self.unused = [name for name in self.places if name not in sent]
 
     def _own_fields(self) -> Iterator[MappedField]:
         """Yield the job's own fields, less those whose column is not there."""
@@ -163,15 +162,19 @@ class RowMapping:
 
     def remarks(self) -> list[str]:
         """Return what the operator should know: what is not sent, and what may be meant."""
-        found = [hint for field in self.fields if (hint := _hint(field))]
-        if USER_ID in self.places and not self.by_user_id:
-            found.append("the column user_id is not sent: ITERABLE_IDENTITY is email")
+        found = [
+            f"{field.column.name} is sent as a string; if it is JSON, which MariaDB reports as "
+            f"text, write AS `{field.column.name}:json`"
+            for field in self.fields
+            # MariaDB compares its JSON by bytes.
+            if field.column.by_bytes and ":" not in field.column.name
+        ]
         for name in self.unused:
             word = name if re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII) else "field"
-            found.append(
-                f"the column {name} is not sent; AS `user.{word}` puts it into the profile, "
-                f"AS `event.{word}` into the event"
-            )
+            why = f"AS `user.{word}` puts it into the profile, AS `event.{word}` into the event"
+            if name == USER_ID:
+                why = "ITERABLE_IDENTITY is email"
+            found.append(f"the column {name} is not sent; {why}")
         return found
 
     def lines(self) -> Iterator[tuple[str, str, str, str]]:
@@ -268,16 +271,6 @@ def _check_name(name: str, call: str) -> None:
         raise ValueError("is a field that Iterable keeps to itself; use another name")
     if any((own.call, own.name) == (call, name) for own in OWN_FIELDS):
         raise ValueError("is a field that the job sends already")
-
-
-def _hint(field: MappedField) -> str:
-    name = field.column.name
-    if not field.column.by_bytes or field.type is not FieldType.STRING or ":" in name:
-        return ""
-    return (
-        f"{name} is sent as a string; if it is JSON, which MariaDB reports as text, write AS "
-        f"`{name}:json`"
-    )
 
 
 # The job's own columns alone, with users told apart by email.

@@ -282,7 +282,7 @@ def test_rows_are_named_by_what_tells_users_apart(mapping, user_id):
 
 
 def test_a_user_id_that_is_not_sent_is_told():
-    told = "the column user_id is not sent: ITERABLE_IDENTITY is email"
+    told = "the column user_id is not sent; ITERABLE_IDENTITY is email"
     assert mapping_of("user_id").remarks() == [told]
     assert not mapping_of("user_id", identity=Identity.USER_ID).remarks()
 
