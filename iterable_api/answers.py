@@ -117,7 +117,7 @@ def rule_for(reply: Reply) -> Rule:
 
 def user_not_found(outcome: CallOutcome) -> bool:
     """Whether Iterable does not know the user of an event, who may be too new for it."""
-    return _names_unknown_user(outcome.code)
+    return UNKNOWN_USER(outcome)
 
 
 def too_large(outcome: CallOutcome) -> bool:
@@ -133,9 +133,10 @@ def anything(_: Reply) -> bool:
     return True
 
 
-def code(*codes: str | None) -> Callable[[Reply], bool]:
-    """Return what fits replies with one of these codes of Iterable's, or None for without one."""
-    return lambda reply: reply.code in codes
+def code(pattern: str) -> Callable[[Reply | CallOutcome], bool]:
+    """Return what fits one of Iterable's codes, whatever its case; "" fits a missing one."""
+    fits = re.compile(pattern, re.IGNORECASE).fullmatch
+    return lambda reply: fits(reply.code or "") is not None
 
 
 def taken(reply: Reply) -> bool:
@@ -144,19 +145,9 @@ def taken(reply: Reply) -> bool:
     return success if reply.rows is None else (success or not reply.code) and _has_counts(reply)
 
 
-def forgotten(reply: Reply) -> bool:
-    """Fit a person whom Iterable was asked to forget."""
-    return (reply.code or "").lower().startswith("forgotten")
-
-
 def event_blocked(reply: Reply) -> bool:
     """Fit an event whose name the project's settings block: a success by its code."""
     return reply.code is not None and "disallowed from tracking" in reply.message
-
-
-def unknown_user(reply: Reply) -> bool:
-    """Fit an event of a user whom Iterable does not know."""
-    return _names_unknown_user(reply.code)
 
 
 def no_permission(reply: Reply) -> bool:
@@ -180,16 +171,19 @@ PASSING = {408, 423, 425, *range(500, 1000)}
 CODED, VALUES = {*HTTP_2XX, *HTTP_4XX}, {*HTTP_2XX, 400, 422}
 
 # A proxy's or a firewall's page, or an answer cut short.
-NOT_ITERABLES = code(None)
-BAD_JWT = code("InvalidJwtPayload", "JwtUserIdentifiersMismatched", "BadAuthorizationHeader")
-FORBIDDEN = code("Forbidden", "Unauthorized")
-OUT_OF_ORDER = code("GenericError", "DatabaseError")
-FIELDS_USED_UP = code("UniqueFieldsLimitExceeded")
-BAD_IDENTITY = code(
-    *("InvalidEmailAddressError", "InvalidUserIdError"),
-    # The email or userId belongs to another user.
-    *("EmailAlreadyExists", "UserIdAlreadyExists", "ExternalKeyConflict"),
+FOREIGN = code("")
+FORGOTTEN_USER = code(r"forgotten\w*")
+# What Iterable says of a single call, or the name of a list in bulk.
+UNKNOWN_USER = code(
+    "unknown(email|user(id)?)(error)?|(email|user(id)?)notfound(error)?|notfound(emails|userids)"
 )
+BAD_JWT = code("InvalidJwtPayload|JwtUserIdentifiersMismatched|BadAuthorizationHeader")
+FORBIDDEN = code("Forbidden|Unauthorized")
+OUT_OF_ORDER = code("GenericError|DatabaseError")
+FIELDS_USED_UP = code("UniqueFieldsLimitExceeded")
+BAD_IDENTITY = code("InvalidEmailAddressError|InvalidUserIdError")
+# The email or userId belongs to another user.
+TAKEN_IDENTITY = code("EmailAlreadyExists|UserIdAlreadyExists|ExternalKeyConflict")
 
 NOT_ITERABLE = (
     "answered {}, but not by Iterable: check what stands between (proxy, firewall) and "
@@ -223,7 +217,7 @@ RULES = (
     Rule(CODED,     event_blocked,             UNAVAILABLE, NEVER,    PROJECT,  NAME_BLOCKED),
     Rule(HTTP_2XX,  taken,                     DELIVERED,   NEVER,    None),
     # At the person's own request, and so for good.
-    Rule(ANY,       forgotten,                 FORGOTTEN,   NEVER,    ROW),
+    Rule(ANY,       FORGOTTEN_USER,            FORGOTTEN,   NEVER,    ROW),
 
     # 500 may also come at every try for one row.
     Rule({429},     anything,                  UNAVAILABLE, THROTTLE, PROJECT),
@@ -234,10 +228,10 @@ RULES = (
     Rule(CODED,     code("BatchTooLarge"),     REFUSED,     NEVER,    ROW,      TOO_LARGE),
 
     # The request may have landed.
-    Rule(HTTP_2XX,  code(None, "Success"),     UNKNOWN,     BACKOFF,  NETWORK,  NOT_ITERABLE),
+    Rule(HTTP_2XX,  code("|Success"),          UNKNOWN,     BACKOFF,  NETWORK,  NOT_ITERABLE),
     Rule(HTTP_3XX,  anything,                  UNAVAILABLE, NEVER,    NETWORK,  REDIRECTED),
     # Also Iterable's own page for a path that it does not have.
-    Rule(HTTP_4XX,  NOT_ITERABLES,             UNAVAILABLE, BACKOFF,  NETWORK,  NOT_ITERABLE),
+    Rule(HTTP_4XX,  FOREIGN,                   UNAVAILABLE, BACKOFF,  NETWORK,  NOT_ITERABLE),
 
     # From here on Iterable itself has answered. One user's token is not the run's key.
     Rule(CODED,     BAD_JWT,                   UNAVAILABLE, NEVER,    PROJECT,  KEY_OF_JWT),
@@ -248,10 +242,11 @@ RULES = (
     Rule(CODED,     FORBIDDEN,                 UNAVAILABLE, NEVER,    PROJECT,  NOT_ALLOWED),
     Rule(CODED,     FIELDS_USED_UP,            UNAVAILABLE, NEVER,    PROJECT,  NO_MORE_FIELDS),
     # The event is sent again later.
-    Rule(CODED,     unknown_user,              UNAVAILABLE, NEVER,    ITERABLE, NOT_YET_KNOWN),
+    Rule(CODED,     UNKNOWN_USER,              UNAVAILABLE, NEVER,    ITERABLE, NOT_YET_KNOWN),
     Rule(CODED,     OUT_OF_ORDER,              UNAVAILABLE, BACKOFF,  ITERABLE),
 
     Rule(CODED,     BAD_IDENTITY,              REFUSED,     NEVER,    ROW),
+    Rule(CODED,     TAKEN_IDENTITY,            REFUSED,     NEVER,    ROW),
     Rule({409},     anything,                  REFUSED,     NEVER,    ROW),
     # Such as a field that the project has as another type. In bulk it refuses the whole batch.
     Rule(VALUES,    anything,                  REFUSED,     NEVER,    FIELD),
@@ -301,17 +296,6 @@ def _has_counts(reply: Reply) -> bool:
     counts = (reply.document.get(name) for name in ("successCount", "failCount"))
     # A bool is an int, too.
     return all(type(count) is int and count >= 0 for count in counts)
-
-
-# What Iterable says of a single call, or the name of a list in bulk.
-_UNKNOWN_USER = re.compile(
-    r"unknown(email|user(id)?)(error)?|(email|user(id)?)notfound(error)?|notfound(emails|userids)",
-    re.IGNORECASE,
-)
-
-
-def _names_unknown_user(code: str | None) -> bool:
-    return code is not None and _UNKNOWN_USER.fullmatch(code) is not None
 
 
 def _mistyped_fields(reply: Reply) -> tuple[tuple[str, str], ...]:

@@ -134,6 +134,9 @@ LINES = [
     (
         (REFUSED, NEVER, ROW),
         *((400, envelope(code)) for code in ("InvalidEmailAddressError", "InvalidUserIdError")),
+    ),
+    (
+        (REFUSED, NEVER, ROW),
         *((400, envelope(code)) for code in ("EmailAlreadyExists", "ExternalKeyConflict")),
         (409, envelope("EmailAlreadyExists")),
     ),
