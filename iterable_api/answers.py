@@ -10,8 +10,7 @@ from collections.abc import Callable, Container, Iterable
 from enum import Enum, auto
 from typing import Any, NamedTuple
 
-from iterable_api.causes import BETWEEN, Cause
-from iterable_api.transport import Response, TransportError
+from iterable_api.transport import BETWEEN, Cause, Response, TransportError
 from records.outcomes import CallOutcome, CallStatus, Fault
 
 MAX_MESSAGE = 200

@@ -7,13 +7,11 @@ The job's own fields go where ``OWN_FIELDS`` says. ``user.<field>`` goes into th
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date
-from decimal import Decimal
 from enum import StrEnum
 from typing import NamedTuple
 
 from iterable_api.endpoints import TRACK_EVENT, UPDATE_USER
-from iterable_api.field_types import TYPES_OF, FieldType, RowError
+from iterable_api.field_types import TYPES_OF, FieldType
 from records.columns import JOB_COLUMNS, Column, ColumnError, Kind, Row
 from records.outcomes import USER_ID, RowNames
 
@@ -135,9 +133,14 @@ class RowMapping:
     def row_of(self, values: Mapping[str, object]) -> Row:
         """Return *values*, by the names of their columns, as a row; one that is missing is NULL.
 
-        Raises RowError for a value that is neither text nor bytes, a number, a date or a time.
+        They are bytes as MySQL writes them, texts, numbers, dates and times.
         """
-        return tuple(_written(values.get(column.name), column.name) for column in self.columns)
+        found = (values.get(column.name) for column in self.columns)
+        # What is half of a character is refused when it is read as UTF-8.
+        return tuple(
+            value if isinstance(value, bytes | None) else str(value).encode(errors="surrogatepass")
+            for value in found
+        )
 
     def names_of(self, row: Row) -> RowNames:
         """Return what *row* is called for people."""
@@ -195,17 +198,6 @@ class RowMapping:
             kind = "object or array" if field.type is FieldType.JSON else str(field.type)
             always = f", always {field.constant}" if field.constant else ""
             yield field.column.name, call, field.name, kind + always
-
-
-def _written(value: object, column: str) -> bytes | None:
-    """Return *value* as MySQL would write it; raises RowError."""
-    if value is None or isinstance(value, bytes):
-        return value
-    if not isinstance(value, str | int | float | Decimal | date):
-        raise RowError(f"{column} has a type that cannot be sent: {type(value).__name__}")
-    text = str(int(value) if isinstance(value, bool) else value)
-    # What is half of a character is refused when it is read as UTF-8.
-    return text.encode("utf-8", "surrogatepass")
 
 
 def _query_fields(columns: Sequence[Column]) -> list[MappedField]:

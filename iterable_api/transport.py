@@ -6,9 +6,12 @@ goes nowhere but to the base URL's host. A proxy that is named is asked for a tu
 more of the requests than the host's name.
 """
 
+import errno
+import http.client
 import re
+import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +27,6 @@ from urllib3.exceptions import (
 )
 from urllib3.util import Retry
 
-from iterable_api.causes import BETWEEN, PROXY, UNKNOWN, Cause, cause_of
 from iterable_api.endpoints import GET_USER_FIELDS, TRACK_EVENTS, UPDATE_USERS
 
 CONNECT_TIMEOUT_S = 10.0
@@ -56,6 +58,21 @@ class Response(NamedTuple):
             return 0.0
         # In this order "nan" becomes the upper limit.
         return max(0.0, min(MAX_RETRY_AFTER_S, seconds))
+
+
+class Cause(NamedTuple):
+    """What came of a request in place of an answer, and what to do about it.
+
+    One that is ``lasting`` would be met again at once, so that to repeat the request is no use.
+    """
+
+    words: str
+    advice: str = ""
+    lasting: bool = False
+
+
+ADDRESS = "check ITERABLE_API_BASE_URL and the firewall. The job uses no proxy but ITERABLE_PROXY"
+UNKNOWN = Cause("the connection failed", ADDRESS)
 
 
 class TransportError(Exception):
@@ -210,3 +227,62 @@ class _Adapter(HTTPAdapter):
 
     def cert_verify(self, *_args: Any, **_options: Any) -> None:  # noqa: ANN401 - as requests has it
         """Load no authorities for a connection."""
+
+
+# --- Why a request got no answer: in words that quote nothing but the host's name, and advice
+
+PROXY = "check ITERABLE_PROXY, its user and password, and what it lets through"
+BETWEEN = "check what stands between (proxy, firewall), or try again later"
+TLS = (
+    "check ITERABLE_API_BASE_URL, this machine's clock and CA certificates; where a company "
+    "inspects TLS, ITERABLE_CA_FILE must name its CA"
+)
+RESOURCES = "lower ITERABLE_WORKERS, or raise the machine's limits"
+NO_WAY = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN, errno.EACCES}
+EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL}
+
+# By the class of an error and, if there are any, its numbers. The first line decides that fits the
+# error, or any of those that led to it. A cause's words may have holes, for cause_of() to fill.
+# fmt: off
+CAUSES: tuple[tuple[type[BaseException], Container[int | None] | None, Cause], ...] = (
+    (socket.gaierror, None, Cause("DNS has no address for the host",
+                                  "check ITERABLE_API_BASE_URL, this machine's network and DNS")),
+    (ssl.SSLCertVerificationError, None, Cause("TLS failed: {reason}", TLS, lasting=True)),
+    (ssl.SSLError, None, Cause("TLS failed: {reason}", TLS)),
+    (TimeoutError, None, Cause("no {awaited} within {seconds:g} s", BETWEEN)),
+    (ConnectionRefusedError, None, Cause("the connection was refused", ADDRESS)),
+    (http.client.RemoteDisconnected, None,
+     Cause("the connection was closed without an answer", BETWEEN)),
+    (ConnectionError, None, Cause("the connection was reset", BETWEEN)),
+    (OSError, NO_WAY, Cause("there is no way to the host", ADDRESS)),
+    (OSError, EXHAUSTED, Cause("this machine has no more files, ports or memory", RESOURCES)),
+    (http.client.IncompleteRead, None, Cause("the answer broke off", BETWEEN)),
+    (http.client.HTTPException, None, Cause("the answer is not HTTP", ADDRESS)),
+)
+# fmt: on
+
+
+def cause_of(error: BaseException, awaited: str, seconds: float) -> Cause:
+    """Return what *error* came of; after a timeout *awaited* did not come within *seconds*."""
+    for kind, numbers, cause in CAUSES:
+        for each in _led_to(error):
+            number = getattr(each, "errno", None)
+            if isinstance(each, kind) and (numbers is None or number in numbers):
+                holes = {"reason": _reason(each), "awaited": awaited, "seconds": seconds}
+                return cause._replace(words=cause.words.format(**holes))
+    return UNKNOWN
+
+
+def _led_to(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield *error* and those that led to it."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _reason(error: BaseException) -> str:
+    """Return why TLS failed: of a certificate that is not trusted, or of the protocol."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message
+    reason = getattr(error, "reason", None)
+    return reason.replace("_", " ").lower() if isinstance(reason, str) else "no reason given"

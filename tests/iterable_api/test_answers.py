@@ -17,8 +17,7 @@ from iterable_api.answers import (
     too_large,
     user_not_found,
 )
-from iterable_api.causes import Cause
-from iterable_api.transport import Response, TransportError
+from iterable_api.transport import Cause, Response, TransportError
 from records.outcomes import CallOutcome, CallStatus, Fault
 
 DELIVERED, REFUSED, FORGOTTEN = CallStatus.DELIVERED, CallStatus.REFUSED, CallStatus.FORGOTTEN

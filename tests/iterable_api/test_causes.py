@@ -7,7 +7,7 @@ import ssl
 
 import pytest
 
-from iterable_api.causes import CAUSES, UNKNOWN, cause_of
+from iterable_api.transport import CAUSES, UNKNOWN, cause_of
 
 
 def certificate_error():
