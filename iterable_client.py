@@ -236,7 +236,7 @@ class IterableClient(AbstractContextManager["IterableClient"]):
         self.statistics.sent(path)
         pause_s = 0.0
         try:
-            response = self._transport.post(path, body)
+            response = self._transport.send(path, body)
         except TransportError as error:
             answer = judge_failure(error)
         else:

@@ -23,8 +23,8 @@ EXACT_NUMBERS = 2**53
 # What MySQL itself takes.
 DEEPEST_JSON = 100
 
-# Returns a value, which is not NULL, as JSON; None if it is to be left out like NULL.
-Encoder = Callable[[bytes], str | None]
+# Returns a value as JSON; None if it is to be left out, as NULL is.
+Encoder = Callable[[bytes | None], str | None]
 
 
 class RowError(ValueError):
@@ -72,7 +72,9 @@ def encoder(kind: FieldType, column: Column, time_zone: tzinfo) -> Encoder:
     read = reader(column)
     written = partial(_date, zone=time_zone) if kind is FieldType.DATE else _ENCODERS[kind]
 
-    def encode(value: bytes) -> str | None:
+    def encode(value: bytes | None) -> str | None:
+        if value is None:
+            return None
         text = read(value)
         try:
             return written(text)

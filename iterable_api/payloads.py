@@ -191,12 +191,7 @@ class Payloads:
         if field.column.name == "event_time":
             return lambda row: quoted(self._when(row).isoformat(" "))
         encode = encoder(field.type, field.column, self._zone)
-
-        def encode_value(row: Row) -> str | None:
-            value = row[field.place]
-            return None if value is None else encode(value)
-
-        return encode_value
+        return lambda row: encode(row[field.place])
 
     def _event_name(self, row: Row) -> bytes:
         """Return what the event's id is made of: the same for a page view at every run.

@@ -121,32 +121,11 @@ class Transport:
         self._prepared: dict[str, requests.PreparedRequest] = {}
         self._adapter = _Adapter(_tls_context(ca_file), connections)
 
-    def post(self, path: str, body: bytes) -> Response:
-        """Send *body* to the endpoint *path*; raises TransportError."""
-        return self._exchange("POST", path, body)
-
-    def get(self, path: str) -> Response:
-        """Ask the endpoint *path*; raises TransportError."""
-        return self._exchange("GET", path, None)
-
-    def close(self) -> None:
-        """Close the connections that are not in use, and the others after their answer."""
-        self._adapter.close()
-
-    def _request(self, method: str, path: str, body: bytes | None) -> requests.PreparedRequest:
-        """Return a copy of the one prepared for *path*, which takes a fifth of the time."""
-        if path not in self._prepared:
-            request = requests.Request(method, self._base_url + path, headers=self._headers)
-            self._prepared[path] = request.prepare()
-        prepared = self._prepared[path].copy()
-        if body is not None:
-            prepared.prepare_body(body, None)
-        return prepared
-
-    def _exchange(self, method: str, path: str, body: bytes | None) -> Response:
+    def send(self, path: str, body: bytes | None = None) -> Response:
+        """Send *body* to the endpoint *path*, or ask it without one; raises TransportError."""
         try:
             response = self._adapter.send(
-                self._request(method, path, body),
+                self._request(path, body),
                 stream=True,
                 timeout=(self._connect_s, self._answer_s),
                 proxies=self._proxies,
@@ -154,6 +133,21 @@ class Transport:
             return _whole(response, path)
         except (requests.RequestException, HTTPError) as error:
             raise self._failure(error) from error
+
+    def close(self) -> None:
+        """Close the connections that are not in use, and the others after their answer."""
+        self._adapter.close()
+
+    def _request(self, path: str, body: bytes | None) -> requests.PreparedRequest:
+        """Return a copy of the one prepared for *path*, which takes a fifth of the time."""
+        if path not in self._prepared:
+            method = "GET" if body is None else "POST"
+            request = requests.Request(method, self._base_url + path, headers=self._headers)
+            self._prepared[path] = request.prepare()
+        prepared = self._prepared[path].copy()
+        if body is not None:
+            prepared.prepare_body(body, None)
+        return prepared
 
     def _failure(self, error: requests.RequestException | HTTPError) -> TransportError:
         """Return what *error* means: of requests, which has urllib3's own inside, or of urllib3."""

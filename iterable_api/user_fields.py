@@ -45,7 +45,7 @@ def fetch_user_fields(transport: Transport) -> UserFields:
 
 def _ask(transport: Transport) -> UserFields:
     try:
-        response = transport.get(GET_USER_FIELDS)
+        response = transport.send(GET_USER_FIELDS)
     except TransportError as error:
         return UserFields(None, judge_failure(error))
     answer = judge_response(response)

@@ -368,7 +368,7 @@ def test_a_request_that_ends_in_an_error_of_ours_leaves_nobody_waiting(client, i
     iterable.set_faults(Fault("server_error", times=3))
     update(client)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(client._transport, "post", lambda *_: 1 / 0)
+        patch.setattr(client._transport, "send", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             update(client)
     assert update(client).status is DELIVERED

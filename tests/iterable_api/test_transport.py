@@ -47,7 +47,7 @@ def transport(iterable):
 
 
 def post(transport):
-    return transport.post(PATH, BODY)
+    return transport.send(PATH, BODY)
 
 
 def error_of(url, timeout_s=5.0):
@@ -106,7 +106,7 @@ def test_a_request_is_sent_as_it_is_given(transport, iterable):
 
 
 def test_a_question_has_no_body(transport, iterable):
-    assert transport.get("users/getFields").status_code == 200
+    assert transport.send("users/getFields").status_code == 200
     (request,) = iterable.requests
     assert (request.method, request.path, request.body) == ("GET", "/api/users/getFields", b"")
     assert not {"transfer-encoding", "content-length"} & set(request.headers)
@@ -120,7 +120,7 @@ def test_the_base_url_may_end_in_a_slash(iterable):
 def test_a_large_body_arrives_whole(transport, iterable):
     fields = {f"field{number}": "x" * 30_000 for number in range(100)}
     body = json.dumps({"email": "a@example.com", "dataFields": fields}).encode()
-    assert transport.post(PATH, body).status_code == 200
+    assert transport.send(PATH, body).status_code == 200
     assert iterable.requests[0].body == body
 
 
@@ -378,10 +378,10 @@ def test_answers_about_many_rows_or_fields_may_be_longer(path, status, size, fit
         transport_to(f"http://127.0.0.1:{port}") as transport,
     ):
         if fits:
-            assert len(transport.post(path, BODY).content) == size
+            assert len(transport.send(path, BODY).content) == size
         else:
             with pytest.raises(TransportError):
-                transport.post(path, BODY)
+                transport.send(path, BODY)
 
 
 def test_huge_answers_to_many_threads_take_little_memory():

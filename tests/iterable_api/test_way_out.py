@@ -49,7 +49,7 @@ def transport_to(url, timeout_s=5.0, **way):
 
 
 def post(transport):
-    return transport.post("users/update", BODY)
+    return transport.send("users/update", BODY)
 
 
 def error_of(url, timeout_s=5.0, **way):
