@@ -14,12 +14,13 @@ from iterable_api.answers import NOT_YET_KNOWN, Answer, fields_told
 from iterable_api.payloads import user_id_key
 from records.outcomes import NOT_SENT, CallOutcome, CallStatus, Fault
 
-# Kinds of failures; the name of a list is its kind and Emails or UserIds.
+# Lists of failed rows. A list of any other name leaves its rows open.
 # Source: the responses of users/bulkUpdate and events/trackBulk, https://api.iterable.com/api/docs
-_FORGOTTEN, _NOT_FOUND = "forgotten", "notFound"
-# Names the address that stands in the way, which need not be that of the row.
-_CONFLICT = "conflict"
+_FORGOTTEN = frozenset({"forgottenEmails", "forgottenUserIds"})
+_NOT_FOUND = frozenset({"notFoundEmails", "notFoundUserIds"})
 _BLOCKED = "disallowedEventNames"
+# Lists that name no rows, but the addresses that stand in the way of some.
+_NOT_OF_ROWS = frozenset({"conflictEmails", "conflictUserIds", _BLOCKED})
 _SENT_AGAIN = f"{NOT_YET_KNOWN}: the event is sent again later, at the latest by the next run"
 _UNCLEAR = "some rows of the batch failed, and Iterable does not say which"
 
@@ -33,7 +34,7 @@ def calls_of(
     """
     failed = _failed(answer.document)
     blocked = {text.lower() for text in _texts(answer.document.get(_BLOCKED))}
-    calls = [_call_of(answer.outcome, name, failed, key) for key in keys]
+    calls = [_call_of(answer.outcome, name, failed.get(key, set())) for key in keys]
     if blocked:
         for place, body in enumerate(bodies):
             if str(json.loads(body).get("eventName")).lower() in blocked:
@@ -60,31 +61,25 @@ def _most_delivered(document: dict[str, Any], rows: int) -> int:
 
 
 def _failed(document: dict[str, Any]) -> Mapping[str, set[str]]:
-    """Return the keys of the rows that the lists of failures name, by kind."""
+    """Return the lists of failures that name a row, by the row's key."""
     found: defaultdict[str, set[str]] = defaultdict(set)
     lists = document.get("failedUpdates")
     for name, values in lists.items() if isinstance(lists, dict) else ():
-        kind = name.removesuffix("Emails").removesuffix("UserIds")
-        by_user_id = name.endswith("UserIds")
-        if kind not in {_CONFLICT, _BLOCKED}:
-            found[kind] |= {user_id_key(t) if by_user_id else t.lower() for t in _texts(values)}
+        for text in () if name in _NOT_OF_ROWS else _texts(values):
+            found[user_id_key(text) if name.endswith("UserIds") else text.lower()].add(name)
     return found
 
 
-def _call_of(
-    batch: CallOutcome, name: str, failed: Mapping[str, set[str]], key: str
-) -> CallOutcome | None:
-    """Return the outcome of a row by the lists that name it, None if none does."""
-    kinds = {kind for kind, keys in failed.items() if key in keys}
-    suffix = "UserIds" if key.startswith(user_id_key("")) else "Emails"
-    if _FORGOTTEN in kinds:
-        status, fault, code = CallStatus.FORGOTTEN, Fault.ROW, _FORGOTTEN + suffix
-        return replace(batch, status=status, fault=fault, code=code, message=f"listed in {code}")
-    if kinds == {_NOT_FOUND} and name == "events":
+def _call_of(batch: CallOutcome, name: str, lists: set[str]) -> CallOutcome | None:
+    """Return the outcome of a row by the *lists* that name it, None if none does."""
+    if code := min(lists & _FORGOTTEN, default=""):
+        status, fault, message = CallStatus.FORGOTTEN, Fault.ROW, f"listed in {code}"
+        return replace(batch, status=status, fault=fault, code=code, message=message)
+    if name == "events" and lists and lists <= _NOT_FOUND:
         # The user was accepted a moment ago and is not visible yet.
-        status, fault, code = CallStatus.UNAVAILABLE, Fault.ITERABLE, _NOT_FOUND + suffix
+        status, fault, code = CallStatus.UNAVAILABLE, Fault.ITERABLE, min(lists)
         return replace(batch, status=status, fault=fault, code=code, message=_SENT_AGAIN)
-    return NOT_SENT if kinds else None
+    return NOT_SENT if lists else None
 
 
 def _delivered(batch: CallOutcome, body: bytes, filtered: Sequence[str]) -> CallOutcome:
