@@ -20,8 +20,8 @@ check: $(VENV)/.dev ## lint, types, tests
 bench: $(VENV)/.bench ## the figures of benchmarks/RESULTS.md, measured again; QUICK=1 in three minutes
 	$(PY) -m benchmarks.run $(if $(QUICK),--quick)
 
-docs: $(VENV)/.dev ## what the documents take from the code: the help text, the JSON Schema
-	$(PY) -m cogapp -r README.md && $(PY) -m tools.documents
+docs: $(VENV)/.dev ## what the documents take from the code: the help text
+	$(PY) -m cogapp -r README.md
 
 pdf: $(VENV)/.docs ## docs/handbook.pdf, from the documents
 	$(PY) -m tools.handbook

@@ -15,7 +15,12 @@
 -- To qualify, a customer is on the plan 'pro' and has seen 'pricing' or 'settings' since midnight
 -- seven days ago. Everybody else misses that by one thing, named beside the row.
 --
--- Runs on MySQL 8 or newer and MariaDB 10.5 or newer.
+-- The job needs a user of its own, who may only read. With a password of yours:
+--
+--   CREATE USER 'iterable_sync'@'localhost' IDENTIFIED BY '...';
+--   GRANT SELECT ON iterable_challenge.* TO 'iterable_sync'@'localhost';
+--
+-- Runs on MySQL 8.0 or newer and MariaDB 10.2 or newer.
 
 SET NAMES utf8mb4;
 SET time_zone = '+00:00';

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 from zoneinfo import ZoneInfo
@@ -20,8 +21,7 @@ from mysql.connector.plugins import caching_sha2_password
 from logger_config import get_logger
 from records import database_errors as codes
 from records.columns import Column, as_text, check_columns, column_of, refuse_doubled
-from records.database_errors import HINTS, LOST, DatabaseError
-from records.least_versions import old_server
+from records.database_errors import DatabaseError
 from records.query_file import JOB_QUERY, load_query
 from records.row_spool import RowSpool
 
@@ -30,7 +30,6 @@ logger = get_logger(__name__)
 CONNECT_TIMEOUT_S = 10
 # The client waits longer than the server's own limit, whose error says more than a broken read.
 READ_MARGIN_S = 15
-MAX_MESSAGE = 200
 # Rows that are read together, if each has fewer bytes than the second number.
 ROWS_TOGETHER, SMALL_ROW = 100, 10_000
 
@@ -48,7 +47,6 @@ _WHOLE_ROWS = (
 )
 # What the connector trips over when what it reads is no MySQL protocol.
 _NO_PROTOCOL = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error)
-NOT_MYSQL = "check DB_HOST and DB_PORT; what answers there is no MySQL server"
 
 # The connector has MySQL's number 3024 for these too.
 _TIMEOUTS = errors.ConnectionTimeoutError | errors.ReadTimeoutError
@@ -172,18 +170,17 @@ class DatabaseConnection:
             return [dict(zip(names, row, strict=True)) for row in rows]
 
     def get_pro_users_recent_engagement(
-        self, query: str | None = None, folder: Path | None = None
+        self, query: str | None = None, folder: Path | None = None, limit: int | None = None
     ) -> RowSpool:
         """Return the rows of Query 2: each pro user with the latest view of pricing or settings.
 
-        *query* runs in its place, if given. The values stay MySQL's own bytes; the spool's
+        *query* runs in its place, if given. With *limit*, only the first rows are read, and the
+        session is good for nothing else afterwards. The values stay MySQL's own bytes; the spool's
         ``columns`` describe them: ``JOB_COLUMNS`` and any others. The rows are kept in a file in
         *folder*, by default the system's for temporary files; the caller closes it. What the
         server warned of meanwhile is one warning in the log. Raises SpoolError, besides
         DatabaseError, when the rows do not fit on the disk.
         """
-        if text := old_server(self.version):
-            logger.warning("Database: %s", text)
         with self._explained():
             # Not buffered: the connector would hold all rows in memory.
             cursor = self._opened().cursor(raw=True)
@@ -192,9 +189,10 @@ class DatabaseConnection:
         check_columns(columns)
         spool = RowSpool(columns, folder)
         try:
-            spool.extend(self._raw_rows(cursor, len(columns)))
+            spool.extend(islice(self._raw_rows(cursor, len(columns)), limit))
             spool.flush()
-            self._tell_warnings()
+            if len(spool) != limit:
+                self._tell_warnings()
         except BaseException:
             spool.close()
             raise
@@ -208,19 +206,6 @@ class DatabaseConnection:
             codes = ", ".join(f"{count} of code {code}" for code, count in counts.most_common())
             text = "Query 2: the server gave %d warning(s), %s; the mysql client shows why"
             logger.warning(text, counts.total(), codes)
-
-    def columns_of(self, query: str) -> list[Column]:
-        """Return the columns that *query* would give, if it were run. The server only prepares it.
-
-        So it takes what it would take of a run, and says what it would say.
-        """
-        with self._explained():
-            connection = self._opened()
-            prepared: Any = connection.cmd_stmt_prepare(query.encode())
-            connection.cmd_stmt_close(prepared["statement_id"])
-        if prepared["num_params"]:
-            raise DatabaseError("the query failed: it has a ? where a value must be")
-        return _columns(prepared["columns"])
 
     def _prepare_session(self, cursor: MySQLCursorAbstract) -> str:
         cursor.execute("SET SESSION TRANSACTION READ ONLY")
@@ -268,15 +253,9 @@ class DatabaseConnection:
         try:
             yield
         except (mysql.connector.Error, *_NO_PROTOCOL) as error:
-            raise self._failed(error) from None
-
-    def _failed(self, error: Exception) -> DatabaseError:
-        # After a failed read only closing is safe: anything else may block once more.
-        self.disconnect()
-        explained = _explain("the query failed", error)
-        syntax = getattr(error, "errno", None) == codes.PARSE_ERROR
-        old = old_server(self.version) if syntax else ""
-        return DatabaseError(f"{explained}; {old}") if old else explained
+            # After a failed read only closing is safe: anything else may block once more.
+            self.disconnect()
+            raise _explain("the query failed", error) from None
 
 
 def _set(cursor: MySQLCursorAbstract, setting: str) -> bool:
@@ -330,12 +309,9 @@ def _explain(what: str, error: Exception) -> DatabaseError:
     if isinstance(error, DatabaseError):
         return error
     if not isinstance(error, mysql.connector.Error):
-        return DatabaseError(f"{what}: {NOT_MYSQL} ({type(error).__name__})")
-    number = error.errno
-    hint = HINTS.get(number, "see the server's message")
+        return DatabaseError(f"{what}: {codes.NOT_MYSQL} ({type(error).__name__})")
     # -1 is what the connector has for a connection that has gone dead unused.
-    unused = isinstance(error, errors.OperationalError) and number == -1
-    if unused or isinstance(error, _TIMEOUTS):
-        hint = LOST
-    said = " ".join(str(error.msg or "").split())[:MAX_MESSAGE]
-    return DatabaseError(f"{what}: {hint} (MySQL error {number}: {said})")
+    unused = isinstance(error, errors.OperationalError) and error.errno == -1
+    hint = codes.LOST if unused or isinstance(error, _TIMEOUTS) else codes.hint_for(error.errno)
+    said = codes.cut(str(error.msg or ""))
+    return DatabaseError(f"{what}: {hint} (MySQL error {error.errno}: {said})")

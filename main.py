@@ -5,23 +5,22 @@ Large libraries are imported where they are needed, so that --help and --version
 """
 
 import argparse
+import gc
 import logging
 import os
-import select
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-try:
-    from configuration.interpreter import problem_of_import, require_packages
-except ImportError as error:  # this Python is too old; or -I or -P hides the folder of this file
-    with suppress(OSError):
-        if select.select([], [2], [], 1)[1]:
-            os.write(2, f"main.py: {error} (run it without -I, -P, PYTHONSAFEPATH)\n".encode())
+if sys.version_info < (3, 11):
+    version = sys.version.split()[0]
+    sys.stderr.write(f"main.py: the job needs Python 3.11 or newer, and this is {version}\n")
     sys.exit(2)
+# With -I or -P Python leaves out the folder of the program.
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from configuration.command_line import AFTER_DEMO, VERSION, parse_args, run_options
 from logger_config import get_logger, one_line, open_console, setup_logger
@@ -34,6 +33,10 @@ if TYPE_CHECKING:
 logger = get_logger(__name__)
 
 INTERRUPTED = "Interrupted before anything was sent"
+NO_PACKAGE = (
+    "%s. Run it with the Python of its .venv, or install the packages: "
+    f"{sys.executable} -m pip install -r requirements.txt"
+)
 
 
 def run_integration(
@@ -44,12 +47,16 @@ def run_integration(
     Once the settings are valid and no other run is under way, a results file is written, whatever
     happens on the way.
     """
-    from configuration import wiring
+    from configuration import steps, wiring
+    from delivery.project_fields import ProjectFields
     from delivery.recorder import Recorder
     from delivery.stopping import Stop, stopping
     from monitoring.console import RowLog, log_end, stop_advice
     from records.query_file import JOB_QUERY, load_query
 
+    # Rows leave no garbage behind that needs a look, and looking would stop all threads at once.
+    gc.freeze()
+    gc.set_threshold(50_000)
     logger.info("Starting Iterable Integration - Phase 3")
     logger.info("[STEP 1] Loading environment variables...")
     settings = load_environment_variables(env_file, environ)
@@ -57,36 +64,38 @@ def run_integration(
     stop = Stop()
     with ExitStack() as run_time:
         run_time.enter_context(stopping(stop, settings.max_runtime_seconds))
-        ledger = run_time.enter_context(wiring.only_run(settings, env_file, run))
-        run_time.enter_context(wiring.monitored(settings, run))
+        ledger = run_time.enter_context(wiring.open_ledger(settings))
+        steps.open_log(settings, env_file, run)
+        run_time.enter_context(steps.monitored(settings, run))
         run_time.enter_context(noting_end(run))
-        results = run_time.enter_context(wiring.open_results(settings, run))
-        fields = wiring.project_fields(settings, run, ledger, stop)
+        results = run_time.enter_context(steps.open_results(settings, run))
+        fields = ProjectFields(run, ledger, lambda: wiring.user_fields(settings).types, stop.wait)
         recorder = Recorder(run, stop, ledger, fields, results)
         with noting_end(run, "Nothing was sent: "):
             logger.info("[STEP 2] Connecting to database...")
             query = load_query(JOB_QUERY, settings.query_file)
             run.set_query(query)
-            wiring.collect_less_garbage()
-            connection = wiring.database_connection(settings, wiring.query_limit_s(settings))
-            with stop.interrupting(), connection as database:
+            with stop.interrupting(), wiring.database_connection(settings) as database:
                 logger.info("[STEP 3] Executing Phase 2 Query 2...")
                 rows = database.get_pro_users_recent_engagement(query, settings.results_dir)
             # The connection is closed: a slow Iterable must not keep a query open on the server.
             with closing(rows):
                 logger.info("Found %d pro user(s) with recent engagement", len(rows))
-                payloads = wiring.checked_payloads(rows, settings, stop, run.options)
-                wiring.begin_run(rows, payloads, settings, recorder)
+                shown = run.options.dry_run or run.options.demo
+                payloads = steps.read_columns(rows, settings, shown=shown)
+                steps.begin_run(rows, payloads, settings, recorder)
                 logger.info("[STEP 4] Initializing Iterable API client...")
-                client = wiring.iterable_client(settings, stop)
+                client = wiring.iterable_client(settings, payloads, stop)
                 logger.info("[STEP 5] Processing user records...")
                 with RowLog(run) as log, recorder.sending(client, log):
-                    wiring.deliver_rows(rows, payloads, settings, client, recorder)
+                    pipeline = wiring.pipeline(settings, payloads, client, recorder)
+                    pipeline.deliver(rows.chunks(), wiring.repeats_in(rows, payloads))
+                    stop.over = True
         stop.over = True
         logger.info("[STEP 6] Saving results...")
         advice = stop_advice(stop.reason, stop.detail, settings.iterable_api_base_url)
         if recorder.finish(advice):
-            wiring.remove_old_results(settings, results.path)
+            steps.remove_old_results(settings, results.path)
         log_end(run, results.path, advice)
     return run.exit_status
 
@@ -104,7 +113,7 @@ def noting_end(run: RunRecord, before: str = "") -> Iterator[None]:
     try:
         yield
     except (RunError, ImportError) as error:
-        text = problem_of_import(error) if isinstance(error, ImportError) else str(error)
+        text = NO_PACKAGE % error if isinstance(error, ImportError) else str(error)
         run.fail(getattr(error, "status", ExitStatus.USAGE), text)
         logger.error("%s%s", before, text)
     except KeyboardInterrupt:
@@ -125,7 +134,6 @@ def main(argv: list[str] | None = None) -> int:
     command = write_report_page if args.report else run_demo if args.demo else run_job
     status = ExitStatus.OK
     with noting_end(run):
-        require_packages()
         status = command(args, run)
     # A command that was ended by an error has returned nothing; the error is in the record.
     status = status or run.exit_status
@@ -145,9 +153,9 @@ def run_job(
 
     env_file = None if args.demo else args.env_file or settings.DEFAULT_ENV_FILE
     if args.check:
-        from configuration import preflight
+        from configuration.check import check
 
-        return preflight.check(env_file, environ)
+        return check(env_file, environ, run)
     return run_integration(env_file, environ, run)
 
 

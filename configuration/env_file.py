@@ -5,17 +5,27 @@ Whatever is wrong is told as a sentence that names the variable or the line, and
 
 import difflib
 import io
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from dotenv.parser import parse_stream
+
+from records.exit_statuses import RunError
 
 # Each may be read from a file instead, which the variable NAME_FILE names.
 SECRETS = ("DB_PASSWORD", "ITERABLE_API_KEY")
 
 
-class EnvFileError(Exception):
-    """The dotenv file as a whole cannot be read. The message says why."""
+class SettingsError(RunError):
+    """The settings cannot be used.
+
+    ``problems`` has one sentence for each fault, without values; ``hint`` says how to begin, where
+    there is no file yet.
+    """
+
+    def __init__(self, problems: Iterable[str], hint: str = "") -> None:
+        self.problems = list(problems)
+        super().__init__("; ".join(self.problems) + (f". {hint}" if hint else ""))
 
 
 def read_env_file(path: Path, known: Collection[str]) -> tuple[dict[str, str], list[str]]:
@@ -23,7 +33,7 @@ def read_env_file(path: Path, known: Collection[str]) -> tuple[dict[str, str], l
 
     A line is no use when it is not ``NAME=value``, or its name is not *known*, or not new.
 
-    Raises EnvFileError.
+    Raises SettingsError when the file as a whole cannot be read.
     """
     values: dict[str, str] = {}
     problems = []
@@ -46,51 +56,33 @@ def read_env_file(path: Path, known: Collection[str]) -> tuple[dict[str, str], l
     return values, problems
 
 
-def read_secret_files(
-    values: dict[str, str], environ: Mapping[str, str], folder: Path
-) -> dict[str, str]:
+def less_overridden(values: dict[str, str], environ: Mapping[str, str]) -> dict[str, str]:
+    """Return *values* of the dotenv file without the secrets that *environ* has, or files of."""
+    for name in SECRETS:
+        both = (name, f"{name}_FILE")
+        if any(environ.get(each, "").strip() for each in both):
+            values = {key: values[key] for key in values if key not in both}
+    return values
+
+
+def read_secret_files(values: dict[str, str], folder: Path) -> dict[str, str]:
     """Put the secrets that the ``_FILE`` variables name into *values*.
 
-    Of a secret and its file, one in *environ* wins over the other one in the dotenv file. A
-    variable set to nothing is not set. Relative paths start in *folder*.
+    A variable set to nothing is not set. Relative paths start in *folder*.
 
     Return a problem for each secret that cannot be had, by the secret's name.
     """
     problems = {}
     for name in SECRETS:
-        other = f"{name}_FILE"
-        given = [each for each in (name, other) if values.get(each, "").strip()]
-        if len(given) == 2 and (name in environ) == (other in environ):
-            problems[name] = f"{name} and {other} are both set; keep one"
-        elif len(given) == 2 and name in environ:
-            del values[other]
-        elif other in given:
+        path = values.get(f"{name}_FILE", "").strip()
+        if path and values.get(name, "").strip():
+            problems[name] = f"{name} and {name}_FILE are both set; keep one"
+        elif path:
             try:
-                values[name] = _secret_in(absolute_path(values[other].strip(), folder))
+                values[name] = _secret_in(absolute_path(path, folder))
             except ValueError as error:
-                problems[name] = f"{other} {error}"
+                problems[name] = f"{name}_FILE {error}"
     return problems
-
-
-def without_quotes(given: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """Return variables of the environment without quotes around them, and a problem for each.
-
-    A shell or a dotenv file takes quotes off, ``docker --env-file`` leaves them. Those of a
-    password may be a part of it.
-    """
-    names = [name for name in given if is_quoted(given[name]) and name != "DB_PASSWORD"]
-    problems = [
-        f"{name} has quotes around it in the environment; write it without "
-        "(docker --env-file takes them for a part of the value)"
-        for name in names
-    ]
-    return {**given, **{name: given[name].strip()[1:-1] for name in names}}, problems
-
-
-def is_quoted(value: str) -> bool:
-    """Whether *value* begins and ends with the same quote."""
-    text = value.strip()
-    return len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
 
 
 def absolute_path(path: str, folder: Path) -> Path:
@@ -109,12 +101,12 @@ def _text_of(path: Path) -> str:
         # utf-8-sig: editors on Windows begin a file with a byte order mark.
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise EnvFileError(f"{path} cannot be read: {error.strerror}") from None
+        raise SettingsError([f"{path} cannot be read: {error.strerror}"]) from None
     except UnicodeDecodeError:
-        raise EnvFileError(f"{path} is not UTF-8; save it as UTF-8") from None
+        raise SettingsError([f"{path} is not UTF-8; save it as UTF-8"]) from None
     # No variable of a real environment can hold one, and no file has one in its name.
     if "\0" in text:
-        raise EnvFileError(f"{path} holds a NUL byte; save it as UTF-8")
+        raise SettingsError([f"{path} holds a NUL byte; save it as UTF-8"])
     return text
 
 

@@ -1,11 +1,9 @@
 """What makes everything go out again, told before it happens: journeys may start again."""
 
 import json
-from collections.abc import Mapping
-from datetime import UTC, datetime, tzinfo
-from zoneinfo import ZoneInfoNotFoundError
+from datetime import UTC, datetime
 
-from configuration.settings import Settings, zone_of
+from configuration.settings import Settings
 from iterable_api.endpoints import TRACK_EVENT, UPDATE_USER
 from iterable_api.field_types import FieldType
 from iterable_api.mapping import RowMapping
@@ -21,9 +19,12 @@ _AGAIN = "What they stood for is sent again, and journeys in Iterable may start 
 
 def run_notes(settings: Settings, mapping: RowMapping) -> dict[str, str]:
     """Return what the ledger is to note of a run."""
+    year, zone = datetime.now(UTC).year, settings.time_zone
+    # Zones that are ahead of UTC by the same in winter and in summer are the same.
+    offsets = [datetime(year, month, 15, tzinfo=zone).utcoffset() for month in (1, 7)]
     return {
         _SOURCE: settings.source,
-        _ZONE: settings.db_time_zone,
+        _ZONE: " ".join(map(str, offsets)),
         _PROFILE: json.dumps(mapping.shape_of(UPDATE_USER)),
         _EVENT: json.dumps(mapping.shape_of(TRACK_EVENT)),
     }
@@ -47,7 +48,8 @@ def lost_entries(ledger: DeliveryLedger | None, settings: Settings, mapping: Row
             f"STATE_FILE: {_entries(total)}: the API key, ITERABLE_PROJECT or "
             f"ITERABLE_API_BASE_URL is new. {_AGAIN}"
         )
-    changed = _changed(ledger, run_notes(settings, mapping))
+    notes = run_notes(settings, mapping).items()
+    changed = [name for name, note in notes if ledger.noted(name) not in {"", note}]
     kinds = {_KIND[name] for name in changed}
     if _ZONE in changed and _has_times(mapping):
         kinds.add(PROFILE)
@@ -62,28 +64,9 @@ def _entries(count: int) -> str:
     return "1 entry no longer counts" if count == 1 else f"{count} entries no longer count"
 
 
-def _changed(ledger: DeliveryLedger, notes: Mapping[str, str]) -> list[str]:
-    """Return which of *notes* differ from those of the last run, if there was one."""
-    before = {name: ledger.noted(name) for name in notes}
-    changed = [name for name in notes if before[name] and before[name] != notes[name]]
-    if _ZONE in changed and _offsets(before[_ZONE]) == _offsets(notes[_ZONE]):
-        changed.remove(_ZONE)
-    return changed
-
-
 def _has_times(mapping: RowMapping) -> bool:
     """Whether a profile has a field that depends on the time zone."""
     return any(
         field.type is FieldType.DATE and field.column.kind is not Kind.DATE
         for field in mapping.fields_of(UPDATE_USER)
     )
-
-
-def _offsets(zone: str) -> list[object]:
-    """Return what *zone* is ahead of UTC in winter and in summer, none if it is not known here."""
-    try:
-        tz: tzinfo = zone_of(zone)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        return [zone]
-    year = datetime.now(UTC).year
-    return [datetime(year, month, 15, tzinfo=tz).utcoffset() for month in (1, 7)]

@@ -6,9 +6,8 @@
 import os
 import re
 import ssl
-import stat
 import zoneinfo
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta, timezone, tzinfo
 from pathlib import Path
 from typing import Annotated, Literal
@@ -28,15 +27,13 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from configuration.env_file import (
-    EnvFileError,
+    SettingsError,
     absolute_path,
-    is_quoted,
+    less_overridden,
     read_env_file,
     read_secret_files,
-    without_quotes,
 )
 from iterable_api.mapping import Identity
-from records.exit_statuses import RunError
 from records.query_file import QUERIES_FILE
 
 # The folder of main.py. Relative paths start here, not in the working folder: cron starts the job
@@ -47,19 +44,6 @@ DEFAULT_ENV_FILE = HERE / ".env"
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 # MySQL's own range of offsets.
 OFFSET = re.compile(r"([+-])(0\d|1[0-3]):([0-5]\d)|(\+)(14):(00)")
-
-
-class SettingsError(RunError):
-    """The settings cannot be used.
-
-    ``problems`` has one sentence for each fault, without values; ``hint`` says how to begin, where
-    there is no file yet.
-    """
-
-    def __init__(self, problems: Iterable[str], hint: str = "") -> None:
-        self.problems = list(problems)
-        self.hint = hint
-        super().__init__("; ".join(self.problems) + (f". {hint}" if hint else ""))
 
 
 def _beside_main(path: str) -> Path:
@@ -79,28 +63,22 @@ def _readable(path: Path) -> Path:
     return path
 
 
-def _upper(text: object) -> object:
-    return text.upper() if isinstance(text, str) else text
-
-
-def _lower(text: object) -> object:
-    return text.lower() if isinstance(text, str) else text
+def _zone_of(text: str) -> tzinfo:
+    if not OFFSET.fullmatch(text):
+        return zoneinfo.ZoneInfo(text)
+    sign = -1 if text[0] == "-" else 1
+    hours, minutes = text[1:].split(":")
+    return timezone(sign * timedelta(hours=int(hours), minutes=int(minutes)))
 
 
 def _time_zone(text: str) -> str:
-    if OFFSET.fullmatch(text):
-        return text
     try:
-        zoneinfo.ZoneInfo(text)
+        _zone_of(text)
     # A name can also be a folder of the time zone data, or lead out of it.
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        if not zoneinfo.available_timezones():
-            raise ValueError(
-                "must be an offset from UTC such as +00:00, because this machine has no time zone "
-                "data; for a name, install the system's tzdata package"
-            ) from None
         raise ValueError(
-            "must be an offset from UTC such as +00:00 or -05:30, or a name such as Europe/Berlin"
+            "must be an offset from UTC such as +00:00 or -05:30, or a name such as Europe/Berlin "
+            "that this machine knows (by the system's package tzdata)"
         ) from None
     return text
 
@@ -135,11 +113,7 @@ def _api_base_url(text: str) -> str:
         raise ValueError("must end after the host, such as https://api.iterable.com")
     if parts.scheme == "http" and parts.hostname not in LOOPBACK_HOSTS:
         raise ValueError("must use https:// (plain http:// is for this machine alone)")
-    # One place has one spelling: capitals and the port that is meant anyway make no other.
-    host = f"[{parts.hostname}]" if ":" in str(parts.hostname) else parts.hostname
-    usual = {"http": 80, "https": 443}[parts.scheme]
-    port = "" if parts.port in {None, usual} else f":{parts.port}"
-    return f"{parts.scheme}://{host}{port}"
+    return f"{parts.scheme}://{parts.netloc.lower()}"
 
 
 def _heartbeat_url(url: SecretStr) -> SecretStr:
@@ -216,9 +190,9 @@ class Settings(BaseModel):
     iterable_project: Text | None = None
     iterable_ca_file: Annotated[FolderOrFile, AfterValidator(_ca_file)] | None = None
     iterable_proxy: Annotated[SecretStr, AfterValidator(_proxy_url)] | None = None
-    iterable_identity: Annotated[Identity, BeforeValidator(_lower)] = Identity.EMAIL
+    iterable_identity: Annotated[Identity, BeforeValidator(str.lower)] = Identity.EMAIL
     iterable_create_fields: Annotated[
-        Literal["project", "always", "never"], BeforeValidator(_lower)
+        Literal["project", "always", "never"], BeforeValidator(str.lower)
     ] = "project"
     # None: as many as the latency needs.
     iterable_workers: Annotated[int | None, Field(ge=1, le=2000)] = None
@@ -235,7 +209,7 @@ class Settings(BaseModel):
     max_refused_rows: Annotated[int, Field(ge=0)] = 0
 
     log_level: Annotated[
-        Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)
+        Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(str.upper)
     ] = "INFO"
     log_file: FolderOrFile = HERE / "iterable_integration.log"
     results_dir: FolderOrFile = HERE
@@ -271,14 +245,6 @@ class Settings(BaseModel):
         return self.source_name or self.db_name
 
     @property
-    def destination(self) -> str:
-        """Where things are delivered, the same for all names of this machine."""
-        parts = urlsplit(self.iterable_api_base_url)
-        if parts.hostname not in LOOPBACK_HOSTS:
-            return self.iterable_api_base_url
-        return f"{parts.scheme}://localhost" + (f":{parts.port}" if parts.port else "")
-
-    @property
     def query_name(self) -> str:
         """The file of Query 2, seen from main.py's folder: what names the job in its ledger."""
         return _from_here(self.query_file or QUERIES_FILE)
@@ -296,16 +262,7 @@ class Settings(BaseModel):
     @property
     def time_zone(self) -> tzinfo:
         """``db_time_zone`` as a ``tzinfo``."""
-        return zone_of(self.db_time_zone)
-
-
-def zone_of(text: str) -> tzinfo:
-    """Return the time zone that DB_TIME_ZONE names; ZoneInfoNotFoundError where it is not known."""
-    if not OFFSET.fullmatch(text):
-        return zoneinfo.ZoneInfo(text)
-    sign = -1 if text[0] == "-" else 1
-    hours, minutes = text[1:].split(":")
-    return timezone(sign * timedelta(hours=int(hours), minutes=int(minutes)))
+        return _zone_of(self.db_time_zone)
 
 
 VARIABLES = tuple(name.upper() for name in Settings.model_fields)
@@ -324,11 +281,10 @@ def load_environment_variables(
     """
     environ = os.environ if environ is None else environ
     values, problems = _values_of(env_file)
-    given, quoted = without_quotes({n: environ[n] for n in VARIABLES if n in environ})
-    problems += quoted
-    # A blank variable wins over nothing: it is what a template leaves of one that nobody needs.
-    values = given | values | _without_blanks(given)
-    unread = read_secret_files(values, _without_blanks(given), HERE)
+    given = {name: environ[name] for name in VARIABLES if name in environ}
+    # A template leaves a blank variable for what nobody needs, so blanks win over nothing.
+    values = given | less_overridden(values, _without_blanks(given)) | _without_blanks(given)
+    unread = read_secret_files(values, HERE)
     problems += unread.values()
     try:
         settings = Settings.model_validate(_without_blanks(values))
@@ -338,8 +294,12 @@ def load_environment_variables(
             if str(detail["loc"][0]).removesuffix("_FILE") not in unread:
                 problems.append(_sentence(detail, values))
     if problems:
-        no_file = env_file is not None and not env_file.exists()
-        hint = _first_steps(env_file) if no_file else ".env.example explains every variable"
+        hint = ".env.example explains every variable"
+        if env_file is not None and not env_file.exists():
+            hint = (
+                f"There is no {env_file}: copy .env.example to .env and fill it in, "
+                "or try 'python3 main.py --demo', which needs no settings"
+            )
         raise SettingsError(problems, hint)
     return settings
 
@@ -357,38 +317,11 @@ def load_results_dir(env_file: Path | None, environ: Mapping[str, str]) -> Path:
         raise SettingsError([f"RESULTS_DIR {error}"]) from None
 
 
-def exposed_files(env_file: Path | None, settings: Settings) -> list[Path]:
-    """Return which of *env_file* and the files of secrets others than their owner may read."""
-    files = (env_file, settings.db_password_file, settings.iterable_api_key_file)
-    # systemd guards its credentials by an access list, which the mode shows as the group's.
-    guarded = os.environ.get("CREDENTIALS_DIRECTORY")
-    return [
-        path
-        for path in files
-        if path
-        and path.is_file()
-        and not (guarded and path.is_relative_to(guarded))
-        and path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH)
-    ]
-
-
-def password_in_quotes(settings: Settings) -> bool:
-    """Whether the password comes from the environment with quotes around it.
-
-    Unlike other values it may have some of its own.
-    """
-    password = settings.db_password.get_secret_value()
-    return is_quoted(password) and os.environ.get("DB_PASSWORD") == password
-
-
 def _values_of(env_file: Path | None) -> tuple[dict[str, str], list[str]]:
     """Return the variables of *env_file* and its problems; it need not be there by default."""
     if env_file is None or (env_file == DEFAULT_ENV_FILE and not env_file.exists()):
         return {}, []
-    try:
-        return read_env_file(env_file, VARIABLES)
-    except EnvFileError as error:
-        raise SettingsError([str(error)]) from None
+    return read_env_file(env_file, VARIABLES)
 
 
 def _without_blanks(values: Mapping[str, str]) -> dict[str, str]:
@@ -403,10 +336,3 @@ def _sentence(detail: ErrorDetails, values: Mapping[str, str]) -> str:
         return f"{name} is {'empty' if name in values else 'missing'}"
     text = detail["msg"].removeprefix("Value error, ").partition(", unable to parse")[0]
     return f"{name} {text.replace('Input should', 'must')}"
-
-
-def _first_steps(env_file: Path | None) -> str:
-    return (
-        f"There is no {env_file}: copy .env.example to .env and fill it in, "
-        "or try 'python3 main.py --demo', which needs no settings"
-    )

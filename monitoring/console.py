@@ -3,6 +3,7 @@
 A message says what happened, what that means for the data, and what to do, in this order.
 """
 
+import logging
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -22,13 +23,34 @@ ROWS_ON_CONSOLE = 50
 PAYLOADS_SHOWN = 3
 RULE = "=" * 60
 
+# By status, what is said of one row, and of many rows together.
+_LINES = {
+    RowStatus.SUCCESSFUL: (logging.INFO, "✓ Successfully processed user: %(name)s"),
+    RowStatus.UNCHANGED: (logging.INFO, "✓ Unchanged since an earlier run: %(name)s"),
+    RowStatus.PLANNED: (logging.INFO, "✓ Would be sent: %(name)s"),
+    RowStatus.FORGOTTEN: (
+        logging.INFO,
+        "– Forgotten at the person's request, never to be delivered: %(name)s (customer %(id)s)",
+    ),
+    RowStatus.PARTIAL_FAILURE: (
+        logging.WARNING,
+        "⚠ Partial failure for user: %(name)s (customer %(id)s): %(path)s %(call)s",
+    ),
+    RowStatus.TOTAL_FAILURE: (
+        logging.ERROR,
+        "✗ Total failure for user: %(name)s (customer %(id)s): %(path)s %(call)s",
+    ),
+    RowStatus.NOT_ATTEMPTED: (logging.DEBUG, "Not attempted: customer %(id)s"),
+}
 _TOGETHER = {
-    RowStatus.SUCCESSFUL: "✓ Successfully processed %d users",
-    RowStatus.UNCHANGED: "✓ Unchanged since an earlier run: %d users",
-    RowStatus.PLANNED: "✓ Would be sent: %d users",
+    RowStatus.SUCCESSFUL: "✓ Successfully processed %d users; record %d of %d",
+    RowStatus.UNCHANGED: "✓ Unchanged since an earlier run: %d users; record %d of %d",
+    RowStatus.PLANNED: "✓ Would be sent: %d users; record %d of %d",
 }
 
 DATA_CENTRES = {"api.iterable.com": "US", "api.eu.iterable.com": "EU"}
+NO_MORE_SENT = "No more rows were sent"
+RUN_AGAIN = "Run again to send the rest"
 
 
 class RowLog(AbstractContextManager["RowLog"]):
@@ -51,49 +73,28 @@ class RowLog(AbstractContextManager["RowLog"]):
             self._progress.close()
 
     def add(self, outcomes: Sequence[RowOutcome], counts: Counter[RowStatus]) -> None:
-        """Log what became of some more rows; *counts* says how many of them ended how."""
+        """Log what became of some more rows; *counts* is the number of them with each status."""
         # Of a million rows that were left as they are, none is looked at.
         if counts.keys() - self._told_together:
-            self._lines(outcomes)
+            self._tell(outcomes)
         self._done += len(outcomes)
         for status, count in counts.items():
             if status in self._told_together:
-                text = _TOGETHER[status] + "; record %d of %d"
-                file_logger.info(text, count, self._done, self._run.rows_read)
+                file_logger.info(_TOGETHER[status], count, self._done, self._run.rows_read)
         if self._progress:
             self._progress.add(counts)
         if self._run.options.dry_run and not self._run.options.quiet:
             self._shown = show_payloads(outcomes, self._shown)
 
-    def _lines(self, outcomes: Sequence[RowOutcome]) -> None:
+    def _tell(self, outcomes: Sequence[RowOutcome]) -> None:
         for number, outcome in enumerate(outcomes, self._done + 1):
             if self._few:
                 logger.info("Processing record %d/%d", number, self._run.rows_read)
-            if outcome.status not in self._told_together:
-                self._line(outcome)
-
-    def _line(self, outcome: RowOutcome) -> None:
-        log, update, track = self._log, outcome.users_update, outcome.events_track
-        match outcome.status:
-            case RowStatus.SUCCESSFUL:
-                log.info("✓ Successfully processed user: %s", outcome.name)
-            case RowStatus.UNCHANGED:
-                log.info("✓ Unchanged since an earlier run: %s", outcome.name)
-            case RowStatus.FORGOTTEN:
-                text = (
-                    "– Forgotten at the person's request, never to be delivered: %s (customer %s)"
-                )
-                log.info(text, outcome.name, outcome.customer_id)
-            case RowStatus.PLANNED:
-                log.info("✓ Would be sent: %s", outcome.name)
-            case RowStatus.PARTIAL_FAILURE:
-                text = "⚠ Partial failure for user: %s (customer %s): events/track %s"
-                log.warning(text, outcome.name, outcome.customer_id, track)
-            case RowStatus.TOTAL_FAILURE:
-                text = "✗ Total failure for user: %s (customer %s): users/update %s"
-                log.error(text, outcome.name, outcome.customer_id, update)
-            case RowStatus.NOT_ATTEMPTED:
-                file_logger.debug("Not attempted: customer %s", outcome.customer_id)
+            if (status := outcome.status) not in self._told_together:
+                level, text = _LINES[status]
+                path, call = outcome.failed_path, outcome.failed_call
+                values = {"name": outcome.name, "id": outcome.customer_id}
+                self._log.log(level, text, {**values, "path": path, "call": call})
 
 
 def table_lines(rows: Iterable[Sequence[str]]) -> list[str]:
@@ -107,7 +108,7 @@ def table_lines(rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def show_payloads(outcomes: Sequence[RowOutcome], shown: int) -> int:
-    """Print the bodies of planned rows until *shown* is enough; return how many are shown then.
+    """Print the bodies of planned rows until enough are *shown*; return how many are shown then.
 
     They hold customers' data, so they are printed and not logged.
     """
@@ -127,14 +128,11 @@ def show_payloads(outcomes: Sequence[RowOutcome], shown: int) -> int:
 
 
 def log_end(run: RunRecord, results: Path, advice: str) -> None:
-    """Log how many rows of a finished run ended how, and what to do about those that failed.
+    """Log how the rows of a finished run ended, and what to do about those that failed.
 
     *results* is the run's results file; *advice* says why the run was stopped early, if it was.
     """
-    logger.info(RULE)
-    logger.info("INTEGRATION SUMMARY")
-    logger.info(RULE)
-    for line in summary_lines(run):
+    for line in (RULE, "INTEGRATION SUMMARY", RULE, *summary_lines(run)):
         logger.info("%s", line)
     if not_attempted := run.outcomes[RowStatus.NOT_ATTEMPTED]:
         text = "Not attempted: %d of %d users; nothing of theirs was sent"
@@ -157,12 +155,22 @@ def log_end(run: RunRecord, results: Path, advice: str) -> None:
     if advice:
         logger.error("%s", advice)
     elif run.exit_status == ExitStatus.NOT_ALL_DELIVERED:
-        text = "%s. Fix what %s names for each, then run again"
-        logger.warning(text, run.undelivered_text, results)
+        logger.warning("%s. %s", run.undelivered_text, _advice_on_failures(run, results))
+
+
+def _advice_on_failures(run: RunRecord, results: Path) -> str:
+    """Return what to do about the rows of *run* that were not delivered."""
+    if run.options.dry_run:
+        return f"Fix what {results} names for each before you send anything"
+    if run.refused == run.undelivered:
+        return f"Fix what {results} names for each, then run again"
+    if run.refused:
+        return f"{results} names what to fix in {run.refused} of them; run again for the others"
+    return f"No row needs fixing: the first is {run.first_failure}. Run again when that is over"
 
 
 def summary_lines(run: RunRecord) -> list[str]:
-    """Return how many rows of a finished run ended how; none for a run that never began."""
+    """Return how the rows of a finished run ended; nothing of a run that never began."""
     if run.finished_at is None:
         return []
     count = run.outcomes
@@ -199,10 +207,6 @@ def stop_advice(reason: StopReason | None, detail: str, base_url: str) -> str:
             return f"Stopped by a signal. {NO_MORE_SENT}. {RUN_AGAIN}"
         case _:
             return detail
-
-
-NO_MORE_SENT = "No more rows were sent"
-RUN_AGAIN = "Run again to send the rest"
 
 
 def data_centre(base_url: str) -> str:

@@ -1,19 +1,19 @@
 """Writes what Prometheus may know about a run: a textfile for node_exporter."""
 
-from collections.abc import Iterator
+import re
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.parser import text_string_to_metric_families
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
+from logger_config import get_logger
 from records.atomic_file import write_atomically
 from records.exit_statuses import ExitStatus
 from records.outcomes import COUNTERS, RowStatus
 from records.run import RunRecord
 
-LAST_SUCCESS = "iterable_sync_last_success_timestamp_seconds"
+logger = get_logger(__name__)
+
+_LAST_SUCCESS = re.compile(r"^iterable_sync_last_success_timestamp_seconds\{.*\} (\S+)$", re.M)
 
 
 def write_metrics(path: Path, run: RunRecord, sync: str) -> None:
@@ -30,98 +30,74 @@ def write_metrics(path: Path, run: RunRecord, sync: str) -> None:
         OSError: *path* cannot be read or written.
 
     """
-    success_s = _finished_s(run) if run.exit_status is ExitStatus.OK else _last_success_s(path)
     registry = CollectorRegistry()
-    registry.register(_RunMetrics(run, success_s, sync))
+    finished_s = (run.finished_at or run.started_at).replace(microsecond=0).timestamp()
+    succeeded = run.exit_status is ExitStatus.OK
+    success_s = finished_s if succeeded else _last_success_s(path, finished_s)
+    _add_run(registry, sync, run, finished_s, success_s)
+    _add_endpoints(registry, sync, run)
     # Not prometheus_client's write_to_textfile(): a job that keeps its files to itself runs under a
     # strict umask, and that would leave the file to its owner alone.
     write_atomically(path, generate_latest(registry), mode=0o644)
 
 
-class _RunMetrics(Collector):
-    def __init__(self, run: RunRecord, success_s: float, sync: str) -> None:
-        self._run, self._success_s, self._sync = run, success_s, sync
+def _gauge(registry: CollectorRegistry, name: str, text: str, *labels: str) -> Gauge:
+    return Gauge(f"iterable_sync_{name}", text, ["sync", *labels], registry=registry)
 
-    def collect(self) -> Iterator[Metric]:
-        """Yield the metrics of the run, each with its help."""
-        run = self._run
-        yield self._gauge(
-            "iterable_sync_last_run_timestamp_seconds",
-            "When the last run ended, in unix time.",
-            _finished_s(run),
-        )
-        yield self._gauge(
-            LAST_SUCCESS,
-            "When the last run with exit status 0 ended, in unix time; 0 if there was none.",
-            self._success_s,
-        )
-        yield self._gauge(
-            "iterable_sync_last_run_duration_seconds",
-            "How long the last run took.",
-            round(run.duration_seconds, 3),
-        )
-        yield self._gauge(
-            "iterable_sync_last_run_exit_status",
-            "Exit status of the last run; 0 means that nothing failed.",
+
+def _add_run(
+    registry: CollectorRegistry, sync: str, run: RunRecord, finished_s: float, success_s: float
+) -> None:
+    duration_s, throttled_s = round(run.duration_seconds, 3), round(run.rate_limited_seconds, 3)
+    for name, text, value in (
+        ("last_run_timestamp_seconds", "When the last run ended, in unix time.", finished_s),
+        (
+            "last_success_timestamp_seconds",
+            "When the last run with status 0 ended, or 0.",
+            success_s,
+        ),
+        ("last_run_duration_seconds", "How long the last run took.", duration_s),
+        (
+            "last_run_exit_status",
+            "Exit status of the last run; 0: nothing failed.",
             run.exit_status,
-        )
-        yield self._gauge(
-            "iterable_sync_last_run_throttled_seconds",
-            "How long Iterable's answers 429 held the last run back.",
-            round(run.rate_limited_seconds, 3),
-        )
-        yield self._rows()
-        yield from self._endpoints()
-
-    def _gauge(self, name: str, documentation: str, value: float) -> Metric:
-        metric = GaugeMetricFamily(name, documentation, labels=["sync"])
-        metric.add_metric([self._sync], value)
-        return metric
-
-    def _rows(self) -> Metric:
-        rows = GaugeMetricFamily(
-            "iterable_sync_last_run_rows",
-            "Rows of the last run by what became of them.",
-            labels=["sync", "outcome"],
-        )
-        for status in COUNTERS:
-            if status is not RowStatus.PLANNED:  # a dry run writes no metrics
-                rows.add_metric([self._sync, status], self._run.outcomes[status])
-        return rows
-
-    def _endpoints(self) -> Iterator[Metric]:
-        requests = GaugeMetricFamily(
-            "iterable_sync_last_run_requests",
-            "Requests of the last run by endpoint and HTTP status, repeated ones too.",
-            labels=["sync", "endpoint", "status"],
-        )
-        # Not "quantile": that label belongs to summaries, which add up over runs.
-        latency = GaugeMetricFamily(
-            "iterable_sync_last_run_request_latency_seconds",
-            "How long Iterable took to answer in the last run: percentiles and the longest.",
-            labels=["sync", "endpoint", "statistic"],
-        )
-        for endpoint, numbers in self._run.endpoints.items():
-            for status, count in numbers["answers"].items():
-                requests.add_metric([self._sync, endpoint, status], count)
-            for statistic, seconds in numbers["latency_seconds"].items():
-                latency.add_metric([self._sync, endpoint, statistic], seconds)
-        yield from (requests, latency)
+        ),
+        ("last_run_throttled_seconds", "How long answers 429 held the last run back.", throttled_s),
+    ):
+        _gauge(registry, name, text).labels(sync).set(value)
+    text = "Rows of the last run by what became of them."
+    rows = _gauge(registry, "last_run_rows", text, "outcome")
+    for status in COUNTERS:
+        if status is not RowStatus.PLANNED:  # a dry run writes no metrics
+            rows.labels(sync, status).set(run.outcomes[status])
 
 
-def _finished_s(run: RunRecord) -> float:
-    """Return when the run ended, to the second, as its results file says it."""
-    return (run.finished_at or run.started_at).replace(microsecond=0).timestamp()
+def _add_endpoints(registry: CollectorRegistry, sync: str, run: RunRecord) -> None:
+    text = "Requests of the last run by endpoint and HTTP status, repeated ones too."
+    requests = _gauge(registry, "last_run_requests", text, "endpoint", "status")
+    text = "How long Iterable took to answer in the last run: percentiles and the longest."
+    # Not "quantile": that label belongs to summaries, which add up over runs.
+    latency = _gauge(registry, "last_run_request_latency_seconds", text, "endpoint", "statistic")
+    for endpoint, numbers in run.endpoints.items():
+        for status, count in numbers["answers"].items():
+            requests.labels(sync, endpoint, status).set(count)
+        for statistic, seconds in numbers["latency_seconds"].items():
+            latency.labels(sync, endpoint, statistic).set(seconds)
 
 
-def _last_success_s(path: Path) -> float:
-    """Return what the file of an earlier run says; 0 if there is none or it is damaged."""
+def _last_success_s(path: Path, now_s: float) -> float:
+    """Return what the file of an earlier run says; 0 if there is none or it is damaged.
+
+    A time later than now is that of a clock which was ahead: an alert would wait for it.
+    """
     if not path.is_file():
         return 0.0  # a pipe would wait for somebody who writes into it
+    found = _LAST_SUCCESS.search(path.read_text(encoding="utf-8", errors="replace"))
     try:
-        for family in text_string_to_metric_families(path.read_text(encoding="utf-8")):
-            if family.name == LAST_SUCCESS:
-                return float(family.samples[0].value)
-    except (FileNotFoundError, ValueError, LookupError):
-        pass
+        success_s = float(found[1]) if found else 0.0
+    except ValueError:
+        return 0.0
+    if success_s <= now_s:
+        return success_s
+    logger.warning("METRICS_FILE: the last success in %s is later than now: not counted", path)
     return 0.0

@@ -36,26 +36,18 @@ class Progress:
             self._bar.close()
 
     def add(self, counts: Counter[RowStatus]) -> None:
-        """Count some more rows: how many ended how."""
+        """Count some more rows, by their status."""
         self._done += counts.total()
         self._failed += sum(counts[status] for status in FAILED_OUTCOMES)
         if self._bar is not None:
             self._bar.set_postfix_str(f"{self._failed} failed", refresh=False)
             self._bar.update(counts.total())
-        elif time.monotonic() - self._told_s >= LINE_EVERY_S:
-            self._told_s = time.monotonic()
-            self._log()
-
-    def _log(self) -> None:
-        rate = self._done / (self._told_s - self._began_s)
-        logger.info(
-            "%d of %d rows, %.0f a second, %.0f s left, %d failed",
-            self._done,
-            self._total,
-            rate,
-            (self._total - self._done) / rate if rate else 0.0,
-            self._failed,
-        )
+        elif (now_s := time.monotonic()) - self._told_s >= LINE_EVERY_S:
+            self._told_s = now_s
+            rate = self._done / (now_s - self._began_s)
+            left_s = (self._total - self._done) / rate if rate else 0.0
+            text = "%d of %d rows, %.0f a second, %.0f s left, %d failed"
+            logger.info(text, self._done, self._total, rate, left_s, self._failed)
 
 
 def _new_bar(total: int) -> "tqdm[NoReturn]":

@@ -1,156 +1,104 @@
-"""Turns numbers into the shapes of a plot: where bars, grid and labels go.
+"""Turns numbers into the shapes of a chart: where columns, grid and labels go.
 
-A plot is ``WIDTH`` by ``HEIGHT`` units and is stretched to the space it is given, so only bars are
-drawn in it. Labels are placed beside it, in percent: they stay readable on a phone.
+All lengths are in percent of the chart's width or height. The horizontal axis has a column for each
+day up to today, so that a day without a run is a gap; the runs of one day share its column.
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from typing import NamedTuple
 
 from monitoring.report_text import when
 
-WIDTH, HEIGHT = 1000, 100
-# With fewer runs than this, bars stay as narrow as if there were so many.
-_MIN_SLOTS, _MAX_BAR = 5, 50
-_MAX_X_LABELS = 5
+LEAST_DAYS, MOST_DAYS = 14, 90
+_MOST_LABELS = 4
 # One failed row among a million must still be seen.
-_LEAST_SHARE = 0.015
+_LEAST_HEIGHT = 1.5
 
 
-class Tick(NamedTuple):
-    """A label of an axis, at a percentage of its length."""
-
-    at: float
-    label: str
-
-
-class Series(NamedTuple):
-    """One colour of the bars; *path* is SVG path data, of points if *is_mark*."""
-
-    name: str
-    css_class: str
-    path: str
-    is_mark: bool = False
-
-
-class Slot(NamedTuple):
-    """The column of one run; *text* is shown where the pointer rests."""
+class Column(NamedTuple):
+    """One run: its place, the CSS class, bottom and height of each part, and what it says."""
 
     x: float
     width: float
+    parts: list[tuple[str, float, float]]
     text: str
+    failed: bool
 
 
 class Chart(NamedTuple):
-    """All there is to draw of one plot."""
+    """All there is to draw of one chart; *legend* has names and CSS classes, ticks their labels."""
 
     title: str
     unit: str
-    description: str
-    series: list[Series]
-    y_ticks: list[Tick]
-    x_ticks: list[Tick]
-    slots: list[Slot]
-
-
-class RunAxis:
-    """The horizontal axis: one column for each run, evenly spaced, the oldest to the left."""
-
-    def __init__(self, times: Sequence[datetime]) -> None:
-        self.times = times
-        self.width = WIDTH / max(len(times), _MIN_SLOTS)
-        self._days = (times[-1] - times[0]).days
-        self._with_time = self._days < 2
-
-    def middle(self, index: int) -> float:
-        """Return the middle of a run's column."""
-        return WIDTH / 2 + (index - (len(self.times) - 1) / 2) * self.width
-
-    def ticks(self) -> list[Tick]:
-        """Return a few dates, with times if all runs are of two days; none twice."""
-        count, label_width = len(self.times), 30 if self._with_time else 18
-        covered = (count - 1) * self.width / WIDTH * 100
-        shown = min(_MAX_X_LABELS, 1 + int(covered / label_width))
-        indexes = [round(i * (count - 1) / max(1, shown - 1)) for i in range(shown)]
-        ticks: dict[str, Tick] = {}
-        for index in indexes:
-            label = self._label(self.times[index])
-            ticks.setdefault(label, Tick(self.middle(index) / WIDTH * 100, label))
-        return list(ticks.values())
-
-    def _label(self, moment: datetime) -> str:
-        if self._with_time:
-            return f"{moment.day} {moment:%b %H:%M}"
-        return f"{moment:%b %Y}" if self._days > 300 else f"{moment.day} {moment:%b}"
+    legend: list[tuple[str, str]]
+    columns: list[Column]
+    y_ticks: list[tuple[float, str]]
+    x_ticks: list[tuple[float, str]]
 
 
 def stacked_bars(
-    axis: RunAxis,
     title: str,
     unit: str,
+    runs: Sequence[tuple[datetime, bool]],
     groups: Sequence[tuple[str, str, Sequence[float]]],
-    failed: Sequence[int] = (),
+    now: datetime,
 ) -> Chart:
     """Return one bar for each run, made of *groups* of (name, CSS class, values).
 
-    The runs with an index in *failed* get a mark: most of them have no rows, so no bar.
+    *runs* says when each run began, oldest first, and whether it failed. Such a run gets a mark:
+    most of them have no rows, so no bar.
     """
     groups = [group for group in groups if any(group[2])]
-    columns = zip(*(values for _, _, values in groups), strict=True)
-    top, y_ticks = _y_axis(max(map(sum, columns), default=0), whole=unit == "rows")
-    series = _stacks(axis, groups, top)
-    if failed:
-        marks = "".join(f"M{axis.middle(i):.2f} {HEIGHT}h0" for i in failed)
-        series.append(Series("run failed", "bad", marks, is_mark=True))
-    slots = [
-        Slot(axis.middle(i) - axis.width / 2, axis.width, f"{when(moment)}: {_text(groups, i)}")
-        for i, moment in enumerate(axis.times)
-    ]
-    description = f"{len(slots)} runs, the first of {slots[0].text}; the last of {slots[-1].text}."
-    return Chart(title, unit, description, series, y_ticks, axis.ticks(), slots)
+    highest = max(map(sum, zip(*(values for _, _, values in groups), strict=True)), default=0)
+    top, y_ticks = _y_axis(highest)
+    times = [time for time, _ in runs]
+    days = max(LEAST_DAYS, (now.date() - times[0].date()).days + 1)
+    columns = []
+    for i, (x, width) in enumerate(_places(times, now.date(), days)):
+        values = [(name, css_class, each[i]) for name, css_class, each in groups if each[i]]
+        told = ", ".join(f"{_number(value)} {name}" for name, _, value in values) or "none"
+        parts = _stacked([(css_class, 100 * value / top) for _, css_class, value in values])
+        columns.append(Column(x, width, parts, f"{when(times[i])}: {told}", runs[i][1]))
+    legend = [(name, css_class) for name, css_class, _ in groups]
+    return Chart(title, unit, legend, columns, y_ticks, _x_axis(now.date(), days))
 
 
-def _text(groups: Sequence[tuple[str, str, Sequence[float]]], index: int) -> str:
-    values = [(name, values[index]) for name, _, values in groups if values[index]]
-    return ", ".join(f"{_number(value)} {name}" for name, value in values) or "none"
+def _places(times: Sequence[datetime], today: date, days: int) -> list[tuple[float, float]]:
+    """Return the left side and the width of each run's column."""
+    runs_of_day = Counter(time.date() for time in times)
+    seen: Counter[date] = Counter()
+    places = []
+    for day in (time.date() for time in times):
+        width = 100 / days / runs_of_day[day]
+        places.append((100 * (days - 1 - (today - day).days) / days + width * seen[day], width))
+        seen[day] += 1
+    return places
+
+
+def _stacked(heights: Sequence[tuple[str, float]]) -> list[tuple[str, float, float]]:
+    parts, bottom = [], 0.0
+    for css_class, height in heights:
+        parts.append((css_class, bottom, max(height, _LEAST_HEIGHT)))
+        bottom += max(height, _LEAST_HEIGHT)
+    return parts
+
+
+def _x_axis(today: date, days: int) -> list[tuple[float, str]]:
+    """Return the dates of a few days, the last of them today."""
+    step = math.ceil(days / _MOST_LABELS)
+    dates = [(ago, today - timedelta(days=ago)) for ago in range(0, days, step)]
+    return [(100 * (days - ago - 0.5) / days, f"{day.day} {day:%b}") for ago, day in dates][::-1]
+
+
+def _y_axis(highest: float) -> tuple[float, list[tuple[float, str]]]:
+    """Return a round value for the top of a chart, and the labels of the axis."""
+    power = 10 ** math.floor(math.log10(highest or 1))
+    top = next(factor * power for factor in (1, 2, 4, 6, 8, 10) if factor * power >= highest)
+    return top, [(0, "0"), (50, _number(top / 2)), (100, _number(top))]
 
 
 def _number(value: float) -> str:
     return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
-
-
-def _stacks(
-    axis: RunAxis, groups: Sequence[tuple[str, str, Sequence[float]]], top: float
-) -> list[Series]:
-    """Return the bars of each of *groups*, those of a run on top of each other."""
-    below = [0.0] * len(axis.times)
-    series = []
-    for label, css_class, values in groups:
-        path = []
-        for i, value in enumerate(values):
-            if value:
-                share = max(value / top, _LEAST_SHARE)
-                path.append(_bar(axis, i, below[i], share))
-                below[i] += share
-        series.append(Series(label, css_class, "".join(path)))
-    return series
-
-
-def _bar(axis: RunAxis, index: int, below: float, share: float) -> str:
-    width, height = min(axis.width * 0.7, _MAX_BAR), share * HEIGHT
-    left, bottom = axis.middle(index) - width / 2, HEIGHT * (1 - below)
-    return f"M{left:.2f} {bottom:.3f}h{width:.2f}v{-height:.3f}h{-width:.2f}z"
-
-
-def _y_axis(highest: float, *, whole: bool) -> tuple[float, list[Tick]]:
-    """Return the value at the top of a plot, and round labels from 0 up to it."""
-    if highest <= 0:
-        return 1.0, [Tick(0, "0")]
-    rough = highest / 4
-    power = 10 ** math.floor(math.log10(rough))
-    steps = [factor * power for factor in (1, 2, 2.5, 5, 10)]
-    step = next(s for s in steps if s >= rough and not (whole and s % 1))
-    count = math.ceil(highest / step - 1e-9)
-    return step * count, [Tick(100 * i / count, _number(step * i)) for i in range(count + 1)]

@@ -1,86 +1,78 @@
-"""Reads the newest results files for the report: the runs, and why rows of the last one failed."""
+"""Reads the newest results files for the report: the runs, and which rows failed in the last."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 
+from records.outcomes import FAILED_OUTCOMES, CallOutcome, RowOutcome
 from records.results_files import UnfinishedRun, results_files, unfinished_runs
-from records.results_reader import (
-    FailedRow,
-    PastRun,
-    ResultsFileError,
-    read_failed_rows,
-    read_run,
-)
+from records.results_reader import ResultsFileError, read_failed_rows, read_run
+from records.run import RunRecord
 
 RUNS_SHOWN = 90
 EXAMPLES_SHOWN = 10
-# Kinds of errors kept in memory; a server that invents a code for every row must not fill it.
-_ERRORS_KEPT = 1000
-
-# Label, call, status, HTTP status, fault, fields.
-ErrorKind = tuple[str, str, str, int | None, str, tuple[tuple[str, str], ...]]
+# The number of a run's failed rows that are compared with those of other runs.
+_ROWS_FOLLOWED = 1000
 
 
 @dataclass
 class ErrorGroup:
-    """Rows that failed in the last run with the same error.
-
-    *runs* counts the runs with such rows, of which the oldest began at *since*.
-    """
+    """Rows of the last run whose call to *path* failed with one *error*, shown without message."""
 
     label: str
-    call: str
-    status: str
-    http_status: int | None
-    fault: str
-    fields: tuple[tuple[str, str], ...]
-    since: datetime
+    path: str
+    error: CallOutcome
     rows: int = 0
-    runs: int = 1
-    examples: list[FailedRow] = field(default_factory=list)
+    examples: list[tuple[RowOutcome, str]] = field(default_factory=list)
 
     @property
     def message(self) -> str:
         """What the examples give as their reason; empty if each has its own."""
-        messages = {row.message for row in self.examples} - {self.label}
+        messages = {message for _, message in self.examples} - {self.label}
         return messages.pop() if len(messages) == 1 else ""
 
-    def add(self, row: FailedRow) -> None:
-        """Count a row of the last run."""
-        self.rows += 1
-        if len(self.examples) < EXAMPLES_SHOWN:
-            self.examples.append(row)
+
+@dataclass
+class RepeatedRow:
+    """A row that was refused in the last *runs* runs that finished; the first began at *since*."""
+
+    row: RowOutcome
+    since: datetime
+    runs: int = 0
 
 
 @dataclass
 class History:
-    """The runs, oldest first, and the errors of the last one, the most frequent first.
+    """The runs, oldest first, and the rows that failed in the last, most frequent errors first.
 
     *unfinished* are the runs without a results file. *files* is the number of results files in the
-    folder; *skipped* has the names of those that cannot be read, with the reason.
+    folder. *skipped* has the names of those that cannot be read, with the reason, and *later* of
+    those that are dated later than now: they are not among the runs.
     """
 
-    runs: list[PastRun]
+    runs: list[RunRecord]
     unfinished: list[UnfinishedRun]
     files: int
-    skipped: list[tuple[str, str]]
+    skipped: dict[str, str] = field(default_factory=dict)
+    later: list[str] = field(default_factory=list)
     errors: list[ErrorGroup] = field(default_factory=list)
+    repeated: list[RepeatedRow] = field(default_factory=list)
 
     @property
-    def judged(self) -> list[PastRun]:
+    def judged(self) -> list[RunRecord]:
         """The runs that were the whole job."""
-        return [run for run in self.runs if run.counts_for_health]
+        return [run for run in self.runs if not run.is_trial]
 
     @property
-    def last(self) -> PastRun | None:
+    def last(self) -> RunRecord | None:
         """The last run of the whole job; without any, the last run of all."""
         runs = self.judged or self.runs
         return runs[-1] if runs else None
 
 
-def read_history(folder: Path) -> History:
+def read_history(folder: Path, now: datetime) -> History:
     """Read the newest results files of *folder*; without any, the history is empty.
 
     Raises:
@@ -88,55 +80,71 @@ def read_history(folder: Path) -> History:
 
     """
     paths = results_files(folder)
-    history = History([], unfinished_runs(folder), len(paths), [])
+    unfinished = [run for run in unfinished_runs(folder) if run.started_at <= now]
+    history = History([], unfinished, len(paths))
     # What is read here is small: rows are streamed later.
     for path in reversed(paths):
-        try:
-            history.runs.append(read_run(path))
-        except ResultsFileError as error:
-            history.skipped.append((path.name, str(error)))
         if len(history.runs) == RUNS_SHOWN:
             break
+        try:
+            run = read_run(path)
+        except ResultsFileError as error:
+            history.skipped[path.name] = str(error)
+            continue
+        if run.started_at > now:
+            history.later.append(path.name)
+        else:
+            history.runs.append(run)
     history.runs.reverse()
     history.runs.sort(key=lambda run: run.started_at)
-    _read_errors(history)
+    if history.last:
+        history.errors = _grouped(_failed_rows(history.last, history))
+        history.repeated = _repeated(history)
     return history
 
 
-def _read_errors(history: History) -> None:
-    """Group the failed rows of the last run by error, and find the runs before that had it."""
-    if history.last is None:
-        return
-    last, groups = history.last, dict[ErrorKind, ErrorGroup]()
-    for row in _failed_rows(last, history):
-        kind = _kind_of(row)
-        if kind not in groups and len(groups) >= _ERRORS_KEPT:
-            kind = ("(other errors)", row.call, row.status, None, "", ())
-        groups.setdefault(kind, ErrorGroup(*kind, since=last.started_at)).add(row)
-    for run in reversed(history.judged if groups else []):
-        if run is not last:
-            for kind in groups.keys() & {_kind_of(row) for row in _failed_rows(run, history)}:
-                groups[kind].runs += 1
-                groups[kind].since = run.started_at
-    history.errors = sorted(groups.values(), key=lambda group: (-group.rows, group.label))
+def _grouped(rows: Iterator[RowOutcome]) -> list[ErrorGroup]:
+    groups: dict[tuple[str, str, CallOutcome], ErrorGroup] = {}
+    for row in rows:
+        call = row.failed_call or row.users_update
+        # Without an answer of Iterable's, the message is this program's own and says the kind.
+        label = call.code or (f"HTTP {call.http_status}" if call.http_status else call.message[:80])
+        error = replace(call, message="", attempts=0)
+        key = (label or "no reason given", row.failed_path, error)
+        group = groups.setdefault(key, ErrorGroup(*key))
+        group.rows += 1
+        if len(group.examples) < EXAMPLES_SHOWN:
+            group.examples.append((row, call.message))
+    return sorted(groups.values(), key=lambda group: (-group.rows, group.label))
 
 
-def _failed_rows(run: PastRun, history: History) -> Iterator[FailedRow]:
-    try:
-        if run.failed:
-            yield from read_failed_rows(run.path)
-    except ResultsFileError as error:
-        history.skipped.append((run.path.name, str(error)))
+def _repeated(history: History) -> list[RepeatedRow]:
+    """Return the rows that were refused in the last run and in those before it, without a break.
+
+    A run that did not come to its end says nothing of a row.
+    """
+    found: dict[object, RepeatedRow] = {}
+    still: set[object] | None = None
+    for run in reversed([run for run in history.judged if run.complete]):
+        refused: dict[object, RowOutcome] = {
+            (row.customer_id, row.name): row
+            for row in islice(_failed_rows(run, history), _ROWS_FOLLOWED)
+            if row.refused_for_itself
+        }
+        still = set(refused) if still is None else still & refused.keys()
+        for key in still:
+            each = found.setdefault(key, RepeatedRow(refused[key], run.started_at))
+            each.runs += 1
+            each.since = run.started_at
+        if not still:
+            break
+    return sorted((row for row in found.values() if row.runs > 1), key=lambda row: row.since)
 
 
-def _kind_of(row: FailedRow) -> ErrorKind:
-    # Without an answer of Iterable's, the message is this program's own and says the kind.
-    label = row.code or (f"HTTP {row.http_status}" if row.http_status else row.message[:80])
-    return (
-        label or "no reason given",
-        row.call,
-        row.status,
-        row.http_status,
-        row.fault,
-        row.fields,
-    )
+def _failed_rows(run: RunRecord, history: History) -> Iterator[RowOutcome]:
+    """Yield the failed rows of *run*, up to the first that is damaged."""
+    if run.file and any(run.outcomes[status] for status in FAILED_OUTCOMES):
+        try:
+            yield from read_failed_rows(run.file)
+        except ResultsFileError as error:
+            history.skipped[run.file.name] = str(error)

@@ -3,11 +3,7 @@
 Spaces inside them do not break: no line begins with a unit.
 """
 
-from collections.abc import Sequence
 from datetime import datetime
-
-# A foreign file may name any number of fields.
-_NAMES_SHOWN = 20
 
 # Unit, its seconds, the next smaller unit, its seconds.
 _UNITS = (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1))
@@ -31,11 +27,5 @@ def duration(seconds: float) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """Return how many there are of *noun*."""
+    """Return a number of things, which *noun* names in the singular."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
-
-
-def names(found: Sequence[str]) -> str:
-    """Return some names in one phrase, and of very many how many more there are."""
-    shown, more = found[:_NAMES_SHOWN], len(found) - _NAMES_SHOWN
-    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")

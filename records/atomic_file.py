@@ -7,15 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from logger_config import get_logger
-
-logger = get_logger(__name__)
-
-# What a file system says that does not sync, lock or reserve: there it goes without.
-UNSUPPORTED = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK, errno.ENOTTY}
-# What syncing a folder may end with besides, although nothing is wrong: it can be written and not
-# read, or its file system (CIFS, a virtual machine's shared folder, WSL) has no such thing.
-_NO_FOLDER_SYNC = UNSUPPORTED | {errno.EACCES, errno.EPERM, errno.EBADF, errno.EISDIR}
+# What a file system says that does not sync or reserve: there it goes without.
+UNSUPPORTED = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
 def write_atomically(path: Path, content: bytes, mode: int = 0o600) -> None:
@@ -45,8 +38,7 @@ def write_atomically(path: Path, content: bytes, mode: int = 0o600) -> None:
 def publish(file: IO[Any], partial: Path, path: Path) -> None:
     """Give *partial*, which is open as *file*, the name *path* once it is on disk.
 
-    Both the content and the name survive a power failure, where the file system can do that. Once
-    the file has its name nothing is raised any more: it is whole, and there.
+    Both the content and the name survive a power failure, where the file system can do that.
 
     Raises:
         OSError: the disk is full, or the folder is no longer writable.
@@ -59,18 +51,15 @@ def publish(file: IO[Any], partial: Path, path: Path) -> None:
         if error.errno not in UNSUPPORTED:
             raise
     partial.replace(path)
-    _sync_folder(path.parent)
+    # The file has its name and is whole: nothing that fails here takes that away.
+    with suppress(OSError):
+        _sync_folder(path.parent)
 
 
 def _sync_folder(folder: Path) -> None:
-    """Write the names in *folder* to disk; a failure is a warning if something may be wrong."""
+    """Write the names in *folder* to disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        if error.errno not in _NO_FOLDER_SYNC:
-            text = "%s cannot be synced: %s. The last file in it is whole, but look at the disk"
-            logger.warning(text, folder, error.strerror)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -15,6 +15,8 @@ JOB_COLUMNS = (
     *("browser", "location"),
 )
 MAY_BE_NULL = ("first_name", "plan_type", "page", "browser", "location")
+# Names of columns that a message lists.
+MOST_SHOWN = 20
 
 # A row of a result: the values of its columns, each as MySQL wrote it, None for NULL.
 Row = Sequence[bytes | None]
@@ -111,12 +113,21 @@ def check_columns(columns: Sequence[Column]) -> None:
     names = [column.name for column in columns]
     # Fields of one name are for whoever knows what the names mean.
     refuse_doubled([name for name in names if "." not in name])
-    if missing := set(JOB_COLUMNS).difference(names):
-        text = f"Query 2 must return {', '.join(sorted(missing))}"
-        # The others say who it is, and what happened when.
-        if spare := sorted(missing.intersection(MAY_BE_NULL)):
-            text += f"; where you have no {spare[0]}, write NULL AS {spare[0]}"
-        raise DatabaseError(text)
+    if missing := [name for name in JOB_COLUMNS if name not in names]:
+        raise DatabaseError(_missing(missing, names))
+
+
+def _missing(missing: Sequence[str], returned: Sequence[str]) -> str:
+    """Return what to write in Query 2 for the *missing* columns; *returned* are those it has."""
+    more = f" and {len(returned) - MOST_SHOWN} more" if len(returned) > MOST_SHOWN else ""
+    text = (
+        f"Query 2 must return {', '.join(missing)}; it returned {', '.join(returned[:MOST_SHOWN])}"
+        f"{more}. Write AS {missing[0]} after the column that is meant"
+    )
+    # The others say who it is, and what happened when.
+    if spare := [name for name in missing if name in MAY_BE_NULL]:
+        text += f"; where you have no {spare[0]}, write NULL AS {spare[0]}"
+    return text
 
 
 def refuse_doubled(names: Sequence[str]) -> None:

@@ -14,6 +14,9 @@ NOT_ALLOWED = 1227
 PARSE_ERROR = 1064
 NEEDS_TLS = 2061
 
+MAX_MESSAGE = 200
+
+NOT_MYSQL = "check DB_HOST and DB_PORT; what answers there is no MySQL server"
 LOST = (
     "the server did not answer in time, or closed the connection; check DB_HOST, DB_PORT and the "
     "server's own log"
@@ -29,11 +32,12 @@ LOCKED = "the account of DB_USER is locked on the server; unlock it with ALTER U
 HINTS = {
     1040: "the server has no connection left; run again later, or raise its max_connections",
     1044: "this user has no rights on the database; grant SELECT or check DB_NAME",
-    1045: "check DB_USER and DB_PASSWORD",
+    1045: "check DB_USER and DB_PASSWORD. The same is said to an account that must use TLS, which "
+    "the server then has to offer, or show a certificate, of which the job has none",
     1049: "check DB_NAME (database_setup.sql makes the example)",
     1054: "a column is missing; compare the query with your tables",
     1060: "two columns have one name; give one of them another",
-    1064: "check the query's syntax in its file",
+    1064: "check the query's syntax in its file; window functions need MySQL 8.0 or MariaDB 10.2",
     1130: "the server admits nobody from this machine; create DB_USER for its address",
     1142: "this user needs SELECT on the tables",
     1146: "a table is missing; check the query and DB_NAME (database_setup.sql makes the example)",
@@ -56,3 +60,17 @@ HINTS = {
     3118: LOCKED,
     4151: LOCKED,
 }
+
+
+def hint_for(number: int) -> str:
+    """Return what to change after the error of this *number*."""
+    return HINTS.get(number, "see the server's message")
+
+
+def cut(message: str) -> str:
+    """Return the server's *message* in one line, not longer than ``MAX_MESSAGE``.
+
+    It keeps its end, where a syntax error has the number of the line.
+    """
+    text = " ".join(message.split())
+    return text if len(text) <= MAX_MESSAGE else f"{text[:40]} ... {text[45 - MAX_MESSAGE :]}"

@@ -12,11 +12,13 @@ The open file is also the lock that lets one run at a time through: the kernel d
 process, however that ends.
 """
 
+import fcntl
 import functools
 import hashlib
 import shutil
 import sqlite3
 import struct
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,12 +26,12 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from records.exit_statuses import ExitStatus, RunError
-from records.least_versions import old_sqlite
 from records.outcomes import UNCHANGED, CallOutcome, CallStatus, PreparedRow, RowOutcome
 
 # Written into the file's header: "ItSy". A file with another number is not ours.
 APPLICATION_ID = 0x49745379
 FORMAT_VERSION = 5
+LEAST_SQLITE = (3, 26)
 # What one row takes at most, in the file and in the log in front of it.
 BYTES_PER_ROW = 300
 SPARE_BYTES = 5_000_000
@@ -117,7 +119,9 @@ class DeliveryLedger:
     def __init__(
         self, path: Path, base_url: str, api_key: str, job: str = "", project: str = ""
     ) -> None:
-        check_sqlite()
+        if sqlite3.sqlite_version_info < LEAST_SQLITE:
+            text = "STATE_FILE needs SQLite 3.26 or newer, and this Python has"
+            raise LedgerError(f"{text} {sqlite3.sqlite_version}")
         self._path = path
         self._today = int(time.time() // 86_400)
         # What tells the names of one kind and host from all others.
@@ -389,20 +393,11 @@ class DeliveryLedger:
             # The lowest byte is the kind of error, the others its details.
             kind = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_IOERR) & 0xFF
             if kind == sqlite3.SQLITE_BUSY:
-                raise LedgerBusyError(
-                    f"Another run is under way: it has locked STATE_FILE {self._path}. This one "
-                    "did nothing; let the other end. Another job needs a STATE_FILE of its own"
-                ) from None
+                raise _not_locked(self._path) from None
             text = getattr(error, "strerror", None) or error
             raise LedgerError(
                 f"STATE_FILE {self._path} cannot be used ({text}). {_advice(kind)}"
             ) from None
-
-
-def check_sqlite() -> None:
-    """Raise LedgerError if this Python's SQLite is too old for the ledger."""
-    if text := old_sqlite(sqlite3.sqlite_version_info):
-        raise LedgerError(text)
 
 
 def check_room(path: Path, rows: int) -> None:
@@ -413,6 +408,21 @@ def check_room(path: Path, rows: int) -> None:
             f"STATE_FILE {path} needs {needed / 1e6:.0f} MB of free disk and has "
             f"{free / 1e6:.0f} MB; make room, or name a file on another disk"
         )
+
+
+def _not_locked(path: Path) -> RunError:
+    """Return why SQLite has no lock: it says the same where the file system has no locks at all."""
+    try:
+        # Not STATE_FILE itself: closing it again would drop locks of SQLite's.
+        with tempfile.TemporaryFile(dir=path.parent) as scratch:
+            fcntl.lockf(scratch, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        text = f"STATE_FILE {path} cannot be locked: {error.strerror}. Put it on a local disk"
+        return LedgerError(text)
+    return LedgerBusyError(
+        f"Another run is under way: it has locked STATE_FILE {path}. This one did nothing; let the "
+        "other end. Another job needs a STATE_FILE of its own"
+    )
 
 
 def _advice(kind: int) -> str:

@@ -116,15 +116,19 @@ class RunError(Exception):
 
     status: ExitStatus = ExitStatus.USAGE
 
+    def __init__(self, text: str, status: ExitStatus | None = None) -> None:
+        super().__init__(text)
+        self.status = self.status if status is None else status
+
 
 def final_status(
     reason: StopReason | None, undelivered: int, error: ExitStatus | None
 ) -> ExitStatus:
     """Return the exit status of a run.
 
-    *reason* is why it was stopped, *undelivered* how many of its rows did not end well, *error* the
-    status of the exception that ended it; None where there was none. A bug is told whatever else
-    happened. A request to stop explains the errors that it causes, so it comes before them.
+    *reason* is why it was stopped, *undelivered* the number of rows that did not end well, *error*
+    the status of the exception that ended it; None where there was none. A bug is told whatever
+    else happened. A request to stop explains the errors that it causes, so it comes before them.
     """
     if error is ExitStatus.BUG:
         return error

@@ -224,6 +224,11 @@ class RowOutcome(NamedTuple):
         return None if self.events_track.status in ARRIVED else self.events_track
 
     @property
+    def failed_path(self) -> str:
+        """The path of ``failed_call``: its endpoint in Iterable's API."""
+        return "users/update" if self.failed_call is self.users_update else "events/track"
+
+    @property
     def refused_for_itself(self) -> bool:
         """Whether a value of the row is why the row was not delivered."""
         call = self.failed_call
@@ -237,11 +242,6 @@ class RowOutcome(NamedTuple):
     def event_id(self) -> str | None:
         """The id of the row's event, the same at every run."""
         return self.prepared.event_id if self.prepared else None
-
-    @property
-    def key_refused(self) -> bool:
-        """Whether Iterable refused the API key for either call."""
-        return self.users_update.key_refused or self.events_track.key_refused
 
 
 def outcome_of(

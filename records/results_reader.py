@@ -1,30 +1,30 @@
-"""Reads results files back, whatever their size: the run, its sums, and the rows that failed.
+"""Reads results files back, whatever their size: the run, and the rows that failed.
 
-A file as ``results_writer.py`` lays it out is never read whole into memory: what stands before and
-behind its rows is read first, and the rows line by line only if some of them failed. Any other
-layout, such as that of a person's JSON editor, is accepted up to ``WHOLE_FILE_BYTES``.
+A file is never read whole into memory: what stands before and behind its rows is read first, and
+the rows line by line, only if some of them failed. A field that an earlier version did not write
+has its default.
 """
 
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from records.exit_statuses import ExitStatus
 from records.outcomes import (
-    ARRIVED,
     COUNTERS,
     FAILED_OUTCOMES,
-    GOOD_OUTCOMES,
-    RowStatus,
+    CallOutcome,
+    CallStatus,
+    Fault,
+    RowOutcome,
 )
-from records.results_files import SCHEMA_VERSION
-from records.results_model import Endpoint, ResultRow, Run, Summary
+from records.run import SCHEMA_VERSION, RunOptions, RunRecord
 
-WHOLE_FILE_BYTES = 8_000_000
 # Summary and run take about 3 KB.
 _TAIL_BYTES = 64 * 1024
 # A string in JSON holds no raw newline, so neither of the two can stand inside a row.
@@ -33,76 +33,17 @@ _TAIL = b'\n],\n"summary": {'
 # A string in JSON holds no raw quote either: these bytes are the field, whatever an email says.
 _OUTCOME = b'"outcome": "'
 _FAILED_BYTES = tuple(status.encode() for status in FAILED_OUTCOMES)
-_TEXT_LENGTH = 300
+# No run comes near it, and no chart could show it.
+_TOO_MUCH = 1e12
+# What the reading of a damaged or foreign file may end with.
+_DAMAGED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 
 
 class ResultsFileError(Exception):
     """This is no results file, or not a whole one. The message says what is wrong with it."""
 
 
-@dataclass(frozen=True, slots=True)
-class PastRun:
-    """One run, as its file tells it.
-
-    ``counts`` has the rows of each outcome. ``filtered_fields`` has, by call, what the project does
-    not take.
-    """
-
-    path: Path
-    started_at: datetime
-    duration_s: float
-    exit_status: int | None
-    error: str
-    tolerated: int
-    max_refused_rows: int
-    job: str
-    mode: str
-    version: str
-    dry_run: bool
-    send_all: bool
-    limit: int | None
-    rows: int
-    counts: dict[RowStatus, int]
-    requests: int
-    retries: int
-    rate_limited_s: float
-    endpoints: dict[str, Endpoint]
-    filtered_fields: dict[str, list[str]]
-    query_sha256: str | None
-
-    @property
-    def counts_for_health(self) -> bool:
-        """Whether this was the whole job: a dry run or a ``--limit`` is somebody trying it out."""
-        return not self.dry_run and self.limit is None
-
-    @property
-    def failed(self) -> int:
-        """Rows that were tried and are not, or not wholly, at Iterable."""
-        return sum(self.counts[status] for status in FAILED_OUTCOMES)
-
-    @property
-    def undelivered(self) -> int:
-        """Rows that should have been delivered and were not."""
-        return sum(self.counts[status] for status in RowStatus if status not in GOOD_OUTCOMES)
-
-
-class FailedRow(NamedTuple):
-    """A row of which a call failed, and that call: the first of the two that did not arrive."""
-
-    customer_id: str
-    email: str
-    outcome: str
-    call: str
-    status: str
-    http_status: int | None
-    code: str
-    attempts: int
-    message: str
-    fault: str
-    fields: tuple[tuple[str, str], ...]
-
-
-def read_run(path: Path) -> PastRun:
+def read_run(path: Path) -> RunRecord:
     """Return what the file says of its run, without its rows.
 
     Raises:
@@ -110,14 +51,89 @@ def read_run(path: Path) -> PastRun:
 
     """
     try:
-        return _past_run(path, _frame(path) or _whole(path))
+        with path.open("rb") as file:
+            head = _HEAD.match(file.read(100))
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            _, found, tail = file.read().rpartition(_TAIL)
+        if not head or not found:
+            raise ResultsFileError("is no whole results file as the job writes it")
+        if (version := int(head[1])) != SCHEMA_VERSION:
+            text = f"has schema_version {version}; this program reads {SCHEMA_VERSION}"
+            raise ResultsFileError(text)
+        document = json.loads(b'{"summary": {' + tail)
+        return _run_of(document["summary"], document["run"], path)
     except OSError as error:
         raise ResultsFileError(f"cannot be read: {error.strerror}") from error
-    except (ValueError, OverflowError, RecursionError) as error:
-        raise ResultsFileError("is not a whole results file; was it cut off?") from error
+    except _DAMAGED as error:
+        text = "has values that this version does not know; it is damaged, or of a later version"
+        raise ResultsFileError(text) from error
 
 
-def read_failed_rows(path: Path) -> Iterator[FailedRow]:
+def _run_of(summary: Mapping[str, Any], run: Mapping[str, Any], path: Path) -> RunRecord:
+    """Return the record that ``summary()`` and ``to_json()`` were called on."""
+    limit = run.get("limit")
+    options = RunOptions(
+        bulk=run.get("mode") == "bulk",
+        dry_run=run.get("dry_run") is True,
+        send_all=run.get("all") is True,
+        limit=None if limit is None else _count(run, "limit"),
+    )
+    filtered = summary.get("filtered_fields", {})
+    return RunRecord(
+        options,
+        version=str(run.get("version", "")),
+        id=str(run.get("id", "")),
+        started_at=_moment(run["started_at"]),
+        finished_at=_moment(run.get("finished_at", run["started_at"])),
+        duration_seconds=_number(run, "duration_seconds"),
+        query_sha256=run.get("query_sha256"),
+        job=str(run.get("job", "")),
+        rows_read=_count(summary, "total"),
+        max_refused_rows=_count(run, "max_refused_rows"),
+        refused=_count(run, "tolerated"),
+        outcomes=Counter({s: _count(summary, name) for s, name in COUNTERS.items()}),
+        users_update=_statuses(summary.get("users_update", {})),
+        events_track=_statuses(summary.get("events_track", {})),
+        filtered_fields={call: set(map(str, names)) for call, names in filtered.items()},
+        sending_seconds=_number(run, "sending_seconds"),
+        endpoints={name: _endpoint(e) for name, e in summary.get("endpoints", {}).items()},
+        retries=_count(summary, "retries"),
+        rate_limited_seconds=_number(summary, "rate_limited_seconds"),
+        error=str(run.get("error") or ""),
+        error_status=ExitStatus(run["exit_status"]),
+        file=path,
+    )
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone(UTC)
+
+
+def _number(part: Mapping[str, Any], name: str) -> float:
+    value = part.get(name, 0)
+    if not 0 <= value < _TOO_MUCH:
+        raise ValueError(name)
+    return float(value)
+
+
+def _count(part: Mapping[str, Any], name: str) -> int:
+    return int(_number(part, name))
+
+
+def _statuses(counts: Mapping[str, Any]) -> Counter[CallStatus]:
+    return Counter({CallStatus(status): _count(counts, status) for status in counts})
+
+
+def _endpoint(endpoint: Mapping[str, Any]) -> dict[str, Any]:
+    answers, latency = endpoint["answers"], endpoint["latency_seconds"]
+    return {
+        "requests": _count(endpoint, "requests"),
+        "answers": {name: _count(answers, name) for name in answers},
+        "latency_seconds": {name: _number(latency, name) for name in latency},
+    }
+
+
+def read_failed_rows(path: Path) -> Iterator[RowOutcome]:
     """Yield the partial and total failures, one at a time, in the file's order.
 
     Raises:
@@ -125,127 +141,32 @@ def read_failed_rows(path: Path) -> Iterator[FailedRow]:
 
     """
     try:
-        rows = _failed_lines(path) if _frame(path) else _whole(path)["results"]
-        for row in rows:
-            if row["outcome"] in FAILED_OUTCOMES:
-                yield _failed_row(ResultRow.model_validate(row))
+        with path.open("rb") as file:
+            for line in file:
+                if line == b"],\n":
+                    return
+                # Most lines are successful: those are never parsed.
+                at = line.find(_OUTCOME) + len(_OUTCOME)
+                if at >= len(_OUTCOME) and line.startswith(_FAILED_BYTES, at):
+                    yield _row_of(json.loads(line.rstrip(b",\n")))
     except OSError as error:
         raise ResultsFileError(f"cannot be read: {error.strerror}") from error
-    except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
+    except _DAMAGED as error:
         raise ResultsFileError("has a damaged row; those behind it are left out") from error
 
 
-def _frame(path: Path) -> dict[str, Any] | None:
-    """Return all but the rows of a file in the job's own layout; None if it is in another."""
-    with path.open("rb") as file:
-        head = _HEAD.match(file.read(100))
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - _TAIL_BYTES))
-        _, found, tail = file.read().partition(_TAIL)
-    if not head or not found:
-        return None
-    return {"schema_version": int(head[1]), **json.loads(b'{"summary": {' + tail)}
+def _row_of(row: Mapping[str, Any]) -> RowOutcome:
+    calls = _call_of(row["users_update"]), _call_of(row["events_track"])
+    return RowOutcome(row["customer_id"], row["email"], *calls, user_id=row.get("user_id"))
 
 
-def _whole(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        text = file.read(WHOLE_FILE_BYTES + 1)
-    if len(text) > WHOLE_FILE_BYTES:
-        raise ResultsFileError("is large, and cut off or not laid out as the job writes it")
-    document = json.loads(text)
-    if not isinstance(document, dict):
-        raise ResultsFileError("is not a results file")
-    return document
-
-
-def _failed_lines(path: Path) -> Iterator[Any]:
-    """Yield the failed rows. Most lines are successful: those are never parsed."""
-    with path.open("rb") as file:
-        for _ in range(3):
-            file.readline()
-        for line in file:
-            at = line.find(_OUTCOME)
-            if line.startswith(_FAILED_BYTES, at + len(_OUTCOME)) and at > 0:
-                yield json.loads(line.rstrip(b",\n"))
-            elif line == b"],\n":
-                return
-
-
-def _past_run(path: Path, document: Mapping[str, Any]) -> PastRun:
-    version = document.get("schema_version")
-    if version != SCHEMA_VERSION:
-        raise ResultsFileError(
-            f"has schema_version {version!r:.20}; this program reads {SCHEMA_VERSION}"
-        )
-    run = Run.model_validate(_object(document, "run"))
-    summary = Summary.model_validate(_object(document, "summary"))
-    return PastRun(
-        path=path,
-        started_at=_moment(run.started_at),
-        duration_s=run.duration_seconds,
-        exit_status=run.exit_status,
-        error=_text(run.error),
-        tolerated=run.tolerated,
-        max_refused_rows=run.max_refused_rows,
-        job=_text(run.job),
-        mode=_text(run.mode),
-        version=_text(run.version),
-        dry_run=run.dry_run,
-        send_all=run.all,
-        limit=run.limit,
-        rows=summary.total,
-        counts=_counts(summary, dry_run=run.dry_run),
-        requests=summary.requests,
-        retries=summary.retries,
-        rate_limited_s=summary.rate_limited_seconds,
-        # A row's user goes out before its event.
-        endpoints=dict(
-            sorted(summary.endpoints.items(), key=lambda item: not item[0].startswith("users/"))
-        ),
-        filtered_fields={
-            call: [_text(field) for field in fields]
-            for call, fields in summary.filtered_fields.items()
-        },
-        query_sha256=run.query_sha256,
+def _call_of(call: Mapping[str, Any]) -> CallOutcome:
+    return CallOutcome(
+        CallStatus(call["status"]),
+        call["http_status"],
+        call["code"],
+        _count(call, "attempts"),
+        str(call["message"]),
+        Fault(call["fault"]) if "fault" in call else None,
+        tuple((str(name), str(kind)) for name, kind in call.get("fields", {}).items()),
     )
-
-
-def _counts(summary: Summary, *, dry_run: bool) -> dict[RowStatus, int]:
-    counts = {status: getattr(summary, name) for status, name in COUNTERS.items()}
-    if dry_run and not counts[RowStatus.PLANNED]:  # which older versions did not count
-        counts[RowStatus.PLANNED] = max(0, summary.total - sum(counts.values()))
-    return counts
-
-
-def _failed_row(row: ResultRow) -> FailedRow:
-    update_arrived = row.users_update.status in ARRIVED
-    call = row.events_track if update_arrived else row.users_update
-    return FailedRow(
-        customer_id=_text(row.customer_id),
-        email=_text(row.email if row.user_id is None else row.user_id),
-        outcome=row.outcome,
-        call="events/track" if update_arrived else "users/update",
-        status=_text(call.status),
-        http_status=call.http_status,
-        code=_text(call.code),
-        attempts=call.attempts,
-        message=_text(call.message),
-        fault=_text(call.fault),
-        fields=tuple((_text(name), _text(kind)) for name, kind in (call.fields or {}).items()),
-    )
-
-
-def _object(document: Mapping[str, Any], name: str) -> dict[str, Any]:
-    value = document.get(name)
-    if not isinstance(value, dict):
-        raise ResultsFileError(f"is not a results file: it has no {name}")
-    return value
-
-
-def _moment(text: str) -> datetime:
-    moment = datetime.fromisoformat(text)
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
-
-
-def _text(value: object) -> str:
-    return "" if value is None else str(value)[:_TEXT_LENGTH]

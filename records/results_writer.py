@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from records.atomic_file import UNSUPPORTED, publish
-from records.outcomes import CallOutcome, RowOutcome, RowStatus
-from records.results_files import SCHEMA_VERSION, claim_name, remove_stale
-from records.run import RunRecord
+from records.outcomes import CallOutcome, CallStatus, RowOutcome, RowStatus
+from records.results_files import claim_name, remove_stale
+from records.run import SCHEMA_VERSION, RunRecord
 
 # The space that one row may take in the file, with a message at its longest, or with every field of
 # both calls filtered out; most take less than half of it.
@@ -73,7 +73,7 @@ class ResultsWriter:
         """
         if not outcomes or self._failure:
             return
-        texts: dict[int, str] = {}
+        texts: dict[tuple[int, int, bool], str] = {}
         lines = ",\n".join([_row_json(outcome, texts) for outcome in outcomes])
         try:
             self._file.write(f"{self._separator}{lines}")
@@ -109,30 +109,31 @@ def _json(value: object) -> str:
     return str(value) if type(value) is int else _encode(value)
 
 
-def _row_json(outcome: RowOutcome, texts: dict[int, str]) -> str:
+def _row_json(outcome: RowOutcome, texts: dict[tuple[int, int, bool], str]) -> str:
     """Return the line of one row. Put together by hand, as there may be a million of them.
 
-    *texts* keeps what calls are as JSON, by ``id()``: rows that end together share their outcomes.
+    *texts* keeps what two calls are as JSON, by ``id()``: rows that end together share them.
     """
-    customer, email, update, track, prepared, _, user_id = outcome
-    for call in (update, track):
-        if id(call) not in texts:
-            texts[id(call)] = _call_json(call)
-    status, user, event = outcome.status, "", ""
-    if prepared and status is RowStatus.PLANNED:
-        user, event = (
-            f', "payload": {prepared.user.decode()}',
-            f', "payload": {prepared.event.decode()}',
-        )
-    event_id = f'"{prepared.event_id}"' if prepared else "null"
-    who = f'"customer_id": {_json(customer)}, "email": {_json(email)}'
+    customer, email, update, track, prepared, attempted, user_id = outcome
+    who = f'{{"customer_id": {_json(customer)}, "email": {_json(email)}, '
     if user_id is not None:
-        who += f', "user_id": {_json(user_id)}'
-    return (
-        f'{{{who}, "outcome": "{status}", '
-        f'"users_update": {{{texts[id(update)]}{user}}}, '
-        f'"events_track": {{{texts[id(track)]}, "event_id": {event_id}{event}}}}}'
+        who += f'"user_id": {_json(user_id)}, '
+    event_id = f'"{prepared.event_id}"' if prepared else "null"
+    key = (id(update), id(track), attempted)
+    if key in texts:
+        return f"{who}{texts[key]}{event_id}}}}}"
+    status, user, event = outcome.status, "", ""
+    if prepared and update.status is CallStatus.PLANNED:
+        user = f', "payload": {prepared.user.decode()}'
+    if prepared and track.status is CallStatus.PLANNED:
+        event = f', "payload": {prepared.event.decode()}'
+    calls = (
+        f'"outcome": "{status}", "users_update": {{{_call_json(update)}{user}}}, '
+        f'"events_track": {{{_call_json(track)}, "event_id": '
     )
+    if status is not RowStatus.PLANNED:
+        texts[key] = calls
+    return f"{who}{calls}{event_id}{event}}}}}"
 
 
 # Most rows share a few outcomes.

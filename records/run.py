@@ -1,4 +1,8 @@
-"""One run: what it was asked for, and what became of it."""
+"""One run: what it was asked for, and what became of it.
+
+This is the one record of a run: ``results_writer.py`` writes it to the results file, and
+``results_reader.py`` reads it back as it is.
+"""
 
 import hashlib
 import time
@@ -7,6 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from logger_config import get_logger
@@ -21,6 +26,9 @@ from records.outcomes import (
 )
 
 logger = get_logger(__name__)
+
+# The version of the results file's format.
+SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +48,8 @@ class RunRecord:
     """What became of a run; ``to_json()`` and ``summary()`` go into its results file.
 
     Times are in UTC; durations are in seconds of a clock that cannot be set. ``error`` is the
-    sentence that says what ended the run, empty for a run that reached its last row.
+    sentence that says what ended the run, empty for a run that reached its last row. ``file`` is
+    the results file that the record was read from, None for the run of this process.
     """
 
     options: RunOptions
@@ -71,10 +80,11 @@ class RunRecord:
     news: str = ""
     error_status: ExitStatus | None = None
     stop_reason: StopReason | None = None
+    file: Path | None = None
     _started_s: float = field(default_factory=time.monotonic)
 
     def set_job(self, job: str, max_refused_rows: int) -> None:
-        """Note which job this is, and how many refused rows are no failure of it."""
+        """Note which job this is, and the number of refused rows that are no failure of it."""
         # The demo's ledger is gone with it.
         self.job = "" if self.options.demo else job
         self.max_refused_rows = max_refused_rows
@@ -88,7 +98,7 @@ class RunRecord:
         self.rows_read = rows
 
     def count(self, outcomes: Sequence[RowOutcome]) -> Counter[RowStatus]:
-        """Count what became of some more rows; return how many of them ended how."""
+        """Count what became of some more rows; return the number of them with each status."""
         statuses = [outcome.status for outcome in outcomes]
         counts = Counter(statuses)
         self.outcomes.update(counts)
@@ -102,21 +112,16 @@ class RunRecord:
         """Note what failed, and which fields the answers say were left out."""
         for outcome, status in zip(outcomes, statuses, strict=True):
             if status in FAILED_OUTCOMES:
-                self._count_failure(outcome)
+                self.refused += outcome.refused_for_itself
+                self.first_failure = self.first_failure or (
+                    f"customer {outcome.customer_id}: {outcome.failed_path} {outcome.failed_call}"
+                )
             for name, call in (
                 ("users_update", outcome.users_update),
                 ("events_track", outcome.events_track),
             ):
                 if call.fields and call.status is CallStatus.DELIVERED:
                     self.filter_out(name, [field for field, _ in call.fields])
-
-    def _count_failure(self, outcome: RowOutcome) -> None:
-        self.refused += outcome.refused_for_itself
-        if not self.first_failure:
-            path = "users/update"
-            if outcome.users_update is not outcome.failed_call:
-                path = "events/track"
-            self.first_failure = f"customer {outcome.customer_id}: {path} {outcome.failed_call}"
 
     def filter_out(self, call: str, fields: Collection[str]) -> None:
         """Note that the project does not take *fields* of "users_update" or "events_track"."""
@@ -177,15 +182,21 @@ class RunRecord:
         return self.exit_status in {ExitStatus.OK, ExitStatus.NOT_ALL_DELIVERED}
 
     @property
+    def is_trial(self) -> bool:
+        """Whether somebody tried the job out: with ``--dry-run``, or on a few rows."""
+        return self.options.dry_run or self.options.limit is not None
+
+    @property
     def undelivered(self) -> int:
-        """How many rows did not end well."""
+        """The number of rows that did not end well."""
         return self.rows_read - sum(self.outcomes[status] for status in GOOD_OUTCOMES)
 
     @property
     def undelivered_text(self) -> str:
-        """How many rows did not end well, as a clause."""
+        """The number of rows that did not end well, as a clause."""
         were = "was" if self.undelivered == 1 else "were"
-        return f"{self.undelivered} of {self.rows_read} rows {were} not delivered"
+        what = "cannot be sent" if self.options.dry_run else f"{were} not delivered"
+        return f"{self.undelivered} of {self.rows_read} rows {what}"
 
     @property
     def refused_within_limit(self) -> int:
@@ -199,7 +210,7 @@ class RunRecord:
 
     @property
     def requests(self) -> int:
-        """How many requests were sent."""
+        """The number of requests that were sent."""
         return sum(endpoint["requests"] for endpoint in self.endpoints.values())
 
     def summary(self) -> dict[str, Any]:

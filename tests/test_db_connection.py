@@ -23,8 +23,8 @@ from configuration.settings import HERE
 from db_connection import DatabaseConnection
 from iterable_api.mapping import read_mapping
 from iterable_api.payloads import Payloads
-from records import least_versions, query_file
-from records.columns import JOB_COLUMNS, ColumnError, Kind, check_columns
+from records import query_file
+from records.columns import JOB_COLUMNS, ColumnError, Kind
 from records.database_errors import DatabaseError
 from records.exit_statuses import ExitStatus, RunError
 from records.query_file import load_query
@@ -225,7 +225,10 @@ def test_the_server_takes_one_statement_at_a_time(database):
 
 @pytest.mark.database
 def test_a_query_without_the_jobs_columns_is_refused_before_anything_is_sent(database):
-    missing = pytest.raises(DatabaseError, match=r"must return browser, .*page_view_id")
+    missing = pytest.raises(
+        DatabaseError,
+        match=r"must return email, .*location; it returned customer_id\. Write AS email after",
+    )
     with connection_to(database.settings) as connection, missing:
         connection.get_pro_users_recent_engagement("SELECT 1 AS customer_id")
     of_no_use = "NULL AS first_name, NULL AS plan_type, NULL AS page, NULL AS browser"
@@ -422,6 +425,7 @@ def test_a_server_that_only_claims_to_be_one_gets_no_password(how):
     [
         ("PASSWORD EXPIRE", "the password of DB_USER has expired"),
         ("ACCOUNT LOCK", "the account of DB_USER is locked"),
+        ("REQUIRE X509", "check DB_USER and DB_PASSWORD. The same is said to an account that must"),
     ],
 )
 def test_an_account_that_cannot_be_used_any_more_is_told(database, change, told):
@@ -439,14 +443,29 @@ def test_an_account_that_cannot_be_used_any_more_is_told(database, change, told)
 
 
 @pytest.mark.database
-def test_a_syntax_error_of_an_old_server_says_that_it_is_old(database, monkeypatch):
+def test_a_syntax_error_says_where_and_what_an_old_server_lacks(database):
     if database.server.kind == "seekdb":
-        pytest.skip("this server has a number of its own")
-    monkeypatch.setattr(least_versions, "MYSQL", (99, 0))
-    monkeypatch.setattr(least_versions, "MARIADB", (99, 0))
-    error = error_of(connection_to(database.settings), "SELEC 1")
+        pytest.skip("this server has a number and a message of its own")
+    bad = f"SELECT 1\n\nFROM FROM {', '.join(f'a_table_{number}' for number in range(50))}"
+    error = error_of(connection_to(database.settings), bad)
     assert "check the query's syntax" in error
-    assert error.endswith("Query 2 as it comes needs MySQL 99.0 or MariaDB 99.0, or newer")
+    assert "window functions need MySQL 8.0 or MariaDB 10.2" in error
+    # The message keeps its end, where the line number is.
+    assert "(MySQL error 1064: You have an error in your SQL syntax" in error
+    assert error.endswith("at line 3)")
+    assert len(error) < 400
+
+
+@pytest.mark.database
+@pytest.mark.parametrize("limit", [1, 100, 250])
+def test_only_the_first_rows_are_read_if_so_asked(database, limit):
+    rows = " UNION ALL ".join(["SELECT 1"] * 250)
+    columns = ", ".join(f"1 AS {name}" for name in JOB_COLUMNS)
+    query = f"SELECT {columns} FROM ({rows}) AS many, page_views AS a, page_views AS b"
+    with connection_to(database.settings) as connection:
+        spool = connection.get_pro_users_recent_engagement(query, limit=limit)
+    with closing(spool):
+        assert len(spool) == len(list(spool)) == limit
 
 
 @pytest.fixture
@@ -822,11 +841,10 @@ def test_a_columns_kind_is_that_of_its_type_in_mysql(database):
     job_columns = ", ".join(f"1 AS {name}" for name in JOB_COLUMNS)
     query = f"SELECT {job_columns}, kinds.* FROM kinds"
     with connection_to(database.settings) as connection:
-        # A look before the run tells the same as the run.
-        columns = connection.columns_of(query)
-        with closing(connection.get_pro_users_recent_engagement(query)) as spool:
-            assert columns == list(spool.columns)
-            assert len(list(spool)) == 1
+        spool = connection.get_pro_users_recent_engagement(query)
+    with closing(spool):
+        columns = spool.columns
+        assert len(list(spool)) == 1
     found = {names[each.name]: each for each in columns if each.name in names}
     expected = {declared: kind for declared, (_, kind) in KINDS.items()}
     if database.server.kind == "mariadb":
@@ -845,9 +863,9 @@ def test_an_expression_has_the_kind_that_a_run_finds(database):
         "FROM (SELECT 1 AS v) AS t"
     )
     with connection_to(database.settings) as connection:
-        columns = connection.columns_of(query)
-        with closing(connection.get_pro_users_recent_engagement(query)) as spool:
-            assert columns == list(spool.columns)
+        spool = connection.get_pro_users_recent_engagement(query)
+    with closing(spool):
+        columns = spool.columns
     kinds = [column.kind for column in columns if len(column.name) == 1]
     number = Kind.INTEGER
     assert kinds == [number, number, number, Kind.DECIMAL, Kind.MOMENT]
@@ -855,15 +873,14 @@ def test_an_expression_has_the_kind_that_a_run_finds(database):
 
 @pytest.mark.database
 def test_fields_of_one_name_are_left_to_the_mapping(database):
-    job_columns = ", ".join(f"1 AS {name}" for name in JOB_COLUMNS)
+    query = f"SELECT {', '.join(f'1 AS {name}' for name in JOB_COLUMNS)}"
     with connection_to(database.settings) as connection:
-        columns = connection.columns_of(f"SELECT {job_columns}, 1 AS `user.x`, 2 AS `user.x`")
-        check_columns(columns)
-        doubled = connection.columns_of(f"SELECT {job_columns}, 2 AS email")
-    with pytest.raises(DatabaseError, match="the query returns email twice"):
-        check_columns(doubled)
-    with pytest.raises(ColumnError, match="x is there twice for users/update"):
-        read_mapping(columns)
+        both = connection.get_pro_users_recent_engagement(f"{query}, 1 AS `user.x`, 2 AS `user.x`")
+        with closing(both), pytest.raises(ColumnError, match="x is there twice for users/update"):
+            read_mapping(both.columns)
+    doubled = pytest.raises(DatabaseError, match="the query returns email twice")
+    with connection_to(database.settings) as connection, doubled:
+        connection.get_pro_users_recent_engagement(f"{query}, 2 AS email")
 
 
 def test_what_the_database_does_ends_a_run_with_the_databases_status():

@@ -1,5 +1,6 @@
 """The program as its user runs it: a process of its own, a real database, the local Iterable."""
 
+import ast
 import json
 import os
 import re
@@ -9,10 +10,12 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from datetime import UTC
 from pathlib import Path
 
 import pytest
+import requests
 
 import iterable_client
 import main
@@ -466,6 +469,121 @@ def test_the_demo_needs_nothing_and_leaves_only_its_results(tmp_path, monkeypatc
     assert json.loads(results.read_text())["summary"]["successful"] == 3
     assert list((tmp_path / "temp").iterdir()) == []
     assert not list((tmp_path / "copy").glob("*.log"))
+
+
+# --- Advice fits its case
+
+
+@pytest.mark.database
+def test_a_dry_run_with_a_bad_row_says_what_to_fix_before_anything_is_sent(job, database):
+    database.execute("UPDATE customers SET email = 'a b@email.com' WHERE id = 5")
+    done = job("--dry-run")
+    assert done.returncode == 1
+    assert "Would be sent: 2. This was a dry run" in done.stdout
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("WARNING: 1 of 3 rows cannot be sent. Fix what ")
+    assert last.endswith(".json names for each before you send anything")
+    quiet = job("--dry-run", "--quiet").stderr
+    assert "exit status 1: 1 of 3 rows cannot be sent, the first is customer 5: " in quiet
+
+
+@pytest.mark.database
+@pytest.mark.parametrize("mode", [[], ["--bulk"]], ids=["per-user", "bulk"])
+def test_a_short_run_without_dns_names_dns_and_no_row(job, mode):
+    url = "https://no-such-host.invalid"
+    done = job(*mode, ITERABLE_API_BASE_URL=url, ITERABLE_MAX_ATTEMPTS="1")
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith(f"WARNING: {url}: DNS ")
+    assert "check " in lines[0]
+    assert lines[-1].startswith("WARNING: 3 of 3 rows were not delivered. No row needs fixing: ")
+    assert "DNS " in lines[-1]
+    assert lines[-1].endswith("Run again when that is over")
+
+
+@pytest.mark.database
+def test_rows_to_fix_and_rows_to_send_again_are_told_apart(job, database, iterable):
+    database.execute("UPDATE customers SET email = 'a b@email.com' WHERE id = 5")
+    iterable.set_faults(Fault("server_error", email=USERS[0]))
+    done = job(ITERABLE_MAX_ATTEMPTS="1")
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("WARNING: 2 of 3 rows were not delivered. ")
+    assert last.endswith(".json names what to fix in 1 of them; run again for the others")
+
+
+@pytest.mark.database
+def test_a_field_of_another_type_is_told_with_what_to_change_in_query_2(job, iterable):
+    body = b'{"email": "ann@example.com", "dataFields": {"first_name": 7}}'
+    headers = {"Api-Key": API_KEY, "Content-Type": "application/json"}
+    url = f"{iterable.url}/api/users/update"
+    requests.post(url, data=body, headers=headers, timeout=10).raise_for_status()
+    done = job()
+    assert done.returncode == 1
+    assert (
+        "WARNING: The project has the profile field first_name as long and the job sends a string: "
+        "Iterable refuses every row with it, and cannot change the type of a field. In Query 2, "
+        "write NULL AS first_name, and send it as `user.<another name>`"
+    ) in done.stderr
+
+
+@pytest.mark.database
+def test_a_run_warns_of_a_zone_that_is_not_that_of_the_data(job, database):
+    database.execute("UPDATE page_views SET event_time = NOW() + INTERVAL 2 HOUR")
+    query = job.folder / "own.sql"
+    text = (HERE / "phase2_queries.sql").read_text()
+    query.write_text(text[text.index("-- Query 2:") : text.index("-- Query 3:")])
+    done = job(QUERY_FILE=str(query))
+    assert done.returncode == 0
+    assert "event_times lie ahead of now in +00:00, so this seems not to be the zone" in done.stderr
+
+
+# --- Which Python
+
+
+def run_with(*options, **environ):
+    """Run main.py with *options* for Python and for itself."""
+    command = [sys.executable, *options]
+    env = BARE | environ
+    return subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+
+
+def test_an_old_python_can_read_that_it_is_too_old():
+    ast.parse((HERE / "main.py").read_text(encoding="utf-8"), feature_version=(3, 6))
+    code = f"""if True:
+        import runpy, sys
+        sys.version_info = (3, 8, 10, "final", 0)
+        runpy.run_path({str(HERE / "main.py")!r}, run_name="__main__")
+    """
+    done = run_with("-c", code)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("main.py: the job needs Python 3.11 or newer, and this is 3.")
+
+
+def test_the_linter_knows_the_least_python():
+    tools = tomllib.loads((HERE / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    assert tools["ruff"]["target-version"] == "py311"
+    assert tools["mypy"]["python_version"] == "3.11"
+    assert "| Python | 3.11 |" in (HERE / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("option", ["-I", "-P"])
+def test_a_python_that_leaves_out_the_programs_folder_runs_it_all_the_same(tmp_path, option):
+    program = copy_program(tmp_path / "copy")
+    done = run_with(option, program)
+    assert (done.returncode, done.stderr.count("DB_HOST is missing")) == (2, 1)
+
+
+@pytest.mark.parametrize("mode", [[], ["--check"], ["--demo"], ["--report"]], ids=str)
+def test_packages_that_are_missing_are_told_in_one_line(tmp_path, mode):
+    program = copy_program(tmp_path / "copy")
+    shutil.copytree(HERE / "sandbox", tmp_path / "copy" / "sandbox")
+    done = run_with("-S", program, *mode)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("ERROR: No module named ")
+    assert line.endswith(f"{sys.executable} -m pip install -r requirements.txt")
+    assert not list(tmp_path.rglob("*.json"))
+    assert run_with("-S", program, "--help").returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import sqlite3
-import subprocess
 import time
 from urllib.parse import urlsplit
 
@@ -16,7 +15,7 @@ import trustme
 
 from sandbox.faults import Fault
 from tests import tunnels
-from tests.test_main import API_KEY, HERE, REFUSED, Job, add_pro_users, copy_program, scaled, writes
+from tests.test_main import API_KEY, REFUSED, Job, add_pro_users, copy_program, scaled, writes
 from tests.test_main import job as job  # noqa: PLC0414 - a fixture
 
 pytestmark = [pytest.mark.database, pytest.mark.program]
@@ -466,23 +465,19 @@ def with_open_files(soft, hard):
     return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_few_open_files_make_fewer_workers_and_no_retries_and_are_told_once(
-    job, iterable, database
-):
+def test_few_open_files_make_fewer_workers_and_no_retries(job, iterable, database):
     add_pro_users(database, 250)
     iterable.change(latency_ms=500)
     process = job.start(before=with_open_files(128, 128))
     _, err = process.communicate(timeout=40)
-    assert process.returncode == 0
-    (line,) = err.splitlines()
-    assert line.startswith("WARNING: ITERABLE_WORKERS: only 78 rows can be in flight, because 128")
+    assert (process.returncode, err) == (0, "")
     summary = job.results["summary"]
     assert (summary["successful"], summary["retries"]) == (253, 0)
     answers = [endpoint["answers"] for endpoint in summary["endpoints"].values()]
     assert answers == [{"200": 253}] * 2
 
 
-def test_a_low_soft_limit_of_open_files_is_not_worth_a_word(job):
+def test_a_low_soft_limit_of_open_files_is_no_hindrance(job):
     process = job.start(before=with_open_files(64, 1024))
     _, err = process.communicate(timeout=40)
     assert (process.returncode, err) == (0, "")
@@ -492,20 +487,6 @@ def test_in_bulk_few_open_files_are_enough(job):
     process = job.start("--bulk", before=with_open_files(128, 128))
     _, err = process.communicate(timeout=40)
     assert (process.returncode, err) == (0, "")
-
-
-def test_a_file_system_that_syncs_no_folders_costs_no_results(job, tmp_path):
-    """A library in front of the system's plays that file system; see its source."""
-    if not (compiler := shutil.which("cc")):
-        pytest.skip("no C compiler on this machine")
-    library = tmp_path / "no_folder_sync.so"
-    source = HERE / "tests" / "no_folder_sync.c"
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source], check=True)
-    metrics = tmp_path / "metrics.prom"
-    done = job(LD_PRELOAD=str(library), METRICS_FILE=str(metrics), RESULTS_KEEP="1")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert job.results["summary"]["successful"] == 3
-    assert "iterable_sync_" in metrics.read_text()
 
 
 def test_what_is_there_already_becomes_its_owners_alone(job):
@@ -530,13 +511,12 @@ def test_pipes_in_the_places_of_files_hang_no_run(job, tmp_path):
 
 
 def test_old_results_files_go_when_the_settings_say_so(job):
-    for day in ("20250101", "20250102"):
-        (job.folder / "results").mkdir(exist_ok=True)
-        (job.folder / "results" / f"integration_results_{day}_000000.json").touch()
-    (job.folder / "results" / "integration_results_20990101_000000.json").touch()
+    job()
+    (first,) = job.folder.glob("results/*")
+    # One is really old; the other was written while the clock was ahead.
+    for day in ("20250101", "20990101"):
+        shutil.copy(first, first.with_name(f"integration_results_{day}_000000.json"))
     assert job(RESULTS_KEEP="2").returncode == 0
-    first, last = sorted(path.name for path in job.folder.glob("results/*"))
-    assert first.startswith("integration_results_202")
-    assert last == "integration_results_20990101_000000.json"
-    assert (job.folder / "results" / first).stat().st_size
-    (job.folder / "results" / last).unlink()
+    kept = sorted(job.folder.glob("results/*"))
+    assert len(kept) == 2
+    assert kept[0] == first

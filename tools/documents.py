@@ -1,20 +1,12 @@
-"""What the documents take from the code: make docs writes it, in README.md with cog."""
+"""What the documents take from the code: make docs writes it into README.md, with cog."""
 
-import json
 import os
 import subprocess
 import sys
 
 from configuration.settings import HERE
-from records.results_model import json_schema
 
 SAMPLE = HERE / "docs" / "SAMPLE_RESULTS.json"
-SCHEMA = HERE / "docs" / "results.schema.json"
-
-
-def main() -> None:
-    """Write the JSON Schema of the results file."""
-    SCHEMA.write_text(json.dumps(json_schema(), indent=2) + "\n", encoding="utf-8")
 
 
 def usage() -> str:
@@ -27,7 +19,3 @@ def usage() -> str:
         check=True,
     )
     return f"```text\n{done.stdout.strip()}\n```"
-
-
-if __name__ == "__main__":
-    main()

@@ -130,3 +130,7 @@ def test_of_a_secret_and_its_file_the_one_in_the_environment_wins(tmp_path):
     environ = without("DB_PASSWORD") | {"DB_PASSWORD_FILE": str(secret)}
     loaded = load_environment_variables(env_file, environ)
     assert loaded.db_password.get_secret_value() == "from-a-file"
+    # Blank is not set.
+    env_file.write_text(f"DB_PASSWORD_FILE={secret}\n")
+    loaded = load_environment_variables(env_file, GOOD | {"DB_PASSWORD": ""})
+    assert loaded.db_password.get_secret_value() == "from-a-file"

@@ -5,10 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from configuration import wiring
+from configuration import steps
 from configuration.lost_entries import lost_entries, run_notes
-from configuration.preflight_files import lost_entries_findings
-from configuration.preflight_finding import Mark
 from configuration.wiring import open_ledger
 from delivery.recorder import Recorder
 from delivery.stopping import Stop
@@ -141,10 +139,8 @@ def test_a_changed_source_gives_every_event_another_id(environ):
 @pytest.mark.parametrize(
     ("before", "after", "is_told"),
     [
-        ("+00:00", "UTC", False),
         ("+01:00", "Africa/Algiers", False),
         ("Europe/Madrid", "Europe/Berlin", False),
-        ("+01:00", "Europe/Berlin", True),
         ("+00:00", "+01:00", True),
         # The same in winter, and the same in summer.
         ("Europe/Berlin", "Africa/Lagos", True),
@@ -175,14 +171,6 @@ def test_a_changed_zone_changes_profiles_with_times(environ, name, kind, count):
     text = told(settings_of(environ, DB_TIME_ZONE="+01:00"), mapping)
     expected = f"STATE_FILE: {count} entries no longer count: {CHANGED}DB_TIME_ZONE. {AGAIN}"
     assert text == expected
-
-
-def test_a_zone_that_is_no_longer_known_is_told(environ):
-    settings = settings_of(environ)
-    deliver(settings)
-    with open_ledger(settings) as ledger:
-        ledger.note("DB_TIME_ZONE", "Mars/Olympus_Mons")
-    assert "DB_TIME_ZONE" in told(settings)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +240,7 @@ def begin(settings, warned, mapping=JOB_MAPPING, **options):
     ):
         rows.extend([raw_row()])
         recorder = Recorder(run, stop, ledger, project_fields(ledger, run), results)
-        wiring.begin_run(rows, make, settings, recorder)
+        steps.begin_run(rows, make, settings, recorder)
     return list(warned)
 
 
@@ -270,18 +258,3 @@ def test_a_run_warns_once_and_the_next_one_no_longer(environ, warned):
 def test_with_all_it_was_asked_for(environ, warned):
     deliver(settings_of(environ))
     assert begin(settings_of(environ, SOURCE_NAME="another"), warned, send_all=True) == []
-
-
-def test_a_check_tells_it_as_a_run_does(environ):
-    settings = settings_of(environ)
-    assert list(lost_entries_findings(settings, JOB_MAPPING)) == []
-    settings.results_dir.mkdir()
-    save(settings.results_dir, rows=delivered(2), job=settings.job)
-    (finding,) = lost_entries_findings(settings, JOB_MAPPING)
-    assert (finding.mark, finding.what) == (Mark.WARNING, "STATE_FILE")
-    expected = EMPTY.format(settings.state_file, settings.results_dir)
-    assert f"STATE_FILE: {finding.text}" == expected
-    deliver(settings)
-    assert list(lost_entries_findings(settings, JOB_MAPPING)) == []
-    (finding,) = lost_entries_findings(settings, with_field("user.visits"))
-    assert finding.text.startswith("3 entries no longer count: ")

@@ -1,22 +1,20 @@
 """Two jobs of one checkout: what they must not share, and what they are told if they do."""
 
-import json
 import subprocess
 import sys
-import textwrap
 
 import pytest
 
-from configuration import wiring
-from configuration.preflight_files import file_findings
-from configuration.preflight_finding import Mark
-from configuration.wiring import LogBusyError, mixed_results, only_run, open_ledger
+from configuration.settings import HERE
+from configuration.steps import open_log, warn_of_other_jobs
+from configuration.wiring import open_ledger
 from logger_config import setup_logger
 from records.delivery_ledger import DeliveryLedger, LedgerError
-from records.exit_statuses import ExitStatus
-from records.results_files import job_of, remove_old, results_files
+from records.exit_statuses import ExitStatus, RunError
+from records.results_files import remove_old, results_files
+from records.results_reader import read_run
 from records.run import RunOptions, RunRecord
-from tests.configuration.conftest import settings_of
+from tests.configuration.conftest import LOG_HELD, settings_of
 from tests.results import save
 
 
@@ -25,29 +23,6 @@ def other_query(tmp_path):
     path = tmp_path / "orders.sql"
     path.write_text("SELECT 1")
     return str(path)
-
-
-@pytest.fixture
-def log_held_by_another(tmp_path):
-    """Have another process write to a log file; return the file's path."""
-    path = tmp_path / "shared.log"
-    program = f"""
-        import sys
-        from pathlib import Path
-        from logger_config import setup_logger
-        setup_logger("INFO", Path({str(path)!r})).info("mine")
-        sys.stdin.read()
-    """
-    with subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(program)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        cwd=wiring.__file__.rpartition("/configuration/")[0],
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"mine\n"
-        yield path
-        process.communicate(b"")
 
 
 def test_a_ledger_is_that_of_one_query(environ, other_query):
@@ -61,8 +36,6 @@ def test_a_ledger_is_that_of_one_query(environ, other_query):
     assert "belongs to the job of phase2_queries.sql, and this is the job of" in text
     assert other_query in text
     assert caught.value.status is ExitStatus.USAGE
-    (finding,) = [each for each in file_findings(other, None) if each.what == "STATE_FILE"]
-    assert (finding.mark, finding.status) == (Mark.BAD, ExitStatus.USAGE)
     open_ledger(
         settings_of(environ, QUERY_FILE=other_query, STATE_FILE=other_query + "ite")
     ).close()
@@ -77,19 +50,20 @@ def test_a_ledger_stays_that_of_its_query_whatever_the_key_and_the_project(envir
 
 def test_a_ledger_that_no_job_has_used_becomes_that_of_the_first(environ, other_query):
     settings = settings_of(environ)
-    DeliveryLedger(settings.state_file, settings.destination, "k").close()
+    DeliveryLedger(settings.state_file, settings.iterable_api_base_url, "k").close()
     open_ledger(settings_of(environ, QUERY_FILE=other_query)).close()
     with pytest.raises(LedgerError, match="STATE_FILE of its own"):
         open_ledger(settings)
 
 
-def test_a_log_that_another_job_is_writing_is_left_alone(environ, log_held_by_another):
-    settings = settings_of(environ, LOG_FILE=str(log_held_by_another))
-    run = RunRecord(RunOptions(), "1.0.0")
-    with pytest.raises(LogBusyError, match="is being written by another job") as caught:
-        only_run(settings, None, run).__enter__()
+def test_a_log_that_another_job_is_writing_is_left_alone(environ, tmp_path, held):
+    path = tmp_path / "shared.log"
+    held(LOG_HELD, path)
+    settings = settings_of(environ, LOG_FILE=str(path))
+    with pytest.raises(RunError, match="is being written by another job") as caught:
+        open_log(settings, None, RunRecord(RunOptions(), "1.0.0"))
     assert caught.value.status is ExitStatus.BUSY
-    assert len(log_held_by_another.read_text().splitlines()) == 1
+    assert len(path.read_text().splitlines()) == 1
     setup_logger()
 
 
@@ -101,39 +75,32 @@ def test_a_log_is_free_again_after_its_process_and_stays_ones_own_when_it_rotate
     handler.doRollover()
     logger.info("second")
     probe = f"from logger_config import *; setup_logger('INFO', Path({str(path)!r}))"
-    here = wiring.__file__.rpartition("/configuration/")[0]
-    held = subprocess.run([sys.executable, "-c", probe], cwd=here, capture_output=True, check=False)
+    held = subprocess.run([sys.executable, "-c", probe], cwd=HERE, capture_output=True, check=False)
     assert b"BlockingIOError" in held.stderr
     setup_logger()
-    subprocess.run([sys.executable, "-c", probe], cwd=here, check=True)
+    subprocess.run([sys.executable, "-c", probe], cwd=HERE, check=True)
 
 
 def test_old_results_of_another_job_are_left_alone(tmp_path):
     for job in ("a.sqlite3", "b.sqlite3", "a.sqlite3", ""):
-        path = save(tmp_path, job=job)
-        assert job_of(path) == job
+        save(tmp_path, job=job)
     own = save(tmp_path, job="a.sqlite3")
     remove_old(own, 1)
-    assert [job_of(path) for path in results_files(tmp_path)] == ["b.sqlite3", "a.sqlite3"]
+    left = [read_run(path).job for path in results_files(tmp_path)]
+    assert left == ["b.sqlite3", "a.sqlite3"]
 
 
-def test_a_message_cannot_pass_for_the_name_of_a_job(tmp_path):
-    path = save(tmp_path, job="mine", error='x\n  "job": "theirs"\n')
-    assert json.loads(path.read_text())["run"]["job"] == job_of(path) == "mine"
-
-
-def test_results_of_two_jobs_in_one_folder_are_told(environ, tmp_path):
+def test_results_of_two_jobs_in_one_folder_are_told(environ, tmp_path, warned):
     settings = settings_of(environ, RESULTS_DIR=str(tmp_path))
     save(tmp_path, job=settings.job)
     save(tmp_path)
-    assert mixed_results(settings) == ""
+    warn_of_other_jobs(settings)
+    assert warned == []
     save(tmp_path, job="orders.sqlite3")
-    assert "results of another job too, that of STATE_FILE orders.sqlite3" in mixed_results(
-        settings
-    )
-    found = file_findings(settings, tmp_path / ".env")
-    told = [each.text for each in found if each.mark is Mark.WARNING]
-    assert any("the report takes both for one job" in text for text in told)
+    warn_of_other_jobs(settings)
+    (text,) = warned
+    assert "results of another job too, that of STATE_FILE orders.sqlite3" in text
+    assert "the report takes both for one job" in text
 
 
 def test_a_job_is_named_from_the_folder_of_main(environ):

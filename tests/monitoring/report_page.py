@@ -4,8 +4,6 @@ import html
 import re
 from datetime import UTC, datetime
 
-import pytest
-
 from monitoring import report
 
 NOW = datetime(2026, 3, 1, 6, 0, tzinfo=UTC)
@@ -13,9 +11,7 @@ NOW = datetime(2026, 3, 1, 6, 0, tzinfo=UTC)
 
 def write_report_at(folder, now=NOW):
     """Write the report on *folder* at the time *now* and return its path."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "utc_now", lambda: now)
-        return report.write_report(folder)
+    return report.write_report(folder, now)
 
 
 def report_text(folder, now=NOW):

@@ -120,6 +120,22 @@ def test_the_time_of_the_last_success_outlives_failing_runs(path):
     assert read(path)["last_success_timestamp_seconds",] == FINISHED_S + 86400
 
 
+@pytest.mark.parametrize("status", [ExitStatus.OK, ExitStatus.STOPPED])
+def test_a_success_later_than_now_is_told_and_not_counted(path, status, caplog):
+    """The clock was ahead: an alert on the last success could not fire until then."""
+    write_metrics(path, make_run(finished_at=FINISHED.replace(year=2041)), SYNC)
+    with caplog.at_level("WARNING"):
+        write_metrics(path, make_run(status), SYNC)
+    succeeded = status is ExitStatus.OK
+    assert read(path)["last_success_timestamp_seconds",] == (FINISHED_S if succeeded else 0)
+    told = (
+        []
+        if succeeded
+        else [f"METRICS_FILE: the last success in {path} is later than now: not counted"]
+    )
+    assert [record.getMessage() for record in caplog.records] == told
+
+
 def test_a_run_that_sent_nothing_has_no_endpoints(path):
     write_metrics(path, make_run(ExitStatus.DATABASE), SYNC)
     assert {name for name, *_ in read(path)} == {
@@ -138,11 +154,8 @@ def test_a_run_that_sent_nothing_has_no_endpoints(path):
         b"",
         b"\x00\xff\xfe",
         b"iterable_sync_last_success_timestamp_seconds",
-        b"iterable_sync_last_success_timestamp_seconds{",
-        b'iterable_sync_last_success_timestamp_seconds{a="} 1',
-        b"iterable_sync_last_success_timestamp_seconds one\n",
-        b"# TYPE iterable_sync_last_success_timestamp_seconds gauge\n",
-        b"# TYPE iterable_sync_last_success_timestamp_seconds\n{{{}}}",
+        b'iterable_sync_last_success_timestamp_seconds{sync="a"} one\n',
+        b'iterable_sync_last_success_timestamp_seconds{sync="a"} nan\n',
     ],
 )
 def test_a_damaged_file_is_replaced(path, content):

@@ -1,62 +1,71 @@
-"""The shapes of the plots."""
+"""The shapes of the charts."""
 
-import re
 from datetime import timedelta
 from itertools import pairwise
 
 import pytest
 
-from monitoring.report_charts import RunAxis, stacked_bars
+from monitoring.report_charts import LEAST_DAYS, stacked_bars
 from tests.results import LAST
 
 DAYS = [LAST + timedelta(days=n) for n in range(4)]
 
 
+def chart_of(groups, times=DAYS, unit="rows", now=None):
+    """Return the chart of runs of which those without anything in *groups* failed."""
+    failed = [not any(values[i] for _, _, values in groups) for i in range(len(times))]
+    runs = list(zip(times, failed, strict=True))
+    return stacked_bars("Rows", unit, runs, groups, now or times[-1] + timedelta(hours=4))
+
+
 def test_bars_stand_on_each_other_and_reach_the_top_of_a_round_scale():
     groups = [("good", "g", [10, 0, 20, 40]), ("lost", "b", [10, 0, 0, 0]), ("never", "n", [0] * 4)]
-    chart = stacked_bars(RunAxis(DAYS), "Rows", "rows", groups)
-    assert [tick.label for tick in chart.y_ticks] == ["0", "10", "20", "30", "40"]
-    bars = [re.findall(r"M\S+ (\S+)h\S+v-([\d.]+)", series.path) for series in chart.series]
-    assert bars == [
-        [("100.000", "25.000"), ("100.000", "50.000"), ("100.000", "100.000")],
-        [("75.000", "25.000")],
+    chart = chart_of(groups)
+    assert [label for _, label in chart.y_ticks] == ["0", "20", "40"]
+    assert chart.legend == [("good", "g"), ("lost", "b")]
+    assert [column.parts for column in chart.columns] == [
+        [("g", 0, 25), ("b", 25, 25)],
+        [],
+        [("g", 0, 50)],
+        [("g", 0, 100)],
     ]
-    assert chart.slots[0].text.replace("\xa0", " ") == "Sun 1 Mar 2026, 02:15 UTC: 10 good, 10 lost"
+    text = chart.columns[0].text.replace("\xa0", " ")
+    assert text == "Sun 1 Mar 2026, 02:15 UTC: 10 good, 10 lost"
+    assert chart.columns[1].text.endswith(": none")
 
 
 def test_one_failed_row_of_a_million_is_seen():
-    groups = [("good", "g", [999_999]), ("lost", "b", [1])]
-    chart = stacked_bars(RunAxis(DAYS[:1]), "Rows", "rows", groups)
-    assert re.search(r"v-1.500h", chart.series[1].path)
+    chart = chart_of([("good", "g", [999_999]), ("lost", "b", [1])], DAYS[:1])
+    assert chart.columns[0].parts[1][2] == 1.5
 
 
-def test_a_bar_tells_its_value_and_the_plot_its_first_and_last():
-    chart = stacked_bars(RunAxis(DAYS[:2]), "Duration", "hours", [("hours", "time", [0.5, 1.25])])
-    assert chart.description.replace("\xa0", " ") == (
-        "2 runs, the first of Sun 1 Mar 2026, 02:15 UTC: 0.5 hours; the last of Mon 2 Mar 2026, "
-        "02:15 UTC: 1.25 hours."
-    )
-    assert [tick.label for tick in chart.y_ticks] == ["0", "0.5", "1", "1.5"]
+def test_a_value_that_is_no_number_of_rows_has_parts():
+    chart = chart_of([("hours", "time", [0.5, 1.25])], DAYS[:2], "hours")
+    assert [label for _, label in chart.y_ticks] == ["0", "1", "2"]
 
 
 def test_runs_that_failed_without_any_row_are_marked():
-    chart = stacked_bars(RunAxis(DAYS), "Rows", "rows", [("good", "g", [5, 0, 0, 5])], [1, 2])
-    assert (chart.series[-1].name, chart.series[-1].path) == (
-        "run failed",
-        "M400.00 100h0M600.00 100h0",
-    )
-    assert chart.slots[1].text.endswith(": none")
+    chart = chart_of([("good", "g", [5, 0, 0, 5])])
+    assert [column.failed for column in chart.columns] == [False, True, True, False]
 
 
-@pytest.mark.parametrize("count", [1, 2, 3])
-def test_a_few_runs_get_bars_of_a_bar_width(count):
-    chart = stacked_bars(RunAxis(DAYS[:count]), "Rows", "rows", [("good", "g", [5] * count)])
-    assert re.findall(r"h([\d.]+)v", chart.series[0].path) == ["50.00"] * count
+def test_a_day_without_a_run_is_a_gap_and_the_runs_of_one_day_share_its_place():
+    times = [DAYS[0], DAYS[3], DAYS[3] + timedelta(hours=9)]
+    chart = chart_of([("good", "g", [1, 1, 1])], times)
+    day = 100 / LEAST_DAYS
+    places = [(column.x / day, column.width / day) for column in chart.columns]
+    assert places == [pytest.approx(each) for each in ((10, 1), (13, 0.5), (13.5, 0.5))]
 
 
-@pytest.mark.parametrize("count", [1, 2, 5, 30, 90])
-@pytest.mark.parametrize("hours", [0.01, 24, 24 * 30])
-def test_dates_on_an_axis_never_touch(count, hours):
-    ticks = RunAxis([LAST + timedelta(hours=hours * n) for n in range(count)]).ticks()
-    assert ticks
-    assert all(after.at - before.at > 15 for before, after in pairwise(ticks))
+def test_the_axis_ends_today_also_when_nothing_has_run_since():
+    chart = chart_of([], DAYS[:2], now=DAYS[1] + timedelta(days=50))
+    assert [column.x for column in chart.columns] == [0, 100 / 52]
+    assert chart.x_ticks[-1][1] == "21 Apr"
+
+
+@pytest.mark.parametrize("days", [1, 15, 30, 90])
+def test_dates_on_an_axis_never_touch(days):
+    chart = chart_of([], [LAST - timedelta(days=days - 1)], now=LAST)
+    places = [at for at, _ in chart.x_ticks]
+    assert len(places) >= 2
+    assert all(after - before > 20 for before, after in pairwise(places))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from monitoring.report_text import count, duration, names
+from monitoring.report_text import count, duration
 
 
 @pytest.mark.parametrize(
@@ -11,11 +11,6 @@ from monitoring.report_text import count, duration, names
 )
 def test_durations_are_told_in_two_units(seconds, text):
     assert duration(seconds).replace("\xa0", " ") == text
-
-
-def test_of_very_many_names_some_are_told_and_the_rest_counted():
-    assert names(["a", "b"]) == "a, b"
-    assert names([str(number) for number in range(22)]).endswith("18, 19 and 2 more")
 
 
 def test_things_are_counted_in_their_number():

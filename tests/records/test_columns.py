@@ -127,10 +127,16 @@ def test_a_whole_number_stays_a_number(number):
 def test_what_query_2_must_return_is_told_when_it_is_missing():
     columns = [Column(name) for name in JOB_COLUMNS]
     check_columns([*columns, Column("one_more"), Column("user.x"), Column("user.x")])
-    with pytest.raises(DatabaseError, match=r"^Query 2 must return email, page_view_id$"):
+    told = (
+        r"^Query 2 must return email, page_view_id; it returned customer_id, .*, location\. Write "
+    )
+    with pytest.raises(DatabaseError, match=f"{told}AS email after the column that is meant$"):
         check_columns([c for c in columns if c.name not in {"email", "page_view_id"}])
     with pytest.raises(DatabaseError, match=r"no browser, write NULL AS browser$"):
         check_columns([column for column in columns if column.name != "browser"])
+    many = [Column(f"c{number}") for number in range(30)]
+    with pytest.raises(DatabaseError, match=r"it returned c0, .*, c19 and 10 more\. Write AS "):
+        check_columns(many)
     with pytest.raises(DatabaseError, match=r"^the query returns page twice$"):
         check_columns([*columns, Column("page")])
 

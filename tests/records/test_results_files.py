@@ -3,22 +3,26 @@
 import errno
 import fcntl
 import os
-import time
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
-from records import results_files as module
 from records.results_files import (
-    STALE_S,
     claim_name,
     other_jobs,
     remove_old,
     remove_stale,
     results_files,
+    tells_of_deliveries,
     unfinished_runs,
 )
-from tests.results import LAST, save
+from records.results_writer import ResultsWriter
+from tests.results import LAST, delivered, refused, save
+
+NOBODY = 65534
 
 STARTED = datetime(2026, 1, 3, tzinfo=UTC)
 STEM = "integration_results_2026010"
@@ -66,24 +70,27 @@ def test_a_folder_without_results_files_is_not_one_that_cannot_be_listed(tmp_pat
         results_files(tmp_path / "file")
 
 
+def save_all(folder, **run):
+    """Write six results files, four of them of one second; return them, the oldest first."""
+    days = [STARTED - timedelta(days=days) for days in (2, 1, 0, 0, 0, 0)]
+    return [save(folder, day, **run) for day in days]
+
+
 def test_the_oldest_results_files_go_and_nothing_else(tmp_path):
-    fill(tmp_path)
-    own = tmp_path / NAMES[-1]
+    fill(tmp_path)  # none of which can be read as a results file
+    files = save_all(tmp_path)
     everything = set(tmp_path.iterdir())
-    remove_old(own, 0)
-    assert set(tmp_path.iterdir()) == everything
-    remove_old(own, 2)
-    assert everything - set(tmp_path.iterdir()) == {tmp_path / name for name in NAMES[:-2]}
-    remove_old(own, 5)
-    assert results_files(tmp_path) == [tmp_path / name for name in NAMES[-2:]]
+    for keep, gone in ((0, 0), (9, 0), (2, 4), (1, 5)):
+        remove_old(files[-1], keep)
+        assert everything - set(tmp_path.iterdir()) == set(files[:gone])
 
 
 @pytest.mark.parametrize(("keep", "left"), [(1, [0]), (2, [0, 5]), (3, [0, 4, 5]), (9, range(6))])
-def test_a_runs_own_results_stay_beside_files_dated_in_the_future(tmp_path, keep, left):
-    for name in NAMES:
-        (tmp_path / name).touch()
-    remove_old(tmp_path / NAMES[0], keep)
-    assert results_files(tmp_path) == [tmp_path / NAMES[number] for number in left]
+def test_files_that_are_dated_later_than_the_runs_own_go_first(tmp_path, keep, left):
+    """They were written while the clock was ahead, and would else be kept for ever."""
+    files = save_all(tmp_path)
+    remove_old(files[0], keep)
+    assert results_files(tmp_path) == [files[number] for number in left]
 
 
 def test_a_name_is_claimed_by_one_run_alone(tmp_path):
@@ -99,22 +106,17 @@ def test_a_name_is_claimed_by_one_run_alone(tmp_path):
 
 
 def test_the_partial_file_of_a_killed_run_is_removed_and_that_of_a_living_run_is_not(tmp_path):
-    new, dead = (tmp_path / f".{STEM}{day}_000000.partial" for day in (1, 2))
-    new.touch()
+    dead = tmp_path / f".{STEM}1_000000.partial"
     dead.touch()
     alive = claim_name(tmp_path, STARTED)
-    long_ago = time.time() - 2 * STALE_S
-    for path in (dead, alive.partial):
-        os.utime(path, (long_ago, long_ago))
-    (tmp_path / ".integration_results_odd.partial").touch()
-    days = [STARTED.replace(day=day) for day in (1, 2, 3)]
-    assert unfinished_runs(tmp_path) == [*zip(days, (True, False, True), strict=True)]
-    (tmp_path / ".integration_results_odd.partial").unlink()
+    (odd := tmp_path / ".integration_results_odd.partial").touch()
+    days = [STARTED.replace(day=day) for day in (1, 3)]
+    assert unfinished_runs(tmp_path) == [*zip(days, (False, True), strict=True)]
     remove_stale(tmp_path)
-    assert set(tmp_path.iterdir()) == {new, alive.partial}
+    assert set(tmp_path.iterdir()) == {odd, alive.partial}
     os.close(alive.descriptor)
     remove_stale(tmp_path)
-    assert set(tmp_path.iterdir()) == {new}
+    assert set(tmp_path.iterdir()) == {odd}
 
 
 def test_what_only_looks_like_a_partial_file_is_neither_waited_for_nor_removed(tmp_path):
@@ -126,8 +128,6 @@ def test_what_only_looks_like_a_partial_file_is_neither_waited_for_nor_removed(t
     folder.mkdir()
     foreign.touch()
     link.symlink_to(foreign)
-    for path in (pipe, foreign):
-        os.utime(path, (0, 0))
     remove_stale(tmp_path)
     assert set(tmp_path.iterdir()) == {pipe, folder, link, foreign}
 
@@ -150,14 +150,12 @@ def test_where_nothing_can_be_locked_a_name_is_claimed_all_the_same(tmp_path, mo
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
     claimed = claim_name(tmp_path, STARTED)
-    os.utime(claimed.partial, (0, 0))
     remove_stale(tmp_path)
     assert claimed.partial.exists()
     os.close(claimed.descriptor)
 
 
 def test_a_name_that_another_run_takes_for_stale_is_let_go(tmp_path, monkeypatch):
-    """Its clock may differ from that of the machine that keeps the files."""
     flock, looks = fcntl.flock, []
 
     def looked_at(descriptor, operation):
@@ -175,16 +173,45 @@ def test_a_name_that_another_run_takes_for_stale_is_let_go(tmp_path, monkeypatch
     assert list(tmp_path.iterdir()) == [claimed.partial]
 
 
-def test_a_file_that_cannot_be_read_says_nothing_of_its_job(tmp_path, monkeypatch):
+@contextmanager
+def as_a_user_who_may_not_read(path):
+    """Take the rights on *path* away; root, who may read everything, becomes nobody meanwhile."""
+    path.chmod(0)
+    root = os.geteuid() == 0
+    if root:
+        os.chown(path.parent, NOBODY, NOBODY)
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+def test_a_file_that_cannot_be_read_stops_nothing_and_stays():
     """As of a run by root, or of a restored backup."""
-    for days, job in enumerate(("mine", "orders", "views")):
-        save(tmp_path, LAST + timedelta(days=days), job=job)
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        for days, job in enumerate(("mine", "orders", "views", "mine")):
+            own = save(folder, LAST + timedelta(days=days), delivered(1), job=job)
+        locked = results_files(folder)[1]
+        os.chown(own, *([NOBODY] * 2 if os.geteuid() == 0 else [-1, -1]))
+        for path in set(results_files(folder)) - {locked}:
+            path.chmod(0o644)
+        with as_a_user_who_may_not_read(locked):
+            with ResultsWriter(folder, STARTED), pytest.raises(PermissionError):
+                locked.read_bytes()
+            assert other_jobs(folder, "mine") == ["views"]
+            assert tells_of_deliveries(folder, "mine")
+            remove_old(own, 1)
+        assert len(results_files(folder)) == 3
+        assert locked.exists()
 
-    def job_of(path):
-        if path == results_files(tmp_path)[1]:
-            raise PermissionError(errno.EACCES, "Permission denied")
-        return read_job(path)
 
-    read_job = module.job_of
-    monkeypatch.setattr(module, "job_of", job_of)
-    assert other_jobs(tmp_path, "mine") == ["views"]
+def test_what_another_folder_or_job_holds_is_told(tmp_path):
+    assert other_jobs(tmp_path / "missing", "mine") == []
+    save(tmp_path, rows=refused(1), job="mine")
+    save(tmp_path, LAST + timedelta(days=1), delivered(1), job="orders")
+    assert other_jobs(tmp_path, "mine") == ["orders"]
+    assert not tells_of_deliveries(tmp_path, "mine")
+    assert tells_of_deliveries(tmp_path, "orders")

@@ -1,0 +1,187 @@
+"""``--check``: a run's own steps, up to the plans of its first rows; nothing is sent or made.
+
+A step that fails says so in the run's words, and does not keep the others from being taken.
+"""
+
+import itertools
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+from configuration import steps, wiring
+from configuration.lost_entries import lost_entries
+from configuration.settings import Settings, load_environment_variables
+from iterable_api.answers import Repeat
+from iterable_api.mapping import RowMapping
+from iterable_api.payloads import Payloads, RowError
+from logger_config import get_logger, setup_logger
+from records.delivery_ledger import DeliveryLedger
+from records.exit_statuses import ExitStatus, RunError
+from records.query_file import JOB_QUERY, load_query
+from records.row_spool import RowSpool
+from records.run import RunRecord
+
+logger = get_logger(__name__)
+
+FIRST_ROWS = 100
+# Of the rows that would be refused.
+MOST_SHOWN = 10
+
+
+def check(env_file: Path | None, environ: Mapping[str, str], run: RunRecord) -> ExitStatus:
+    """Take the steps of *run* and say what becomes of each; return OK.
+
+    Raises RunError if the run would fail, with the status of the first failure.
+    """
+    settings = load_environment_variables(env_file, environ)
+    _say_good("The settings are complete and valid")
+    failures: list[RunError] = []
+    steps.warn_of_exposed_files(env_file, settings)
+    _check_lock_and_log(settings, failures, quiet=run.options.quiet)
+    _check_folders(settings, failures, demo=run.options.demo)
+    mapping = RowMapping(identity=settings.iterable_identity)
+    if (rows := _first_rows(settings, failures)) is not None:
+        with closing(rows), _step(failures):
+            payloads = steps.read_columns(rows, settings, shown=True)
+            mapping = payloads.mapping
+            _check_rows(rows, payloads, settings)
+    # That the ledger cannot be opened is said already.
+    with suppress(RunError), _ledger(settings) as ledger:
+        if text := lost_entries(ledger, settings, mapping):
+            logger.warning("%s", text)
+    _check_project(mapping, settings, failures)
+    if failures:
+        first, count = failures[0], len(failures)
+        more = f"{count} checks failed, the first: " if count > 1 else ""
+        raise RunError(f"Not ready for a run. {more}{first}", first.status)
+    logger.info("Ready for a run")
+    return ExitStatus.OK
+
+
+@contextmanager
+def _step(failures: list[RunError]) -> Iterator[None]:
+    """Say why a step failed, add that to *failures*, and go on."""
+    try:
+        yield
+    except RunError as error:
+        failures.append(error)
+        logger.error("✗ %s", error)
+
+
+def _say_good(text: str) -> None:
+    logger.info("✓ %s", text)
+
+
+def _check_lock_and_log(settings: Settings, failures: list[RunError], *, quiet: bool) -> None:
+    with _step(failures), _ledger(settings):
+        _say_good(f"STATE_FILE {settings.state_file} can be used")
+    if any(error.status is ExitStatus.BUSY for error in failures):
+        return  # the run that is under way holds the log, too
+    path = settings.log_file
+    with _step(failures), steps.writing("LOG_FILE", path):
+        if path.exists():
+            # Opened and locked as a run does; then without it, as a check writes nothing there.
+            setup_logger(log_file=path, quiet=quiet)
+            setup_logger(quiet=quiet)
+        else:
+            _try_folder(path.parent)
+        _say_good(f"LOG_FILE {path} can be written")
+
+
+@contextmanager
+def _ledger(settings: Settings) -> Iterator[DeliveryLedger | None]:
+    """Open the ledger as a run does; where there is none, try its folder and yield None."""
+    path = settings.state_file
+    with steps.writing("STATE_FILE", path):
+        is_there = path.exists()
+        if not is_there:
+            _try_folder(path.parent)
+    if is_there:
+        with wiring.open_ledger(settings) as ledger:
+            yield ledger
+    else:
+        yield None
+
+
+def _try_folder(folder: Path) -> None:
+    """Write a file without a name in *folder*, or where it will be made; raises OSError."""
+    place = next(path for path in (folder, *folder.parents) if path.exists())
+    with tempfile.TemporaryFile(dir=place) as file:
+        # A full disk still has room for a name.
+        file.write(bytes(4096))
+
+
+def _check_folders(settings: Settings, failures: list[RunError], *, demo: bool) -> None:
+    with _step(failures), steps.writing("RESULTS_DIR", settings.results_dir):
+        _try_folder(settings.results_dir)
+        _say_good(f"RESULTS_DIR {settings.results_dir} can be written")
+    if not demo:
+        steps.warn_of_other_jobs(settings)
+    if path := settings.metrics_file:
+        try:
+            # Another program's folder, which a run does not make.
+            tempfile.TemporaryFile(dir=path.parent).close()
+        except OSError as error:
+            logger.warning(steps.NO_METRICS, path, error.strerror)
+
+
+def _first_rows(settings: Settings, failures: list[RunError]) -> RowSpool | None:
+    """Return the first rows of Query 2, None if it gives none."""
+    query = rows = None
+    with _step(failures):
+        query = load_query(JOB_QUERY, settings.query_file)
+    with _step(failures), wiring.database_connection(settings) as database:
+        _say_good(
+            f"{settings.db_user} may log in to {settings.db_name} at {settings.db_host}, "
+            f"server {database.version}; times are in {settings.db_time_zone}"
+        )
+        if query:
+            rows = database.get_pro_users_recent_engagement(query, limit=FIRST_ROWS)
+    return rows
+
+
+def _check_rows(rows: RowSpool, payloads: Payloads, settings: Settings) -> None:
+    """Plan the first *rows*, and say which of them would be refused.
+
+    Raises RunError if their number or the refused ones would make the run fail.
+    """
+    count = len(rows)
+    # If there may be more of them, there may be as many as there must be.
+    possible = count if count < FIRST_ROWS else max(count, settings.min_rows)
+    if text := steps.row_count_problem(possible, settings):
+        raise RunError(text, ExitStatus.DATABASE)
+    refused = list(_refused(rows, payloads))
+    for customer, reason in refused[:MOST_SHOWN]:
+        logger.warning("Query 2: the row of customer %s would be refused: %s", customer, reason)
+    text = f"Query 2: {count - len(refused)} of the first {count} rows can be sent"
+    if len(refused) > settings.max_refused_rows:
+        text += f", and MAX_REFUSED_ROWS is {settings.max_refused_rows}"
+        raise RunError(text, ExitStatus.NOT_ALL_DELIVERED)
+    _say_good(text)
+
+
+def _refused(rows: RowSpool, payloads: Payloads) -> Iterator[tuple[object, RowError]]:
+    """Yield the customer of each of *rows* that cannot be sent, and why."""
+    for row in itertools.chain.from_iterable(rows.chunks()):
+        try:
+            payloads.complete(payloads.prepare(row))
+        except RowError as error:
+            yield payloads.mapping.shown(row, "customer_id"), error
+
+
+def _check_project(mapping: RowMapping, settings: Settings, failures: list[RunError]) -> None:
+    """Ask Iterable for the project's profile fields, which changes nothing there."""
+    project = wiring.user_fields(settings)
+    with _step(failures):
+        if project.types is not None:
+            text = "accepts the API key; only the first row shows whether it may write"
+            _say_good(f"{settings.iterable_api_base_url} {text}")
+        elif project.answer.repeat is Repeat.THROTTLE or project.answer.outcome.fault is None:
+            # A run may do without.
+            logger.warning("%s", steps.no_fields(project, settings))
+        else:
+            raise RunError(steps.no_fields(project, settings), ExitStatus.STOPPED)
+    for text in steps.wrong_types(project.types or {}, mapping):
+        with _step(failures):
+            raise RunError(text, ExitStatus.STOPPED)

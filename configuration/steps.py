@@ -1,0 +1,291 @@
+"""The steps of a run before it sends anything. A run takes them, and so does ``--check``.
+
+A step raises RunError for what ends a run, and logs what a run warns of.
+"""
+
+import os
+import platform
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from configuration.lost_entries import lost_entries, run_notes
+from configuration.settings import Settings
+from configuration.wiring import planner, repeats_in, user_fields
+from delivery.planner import Planner, length_to_send
+from delivery.recorder import Recorder
+from delivery.stopping import Stop
+from iterable_api.answers import KEY_LACKS, Repeat
+from iterable_api.field_types import FieldType
+from iterable_api.mapping import RowMapping, read_mapping
+from iterable_api.payloads import Payloads
+from iterable_api.user_fields import UNKNOWN_TYPE, UserFields
+from logger_config import get_logger, keep_to_owner, setup_logger
+from monitoring.console import key_advice, summary_lines, table_lines
+from monitoring.heartbeat import Heartbeat
+from records.columns import JOB_COLUMNS
+from records.exit_statuses import MEANINGS, ExitStatus, RunError, StopReason
+from records.outcomes import Fault
+from records.results_files import other_jobs, remove_old
+from records.results_writer import ResultsWriter
+from records.row_spool import RowSpool
+from records.run import RunRecord
+
+logger = get_logger(__name__)
+
+OWN_FILES = "Give each job a STATE_FILE, a LOG_FILE and a RESULTS_DIR of its own"
+NO_METRICS = "METRICS_FILE %s cannot be written: %s"
+# Clocks differ by less than the first, and time zones by no more than the second.
+LEAST_AHEAD, MOST_AHEAD = timedelta(minutes=5), timedelta(hours=26)
+# The other types of a project's field that take a value of the job's.
+_ALSO_FIT = {(FieldType.LONG, "double"), (FieldType.DATE, "string")}
+
+
+@contextmanager
+def writing(variable: str, path: Path) -> Iterator[None]:
+    """Turn what the system has against writing to *path*, which *variable* names, into RunError."""
+    try:
+        yield
+    except BlockingIOError:
+        text = f"{variable} {path} is being written by another job. {OWN_FILES}"
+        raise RunError(text, ExitStatus.BUSY) from None
+    except OSError as error:
+        raise RunError(f"{variable} {path} cannot be written: {error.strerror}") from None
+
+
+def open_log(settings: Settings, env_file: Path | None, run: RunRecord) -> None:
+    """Log to the file too. Only after the lock: another run's log file is not to be touched."""
+    keep_to_owner(settings.state_file)
+    with writing("LOG_FILE", settings.log_file):
+        setup_logger(settings.log_level, settings.log_file, quiet=run.options.quiet)
+    logger.debug("run %s, version %s, Python %s", run.id, run.version, platform.python_version())
+    warn_of_exposed_files(env_file, settings)
+
+
+def warn_of_exposed_files(env_file: Path | None, settings: Settings) -> None:
+    """Warn of files with secrets that others than their owner may read."""
+    # systemd guards its credentials by an access list, which the mode shows as the group's.
+    guarded = os.environ.get("CREDENTIALS_DIRECTORY", "/nowhere")
+    for path in (env_file, settings.db_password_file, settings.iterable_api_key_file):
+        if path is None or not path.is_file() or path.is_relative_to(guarded):
+            continue
+        if path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
+            logger.warning("%s holds secrets and others may read it: chmod 600 it", path)
+
+
+def open_results(settings: Settings, run: RunRecord) -> ResultsWriter:
+    """Return the writer of the run's results file, which has claimed its name."""
+    with writing("RESULTS_DIR", settings.results_dir):
+        writer = ResultsWriter(settings.results_dir, run.started_at)
+    if not run.options.demo:
+        warn_of_other_jobs(settings)
+    return writer
+
+
+def warn_of_other_jobs(settings: Settings) -> None:
+    """Warn if another job has its results in the same folder."""
+    # A folder that cannot be looked into is no reason to stop.
+    with suppress(OSError):
+        for job in other_jobs(settings.results_dir, settings.job)[:1]:
+            logger.warning(
+                "RESULTS_DIR: %s holds results of another job too, that of STATE_FILE %s: the "
+                "report takes both for one job. %s, or move old results away",
+                settings.results_dir,
+                job,
+                OWN_FILES,
+            )
+
+
+def read_columns(rows: RowSpool, settings: Settings, *, shown: bool) -> Payloads:
+    """Return what makes request bodies of *rows*; *shown*: log where each column goes.
+
+    Raises ColumnError if they cannot be sent.
+    """
+    mapping = read_mapping(rows.columns, settings.iterable_identity)
+    if shown:
+        for line in table_lines(mapping.lines()):
+            logger.info("%s", line)
+    for remark in mapping.remarks():
+        logger.warning("Query 2: %s", remark)
+    _warn_of_times_ahead(rows, settings)
+    return Payloads(settings.source, settings.time_zone, mapping)
+
+
+def _warn_of_times_ahead(rows: RowSpool, settings: Settings) -> None:
+    """Warn if an event seems to lie ahead by no more than two time zones differ."""
+    now = datetime.now(UTC)
+    # As MySQL writes times, so that bytes compare as the times do.
+    first, last = (
+        f"{(now + ahead).astimezone(settings.time_zone):%Y-%m-%d %H:%M:%S}".encode()
+        for ahead in (LEAST_AHEAD, MOST_AHEAD)
+    )
+    place = [column.name for column in rows.columns].index("event_time")
+    count = sum(first <= time <= last for (time,) in rows.values([place]) if time)
+    if count:
+        logger.warning(
+            "DB_TIME_ZONE: %s ahead of now in %s, so this seems not to be the zone of the data. "
+            "Then the createdAt of every event is wrong. Correct it before you send anything: "
+            "afterwards, a change creates every event a second time",
+            "1 event_time lies" if count == 1 else f"{count} event_times lie",
+            settings.db_time_zone,
+        )
+
+
+def row_count_problem(rows: int, settings: Settings) -> str:
+    """Return what ends a run that found fewer or more rows than possible; empty if nothing does."""
+    if rows < settings.min_rows:
+        return f"Query 2 found {rows} rows and MIN_ROWS is {settings.min_rows}; nothing was sent"
+    if settings.max_rows is not None and rows > settings.max_rows:
+        return f"Query 2 found {rows} rows and MAX_ROWS is {settings.max_rows}; nothing was sent"
+    return ""
+
+
+def begin_run(rows: RowSpool, payloads: Payloads, settings: Settings, recorder: Recorder) -> None:
+    """Look at what decides which of *rows* need sending, and begin the run about these.
+
+    Stop it if there are too few or too many. Warn if it sends more than what is new or changed.
+    """
+    options, stop = recorder.run.options, recorder.stop
+    if text := row_count_problem(len(rows), settings):
+        stop.request(StopReason.ROW_COUNT, text)
+    if not options.send_all and (text := lost_entries(recorder.ledger, settings, payloads.mapping)):
+        logger.warning("%s", text)
+    if len(rows) and not options.dry_run and not stop.reason:
+        # Nothing is under way yet, and Iterable may take a minute not to answer.
+        with stop.interrupting():
+            recorder.fields.know(_look_at_project(payloads.mapping, settings, stop))
+        if not recorder.ledger.is_empty:
+            recorder.refusals.accept(held_endpoints(rows, planner(payloads, recorder)))
+    if options.limit:
+        rows.cut(_rows_to_send(options.limit, rows, payloads, recorder))
+    recorder.begin(len(rows), run_notes(settings, payloads.mapping))
+
+
+def _look_at_project(
+    mapping: RowMapping, settings: Settings, stop: Stop
+) -> Mapping[str, str] | None:
+    """Return the project's profile fields, None if it does not tell them.
+
+    End the run before anything is sent if the key is refused. One that may not read the fields may
+    still be good for what a run sends.
+    """
+    found = user_fields(settings)
+    outcome = found.answer.outcome
+    if outcome.key_refused and outcome.message != KEY_LACKS:
+        stop.request(StopReason.KEY_REFUSED, outcome.message)
+    elif found.types is None:
+        logger.warning("%s", no_fields(found, settings))
+    for text in wrong_types(found.types or {}, mapping):
+        logger.warning("%s", text)
+    return found.types
+
+
+def no_fields(found: UserFields, settings: Settings) -> str:
+    """Return why the project did not tell its fields, and what to look at.
+
+    Never in Iterable's own words, as it may be logged.
+    """
+    outcome, cause, url = found.answer.outcome, found.answer.cause, settings.iterable_api_base_url
+    if found.answer.repeat is Repeat.THROTTLE:
+        return f"{url} is too busy to tell the project's fields; try again later"
+    if outcome.key_refused:
+        return f"Iterable refused the API key: {outcome.message}. {key_advice(url)}"
+    if outcome.http_status and outcome.fault in {Fault.NETWORK, Fault.PROJECT}:
+        return f"{url}: {outcome.message}"
+    return f"{url}: {cause.words}; {cause.advice}"
+
+
+def wrong_types(types: Mapping[str, str], mapping: RowMapping) -> Iterator[str]:
+    """Yield why all rows would be refused: a field that the project has with another type.
+
+    *types* are the project's, by the names of its profile fields. Of JSON nothing can be told: for
+    an array the project has the type of what is in it.
+    """
+    mapped = {field.name for field in mapping.fields}
+    for name, kind in mapping.profile_types().items():
+        has = types.get(name, UNKNOWN_TYPE)
+        fits = has in {UNKNOWN_TYPE, kind.iterable_name} or (kind, has) in _ALSO_FIT
+        if fits or kind is FieldType.JSON:
+            continue
+        advice = "Use another project, or ask Iterable"
+        if name in mapped:
+            advice = f"In Query 2, give it another name, or if its values fit the type :{has}"
+        elif name in JOB_COLUMNS:
+            advice = f"In Query 2, write NULL AS {name}, and send it as `user.<another name>`"
+        yield (
+            f"The project has the profile field {name} as {has} and the job sends a "
+            f"{kind.iterable_name}: Iterable refuses every row with it, and cannot change the type "
+            f"of a field. {advice}"
+        )
+
+
+def held_endpoints(rows: RowSpool, planner: Planner) -> set[str]:
+    """Return at which endpoints Iterable already holds one of *rows*.
+
+    The look ends with the first such profile and event, which is nearly at once on most nights.
+    """
+    found: set[str] = set()
+    for group in rows.chunks():
+        found |= planner.held_at(group)
+        if len(found) == 2:
+            break
+    return found
+
+
+def _rows_to_send(limit: int, rows: RowSpool, payloads: Payloads, recorder: Recorder) -> int:
+    """Return how many of *rows* the run is about.
+
+    The limit counts rows that need sending: otherwise each run would meet the same ones again.
+    With --all every row does.
+    """
+    options = recorder.run.options
+    if options.send_all:
+        return limit
+    wanted = replace(options, dry_run=False)
+    plans = Planner(payloads, recorder.ledger, wanted, recorder.fields)
+    return length_to_send(limit, rows.chunks(), plans, repeats_in(rows, payloads))
+
+
+# --- After the last row
+
+
+def remove_old_results(settings: Settings, own: Path) -> None:
+    """Keep as many results files as the settings say, with the run's *own*, or warn."""
+    try:
+        remove_old(own, settings.results_keep)
+    except OSError as error:
+        logger.warning("RESULTS_KEEP: %s cannot be removed: %s", error.filename, error.strerror)
+
+
+@contextmanager
+def monitored(settings: Settings, run: RunRecord) -> Iterator[None]:
+    """Tell the heartbeat's monitor that the run begins, and it and Prometheus how it ended.
+
+    Of a dry run neither is told.
+    """
+    if run.options.dry_run:
+        yield
+        return
+    url = settings.heartbeat_url.get_secret_value() if settings.heartbeat_url else ""
+    monitor = Heartbeat(url, run.id, ca_file=settings.iterable_ca_file, proxy=settings.proxy)
+    monitor.start()
+    yield
+    if settings.metrics_file:
+        _export_metrics(settings.metrics_file, run, str(settings.state_file))
+    meaning = MEANINGS[run.exit_status].summary
+    lines = [f"exit status {run.exit_status}: {meaning}", *summary_lines(run)]
+    monitor.finish(run.exit_status, "\n".join(lines))
+
+
+def _export_metrics(path: Path, run: RunRecord, sync: str) -> None:
+    """Write METRICS_FILE; a failure is a warning."""
+    try:
+        from monitoring.metrics import write_metrics  # noqa: PLC0415 - most runs have none
+
+        write_metrics(path, run, sync)
+    except (OSError, ImportError) as error:
+        reason = getattr(error, "strerror", None) or error
+        logger.warning(NO_METRICS, path, reason)

@@ -1,0 +1,192 @@
+"""The steps of a run before its first request: what they warn of, and what stops the run."""
+
+import os
+import resource
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from configuration import steps
+from configuration.wiring import most_workers, user_fields
+from delivery.stopping import Stop
+from iterable_api.mapping import read_mapping
+from iterable_api.payloads import JOB_MAPPING
+from records.columns import Column, Kind
+from records.exit_statuses import StopReason
+from records.row_spool import RowSpool
+from sandbox.faults import Fault
+from tests.configuration.conftest import settings_of, update_user
+from tests.rows import raw_row
+
+# --- Files
+
+
+def test_files_with_secrets_that_others_may_read_are_named(environ, tmp_path, warned, monkeypatch):
+    env_file, password, key = (tmp_path / name for name in (".env", "password", "key"))
+    for path, mode in [(env_file, 0o644), (password, 0o600), (key, 0o640)]:
+        path.write_text("0123456789abcdef")
+        path.chmod(mode)
+    files = {"DB_PASSWORD_FILE": str(password), "ITERABLE_API_KEY_FILE": str(key)}
+    settings = settings_of(environ | {"DB_PASSWORD": "", "ITERABLE_API_KEY": ""}, **files)
+    steps.warn_of_exposed_files(env_file, settings)
+    told = "holds secrets and others may read it: chmod 600 it"
+    assert warned == [f"{env_file} {told}", f"{key} {told}"]
+    # What systemd guards looks so, too.
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    for no_file in (None, tmp_path / "nowhere", Path(os.devnull)):
+        steps.warn_of_exposed_files(no_file, settings)
+    assert len(warned) == 2
+
+
+# --- The zone of the data
+
+
+@pytest.mark.parametrize("zone", ["+00:00", "-05:30", "Europe/Berlin"])
+@pytest.mark.parametrize(
+    ("ahead", "is_told"),
+    [
+        (timedelta(days=-3), False),
+        (timedelta(minutes=4), False),
+        (timedelta(minutes=6), True),
+        (timedelta(hours=25, minutes=59), True),
+        # No zones differ by as much: these stand for something else, such as "never".
+        (timedelta(hours=26, minutes=1), False),
+        (timedelta(days=365_000), False),
+    ],
+)
+def test_a_time_ahead_by_what_zones_differ_is_told(environ, warned, zone, ahead, is_told):
+    settings = settings_of(environ, DB_TIME_ZONE=zone)
+    now = datetime.now(settings.time_zone).replace(tzinfo=None)
+    with closing(RowSpool(JOB_MAPPING.columns)) as rows:
+        rows.extend([raw_row(1), raw_row(2, event_time=None), raw_row(3, event_time=now + ahead)])
+        steps.read_columns(rows, settings, shown=False)
+    told = f"DB_TIME_ZONE: 1 event_time lies ahead of now in {zone}, so this seems not to be the "
+    assert [text.startswith(told) for text in warned] == [True] * is_told
+
+
+def test_a_day_without_a_time_is_no_time_ahead(environ, warned):
+    columns = [
+        column._replace(kind=Kind.DATE) if column.name == "event_time" else column
+        for column in JOB_MAPPING.columns
+    ]
+    with closing(RowSpool(columns)) as rows:
+        rows.extend([raw_row(event_time=datetime.now(UTC).date())])
+        steps.read_columns(rows, settings_of(environ), shown=False)
+    assert warned == []
+
+
+# --- The project
+
+
+def look(environ, columns=(), **changes):
+    """Look at the project; return why the run is to stop, and its fields."""
+    stop = Stop()
+    mapping = read_mapping([*JOB_MAPPING.columns, *columns])
+    fields = steps._look_at_project(mapping, settings_of(environ, **changes), stop)
+    return stop.reason, fields
+
+
+def test_a_refused_key_stops_the_run(environ, iterable, warned):
+    iterable.set_faults(Fault("unauthorized", variant="code_success"))
+    assert look(environ) == (StopReason.KEY_REFUSED, None)
+    assert warned == []
+
+
+def test_a_key_that_may_not_read_the_fields_may_be_good_for_the_rest(environ, iterable, warned):
+    iterable.set_faults(Fault("unauthorized", variant="no_permission"))
+    assert look(environ) == (None, None)
+    assert "lacks the permission for this call" in warned[0]
+
+
+def test_what_iterable_says_itself_is_not_logged(environ, iterable, warned):
+    iterable.set_faults(Fault("answer", status=400, body='{"code":"BadParams","msg":"of Sarah"}'))
+    assert look(environ) == (None, None)
+    (text,) = warned
+    assert text.startswith(f"{iterable.url}: answered 400; ")
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("http://127.0.0.1:1", "the connection was refused; check ITERABLE_API_BASE_URL"),
+        ("https://no-such-host.invalid", "DNS "),
+    ],
+)
+def test_an_iterable_that_cannot_be_reached_is_told_with_what_to_look_at(
+    environ, warned, url, told
+):
+    assert look(environ, ITERABLE_API_BASE_URL=url) == (None, None)
+    (text,) = warned
+    assert text.startswith(f"{url}: {told}")
+
+
+@pytest.mark.parametrize(
+    ("kind", "suffix", "has", "sends"),
+    [
+        (Kind.TINYINT, ":boolean", 3, "a boolean"),
+        (Kind.INTEGER, ":string", 3, "a string"),
+        (Kind.DECIMAL, "", "12.50", "a double"),
+        (Kind.BIT, ":long", 3, ""),
+        (Kind.INTEGER, "", 1.5, ""),  # a field of doubles takes whole numbers
+        (Kind.MOMENT, "", "2026-01-13 14:30:45 +00:00", ""),
+        (Kind.JSON, "", {"y": 1}, ""),
+        (Kind.JSON, "", "a", ""),  # the type of what is in an array
+    ],
+)
+def test_a_field_of_another_type_is_told_with_what_to_change_in_query_2(
+    environ, iterable, warned, kind, suffix, has, sends
+):
+    update_user(iterable, {"x": has})
+    reason, fields = look(environ, [Column(f"user.x{suffix}", kind)])
+    assert reason is None
+    assert "x" in fields
+    assert bool(warned) is bool(sends)
+    for text in warned:
+        assert text.startswith("The project has the profile field x as ")
+        assert f"and the job sends {sends}: Iterable refuses every row with it" in text
+        assert "In Query 2, give it another name, or if its values fit the type :" in text
+
+
+def test_a_field_whose_type_is_not_told_is_not_called_wrong(environ, iterable):
+    iterable.set_faults(Fault("answer", body='{"fields":{"first_name":{"odd":1}}}'))
+    types = user_fields(settings_of(environ)).types
+    assert types is not None
+    assert list(steps.wrong_types(types, JOB_MAPPING)) == []
+
+
+# --- Rows in flight
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "workers", "set_to"),
+    [
+        (256, 1_000_000, 1500, (1550, 1_000_000)),
+        (256, resource.RLIM_INFINITY, 1500, (1550, resource.RLIM_INFINITY)),
+        (256, 256, 206, None),
+        (100, 256, 206, (256, 256)),
+        (4096, 4096, 1500, None),
+        (resource.RLIM_INFINITY, resource.RLIM_INFINITY, 1500, None),
+        (40, 40, 1, None),
+    ],
+)
+def test_the_soft_limit_of_open_files_is_raised_as_far_as_needed(
+    environ, monkeypatch, soft, hard, workers, set_to
+):
+    made = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: made.append(limits))
+    assert most_workers(settings_of(environ)) == workers
+    assert made == ([set_to] if set_to else [])
+    assert most_workers(settings_of(environ, ITERABLE_WORKERS="1")) == 1
+
+
+@pytest.mark.parametrize("refused", [PermissionError(), ValueError()])
+def test_a_limit_that_cannot_be_raised_is_lived_with(environ, monkeypatch, refused):
+    def setrlimit(*_):
+        raise refused
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 4096))
+    monkeypatch.setattr(resource, "setrlimit", setrlimit)
+    assert most_workers(settings_of(environ)) == 206
