@@ -41,11 +41,6 @@ class FieldType(StrEnum):
     DATE = "date"
     JSON = "json"  # an object, or an array
 
-    @property
-    def iterable_name(self) -> str:
-        """What Iterable calls it; values of JSON have several."""
-        return "object" if self is FieldType.JSON else str(self)
-
 
 _STRING, _LONG, _DOUBLE, _BOOLEAN, _DATE, _JSON = FieldType
 # What a column of each kind can be sent as: first without a suffix, unless it needs one.

@@ -157,12 +157,6 @@ class RowMapping:
         """Return the type of each profile field."""
         return {field.name: field.type for field in self.fields_of(UPDATE_USER)}
 
-    @property
-    def texts(self) -> frozenset[str]:
-        """The columns that are sent, or made part of an event's id, as text whatever their type."""
-        own = {*JOB_COLUMNS} - {"event_time", "email"} | {self.identifier}
-        return frozenset(own | ({"event_name"} if self.has_event_name else set()))
-
     def remarks(self) -> list[str]:
         """Return what the operator should know: what is not sent, and what may be meant."""
         found = [
@@ -267,4 +261,3 @@ def _check_name(name: str, call: str) -> None:
 
 # The job's own columns alone, with users told apart by email.
 JOB_MAPPING = RowMapping()
-read_mapping = RowMapping

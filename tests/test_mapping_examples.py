@@ -17,7 +17,7 @@ from configuration.command_line import VERSION, parse_args, run_options
 from delivery import project_fields
 from iterable_api.endpoints import TRACK_EVENT, UPDATE_USER
 from iterable_api.field_types import FieldType, RowError, encoder
-from iterable_api.mapping import OWN_FIELDS, Identity, read_mapping
+from iterable_api.mapping import OWN_FIELDS, Identity, RowMapping
 from logger_config import setup_logger
 from records.columns import ColumnError
 from records.exit_statuses import ExitStatus
@@ -420,7 +420,7 @@ def sent_of(database, suffix):
     with connection_to(database.settings) as connection:
         spool = connection.get_pro_users_recent_engagement(query)
     with closing(spool):
-        (field,) = read_mapping(spool.columns).fields
+        (field,) = RowMapping(spool.columns).fields
         rows = [row for chunk in spool.chunks() for row in chunk]
     found = []
     for row in rows:

@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 
 from iterable_api.field_types import TYPES_OF, FieldType
-from iterable_api.mapping import Identity, read_mapping
+from iterable_api.mapping import Identity, RowMapping
 from iterable_api.payloads import JOB_MAPPING, Payloads, RowError
 from records.columns import JOB_COLUMNS, Column, ColumnError, Kind
 from records.exit_statuses import ExitStatus
@@ -16,7 +16,7 @@ from tests.rows import bodies_of, make_prepared, make_row
 
 def mapping_of(*columns, identity=Identity.EMAIL):
     more = [Column(each) if isinstance(each, str) else Column(*each) for each in columns]
-    return read_mapping([*JOB_MAPPING.columns, *more], identity)
+    return RowMapping([*JOB_MAPPING.columns, *more], identity)
 
 
 def payloads_of(*columns, identity=Identity.EMAIL, **options):
@@ -130,7 +130,7 @@ def test_a_number_that_may_be_a_boolean_needs_its_suffix(kind, name, identity):
         column._replace(kind=kind) if column.name == "page" else column
         for column in JOB_MAPPING.columns
     ]
-    assert read_mapping([*columns, Column("vip", kind)], identity).unused == ["vip"]
+    assert RowMapping([*columns, Column("vip", kind)], identity).unused == ["vip"]
 
 
 @pytest.mark.parametrize(

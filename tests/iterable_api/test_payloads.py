@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configuration.settings import HERE
-from iterable_api.mapping import Identity, read_mapping
+from iterable_api.mapping import Identity, RowMapping
 from iterable_api.payloads import (
     EVENT_NAMESPACE,
     JOB_MAPPING,
@@ -386,7 +386,7 @@ def mapping_of(identity=Identity.EMAIL, more=(), **kinds):
         column._replace(kind=kinds.get(column.name, column.kind)) for column in JOB_MAPPING.columns
     ]
     columns += [Column(*((each,) if isinstance(each, str) else each)) for each in more]
-    return read_mapping(columns, identity)
+    return RowMapping(columns, identity)
 
 
 def contents_by(source="db", zone=UTC, mapping=JOB_MAPPING, **options):
