@@ -1,5 +1,6 @@
 """One call to Iterable, sent safely: paced, repeated where that can help, judged by the answer."""
 
+import json
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,6 @@ from iterable_api.answers import (
     judge_response,
     user_not_found,
 )
-from iterable_api.backoff import backoff_s, retry_after_s, sleep
 from iterable_api.endpoints import (
     LIMITS_PER_S,
     SINGLE,
@@ -25,8 +25,8 @@ from iterable_api.endpoints import (
     UPDATE_USER,
     UPDATE_USERS,
 )
-from iterable_api.limiter import Kind, Limiter
-from iterable_api.payloads import Payloads, RowError, bulk_body, encode, new_fields_rule
+from iterable_api.limiter import Kind, Limiter, backoff_s
+from iterable_api.payloads import Payloads, RowError, bulk_body, new_fields_rule
 from iterable_api.request_statistics import RequestStatistics
 from iterable_api.transport import Response, Transport, TransportError
 from logger_config import get_file_logger
@@ -76,7 +76,7 @@ class IterableClient(AbstractContextManager["IterableClient"]):
         max_attempts: int = 5,
         rate_share: float = 0.9,
         connections: int = 10,
-        wait: Callable[[float], bool] = sleep,
+        wait: Callable[[float], bool | None] = time.sleep,
         outage: Callable[[str], object] = lambda _: None,
         create_new_fields: bool | None = None,
         ca_file: Path | None = None,
@@ -148,7 +148,7 @@ class IterableClient(AbstractContextManager["IterableClient"]):
 
         Source: POST /api/users/update, https://api.iterable.com/api/docs
         """
-        body = encode({"email": email, "dataFields": data_fields})
+        body = json.dumps({"email": email, "dataFields": data_fields}).encode()
         return self._call(UPDATE_USER, self._ruled(body)).outcome
 
     def track_event(
@@ -173,13 +173,13 @@ class IterableClient(AbstractContextManager["IterableClient"]):
             "createdAt": created_at,
             "dataFields": data_fields,
         }
-        return self._call(TRACK_EVENT, self._ruled(encode(body))).outcome
+        return self._call(TRACK_EVENT, self._ruled(json.dumps(body).encode())).outcome
 
     def update_users(self, users: Sequence[bytes]) -> Answer:
         """Create or merge many profiles, each an encoded body of users/update.
 
-        ``delivered`` says that Iterable accounted for the whole batch, not that it took each user:
-        the answer's ``failCount`` and ``failedUpdates`` tell.
+        ``delivered`` says that Iterable took the batch, not that it took each user: what became of
+        those, ``bulk_answers`` reads in the answer's counts and lists.
 
         Source: POST /api/users/bulkUpdate, https://api.iterable.com/api/docs
         """
@@ -234,19 +234,19 @@ class IterableClient(AbstractContextManager["IterableClient"]):
         if departed_s is None or self._key_refused or self._closed:
             return None
         self.statistics.sent(path)
-        pause_s = None
+        pause_s = 0.0
         try:
-            response = self._transport.post(path, body)
+            response = self._transport.send(path, body)
         except TransportError as error:
             answer = judge_failure(error)
         else:
             self.statistics.answered(path, response.status_code, time.monotonic() - departed_s)
             answer = self._handle_response(response, rows)
             _log_error(path, response.status_code, answer.outcome.code)
-            pause_s = retry_after_s(response.headers.get("Retry-After"))
+            pause_s = response.retry_after_s
         kind = Kind.ACCEPTED if answer.definite else Kind.UNANSWERED
         kind = Kind.THROTTLED if answer.repeat is Repeat.THROTTLE else kind
-        limiter.report(kind, departed_s, pause_s or 0.0, answer.cause.words)
+        limiter.report(kind, departed_s, pause_s, answer.cause.words)
         return answer
 
     def _handle_response(self, response: Response, rows: int | None = None) -> Answer:

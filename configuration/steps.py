@@ -20,7 +20,7 @@ from delivery.recorder import Recorder
 from delivery.stopping import Stop
 from iterable_api.answers import KEY_LACKS, Repeat
 from iterable_api.field_types import FieldType
-from iterable_api.mapping import RowMapping, read_mapping
+from iterable_api.mapping import RowMapping
 from iterable_api.payloads import Payloads
 from iterable_api.user_fields import UNKNOWN_TYPE, UserFields
 from logger_config import get_logger, keep_to_owner, setup_logger
@@ -104,7 +104,7 @@ def read_columns(rows: RowSpool, settings: Settings, *, shown: bool) -> Payloads
 
     Raises ColumnError if they cannot be sent.
     """
-    mapping = read_mapping(rows.columns, settings.iterable_identity, settings.time_zone)
+    mapping = RowMapping(rows.columns, settings.iterable_identity)
     if shown:
         for line in table_lines(mapping.lines()):
             logger.info("%s", line)
@@ -207,7 +207,7 @@ def wrong_types(types: Mapping[str, str], mapping: RowMapping) -> Iterator[str]:
     mapped = {field.name for field in mapping.fields}
     for name, kind in mapping.profile_types().items():
         has = types.get(name, UNKNOWN_TYPE)
-        fits = has in {UNKNOWN_TYPE, kind.iterable_name} or (kind, has) in _ALSO_FIT
+        fits = has in {UNKNOWN_TYPE, kind} or (kind, has) in _ALSO_FIT
         if fits or kind is FieldType.JSON:
             continue
         advice = "Use another project, or ask Iterable"
@@ -217,7 +217,7 @@ def wrong_types(types: Mapping[str, str], mapping: RowMapping) -> Iterator[str]:
             advice = f"In Query 2, write NULL AS {name}, and send it as `user.<another name>`"
         yield (
             f"The project has the profile field {name} as {has} and the job sends a "
-            f"{kind.iterable_name}: Iterable refuses every row with it, and cannot change the type "
+            f"{kind}: Iterable refuses every row with it, and cannot change the type "
             f"of a field. {advice}"
         )
 

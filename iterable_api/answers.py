@@ -4,15 +4,13 @@ Status first, because Iterable has been seen to send code "Success" with a 401; 
 because a 2xx can carry a refusal. Another kind of answer takes another line of the table.
 """
 
-import functools
 import json
 import re
-from collections.abc import Callable, Container
-from enum import Enum, StrEnum, auto
+from collections.abc import Callable, Container, Iterable
+from enum import Enum, auto
 from typing import Any, NamedTuple
 
-from iterable_api.causes import BETWEEN, Cause
-from iterable_api.transport import Response, TransportError
+from iterable_api.transport import BETWEEN, Cause, Response, TransportError
 from records.outcomes import CallOutcome, CallStatus, Fault
 
 MAX_MESSAGE = 200
@@ -28,14 +26,6 @@ class Repeat(Enum):
     NEVER = auto()
     BACKOFF = auto()  # after a pause of our own; uses up an attempt
     THROTTLE = auto()  # when the rate limiter permits; uses up no attempt
-
-
-class Evidence(StrEnum):
-    """Grounds for a rule: how it is known that Iterable answers so and means this."""
-
-    OFFICIAL = auto()  # Iterable's documentation
-    SEEN = auto()  # a recorded answer, or what another client's code or tests rely on
-    ASSUMED = auto()  # nobody says
 
 
 class Answer(NamedTuple):
@@ -56,51 +46,51 @@ class Answer(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """Reply as the rules look at it; ``http_status`` is None if there was no answer.
+    """Iterable's answer as the rules look at it.
 
-    ``rows`` is how many rows a bulk request had, None for a call about one row.
+    ``rows`` is the number of rows that a bulk request had, None for a call about one row.
     """
 
-    http_status: int | None
+    http_status: int
     document: dict[str, Any]
     code: str | None = None
     message: str = ""
-    left_machine: bool = True
-    lasting: bool = False
     rows: int | None = None
 
 
 class Rule(NamedTuple):
     """One line of the table: what replies of these HTTP statuses and of this shape mean.
 
-    ``shape`` is a code of Iterable's, or several, or else a question to ask of the reply.
     ``message`` is for the results file, in place of Iterable's own.
     """
 
-    http_statuses: Container[int | None]
-    shape: str | frozenset[str] | Callable[[Reply], bool]
+    http_statuses: Container[int]
+    shape: Callable[[Reply], bool]
     verdict: CallStatus
     repeat: Repeat
     fault: Fault | None
-    evidence: Evidence
     message: str = ""
-
-    def fits(self, reply: Reply) -> bool:
-        """Whether this line is about replies such as *reply*."""
-        if reply.http_status not in self.http_statuses:
-            return False
-        if isinstance(self.shape, str):
-            return reply.code == self.shape
-        if isinstance(self.shape, frozenset):
-            return reply.code in self.shape
-        return self.shape(reply)
 
 
 def judge_response(response: Response, rows: int | None = None) -> Answer:
     """Return what *response* means; *rows* is how many rows a bulk request had, else None."""
     document = parse_object(response.content)
     message = text_of(document.get("msg"), MAX_MESSAGE)
-    return _judge(Reply(response.status_code, document, _code_in(document), message, rows=rows))
+    reply = Reply(response.status_code, document, _code_in(document), message, rows)
+    rule = rule_for(reply)
+    # Only a failure has something to say.
+    delivered = rule.verdict is CallStatus.DELIVERED
+    outcome = CallOutcome(
+        rule.verdict,
+        reply.http_status,
+        reply.code,
+        message="" if delivered else rule.message.format(reply.http_status) or message,
+        fault=rule.fault,
+        fields=_mistyped_fields(reply),
+    )
+    but = ", but not by Iterable" if rule.message == NOT_ITERABLE else ""
+    cause = Cause(f"answered {reply.http_status}{but}", BETWEEN)
+    return Answer(outcome, document, rule.repeat, cause)
 
 
 def judge_failure(error: TransportError) -> Answer:
@@ -108,43 +98,30 @@ def judge_failure(error: TransportError) -> Answer:
     message, lasting = f"{error.problem}: {error.cause.words}", error.cause.lasting
     if lasting:
         message += f"; {error.cause.advice}"
-    # By its code the run knows what meets every row alike.
-    code = error.problem if lasting else None
-    reply = Reply(None, {}, code, message, left_machine=error.left_machine, lasting=lasting)
-    return _judge(reply, error.cause)
+    outcome = CallOutcome(
+        CallStatus.UNKNOWN if error.left_machine else CallStatus.UNAVAILABLE,
+        # By its code the run knows what meets every row alike.
+        code=error.problem if lasting else None,
+        message=message,
+        fault=Fault.NETWORK,
+    )
+    return Answer(outcome, {}, Repeat.NEVER if lasting else Repeat.BACKOFF, error.cause)
 
 
 def rule_for(reply: Reply) -> Rule:
     """Return the first line of the table that *reply* fits."""
-    return next(rule for rule in RULES if rule.fits(reply))
+    fitting = (rule for rule in RULES if reply.http_status in rule.http_statuses)
+    return next(rule for rule in fitting if rule.shape(reply))
 
 
 def user_not_found(outcome: CallOutcome) -> bool:
     """Whether Iterable does not know the user of an event, who may be too new for it."""
-    return _is_unknown_user(outcome.code)
+    return UNKNOWN_USER(outcome)
 
 
 def too_large(outcome: CallOutcome) -> bool:
     """Whether Iterable, or a proxy before it, finds the request too large."""
     return outcome.http_status == 413 or outcome.code == "BatchTooLarge"
-
-
-def _judge(reply: Reply, cause: Cause | None = None) -> Answer:
-    rule = rule_for(reply)
-    if cause is None:
-        cause = Cause(f"answered {reply.http_status}{_BUT.get(rule.message, '')}", BETWEEN)
-    # Only a failure has something to say.
-    delivered = rule.verdict is CallStatus.DELIVERED
-    message = "" if delivered else rule.message.format(reply.http_status) or reply.message
-    outcome = CallOutcome(
-        rule.verdict,
-        reply.http_status,
-        reply.code,
-        message=message,
-        fault=rule.fault,
-        fields=_fields_in(reply),
-    )
-    return Answer(outcome, reply.document, rule.repeat, cause)
 
 
 # --- Shapes
@@ -155,49 +132,21 @@ def anything(_: Reply) -> bool:
     return True
 
 
-def foreign(reply: Reply) -> bool:
-    """Fit what Iterable has not said: a proxy's or a firewall's page, or an answer cut short.
-
-    Iterable's own has a code, or at a bulk endpoint counts.
-    """
-    return reply.code is None and (reply.rows is None or _counts_in(reply) is None)
+def code(pattern: str) -> Callable[[Reply | CallOutcome], bool]:
+    """Return what fits one of Iterable's codes, whatever its case; "" fits a missing one."""
+    fits = re.compile(pattern, re.IGNORECASE).fullmatch
+    return lambda reply: fits(reply.code or "") is not None
 
 
-def accounted(reply: Reply) -> bool:
-    """Fit a success that is proven: by its code, and in bulk by counts of all the rows sent.
-
-    Events whose name is blocked are counted or not, so with them it may be fewer.
-    """
-    if reply.rows is None:
-        return reply.code == "Success"
-    counts = _counts_in(reply)
-    if counts is None or reply.code not in {None, "Success"}:
-        return False
-    unchanged = sum(len(_list_in(reply, name)) for name in ("noOpEmails", "noOpUserIds"))
-    if _list_in(reply, "disallowedEventNames"):
-        return sum(counts) <= reply.rows
-    return reply.rows in {sum(counts), sum(counts) + unchanged}
-
-
-def unaccounted(reply: Reply) -> bool:
-    """Fit what looks like a success, but leaves open what became of the rows."""
-    counted = "successCount" in reply.document or "failCount" in reply.document
-    return reply.code == "Success" or (reply.code is None and counted)
-
-
-def forgotten(reply: Reply) -> bool:
-    """Fit a person whom Iterable was asked to forget."""
-    return (reply.code or "").lower().startswith("forgotten")
+def taken(reply: Reply) -> bool:
+    """Fit a success, of a batch with counts of its rows."""
+    success = reply.code == "Success"
+    return success if reply.rows is None else (success or not reply.code) and _has_counts(reply)
 
 
 def event_blocked(reply: Reply) -> bool:
     """Fit an event whose name the project's settings block: a success by its code."""
     return reply.code is not None and "disallowed from tracking" in reply.message
-
-
-def unknown_user(reply: Reply) -> bool:
-    """Fit an event of a user whom Iterable does not know."""
-    return _is_unknown_user(reply.code)
 
 
 def no_permission(reply: Reply) -> bool:
@@ -207,53 +156,46 @@ def no_permission(reply: Reply) -> bool:
     return typed or "insufficient privileges" in reply.message
 
 
-def never_leaves(reply: Reply) -> bool:
-    """Fit a request that did not leave, and would not leave at the next try either."""
-    return reply.lasting and not reply.left_machine
-
-
-def request_left(reply: Reply) -> bool:
-    """Fit a request that may have reached Iterable, whatever came back."""
-    return reply.left_machine
-
-
 # --- The table
 
 DELIVERED, REFUSED, FORGOTTEN = CallStatus.DELIVERED, CallStatus.REFUSED, CallStatus.FORGOTTEN
 UNAVAILABLE, UNKNOWN = CallStatus.UNAVAILABLE, CallStatus.UNKNOWN
 NEVER, BACKOFF, THROTTLE = Repeat
 ROW, FIELD, KEY, PROJECT, ITERABLE, NETWORK = Fault
-OFFICIAL, SEEN, ASSUMED = Evidence
 
-NO_ANSWER = {None}
-HTTP_2XX, HTTP_3XX, HTTP_4XX = range(200, 300), range(300, 400), range(400, 500)
-HTTP_5XX, ANY_STATUS = range(500, 1000), range(1000)
+HTTP_2XX, HTTP_3XX, HTTP_4XX, ANY = range(200, 300), range(300, 400), range(400, 500), range(1000)
+# Statuses of faults that pass, whoever reports them.
+PASSING = {408, 423, 425, *range(500, 1000)}
 # Statuses with which the code decides, and those with which what is left is about the values.
 CODED, VALUES = {*HTTP_2XX, *HTTP_4XX}, {*HTTP_2XX, 400, 422}
-PASSING = {408, 423, 425}
 
-UNKNOWN_KEY = frozenset({"BadApiKey", "Success"})
-JWT = frozenset({"InvalidJwtPayload", "JwtUserIdentifiersMismatched", "BadAuthorizationHeader"})
-FORBIDDEN = frozenset({"Forbidden", "Unauthorized"})
-OUT_OF_ORDER = frozenset({"GenericError", "DatabaseError"})
-BAD_IDENTITY = frozenset({"InvalidEmailAddressError", "InvalidUserIdError"})
-TAKEN_IDENTITY = frozenset({"EmailAlreadyExists", "UserIdAlreadyExists", "ExternalKeyConflict"})
+# A proxy's or a firewall's page, or an answer cut short.
+FOREIGN = code("")
+FORGOTTEN_USER = code(r"forgotten\w*")
+# What Iterable says of a single call, or the name of a list in bulk.
+UNKNOWN_USER = code(
+    "unknown(email|user(id)?)(error)?|(email|user(id)?)notfound(error)?|notfound(emails|userids)"
+)
+BAD_JWT = code("InvalidJwtPayload|JwtUserIdentifiersMismatched|BadAuthorizationHeader")
+FORBIDDEN = code("Forbidden|Unauthorized")
+OUT_OF_ORDER = code("GenericError|DatabaseError")
+FIELDS_USED_UP = code("UniqueFieldsLimitExceeded")
+BAD_IDENTITY = code("InvalidEmailAddressError|InvalidUserIdError")
+# The email or userId belongs to another user.
+TAKEN_IDENTITY = code("EmailAlreadyExists|UserIdAlreadyExists|ExternalKeyConflict")
 
 NOT_ITERABLE = (
     "answered {}, but not by Iterable: check what stands between (proxy, firewall) and "
     "ITERABLE_API_BASE_URL"
 )
 REDIRECTED = "redirected, not followed; check ITERABLE_API_BASE_URL"
-NOT_ACCOUNTED = "the answer did not account for all rows"
 TOO_LARGE = "the request is larger than Iterable, or a proxy before it, takes"
-KEY_UNKNOWN = "Iterable does not know this API key"
 KEY_LACKS = "the API key is disabled, or lacks the permission for this call"
 KEY_REFUSED = "Iterable does not accept this API key"
 KEY_OF_JWT = "the API key asks for a JWT of each user: use a server-side key without JWT"
 NOT_ALLOWED = "Iterable forbids this call: check what the project and its API key allow"
-NOTHING_THERE = "Iterable has nothing at this address: check ITERABLE_API_BASE_URL"
 NO_SUCH_CALL = (
-    "Iterable takes no such call: check ITERABLE_API_BASE_URL, and for a newer version of this "
+    "Iterable has no such call: check ITERABLE_API_BASE_URL, and for a newer version of this "
     "program"
 )
 NAME_BLOCKED = "the project blocks events of this name: allow it in the project's settings"
@@ -263,95 +205,54 @@ OTHER_IDENTITY = (
     "the project creates no users by this identity, email or user id, but by the other; change "
     "ITERABLE_IDENTITY"
 )
-_BUT = {
-    NOT_ITERABLE: ", but not by Iterable",
-    NOT_ACCOUNTED: ", but did not account for all rows",
-}
 
 # The first line that fits decides. Only a reason that can lie in a row is a refusal.
-# Source: the endpoints' responses, https://api.iterable.com/api/docs; else see Evidence.
+# Documented by Iterable (https://api.iterable.com/api/docs) are its success, 401, 409 and a JWT's
+# code. Recorded answers, or other clients' code, show the blocked event, 413, 429, 500, 502, 504,
+# the page for a 404, a key without permission and refused values; all else is assumed.
 # fmt: off
 RULES = (
-    # HTTP         code or shape                   means        again     at fault  evidence
-    Rule(CODED,    event_blocked,                  UNAVAILABLE, NEVER,    PROJECT,  SEEN,
-         NAME_BLOCKED),
-    Rule(HTTP_2XX, accounted,                      DELIVERED,   NEVER,    None,     OFFICIAL),
-
+    #    HTTP       code or shape              means        again     at fault  message
+    Rule(CODED,     event_blocked,             UNAVAILABLE, NEVER,    PROJECT,  NAME_BLOCKED),
+    Rule(HTTP_2XX,  taken,                     DELIVERED,   NEVER,    None),
     # At the person's own request, and so for good.
-    Rule({409},    forgotten,                      FORGOTTEN,   NEVER,    ROW,      OFFICIAL),
-    Rule(ANY_STATUS, forgotten,                    FORGOTTEN,   NEVER,    ROW,      ASSUMED),
+    Rule(ANY,       FORGOTTEN_USER,            FORGOTTEN,   NEVER,    ROW),
 
-    # Whoever answers, it will pass. 500 may also come at every try for one row.
-    Rule({429},    anything,                       UNAVAILABLE, THROTTLE, PROJECT,  SEEN),
-    Rule(CODED,    "RateLimitExceeded",            UNAVAILABLE, THROTTLE, PROJECT,  ASSUMED),
-    Rule({500},    "GenericError",                 UNAVAILABLE, BACKOFF,  ITERABLE, SEEN),
-    Rule({502, 504}, anything,                     UNAVAILABLE, BACKOFF,  ITERABLE, SEEN),
-    Rule(HTTP_5XX, anything,                       UNAVAILABLE, BACKOFF,  ITERABLE, ASSUMED),
-    Rule(PASSING,  anything,                       UNAVAILABLE, BACKOFF,  ITERABLE, ASSUMED),
-    # Of a batch, smaller parts may pass.
-    Rule({413},    anything,                       REFUSED,     NEVER,    ROW,      SEEN,
-         TOO_LARGE),
-    Rule(CODED,    "BatchTooLarge",                REFUSED,     NEVER,    ROW,      ASSUMED,
-         TOO_LARGE),
+    # 500 may also come at every try for one row.
+    Rule({429},     anything,                  UNAVAILABLE, THROTTLE, PROJECT),
+    Rule(CODED,     code("RateLimitExceeded"), UNAVAILABLE, THROTTLE, PROJECT),
+    Rule(PASSING,   anything,                  UNAVAILABLE, BACKOFF,  ITERABLE),
+    # Smaller parts of a batch may pass.
+    Rule({413},     anything,                  REFUSED,     NEVER,    ROW,      TOO_LARGE),
+    Rule(CODED,     code("BatchTooLarge"),     REFUSED,     NEVER,    ROW,      TOO_LARGE),
 
     # The request may have landed.
-    Rule(HTTP_2XX, unaccounted,                    UNKNOWN,     BACKOFF,  ITERABLE, ASSUMED,
-         NOT_ACCOUNTED),
-    Rule(HTTP_2XX, foreign,                        UNKNOWN,     BACKOFF,  NETWORK,  ASSUMED,
-         NOT_ITERABLE),
-    Rule(HTTP_3XX, anything,                       UNAVAILABLE, NEVER,    NETWORK,  ASSUMED,
-         REDIRECTED),
-    # Iterable's page for a path that it does not have, or another server's.
-    Rule({404},    foreign,                        UNAVAILABLE, BACKOFF,  NETWORK,  SEEN,
-         NOT_ITERABLE),
-    Rule(HTTP_4XX, foreign,                        UNAVAILABLE, BACKOFF,  NETWORK,  ASSUMED,
-         NOT_ITERABLE),
+    Rule(HTTP_2XX,  code("|Success"),          UNKNOWN,     BACKOFF,  NETWORK,  NOT_ITERABLE),
+    Rule(HTTP_3XX,  anything,                  UNAVAILABLE, NEVER,    NETWORK,  REDIRECTED),
+    # Also Iterable's own page for a path that it does not have.
+    Rule(HTTP_4XX,  FOREIGN,                   UNAVAILABLE, BACKOFF,  NETWORK,  NOT_ITERABLE),
 
     # From here on Iterable itself has answered. One user's token is not the run's key.
-    Rule({401},    "InvalidJwtPayload",            UNAVAILABLE, NEVER,    PROJECT,  OFFICIAL,
-         KEY_OF_JWT),
-    Rule(CODED,    JWT,                            UNAVAILABLE, NEVER,    PROJECT,  ASSUMED,
-         KEY_OF_JWT),
-    Rule({401},    no_permission,                  UNAVAILABLE, NEVER,    KEY,      SEEN,
-         KEY_LACKS),
-    Rule({401},    UNKNOWN_KEY,                    UNAVAILABLE, NEVER,    KEY,      OFFICIAL,
-         KEY_UNKNOWN),
-    Rule({401},    anything,                       UNAVAILABLE, NEVER,    KEY,      OFFICIAL,
-         KEY_REFUSED),
-    Rule({403},    anything,                       UNAVAILABLE, NEVER,    PROJECT,  ASSUMED,
-         NOT_ALLOWED),
-    Rule(CODED,    "BadApiKey",                    UNAVAILABLE, NEVER,    KEY,      ASSUMED,
-         KEY_REFUSED),
-    Rule(CODED,    FORBIDDEN,                      UNAVAILABLE, NEVER,    PROJECT,  ASSUMED,
-         NOT_ALLOWED),
-    Rule(CODED,    "UniqueFieldsLimitExceeded",    UNAVAILABLE, NEVER,    PROJECT,  ASSUMED,
-         NO_MORE_FIELDS),
+    Rule(CODED,     BAD_JWT,                   UNAVAILABLE, NEVER,    PROJECT,  KEY_OF_JWT),
+    Rule({401},     no_permission,             UNAVAILABLE, NEVER,    KEY,      KEY_LACKS),
+    Rule({401},     anything,                  UNAVAILABLE, NEVER,    KEY,      KEY_REFUSED),
+    Rule({403},     anything,                  UNAVAILABLE, NEVER,    PROJECT,  NOT_ALLOWED),
+    Rule(CODED,     code("BadApiKey"),         UNAVAILABLE, NEVER,    KEY,      KEY_REFUSED),
+    Rule(CODED,     FORBIDDEN,                 UNAVAILABLE, NEVER,    PROJECT,  NOT_ALLOWED),
+    Rule(CODED,     FIELDS_USED_UP,            UNAVAILABLE, NEVER,    PROJECT,  NO_MORE_FIELDS),
     # The event is sent again later.
-    Rule(CODED,    unknown_user,                   UNAVAILABLE, NEVER,    ITERABLE, ASSUMED,
-         NOT_YET_KNOWN),
-    Rule(CODED,    OUT_OF_ORDER,                   UNAVAILABLE, BACKOFF,  ITERABLE, ASSUMED),
+    Rule(CODED,     UNKNOWN_USER,              UNAVAILABLE, NEVER,    ITERABLE, NOT_YET_KNOWN),
+    Rule(CODED,     OUT_OF_ORDER,              UNAVAILABLE, BACKOFF,  ITERABLE),
 
-    Rule({400},    "InvalidEmailAddressError",     REFUSED,     NEVER,    ROW,      SEEN),
-    Rule(CODED,    BAD_IDENTITY,                   REFUSED,     NEVER,    ROW,      ASSUMED),
-    # The email or userId belongs to another.
-    Rule({409},    anything,                       REFUSED,     NEVER,    ROW,      OFFICIAL),
-    Rule(CODED,    TAKEN_IDENTITY,                 REFUSED,     NEVER,    ROW,      ASSUMED),
-    # The project has a field as another type. In bulk one row's refuses the whole batch.
-    Rule(CODED,    "RequestFieldsTypesMismatched", REFUSED,     NEVER,    FIELD,    SEEN),
-    Rule({400},    "BadJsonBody",                  REFUSED,     NEVER,    FIELD,    SEEN),
-    Rule(VALUES,   anything,                       REFUSED,     NEVER,    FIELD,    ASSUMED),
-    Rule({404},    anything,                       UNAVAILABLE, NEVER,    PROJECT,  ASSUMED,
-         NOTHING_THERE),
-    Rule(HTTP_4XX, anything,                       UNAVAILABLE, NEVER,    PROJECT,  ASSUMED,
-         NO_SUCH_CALL),
+    Rule(CODED,     BAD_IDENTITY,              REFUSED,     NEVER,    ROW),
+    Rule(CODED,     TAKEN_IDENTITY,            REFUSED,     NEVER,    ROW),
+    Rule({409},     anything,                  REFUSED,     NEVER,    ROW),
+    # Such as a field that the project has as another type. In bulk it refuses the whole batch.
+    Rule(VALUES,    anything,                  REFUSED,     NEVER,    FIELD),
+    Rule(HTTP_4XX,  anything,                  UNAVAILABLE, NEVER,    PROJECT,  NO_SUCH_CALL),
 
-    # A certificate that is not trusted, a proxy that forbids.
-    Rule(NO_ANSWER, never_leaves,                  UNAVAILABLE, NEVER,    NETWORK,  ASSUMED),
-    Rule(NO_ANSWER, request_left,                  UNKNOWN,     BACKOFF,  NETWORK,  ASSUMED),
-    Rule(NO_ANSWER, anything,                      UNAVAILABLE, BACKOFF,  NETWORK,  ASSUMED),
-    # 1xx, which is no answer.
-    Rule(ANY_STATUS, anything,                     UNKNOWN,     BACKOFF,  NETWORK,  ASSUMED,
-         NOT_ITERABLE),
+    # For 1xx, which the transport takes for no answer: with it every status has its line.
+    Rule(ANY,       anything,                  UNKNOWN,     BACKOFF,  NETWORK,  NOT_ITERABLE),
 )
 # fmt: on
 
@@ -375,6 +276,12 @@ def text_of(value: object, longest: int) -> str:
     return value[:longest].encode("utf-8", "replace").decode()
 
 
+def fields_told(fields: Iterable[tuple[object, str]]) -> tuple[tuple[str, str], ...]:
+    """Return the names and kinds of fields as an outcome has them: not too many, cut."""
+    named = [(text_of(name, MAX_FIELD_NAME), kind) for name, kind in fields]
+    return tuple((name, kind) for name, kind in named if name)[:MAX_FIELDS]
+
+
 def _code_in(document: dict[str, Any]) -> str | None:
     """Return the answer's code. It goes to the log, so anything but a plain word stays out."""
     value = document.get("code")
@@ -383,45 +290,23 @@ def _code_in(document: dict[str, Any]) -> str | None:
     return value if re.fullmatch(r"[\w.]{1,64}", value) else "?"
 
 
-def _counts_in(reply: Reply) -> list[int] | None:
-    """Return how many rows succeeded and failed, None unless both are whole numbers."""
-    counts = [reply.document.get(name) for name in ("successCount", "failCount")]
+def _has_counts(reply: Reply) -> bool:
+    """Whether the answer counts the rows that succeeded and those that failed."""
+    counts = (reply.document.get(name) for name in ("successCount", "failCount"))
     # A bool is an int, too.
-    whole = [count for count in counts if type(count) is int and count >= 0]
-    return whole if len(whole) == len(counts) else None
+    return all(type(count) is int and count >= 0 for count in counts)
 
 
-def _list_in(reply: Reply, name: str) -> list[Any]:
-    value = reply.document.get(name)
-    return value if isinstance(value, list) else []
-
-
-@functools.lru_cache(maxsize=1000)
-def _is_unknown_user(code: str | None) -> bool:
-    """Whether *code* says so: Iterable's of a single call, or the name of a bulk list."""
-    pattern = r"unknown(email|user(id)?)(error)?|(email|user(id)?)notfound(error)?"
-    return bool(re.fullmatch(rf"{pattern}|notfound(emails|userids)", (code or "").lower()))
-
-
-def _fields_in(reply: Reply) -> tuple[tuple[str, str], ...]:
-    """Return the fields that the reply names, each with what the project has for it."""
-    fields: list[tuple[object, str]] = []
-    if reply.code == "RequestFieldsTypesMismatched":
-        params = reply.document.get("params")
-        errors = params.get("validationErrors") if isinstance(params, dict) else None
-        for name, detail in errors.items() if isinstance(errors, dict) else ():
-            kind = detail.get("expectedType") if isinstance(detail, dict) else None
-            fields.append((name, text_of(kind, MAX_TYPE_NAME) or "another type"))
-    elif reply.rows is not None and accounted(reply):
-        return filtered_out(_list_in(reply, "filteredOutFields"))
-    return _as_told(fields)
-
-
-def filtered_out(names: list[Any]) -> tuple[tuple[str, str], ...]:
-    """Return fields that the project has left out, as an outcome has them: not too many, cut."""
-    return _as_told([(name, "filtered out") for name in names])
-
-
-def _as_told(fields: list[tuple[object, str]]) -> tuple[tuple[str, str], ...]:
-    named = [(text_of(name, MAX_FIELD_NAME), kind) for name, kind in fields[:MAX_FIELDS]]
-    return tuple((name, kind) for name, kind in named if name)
+def _mistyped_fields(reply: Reply) -> tuple[tuple[str, str], ...]:
+    """Return the fields that are of another type in the project, each with that type."""
+    params = reply.document.get("params")
+    errors = params.get("validationErrors") if isinstance(params, dict) else None
+    if reply.code != "RequestFieldsTypesMismatched" or not isinstance(errors, dict):
+        return ()
+    types = {
+        name: detail.get("expectedType") if isinstance(detail, dict) else None
+        for name, detail in errors.items()
+    }
+    return fields_told(
+        (name, text_of(kind, MAX_TYPE_NAME) or "another type") for name, kind in types.items()
+    )

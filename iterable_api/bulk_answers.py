@@ -10,18 +10,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from iterable_api.answers import NOT_YET_KNOWN, Answer, filtered_out
+from iterable_api.answers import NOT_YET_KNOWN, Answer, fields_told
 from iterable_api.payloads import user_id_key
 from records.outcomes import NOT_SENT, CallOutcome, CallStatus, Fault
 
-# Kinds of failures; the name of a list is its kind and Emails or UserIds.
+# Lists of failed rows. A list of any other name leaves its rows open.
 # Source: the responses of users/bulkUpdate and events/trackBulk, https://api.iterable.com/api/docs
-_FORGOTTEN, _NOT_FOUND = "forgotten", "notFound"
-# Names the address that stands in the way, which need not be that of the row.
-_CONFLICT = "conflict"
+_FORGOTTEN = frozenset({"forgottenEmails", "forgottenUserIds"})
+_NOT_FOUND = frozenset({"notFoundEmails", "notFoundUserIds"})
 _BLOCKED = "disallowedEventNames"
-# Older answers have these lists here, besides failedUpdates or instead.
-_AT_THE_TOP = ("invalidEmails", "invalidUserIds")
+# Lists that name no rows, but the addresses that stand in the way of some.
+_NOT_OF_ROWS = frozenset({"conflictEmails", "conflictUserIds", _BLOCKED})
 _SENT_AGAIN = f"{NOT_YET_KNOWN}: the event is sent again later, at the latest by the next run"
 _UNCLEAR = "some rows of the batch failed, and Iterable does not say which"
 
@@ -35,89 +34,68 @@ def calls_of(
     """
     failed = _failed(answer.document)
     blocked = {text.lower() for text in _texts(answer.document.get(_BLOCKED))}
-    calls = [_call_of(answer, name, failed, key) for key in keys]
+    calls = [_call_of(answer.outcome, name, failed.get(key, set())) for key in keys]
     if blocked:
         for place, body in enumerate(bodies):
             if str(json.loads(body).get("eventName")).lower() in blocked:
                 calls[place] = calls[place] or NOT_SENT
-    unnamed = calls.count(None)
-    # Blocked events are counted as failed, or not at all; rows that change nothing may be neither.
-    counted = answer.document["successCount" if blocked else "failCount"]
-    if (counted if blocked else len(keys) - counted) < unnamed:
-        unclear = replace(answer.outcome, status=CallStatus.UNKNOWN, message=_UNCLEAR, fields=())
+    if _most_delivered(answer.document, len(keys)) < calls.count(None):
+        unclear = replace(answer.outcome, status=CallStatus.UNKNOWN, message=_UNCLEAR)
         return [call or unclear for call in calls]
-    filtered = _items(answer.document.get("filteredOutFields"))
+    filtered = list(_texts(answer.document.get("filteredOutFields")))
     return [
-        call or _delivered(answer, body, filtered) for call, body in zip(calls, bodies, strict=True)
+        call or _delivered(answer.outcome, body, filtered)
+        for call, body in zip(calls, bodies, strict=True)
     ]
 
 
+def _most_delivered(document: dict[str, Any], rows: int) -> int:
+    """Return how many of a batch's *rows* are delivered by the counts in the answer."""
+    successes, failures = document["successCount"], document["failCount"]
+    # Rows that change nothing may be counted as successful or not at all, ...
+    unchanged = [*_texts(document.get("noOpEmails")), *_texts(document.get("noOpUserIds"))]
+    # ... and blocked events as failed or not at all.
+    most = rows if document.get(_BLOCKED) else rows - failures
+    # An answer that counts more rows than there are is not about these.
+    return 0 if successes + failures > rows else min(successes + len(unchanged), most)
+
+
 def _failed(document: dict[str, Any]) -> Mapping[str, set[str]]:
-    """Return the keys of the rows that the lists of failures name, by kind."""
+    """Return the lists of failures that name a row, by the row's key."""
     found: defaultdict[str, set[str]] = defaultdict(set)
     lists = document.get("failedUpdates")
-    named = list(lists.items()) if isinstance(lists, dict) else []
-    for name, values in [*named, *((each, document.get(each)) for each in _AT_THE_TOP)]:
-        kind = name.removesuffix("Emails").removesuffix("UserIds")
-        by_user_id = name.endswith("UserIds")
-        found[kind] |= {user_id_key(t) if by_user_id else t.lower() for t in _texts(values)}
-    found.pop(_CONFLICT, None)
-    found.pop(_BLOCKED, None)
+    for name, values in lists.items() if isinstance(lists, dict) else ():
+        for text in () if name in _NOT_OF_ROWS else _texts(values):
+            found[user_id_key(text) if name.endswith("UserIds") else text.lower()].add(name)
     return found
 
 
-def _call_of(
-    answer: Answer, name: str, failed: Mapping[str, set[str]], key: str
-) -> CallOutcome | None:
-    """Return the outcome of a row by the lists that name it, None if none does."""
-    kinds = {kind for kind, keys in failed.items() if key in keys}
-    told = replace(answer.outcome, fields=())
-    suffix = "UserIds" if key == user_id_key(key.partition(":")[2]) else "Emails"
-    if _FORGOTTEN in kinds:
-        code = _FORGOTTEN + suffix
-        text = f"listed in {code}"
-        return replace(told, status=CallStatus.FORGOTTEN, code=code, message=text, fault=Fault.ROW)
-    if kinds == {_NOT_FOUND} and name == "events":
+def _call_of(batch: CallOutcome, name: str, lists: set[str]) -> CallOutcome | None:
+    """Return the outcome of a row by the *lists* that name it, None if none does."""
+    if code := min(lists & _FORGOTTEN, default=""):
+        status, fault, message = CallStatus.FORGOTTEN, Fault.ROW, f"listed in {code}"
+        return replace(batch, status=status, fault=fault, code=code, message=message)
+    if name == "events" and lists and lists <= _NOT_FOUND:
         # The user was accepted a moment ago and is not visible yet.
-        return replace(
-            told,
-            status=CallStatus.UNAVAILABLE,
-            code=_NOT_FOUND + suffix,
-            message=_SENT_AGAIN,
-            fault=Fault.ITERABLE,
-        )
-    return NOT_SENT if kinds else None
+        status, fault, code = CallStatus.UNAVAILABLE, Fault.ITERABLE, min(lists)
+        return replace(batch, status=status, fault=fault, code=code, message=_SENT_AGAIN)
+    return NOT_SENT if lists else None
 
 
-def _delivered(answer: Answer, body: bytes, filtered: Sequence[object]) -> CallOutcome:
+def _delivered(batch: CallOutcome, body: bytes, filtered: Sequence[str]) -> CallOutcome:
     """Return the outcome of a delivered row, with those of its fields that were left out.
 
-    All that were left out are looked for. The outcome of the batch names a few of them.
+    What is left out of an object is named with a dot behind the field's name.
     """
     if not filtered:
-        return answer.outcome
+        return batch
     held = json.loads(body)["dataFields"]
-    names = [name for name in filtered if isinstance(name, str) and _holds(held, name)]
-    return replace(answer.outcome, fields=filtered_out(names))
-
-
-def _holds(fields: object, name: str) -> bool:
-    """Whether *fields* have one called *name*; of an object's it is all names, with dots between.
-
-    Of the objects in an array it is not looked at, whether one has it.
-    """
-    if not isinstance(fields, Mapping):
-        return isinstance(fields, list)
-    first, dot, rest = name.partition(".")
-    return name in fields or bool(dot and first in fields and _holds(fields[first], rest))
+    names = [name for name in filtered if name.partition(".")[0] in held]
+    return replace(batch, fields=fields_told((name, "filtered out") for name in names))
 
 
 def _texts(values: object) -> Iterator[str]:
-    """Yield the identifiers in a list; one that stands alone is a list too."""
-    for value in [values] if isinstance(values, str) else _items(values):
+    """Yield the texts in a list."""
+    for value in values if isinstance(values, list) else ():
         if isinstance(value, str):
             yield value.strip()
-
-
-def _items(values: object) -> list[object]:
-    return list(values) if isinstance(values, list | dict) else []

@@ -7,11 +7,8 @@ UPDATE_USER = "users/update"
 TRACK_EVENT = "events/track"
 UPDATE_USERS = "users/bulkUpdate"
 TRACK_EVENTS = "events/trackBulk"
-# 3 requests a second; --check makes two at most, and a look after a run a few.
+# 3 requests a second; --check and a run make a few.
 GET_USER_FIELDS = "users/getFields"
-
-# Takes the address as a parameter; reads, too.
-GET_USER_BY_EMAIL = "users/getByEmail"
 
 # The call about one row that does the same as the one about many.
 SINGLE = {UPDATE_USERS: UPDATE_USER, TRACK_EVENTS: TRACK_EVENT}

@@ -11,10 +11,10 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, date, datetime, tzinfo
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from enum import StrEnum
+from functools import partial
 from json.encoder import encode_basestring_ascii as quoted
-from typing import Any
 
 from records.columns import Column, Kind
 
@@ -23,8 +23,8 @@ EXACT_NUMBERS = 2**53
 # What MySQL itself takes.
 DEEPEST_JSON = 100
 
-# Returns a value, which is not NULL, as JSON; None if it is to be left out like NULL.
-Encoder = Callable[[bytes], str | None]
+# Returns a value as JSON; None if it is to be left out, as NULL is.
+Encoder = Callable[[bytes | None], str | None]
 
 
 class RowError(ValueError):
@@ -41,30 +41,21 @@ class FieldType(StrEnum):
     DATE = "date"
     JSON = "json"  # an object, or an array
 
-    @property
-    def iterable_name(self) -> str:
-        """What Iterable calls it; values of JSON have several."""
-        return "object" if self is FieldType.JSON else str(self)
 
-
-_NUMBERS = frozenset({Kind.INTEGER, Kind.TINYINT, Kind.DECIMAL, Kind.TEXT})
-# What a column without a suffix is sent as; the kinds that are missing here need one.
-TYPE_OF: Mapping[Kind, FieldType] = {
-    Kind.TEXT: FieldType.STRING,
-    Kind.INTEGER: FieldType.LONG,
-    Kind.DECIMAL: FieldType.DOUBLE,
-    Kind.DATE: FieldType.DATE,
-    Kind.MOMENT: FieldType.DATE,
-    Kind.TIME: FieldType.STRING,
-    Kind.JSON: FieldType.JSON,
-}
-KINDS_FOR: Mapping[FieldType, frozenset[Kind]] = {
-    FieldType.STRING: frozenset(Kind) - {Kind.BIT, Kind.OTHER},
-    FieldType.LONG: _NUMBERS | {Kind.BIT},
-    FieldType.DOUBLE: _NUMBERS,
-    FieldType.BOOLEAN: _NUMBERS | {Kind.BIT},
-    FieldType.DATE: frozenset({Kind.DATE, Kind.MOMENT, Kind.TEXT}),
-    FieldType.JSON: frozenset({Kind.JSON, Kind.TEXT}),
+_STRING, _LONG, _DOUBLE, _BOOLEAN, _DATE, _JSON = FieldType
+# What a column of each kind can be sent as: first without a suffix, unless it needs one.
+TYPES_OF: Mapping[Kind, tuple[FieldType, ...]] = {
+    Kind.TEXT: (_STRING, _LONG, _DOUBLE, _BOOLEAN, _DATE, _JSON),
+    Kind.INTEGER: (_LONG, _STRING, _DOUBLE, _BOOLEAN),
+    Kind.DECIMAL: (_DOUBLE, _STRING, _LONG, _BOOLEAN),
+    Kind.TINYINT: (_BOOLEAN, _LONG, _DOUBLE, _STRING),
+    Kind.BIT: (_BOOLEAN, _LONG),
+    Kind.DATE: (_DATE, _STRING),
+    Kind.MOMENT: (_DATE, _STRING),
+    Kind.TIME: (_STRING,),
+    Kind.JSON: (_JSON, _STRING),
+    Kind.BINARY: (_STRING,),
+    Kind.OTHER: (),
 }
 
 
@@ -74,11 +65,14 @@ def encoder(kind: FieldType, column: Column, time_zone: tzinfo) -> Encoder:
     *time_zone* is the one in which the database session reports times.
     """
     read = reader(column)
+    written = partial(_date, zone=time_zone) if kind is FieldType.DATE else _ENCODERS[kind]
 
-    def encode(value: bytes) -> str | None:
+    def encode(value: bytes | None) -> str | None:
+        if value is None:
+            return None
         text = read(value)
         try:
-            return _ENCODERS[kind](text, time_zone)
+            return written(text)
         except ValueError as error:
             raise RowError(f"{column.name} {error}") from None
 
@@ -108,11 +102,7 @@ def reader(column: Column) -> Callable[[bytes], str]:
 # --- Each raises ValueError, which says what is wrong with a value without quoting it
 
 
-def _string(text: str, _zone: tzinfo) -> str:
-    return quoted(text)
-
-
-def _long(text: str, _zone: tzinfo) -> str:
+def _long(text: str) -> str:
     number = _number(text)
     if number != number.to_integral_value():
         raise ValueError("is not a whole number")
@@ -122,10 +112,9 @@ def _long(text: str, _zone: tzinfo) -> str:
     return str(int(number))
 
 
-def _double(text: str, _zone: tzinfo) -> str:
+def _double(text: str) -> str:
     number = _number(text)
-    # The shortest text of the number that Iterable keeps; never without a point, so never a whole
-    # number's.
+    # The shortest text of the number that Iterable keeps; it always has a point.
     shortest = repr(float(number))
     if not math.isfinite(float(shortest)) or Decimal(shortest) != number:
         raise ValueError("has more digits than a double keeps; round it, or send it as :string")
@@ -134,23 +123,19 @@ def _double(text: str, _zone: tzinfo) -> str:
 
 def _number(text: str) -> Decimal:
     """Return the text of a number without any loss. Decimal would also take ``1_0`` and ``NaN``."""
-    if not re.fullmatch(r"\s*[-+]?[0-9.]+([eE][-+]?[0-9]+)?\s*", text):
+    if not re.fullmatch(r"\s*[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]{1,9})?\s*", text):
         raise ValueError("is not a number")
-    try:
-        return Decimal(text)
-    except InvalidOperation:
-        raise ValueError("is not a number") from None
+    return Decimal(text)
 
 
 _TRUTH = {"1": "true", "0": "false", "true": "true", "false": "false"}
 
 
-def _boolean(text: str, _zone: tzinfo) -> str:
+def _boolean(text: str) -> str:
     word = text.strip().lower()
-    if word not in _TRUTH:
-        # A DECIMAL may be 1.00.
-        with suppress(ValueError):
-            word = _long(word, UTC)
+    # A DECIMAL may be 1.00.
+    with suppress(ValueError):
+        word = _long(word)
     if word not in _TRUTH:
         raise ValueError("is neither 0 nor 1")
     return _TRUTH[word]
@@ -179,15 +164,22 @@ def _parsed(text: str) -> date | datetime:
     raise ValueError("is not a date such as 2026-01-13 or 2026-01-13 14:30:45")
 
 
-def _json(text: str, _zone: tzinfo) -> str | None:
+def _json(text: str) -> str | None:
     """Return an object or an array as it came but for blanks; None for JSON's null."""
-    _check_depth(text)
     try:
         document = json.loads(
-            text, parse_int=_json_int, parse_float=_json_float, parse_constant=_no_constant
+            text,
+            parse_int=lambda number: int(_long(number)),
+            parse_float=lambda number: float(_double(number)),
+            parse_constant=_number,
         )
-    except (json.JSONDecodeError, RecursionError):
+        too_deep = _depth(document) > DEEPEST_JSON
+    except json.JSONDecodeError:
         raise ValueError("is not valid JSON") from None
+    except RecursionError:
+        too_deep = True
+    if too_deep:
+        raise ValueError("is nested too deep")
     if document is None:
         return None
     if not isinstance(document, dict | list):
@@ -195,35 +187,18 @@ def _json(text: str, _zone: tzinfo) -> str | None:
     return json.dumps(document)
 
 
-def _check_depth(text: str) -> None:
-    """Raise ValueError if the brackets outside strings are nested deeper than MySQL takes them."""
-    if text.count("[") + text.count("{") <= DEEPEST_JSON:
-        return
-    depth = deepest = 0
-    for bracket in re.findall(r'"(?:[^"\\]|\\.)*"|[][{}]', text):
-        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(bracket, 0)
-        deepest = max(deepest, depth)
-    if deepest > DEEPEST_JSON:
-        raise ValueError("is nested too deep")
+def _depth(value: object) -> int:
+    """Return how deep arrays and objects are nested in *value*."""
+    if not isinstance(value, dict | list):
+        return 0
+    inner = value.values() if isinstance(value, dict) else value
+    return 1 + max(map(_depth, inner), default=0)
 
 
-def _json_int(text: str) -> int:
-    return int(_long(text, UTC))
-
-
-def _json_float(text: str) -> float:
-    return float(_double(text, UTC))
-
-
-def _no_constant(_text: str) -> Any:  # noqa: ANN401 - never returns
-    raise ValueError("has a number that is not finite")
-
-
-_ENCODERS: Mapping[FieldType, Callable[[str, tzinfo], str | None]] = {
-    FieldType.STRING: _string,
+_ENCODERS: Mapping[FieldType, Callable[[str], str | None]] = {
+    FieldType.STRING: quoted,
     FieldType.LONG: _long,
     FieldType.DOUBLE: _double,
     FieldType.BOOLEAN: _boolean,
-    FieldType.DATE: _date,
     FieldType.JSON: _json,
 }

@@ -11,14 +11,13 @@ Iterable limits the requests of a whole project, and other programs of the proje
 """
 
 import math
+import random
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from enum import Enum, auto
 from typing import NamedTuple
-
-from iterable_api.backoff import sleep
 
 # A second's worth of requests takes this many seconds, as some arrive late and others early.
 SPREAD_S = 1.015
@@ -38,6 +37,17 @@ LONGEST_PROBE_S = 8.0
 OUTAGE_S = 60.0
 # A thread that waits for longer looks for new answers, and for a stop, this often.
 POLL_S = 0.1
+MAX_BACKOFF_DOUBLINGS = 5
+
+
+def backoff_s(attempt: int) -> float:
+    """Return how many seconds to wait after failed attempt number *attempt* (1 is the first).
+
+    Anything from 0 to 1 s, 0 to 2 s, 0 to 4 s ... up to 0 to 32 s: "full jitter", so that many
+    clients do not return at the same instant.
+    """
+    longest_s = 2.0 ** min(attempt - 1, MAX_BACKOFF_DOUBLINGS)
+    return random.uniform(0, longest_s)  # noqa: S311 - no secret
 
 
 class Kind(Enum):
@@ -74,7 +84,7 @@ class Limiter:
         self,
         per_second: float,
         *,
-        wait: Callable[[float], bool] = sleep,
+        wait: Callable[[float], bool | None] = time.sleep,
         outage: Callable[[str], object] = lambda _: None,
     ) -> None:
         self.per_second = per_second

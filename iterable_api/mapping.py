@@ -1,33 +1,60 @@
 """Query 2 is the mapping: which of its columns goes into which call, under what name and type.
 
-The nine columns of the job go where they always go. ``user.<field>`` goes into the profile,
+The job's own fields go where ``OWN_FIELDS`` says. ``user.<field>`` goes into the profile,
 ``event.<field>`` into the event; ``:<type>`` behind it overrides the column's own type.
 """
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, date, timedelta, tzinfo
-from decimal import Decimal
 from enum import StrEnum
-from json.encoder import encode_basestring_ascii as quoted
 from typing import NamedTuple
 
 from iterable_api.endpoints import TRACK_EVENT, UPDATE_USER
-from iterable_api.field_types import KINDS_FOR, TYPE_OF, Encoder, FieldType, RowError, encoder
+from iterable_api.field_types import TYPES_OF, FieldType
 from records.columns import JOB_COLUMNS, Column, ColumnError, Kind, Row
 from records.outcomes import USER_ID, RowNames
 
 EVENT_NAME = "page_view"
-PROFILE_COLUMNS = ("first_name", "plan_type")
-EVENT_COLUMNS = ("page", "browser", "location")
-# What the job itself puts into the two calls.
-PROFILE_FIELDS = (*PROFILE_COLUMNS, "recent_page_view", "candidate")
-EVENT_FIELDS = (*EVENT_COLUMNS, "timestamp", "candidate")
-OPTIONAL_COLUMNS = (USER_ID, "event_name")
-
 CALLS = {"user": UPDATE_USER, "event": TRACK_EVENT}
-_OWN_FIELDS = {UPDATE_USER: PROFILE_FIELDS, TRACK_EVENT: EVENT_FIELDS}
+
+
+class MappedField(NamedTuple):
+    """A field of a call's ``dataFields``: from a column, or if that has no name, always *value*.
+
+    *place* is that of the column in a row.
+    """
+
+    call: str
+    name: str
+    type: FieldType
+    column: Column = Column("")
+    value: bool | str | None = None
+    place: int = -1
+
+    @property
+    def constant(self) -> str:
+        """The value as JSON, if it is always the same; else empty."""
+        return "" if self.column.name else json.dumps(self.value)
+
+
+# The job's own fields, in the order in which they are sent.
+# fmt: off
+OWN_FIELDS = (
+    MappedField(UPDATE_USER, "first_name",       FieldType.STRING,  Column("first_name")),
+    MappedField(UPDATE_USER, "plan_type",        FieldType.STRING,  Column("plan_type")),
+    MappedField(UPDATE_USER, "recent_page_view", FieldType.BOOLEAN, value=True),
+    MappedField(UPDATE_USER, "candidate",        FieldType.STRING,  value="yes"),
+    MappedField(TRACK_EVENT, "page",             FieldType.STRING,  Column("page")),
+    MappedField(TRACK_EVENT, "browser",          FieldType.STRING,  Column("browser")),
+    MappedField(TRACK_EVENT, "location",         FieldType.STRING,  Column("location")),
+    MappedField(TRACK_EVENT, "timestamp",        FieldType.STRING,  Column("event_time")),
+    MappedField(TRACK_EVENT, "candidate",        FieldType.STRING,  value="yes"),
+)
+# fmt: on
+PROFILE_FIELDS, EVENT_FIELDS = (
+    tuple(own.name for own in OWN_FIELDS if own.call == call) for call in CALLS.values()
+)
 # Fields of a profile that are Iterable's own: it would refuse them, lose data or rename the user.
 # Source: https://support.iterable.com/hc/en-us/articles/217744303
 RESERVED = frozenset({
@@ -37,19 +64,15 @@ RESERVED = frozenset({
 })  # fmt: skip
 
 # As in database_setup.sql.
-_USUAL_KINDS = {
-    "customer_id": Kind.INTEGER,
-    "page_view_id": Kind.INTEGER,
-    "event_time": Kind.MOMENT,
-}
-_USUAL_COLUMNS = tuple(Column(name, _USUAL_KINDS.get(name, Kind.TEXT)) for name in JOB_COLUMNS)
+_KINDS = dict.fromkeys(("customer_id", "page_view_id"), Kind.INTEGER) | {"event_time": Kind.MOMENT}
+USUAL_COLUMNS = tuple(Column(name, _KINDS.get(name, Kind.TEXT)) for name in JOB_COLUMNS)
 
 _TYPES = ", ".join(f":{kind}" for kind in FieldType)
-# What to write in Query 2 in place of a column that cannot be sent as it is.
+# What to write in Query 2 in place of a column that cannot be sent without a suffix.
+_NUMBER = "which can be a number or a boolean: write AS `{0}:long` or AS `{0}:boolean`"
 _ADVICE = {
-    Kind.TINYINT: "is TINYINT, which can be a number or a boolean: write AS `{0}:long` or AS "
-    "`{0}:boolean`",
-    Kind.BIT: "is BIT, which can be a number or a boolean: write AS `{0}:long` or AS `{0}:boolean`",
+    Kind.TINYINT: f"is TINYINT, {_NUMBER}",
+    Kind.BIT: f"is BIT, {_NUMBER}",
     Kind.BINARY: "holds bytes: use BIN_TO_UUID() in Query 2, on MariaDB HEX(); if they are text in "
     "UTF-8, write AS `{0}:string`",
     Kind.OTHER: "has a type that cannot be sent: make text of it, such as with ST_AsText()",
@@ -63,72 +86,61 @@ class Identity(StrEnum):
     USER_ID = "user_id"
 
 
-class MappedField(NamedTuple):
-    """A column that goes into a field of ``dataFields``.
-
-    *place* is the column's in a row, *key* the field's name as JSON.
-    """
-
-    column: Column
-    place: int
-    call: str
-    name: str
-    type: FieldType
-    key: str
-    encode: Encoder
-
-
-class MappingLine(NamedTuple):
-    """A line of the table that shows a mapping."""
-
-    column: str
-    call: str
-    field: str
-    type: str
-
-
-@dataclass(frozen=True, slots=True)
 class RowMapping:
-    """Where each column of a query goes.
+    """Where each of a query's *columns* goes.
 
-    ``columns`` are the query's, in their order. ``identifier`` is the one that says who the user
-    is. ``unused`` are the columns that go nowhere.
+    ``identifier`` is the column that says who the user is. ``own`` are the job's own fields,
+    ``fields`` those beyond, ``unused`` the columns that go nowhere. Raises ColumnError, with all
+    that is wrong.
     """
 
-    columns: tuple[Column, ...] = _USUAL_COLUMNS
-    identity: Identity = Identity.EMAIL
-    identifier: str = "email"
-    has_event_name: bool = False
-    fields: tuple[MappedField, ...] = ()
-    unused: tuple[str, ...] = ()
-    hints: tuple[str, ...] = ()
+    def __init__(
+        self,
+        columns: Sequence[Column] = USUAL_COLUMNS,
+        identity: Identity = Identity.EMAIL,
+    ) -> None:
+        self.columns = tuple(columns)
+        self.places = {column.name: place for place, column in enumerate(columns)}
+        self.identity = identity
+        self.by_user_id = identity is Identity.USER_ID
+        self.identifier = "email"
+        if self.by_user_id:
+            self.identifier = USER_ID if USER_ID in self.places else "customer_id"
+        self.has_event_name = "event_name" in self.places
+        self.own = tuple(self._own_fields())
+        self.fields = tuple(_query_fields(self.columns))
+        sent = {*JOB_COLUMNS, self.identifier, "event_name", *(f.column.name for f in self.fields)}
+        self.unused = [name for name in self.places if name not in sent]
+
+    def _own_fields(self) -> Iterator[MappedField]:
+        """Yield the job's own fields, less those whose column is not there."""
+        for own in OWN_FIELDS:
+            place = self.places.get(own.column.name, -1)
+            if place >= 0:
+                yield own._replace(column=self.columns[place], place=place)
+            elif own.constant:
+                yield own
 
     def fields_of(self, call: str) -> tuple[MappedField, ...]:
-        """Return the fields beyond the job's own that go into *call*."""
-        return tuple(field for field in self.fields if field.call == call)
-
-    def place(self, name: str) -> int:
-        """Return which of a row's values is that of the column *name*."""
-        return next(i for i, column in enumerate(self.columns) if column.name == name)
+        """Return the fields that go into *call*, in the order in which they are sent."""
+        return tuple(field for field in (*self.own, *self.fields) if field.call == call)
 
     def shown(self, row: Row, name: str) -> int | str | None:
         """Return the value of the column *name* in *row*, for people."""
-        place = self.place(name)
+        place = self.places[name]
         return self.columns[place].shown(row[place])
 
     def row_of(self, values: Mapping[str, object]) -> Row:
-        """Return *values*, by the names of their columns, as a row: each as MySQL would write it.
+        """Return *values*, by the names of their columns, as a row; one that is missing is NULL.
 
-        A column that is missing is NULL. Raises RowError for a value that MySQL has no type for.
+        They are bytes as MySQL writes them, texts, numbers, dates and times.
         """
-        row = []
-        for column in self.columns:
-            try:
-                row.append(_written(values.get(column.name), column.kind))
-            except TypeError as error:
-                text = f"{column.name} has a type that cannot be sent: {error}"
-                raise RowError(text) from None
-        return tuple(row)
+        found = (values.get(column.name) for column in self.columns)
+        # What is half of a character is refused when it is read as UTF-8.
+        return tuple(
+            value if isinstance(value, bytes | None) else str(value).encode(errors="surrogatepass")
+            for value in found
+        )
 
     def names_of(self, row: Row) -> RowNames:
         """Return what *row* is called for people."""
@@ -136,146 +148,78 @@ class RowMapping:
         return RowNames(self.shown(row, "customer_id"), self.shown(row, "email"), user_id)
 
     def shape_of(self, call: str) -> list[tuple[str, str]]:
-        """Return what goes into *call*: the name and the type of each field."""
-        own = [(name, "string") for name in _OWN_FIELDS[call]]
-        mapped = [(field.name, str(field.type)) for field in self.fields_of(call)]
+        """Return what goes into *call*: the name of each field, with its type or its constant."""
+        fields = [(each.name, each.constant or each.type) for each in self.fields_of(call)]
         name = [("eventName", str(self.has_event_name))] if call == TRACK_EVENT else []
-        return [(str(self.identity), self.identifier), *own, *mapped, *name]
+        return [(self.identity, self.identifier), *fields, *name]
 
     def profile_types(self) -> dict[str, FieldType]:
         """Return the type of each profile field."""
-        own = dict.fromkeys(PROFILE_FIELDS, FieldType.STRING)
-        own["recent_page_view"] = FieldType.BOOLEAN
-        return own | {field.name: field.type for field in self.fields_of(UPDATE_USER)}
-
-    @property
-    def texts(self) -> frozenset[str]:
-        """The columns that are sent, or made part of an event's id, as text whatever their type."""
-        own = {*JOB_COLUMNS} - {"event_time", "email"} | {self.identifier}
-        return frozenset(own | ({"event_name"} if self.has_event_name else set()))
+        return {field.name: field.type for field in self.fields_of(UPDATE_USER)}
 
     def remarks(self) -> list[str]:
         """Return what the operator should know: what is not sent, and what may be meant."""
-        found = list(self.hints)
+        found = [
+            f"{field.column.name} is sent as a string; if it is JSON, which MariaDB reports as "
+            f"text, write AS `{field.column.name}:json`"
+            for field in self.fields
+            # MariaDB compares its JSON by bytes.
+            if field.column.by_bytes and ":" not in field.column.name
+        ]
         for name in self.unused:
             word = name if re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII) else "field"
-            found.append(
-                f"the column {name} is not sent; AS `user.{word}` puts it into the profile, "
-                f"AS `event.{word}` into the event"
-            )
+            why = f"AS `user.{word}` puts it into the profile, AS `event.{word}` into the event"
+            if name == USER_ID:
+                why = "ITERABLE_IDENTITY is email"
+            found.append(f"the column {name} is not sent; {why}")
         return found
 
-    def lines(self) -> Iterator[MappingLine]:
-        """Yield the mapping line by line, in the order in which it is sent."""
-        both, name = f"{UPDATE_USER}, {TRACK_EVENT}", "userId"
-        yield MappingLine(self.identifier, both, name if self.by_user_id else "email", "identity")
-        for column in PROFILE_COLUMNS:
-            yield MappingLine(column, UPDATE_USER, column, "string")
-        yield MappingLine("", UPDATE_USER, "recent_page_view", "boolean, always true")
-        yield MappingLine("", UPDATE_USER, "candidate", 'string, always "yes"')
-        yield from self._field_lines(UPDATE_USER)
+    def lines(self) -> Iterator[tuple[str, str, str, str]]:
+        """Yield the mapping in the order in which it is sent: column, call, field and type."""
+        both, name = f"{UPDATE_USER}, {TRACK_EVENT}", "userId" if self.by_user_id else "email"
+        yield self.identifier, both, name, "identity"
+        yield from self._lines_of(UPDATE_USER)
         if self.has_event_name:
-            yield MappingLine("event_name", TRACK_EVENT, "eventName", "name")
+            yield "event_name", TRACK_EVENT, "eventName", "name"
         else:
-            yield MappingLine("", TRACK_EVENT, "eventName", f'name, always "{EVENT_NAME}"')
-        yield MappingLine("page_view_id, customer_id", TRACK_EVENT, "id", "part of the event's id")
-        yield MappingLine("event_time", TRACK_EVENT, "createdAt", "unix seconds")
-        for column in EVENT_COLUMNS:
-            yield MappingLine(column, TRACK_EVENT, column, "string")
-        yield MappingLine("event_time", TRACK_EVENT, "timestamp", "string")
-        yield MappingLine("", TRACK_EVENT, "candidate", 'string, always "yes"')
-        yield from self._field_lines(TRACK_EVENT)
+            yield "", TRACK_EVENT, "eventName", f'name, always "{EVENT_NAME}"'
+        yield "page_view_id, customer_id", TRACK_EVENT, "id", "part of the event's id"
+        yield "event_time", TRACK_EVENT, "createdAt", "unix seconds"
+        yield from self._lines_of(TRACK_EVENT)
 
-    @property
-    def by_user_id(self) -> bool:
-        """Whether users are told apart by their user id."""
-        return self.identity is Identity.USER_ID
-
-    def _field_lines(self, call: str) -> Iterator[MappingLine]:
+    def _lines_of(self, call: str) -> Iterator[tuple[str, str, str, str]]:
         for field in self.fields_of(call):
             kind = "object or array" if field.type is FieldType.JSON else str(field.type)
-            yield MappingLine(field.column.name, call, field.name, kind)
+            always = f", always {field.constant}" if field.constant else ""
+            yield field.column.name, call, field.name, kind + always
 
 
-def _written(value: object, kind: Kind) -> bytes | None:
-    if value is None:
-        return None
-    if isinstance(value, bytes | bytearray):
-        return bytes(value)
-    if isinstance(value, int):
-        return value.to_bytes(8, "big") if kind is Kind.BIT else b"%d" % value
-    if isinstance(value, timedelta):
-        text = _time_written(value)
-    elif isinstance(value, Decimal):
-        text = format(value, "f")
-    elif isinstance(value, set | frozenset):
-        text = ",".join(sorted(value))
-    elif isinstance(value, str | float | date):
-        # A datetime's text has a blank between the day and the time, as MySQL's has.
-        text = str(value)
-    else:
-        raise TypeError(type(value).__name__)
-    return text.encode("utf-8", "surrogatepass")
-
-
-def _time_written(value: timedelta) -> str:
-    seconds, micros = divmod(abs(value) // timedelta(microseconds=1), 1_000_000)
-    sign = "-" if value < timedelta() else ""
-    text = f"{sign}{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
-    return f"{text}.{micros:06}" if micros else text
-
-
-def read_mapping(
-    columns: Sequence[Column], identity: Identity = Identity.EMAIL, time_zone: tzinfo = UTC
-) -> RowMapping:
-    """Return where *columns* go; *time_zone* is that of the times in them.
-
-    Raises ColumnError, with all that is wrong.
-    """
-    names = {column.name for column in columns}
+def _query_fields(columns: Sequence[Column]) -> list[MappedField]:
+    """Return the fields that *columns* named ``user.<field>`` or ``event.<field>`` go into."""
     fields: list[MappedField] = []
-    unused: list[str] = []
     problems: list[str] = []
     for place, column in enumerate(columns):
-        prefix, dot, _ = column.name.partition(".")
-        if dot and prefix in CALLS:
+        if column.name.startswith(tuple(f"{prefix}." for prefix in CALLS)):
             try:
-                fields.append(_field(column, place, time_zone))
+                fields.append(_query_field(column, place))
             except ValueError as error:
                 problems.append(f"{column.name} {error}")
-        elif column.name not in {*JOB_COLUMNS, *OPTIONAL_COLUMNS}:
-            unused.append(column.name)
-    problems += _doubled(fields)
+    targets = [(field.call, field.name) for field in fields]
+    doubled = dict.fromkeys(target for target in targets if targets.count(target) > 1)
+    problems += [f"{name} is there twice for {call}" for call, name in doubled]
     if problems:
         raise ColumnError(f"Query 2's columns cannot be sent: {'; '.join(problems)}")
-    if identity is Identity.USER_ID:
-        identifier = USER_ID if USER_ID in names else "customer_id"
-    else:
-        identifier = "email"
-    hints = [_hint(field) for field in fields if field.column.by_bytes]
-    if USER_ID in names and identity is Identity.EMAIL:
-        hints.append("the column user_id is not sent: ITERABLE_IDENTITY is email")
-    return RowMapping(
-        tuple(columns),
-        identity,
-        identifier,
-        "event_name" in names,
-        tuple(fields),
-        tuple(unused),
-        tuple(hint for hint in hints if hint),
-    )
+    return fields
 
 
-def _field(column: Column, place: int, time_zone: tzinfo) -> MappedField:
-    """Return the field that a column named ``user.<field>`` goes into; ValueError if it cannot."""
+def _query_field(column: Column, place: int) -> MappedField:
+    """Return the field that *column* goes into; ValueError if it cannot."""
     prefix, _, rest = column.name.partition(".")
     name, colon, suffix = rest.partition(":")
     call = CALLS[prefix]
     _check_name(name, call)
     kind = _type_of(column, f"{prefix}.{name}", suffix if colon else None)
-    return MappedField(
-        column, place, call, name, kind, quoted(name), encoder(kind, column, time_zone)
-    )
+    return MappedField(call, name, kind, column, place=place)
 
 
 def _type_of(column: Column, name: str, suffix: str | None) -> FieldType:
@@ -285,12 +229,12 @@ def _type_of(column: Column, name: str, suffix: str | None) -> FieldType:
     """
     advice = _ADVICE.get(column.kind, "").format(name)
     if suffix is None:
-        if column.kind not in TYPE_OF:
+        if advice:
             raise ValueError(advice)
-        return TYPE_OF[column.kind]
+        return TYPES_OF[column.kind][0]
     if suffix not in list(FieldType):
         raise ValueError(f"has the unknown type :{suffix}; use one of {_TYPES}")
-    if column.kind not in KINDS_FOR[FieldType(suffix)]:
+    if suffix not in TYPES_OF[column.kind]:
         text = f"is {column.kind} and cannot be sent as :{suffix}"
         raise ValueError(f"{text}; it {advice}" if advice else text)
     return FieldType(suffix)
@@ -311,21 +255,9 @@ def _check_name(name: str, call: str) -> None:
         raise ValueError("has an invisible character in its name")
     if name in RESERVED:
         raise ValueError("is a field that Iterable keeps to itself; use another name")
-    if name in _OWN_FIELDS[call]:
+    if any((own.call, own.name) == (call, name) for own in OWN_FIELDS):
         raise ValueError("is a field that the job sends already")
 
 
-def _doubled(fields: Sequence[MappedField]) -> list[str]:
-    places = [(field.call, field.name) for field in fields]
-    found = dict.fromkeys(place for place in places if places.count(place) > 1)
-    return [f"{name} is there twice for {call}" for call, name in found]
-
-
-def _hint(field: MappedField) -> str:
-    if field.type is not FieldType.STRING or ":" in field.column.name:
-        return ""
-    name = field.column.name
-    return (
-        f"{name} is sent as a string; if it is JSON, which MariaDB reports as text, write AS "
-        f"`{name}:json`"
-    )
+# The job's own columns alone, with users told apart by email.
+JOB_MAPPING = RowMapping()

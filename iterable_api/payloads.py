@@ -9,20 +9,19 @@ import functools
 import json
 import marshal
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from hashlib import blake2b, sha1
 from json.encoder import encode_basestring_ascii as quoted
 from operator import itemgetter
-from typing import Any
 
 from iterable_api.endpoints import TRACK_EVENT, UPDATE_USER
-from iterable_api.field_types import FieldType, RowError, reader
-from iterable_api.mapping import EVENT_COLUMNS, EVENT_NAME, PROFILE_COLUMNS, MappedField, RowMapping
+from iterable_api.field_types import FieldType, RowError, encoder, reader
+from iterable_api.mapping import EVENT_NAME, JOB_MAPPING, MappedField, RowMapping
 from records.columns import Kind, Row
 from records.outcomes import PreparedRow
 
-__all__ = ["EVENT_NAMESPACE", "EVENT_TABLE", "Payloads", "RowError", "bulk_body", "encode"]
+__all__ = ["JOB_MAPPING", "Payloads", "RowError"]
 
 EVENT_TABLE = "page_views"
 # Chosen once. Another value would give every event another id, and so send it a second time.
@@ -38,12 +37,6 @@ LONGEST_USER_ID = 52
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - as MySQL gives times
 # A date and time to the second, as MySQL writes it.
 _MOMENT_BYTES = 19
-
-# The nine columns alone, with users told apart by email.
-JOB_MAPPING = RowMapping()
-# What each profile and each event has besides the columns.
-_OWN_PROFILE = '"recent_page_view": true, "candidate": "yes"'
-_OWN_EVENT = '"candidate": "yes"'
 
 
 class Payloads:
@@ -69,7 +62,7 @@ class Payloads:
         self._by_user_id = mapping.by_user_id
         self._name_of_who = '"userId"' if mapping.by_user_id else '"email"'
         columns = mapping.columns
-        self._places = {column.name: place for place, column in enumerate(columns)}
+        self._places = mapping.places
         self._texts = {c.name: (place, reader(c)) for place, c in enumerate(columns)}
         # Looked up once too.
         self._who_place, self._read_who = self._texts[mapping.identifier]
@@ -79,25 +72,27 @@ class Payloads:
         self._usual_name = _first_part(source, EVENT_NAME)
         self._time_place = self._places["event_time"]
         self._has_time = mapping.columns[self._time_place].kind in {Kind.DATE, Kind.MOMENT}
-        self._user_fields = mapping.fields_of(UPDATE_USER)
-        self._event_fields = mapping.fields_of(TRACK_EVENT)
-        self._user_content = self._content(
-            UPDATE_USER, [mapping.identifier, *PROFILE_COLUMNS], _OWN_PROFILE
-        )
-        names = [mapping.identifier, "page_view_id", "customer_id", "event_time", *EVENT_COLUMNS]
+        self._encoders = {
+            call: [(quoted(each.name), self._encoder(each)) for each in mapping.fields_of(call)]
+            for call in (UPDATE_USER, TRACK_EVENT)
+        }
+        self._user_content = self._content(UPDATE_USER, [mapping.identifier])
+        names = [mapping.identifier, "page_view_id", "customer_id", "event_time"]
         names += ["event_name"] if mapping.has_event_name else []
-        self._event_content = self._content(TRACK_EVENT, names, f"{source} {_OWN_EVENT}")
+        self._event_content = self._content(TRACK_EVENT, names)
 
-    def _content(self, call: str, names: Sequence[str], own: str) -> "_Content":
+    def _content(self, call: str, names: Sequence[str]) -> "_Content":
         """Return what hashes that which a row sends with *call*: columns with *names*, and more."""
-        fields = self.mapping.fields_of(call)
-        places = [self._places[name] for name in names] + [field.place for field in fields]
+        fields = [each for each in self.mapping.fields_of(call) if not each.constant]
+        places = [self._places[name] for name in names]
+        # Each once: the timestamp is of a column that is there already.
+        places = list(dict.fromkeys([*places, *(field.place for field in fields)]))
         kinds = [str(self.mapping.columns[place].kind) for place in places]
         has_time = "event_time" in names or any(
             field.type is FieldType.DATE and field.column.kind is not Kind.DATE for field in fields
         )
-        zone = str(self._zone) if has_time else ""
-        return _Content(places, json.dumps([own, zone, self.mapping.shape_of(call), names, kinds]))
+        said = [self._source if call == TRACK_EVENT else "", str(self._zone) if has_time else ""]
+        return _Content(places, json.dumps([*said, self.mapping.shape_of(call), kinds]))
 
     def prepare(self, row: Row) -> PreparedRow:
         """Return what *row* is called by, and hashes of what it would send, without the bodies.
@@ -110,7 +105,7 @@ class Payloads:
         return PreparedRow(
             row,
             self._shown_customer(row[self._customer_place]),
-            self._shown(row, "email") if by_user_id else who,
+            self.mapping.shown(row, "email") if by_user_id else who,
             who if by_user_id else None,
             key,
             blake2b(key.encode(), digest_size=16).digest(),
@@ -152,15 +147,6 @@ class Payloads:
         names = (self.mapping.identifier, "page_view_id", "customer_id")
         return [self._places[name] for name in names]
 
-    def _shown(self, row: Row, name: str) -> int | str | None:
-        place = self._places[name]
-        return self.mapping.columns[place].shown(row[place])
-
-    def _text(self, row: Row, name: str) -> str | None:
-        place, read = self._texts[name]
-        value = row[place]
-        return None if value is None else read(value)
-
     def _who(self, row: Row) -> str:
         """Return the email or the user id of *row*."""
         value = row[self._who_place]
@@ -175,31 +161,37 @@ class Payloads:
 
         Source: POST /api/users/update, https://api.iterable.com/api/docs
         """
-        fields = self._members(row, PROFILE_COLUMNS) + _OWN_PROFILE + _more(row, self._user_fields)
-        return f'{{{self._name_of_who}: {quoted(who)}, "dataFields": {{{fields}}}}}'.encode("ascii")
+        fields = self._data_fields(UPDATE_USER, row)
+        return f'{{{self._name_of_who}: {quoted(who)}, "dataFields": {fields}}}'.encode("ascii")
 
     def _event(self, row: Row, who: str, event_id: str) -> bytes:
         """Return the body of events/track, with ``createdAt`` in unix seconds, like the user's.
 
         Source: POST /api/events/track, https://api.iterable.com/api/docs
         """
-        when = self._when(row)
-        fields = self._members(row, EVENT_COLUMNS)
-        fields += f'"timestamp": "{when.isoformat(" ")}", {_OWN_EVENT}'
-        fields += _more(row, self._event_fields)
         return (
             f'{{{self._name_of_who}: {quoted(who)}, "eventName": {quoted(self._kind_of_event(row))}'
-            f', "id": "{event_id}", "createdAt": {self._unix_seconds(when)}, '
-            f'"dataFields": {{{fields}}}}}'
+            f', "id": "{event_id}", "createdAt": {self._unix_seconds(self._when(row))}, '
+            f'"dataFields": {self._data_fields(TRACK_EVENT, row)}}}'
         ).encode("ascii")
 
-    def _members(self, row: Row, names: Sequence[str]) -> str:
-        """Return the job's own columns that are not NULL, as members of an object."""
-        text = ""
-        for name in names:
-            if (value := self._text(row, name)) is not None:
-                text += f'"{name}": {quoted(value)}, '
-        return text
+    def _data_fields(self, call: str, row: Row) -> str:
+        """Return the fields of *row* that are not NULL: a null sent deletes the field there."""
+        members = [
+            f"{name}: {value}"
+            for name, encode in self._encoders[call]
+            if (value := encode(row)) is not None
+        ]
+        return f"{{{', '.join(members)}}}"
+
+    def _encoder(self, field: MappedField) -> Callable[[Row], str | None]:
+        """Return what makes JSON of what a row has in *field*, None of NULL; it raises RowError."""
+        if constant := field.constant:
+            return lambda _row: constant
+        if field.column.name == "event_time":
+            return lambda row: quoted(self._when(row).isoformat(" "))
+        encode = encoder(field.type, field.column, self._zone)
+        return lambda row: encode(row[field.place])
 
     def _event_name(self, row: Row) -> bytes:
         """Return what the event's id is made of: the same for a page view at every run.
@@ -222,9 +214,13 @@ class Payloads:
 
     def _kind_of_event(self, row: Row) -> str:
         """Return the event's name, as Iterable calls its kind."""
-        name = self._text(row, "event_name") if self.mapping.has_event_name else None
-        if name is None:
+        if not self.mapping.has_event_name:
             return EVENT_NAME
+        place, read = self._texts["event_name"]
+        value = row[place]
+        if value is None:
+            return EVENT_NAME
+        name = read(value)
         if not name.strip():
             raise RowError("event_name is empty")
         return name
@@ -266,15 +262,6 @@ class _Content:
         return _hash(self._said + marshal.dumps(self._values(row), 2))
 
 
-# Made once: json.dumps() looks at its nine options at every call.
-_json = json.JSONEncoder().encode
-
-
-def encode(body: dict[str, Any]) -> bytes:
-    """Return *body* as JSON in ASCII."""
-    return _json(body).encode("ascii")
-
-
 def new_fields_rule(create: bool | None) -> bytes:
     """Return the last member of an object that says whether new fields are created."""
     return b"" if create is None else b', "createNewFields": %b' % (b"true" if create else b"false")
@@ -298,16 +285,6 @@ def _hash(data: bytes) -> bytes:
 def _first_part(source: str, event_name: str) -> str:
     """Return what the ids of all events of one name have in common."""
     return json.dumps([source, EVENT_TABLE, event_name])
-
-
-def _more(row: Row, fields: Sequence[MappedField]) -> str:
-    """Return the fields that are not NULL: a null sent to Iterable deletes the field there."""
-    text = ""
-    for each in fields:
-        value = row[each.place]
-        if value is not None and (json_text := each.encode(value)) is not None:
-            text += f", {each.key}: {json_text}"
-    return text
 
 
 def _email(text: str | None) -> str:

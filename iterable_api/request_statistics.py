@@ -1,7 +1,9 @@
 """Counts of the requests, of what was answered and how soon; by endpoint."""
 
 import threading
+from bisect import bisect_left
 from collections import Counter, defaultdict
+from itertools import accumulate
 from typing import Any
 
 QUANTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99, "max": 1.0}
@@ -34,30 +36,22 @@ class RequestStatistics:
     def to_json(self) -> dict[str, Any]:
         """Return requests, answers by HTTP status and quantiles of latency, by endpoint."""
         with self._lock:
-            return {
-                endpoint: {
-                    "requests": requests,
-                    "answers": self._by_status(endpoint),
-                    "latency_seconds": _quantiles(self._latencies_ms[endpoint]),
-                }
-                for endpoint, requests in sorted(self._requests.items())
-            }
+            return {endpoint: self._counts_of(endpoint) for endpoint in sorted(self._requests)}
 
-    def _by_status(self, endpoint: str) -> dict[str, int]:
-        answers = self._answers[endpoint]
-        unanswered = self._requests[endpoint] - answers.total()
-        return dict(sorted(answers.items())) | ({NO_ANSWER: unanswered} if unanswered else {})
+    def _counts_of(self, endpoint: str) -> dict[str, Any]:
+        requests, answers = self._requests[endpoint], dict(sorted(self._answers[endpoint].items()))
+        if unanswered := requests - sum(answers.values()):
+            answers[NO_ANSWER] = unanswered
+        latencies = _quantiles(self._latencies_ms[endpoint])
+        return {"requests": requests, "answers": answers, "latency_seconds": latencies}
 
 
 def _quantiles(counts_ms: Counter[int]) -> dict[str, float]:
     """Return the latency in seconds that each share of the requests did not exceed."""
-    found = {}
-    ordered, total = sorted(counts_ms.items()), counts_ms.total()
-    for name, share in QUANTILES.items():
-        seen = 0
-        for milliseconds, count in ordered:
-            seen += count
-            if seen >= share * total:
-                found[name] = milliseconds / 1000
-                break
-    return found
+    ordered = sorted(counts_ms.items())
+    seen = list(accumulate(count for _, count in ordered))
+    return {
+        name: ordered[bisect_left(seen, share * seen[-1])][0] / 1000
+        for name, share in QUANTILES.items()
+        if seen
+    }

@@ -14,6 +14,7 @@ from delivery.recorder import Recorder
 from delivery.repeats import LaterRows, Repeats
 from delivery.stopping import Stop
 from delivery.worker_pool import WorkerPool
+from iterable_api.mapping import PROFILE_FIELDS
 from iterable_api.payloads import JOB_MAPPING, Payloads
 from records.columns import Row
 from records.delivery_ledger import DeliveryLedger
@@ -67,10 +68,9 @@ def open_ledger(
 
 def project_fields(ledger: DeliveryLedger, run: RunRecord | None = None) -> ProjectFields:
     """Return what is known of a project that has every field of ``make_row()``."""
-    names = ["first_name", "plan_type", "recent_page_view", "candidate"]
     run = run or RunRecord(RunOptions(), "1.0.0")
-    fields = ProjectFields(run, ledger, lambda: names, lambda _seconds: False)
-    fields.know(names)
+    fields = ProjectFields(run, ledger, lambda: PROFILE_FIELDS, lambda _seconds: False)
+    fields.know(PROFILE_FIELDS)
     return fields
 
 

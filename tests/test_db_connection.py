@@ -21,7 +21,7 @@ import trustme
 import db_connection
 from configuration.settings import HERE
 from db_connection import DatabaseConnection
-from iterable_api.mapping import read_mapping
+from iterable_api.mapping import RowMapping
 from iterable_api.payloads import Payloads
 from records import query_file
 from records.columns import JOB_COLUMNS, ColumnError, Kind
@@ -90,7 +90,7 @@ def first_bodies(database, zone=UTC, **changes):
     with connection_to(database.settings, **changes) as connection:
         spool = connection.get_pro_users_recent_engagement()
     with closing(spool):
-        payloads = Payloads("db", zone, read_mapping(spool.columns))
+        payloads = Payloads("db", zone, RowMapping(spool.columns))
         prepared = payloads.complete(payloads.prepare(next(spool.chunks())[0]))
     return json.loads(prepared.user), json.loads(prepared.event)
 
@@ -877,7 +877,7 @@ def test_fields_of_one_name_are_left_to_the_mapping(database):
     with connection_to(database.settings) as connection:
         both = connection.get_pro_users_recent_engagement(f"{query}, 1 AS `user.x`, 2 AS `user.x`")
         with closing(both), pytest.raises(ColumnError, match="x is there twice for users/update"):
-            read_mapping(both.columns)
+            RowMapping(both.columns)
     doubled = pytest.raises(DatabaseError, match="the query returns email twice")
     with connection_to(database.settings) as connection, doubled:
         connection.get_pro_users_recent_engagement(f"{query}, 2 AS email")

@@ -3,6 +3,7 @@
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from iterable_api.mapping import PROFILE_FIELDS
 from records.query_file import JOB_QUERY, load_query
 from sandbox.faults import Fault
 from tests.test_main import add_pro_users, copy_program, scaled, writes
@@ -12,7 +13,7 @@ from tests.test_verdicts import both_modes, set_type
 
 pytestmark = [pytest.mark.database, pytest.mark.program]
 
-FIELDS = ["candidate", "first_name", "plan_type", "recent_page_view"]
+FIELDS = sorted(PROFILE_FIELDS)
 
 
 def night(job, *args, **environ):

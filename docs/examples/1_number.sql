@@ -27,12 +27,11 @@ INSERT INTO product_views VALUES (31, 7, 'desk lamp', 39.00, '2026-01-13 14:30:4
 
 -- Query 2: what is sent
 --
--- The profile gets:
---     {"first_name": "Ada", "plan_type": "gold", "recent_page_view": true, "candidate": "yes",
---      "lifetime_value": 1250.5, "purchases": 2, "items": 5, "stars": 4}
--- The event gets:
---     {"page": "desk lamp", "timestamp": "2026-01-13 14:30:45", "candidate": "yes",
---      "price": 39.0}
+-- The profile gets of it:
+--     {"first_name": "Ada", "plan_type": "gold", "lifetime_value": 1250.5,
+--      "purchases": 2, "items": 5, "stars": 4}
+-- The event gets of it:
+--     {"page": "desk lamp", "timestamp": "2026-01-13 14:30:45", "price": 39.0}
 SELECT
     s.id AS customer_id,
     s.mail AS email,

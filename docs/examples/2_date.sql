@@ -25,12 +25,12 @@ INSERT INTO sessions VALUES (5, 1, 'billing', '2026-01-13 16:30:45');
 
 -- Query 2: what is sent
 --
--- The profile gets:
---     {"first_name": "Lin", "plan_type": "trial", "recent_page_view": true, "candidate": "yes",
---      "birthday": "1990-02-28", "trial_ends": "2026-01-31 22:30:00 +00:00",
---      "renewed": "2025-12-24", "paused": "2025-08-01"}
--- The event gets:
---     {"page": "billing", "timestamp": "2026-01-13 16:30:45", "candidate": "yes"}
+-- The profile gets of it:
+--     {"first_name": "Lin", "plan_type": "trial", "birthday": "1990-02-28",
+--      "trial_ends": "2026-01-31 22:30:00 +00:00", "renewed": "2025-12-24",
+--      "paused": "2025-08-01"}
+-- The event gets of it:
+--     {"page": "billing", "timestamp": "2026-01-13 16:30:45"}
 SELECT
     m.id AS customer_id,
     m.email,

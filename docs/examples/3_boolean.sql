@@ -25,12 +25,10 @@ INSERT INTO reading VALUES (8, 3, 'ten', '2026-01-13 14:30:45', FALSE);
 
 -- Query 2: what is sent
 --
--- The profile gets:
---     {"first_name": "Sam", "plan_type": "reader", "recent_page_view": true,
---      "candidate": "yes", "newsletter": true, "active": true, "keen": true}
--- The event gets:
---     {"page": "ten", "timestamp": "2026-01-13 14:30:45", "candidate": "yes",
---      "finished": false}
+-- The profile gets of it:
+--     {"first_name": "Sam", "plan_type": "reader", "newsletter": true, "active": true, "keen": true}
+-- The event gets of it:
+--     {"page": "ten", "timestamp": "2026-01-13 14:30:45", "finished": false}
 SELECT
     r.id AS customer_id,
     r.email,

@@ -14,10 +14,10 @@ INSERT INTO hits VALUES (64, 0x00112233445566778899AABBCCDDEEFF, '/docs', '2026-
 
 -- Query 2: what is sent
 --
--- The profile gets:
---     {"first_name": "kim", "plan_type": "team", "recent_page_view": true, "candidate": "yes"}
--- The event gets:
---     {"page": "/docs", "timestamp": "2026-01-13 14:30:45", "candidate": "yes"}
+-- The profile gets of it:
+--     {"first_name": "kim", "plan_type": "team"}
+-- The event gets of it:
+--     {"page": "/docs", "timestamp": "2026-01-13 14:30:45"}
 SELECT
     HEX(a.id) AS customer_id,
     LOWER(HEX(a.id)) AS user_id,

@@ -22,11 +22,11 @@ INSERT INTO orders VALUES
 
 -- Query 2: what is sent
 --
--- The profile gets:
---     {"first_name": "Joe", "recent_page_view": true, "candidate": "yes"}
--- The event gets:
---     {"page": "checkout", "timestamp": "2026-01-13 14:30:45", "candidate": "yes",
---      "total": 60.0, "basket": [{"sku": "A-1", "count": 2}]}
+-- The profile gets of it:
+--     {"first_name": "Joe"}
+-- The event gets of it:
+--     {"page": "checkout", "timestamp": "2026-01-13 14:30:45", "total": 60.0,
+--      "basket": [{"sku": "A-1", "count": 2}]}
 SELECT
     b.id AS customer_id,
     b.email,

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import requests
 
+from iterable_api.endpoints import UPDATE_USER
+from iterable_api.mapping import EVENT_FIELDS, OWN_FIELDS, PROFILE_FIELDS
 from sandbox.endpoints import EVENTS_TRACK_BULK, USERS_BULK_UPDATE
 from sandbox.faults import Fault
 from sandbox.variants import Variants
 from tests.chaos.world import (
-    EVENT_FIELDS,
-    PROFILE_FIELDS,
     Broken,
     Run,
     World,
@@ -166,7 +166,10 @@ def play(world: World, name: str, mode: str, rows: int, folder: Path) -> None:
     world.iterable.change(**condition.settings)
     world.blind_to_event_fields = "create_new_fields" in condition.settings and not flags
     if "create_new_fields" in condition.settings:
-        world.lacking = {"users_update": PROFILE_FIELDS, "events_track": EVENT_FIELDS}
+        world.lacking = {
+            "users_update": list(PROFILE_FIELDS),
+            "events_track": list(EVENT_FIELDS),
+        }
     world.iterable.set_faults(*some_of_each(rng, condition.faults, rng.uniform(*condition.share)))
     for number in range(rng.randint(1, 3)):
         if had_before or number:
@@ -189,8 +192,7 @@ def play(world: World, name: str, mode: str, rows: int, folder: Path) -> None:
 
 def create_fields(world: World) -> None:
     """Create the profile fields of the job in the project, as its operator does."""
-    fields: dict[str, Any] = dict.fromkeys(["first_name", "plan_type", "candidate"], "a")
-    fields["recent_page_view"] = True
+    fields = {own.name: own.value or "a" for own in OWN_FIELDS if own.call == UPDATE_USER}
     requests.post(
         f"{world.iterable.url}/api/users/update",
         json={"email": "operator@example.com", "dataFields": fields},

@@ -15,6 +15,7 @@ from datetime import UTC
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+from iterable_api.mapping import EVENT_FIELDS
 from iterable_api.payloads import Payloads, RowError
 from records.outcomes import COUNTERS, GOOD_OUTCOMES
 from records.query_file import JOB_QUERY, load_query
@@ -36,8 +37,6 @@ LONG_AGO_S = 3600
 # Of a call whose own content Iterable has. What a superseded one asks for is another row's.
 ARRIVED = {"delivered", "unchanged"}
 CALLS = ("users_update", "events_track")
-PROFILE_FIELDS = ["first_name", "plan_type", "recent_page_view", "candidate"]
-EVENT_FIELDS = ["page", "browser", "location", "timestamp", "candidate"]
 # What takes a minute in real life, in a copy of the program for those scenarios that meet it often.
 SCALED = (
     ("delivery/pipeline.py", "VISIBLE_AFTER_S", 0.4),
@@ -46,7 +45,7 @@ SCALED = (
     ("iterable_api/limiter.py", "LONGEST_PROBE_S", 0.03),
     ("iterable_api/limiter.py", "OUTAGE_S", 2.0),
     ("iterable_api/limiter.py", "POLL_S", 0.01),
-    ("iterable_api/backoff.py", "MAX_BACKOFF_DOUBLINGS", -4),
+    ("iterable_api/limiter.py", "MAX_BACKOFF_DOUBLINGS", -4),
     (
         "iterable_api/endpoints.py",
         "LIMITS_PER_S",

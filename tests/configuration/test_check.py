@@ -430,7 +430,7 @@ def test_the_way_by_a_proxy_and_a_private_authority_is_taken(checked, iterable, 
         assert API_KEY.encode() not in b"".join(proxy.heads + proxy.relayed)
         proxy.answer = b"HTTP/1.1 407 sEcReT\r\n\r\n"
         told = failures_in(checked(**way)[1])[-1]
-        assert "the proxy asks for a user and a password; check ITERABLE_PROXY" in told
+        assert "the proxy answered 407; check ITERABLE_PROXY, its user and password" in told
         assert "sEcReT" not in told
         told = failures_in(checked(**way | {"ITERABLE_CA_FILE": "", "ITERABLE_PROXY": ""})[1])[-1]
         assert "ITERABLE_CA_FILE must name its CA" in told

@@ -10,7 +10,7 @@ from configuration.lost_entries import lost_entries, run_notes
 from configuration.wiring import open_ledger
 from delivery.recorder import Recorder
 from delivery.stopping import Stop
-from iterable_api.mapping import Identity, read_mapping
+from iterable_api.mapping import Identity, RowMapping
 from iterable_api.payloads import JOB_MAPPING, Payloads
 from records.columns import Column, Kind
 from records.outcomes import CallOutcome, CallStatus, outcome_of
@@ -46,7 +46,7 @@ def told(settings, mapping=JOB_MAPPING):
 
 
 def with_field(name, kind=Kind.INTEGER, identity=Identity.EMAIL):
-    return read_mapping([*JOB_MAPPING.columns, Column(name, kind)], identity)
+    return RowMapping([*JOB_MAPPING.columns, Column(name, kind)], identity)
 
 
 def test_while_nothing_has_changed_nothing_is_told(environ):

@@ -11,7 +11,7 @@ import pytest
 from configuration import steps
 from configuration.wiring import most_workers, user_fields
 from delivery.stopping import Stop
-from iterable_api.mapping import read_mapping
+from iterable_api.mapping import RowMapping
 from iterable_api.payloads import JOB_MAPPING
 from records.columns import Column, Kind
 from records.exit_statuses import StopReason
@@ -83,7 +83,7 @@ def test_a_day_without_a_time_is_no_time_ahead(environ, warned):
 def look(environ, columns=(), **changes):
     """Look at the project; return why the run is to stop, and its fields."""
     stop = Stop()
-    mapping = read_mapping([*JOB_MAPPING.columns, *columns])
+    mapping = RowMapping([*JOB_MAPPING.columns, *columns])
     fields = steps._look_at_project(mapping, settings_of(environ, **changes), stop)
     return stop.reason, fields
 

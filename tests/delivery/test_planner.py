@@ -6,7 +6,7 @@ import pytest
 
 from delivery.planner import Plan, Planner
 from delivery.project_fields import ProjectFields
-from iterable_api.mapping import read_mapping
+from iterable_api.mapping import PROFILE_FIELDS, RowMapping
 from iterable_api.payloads import JOB_MAPPING, Payloads
 from records.columns import Column, Kind
 from records.delivery_ledger import EVENT, PROFILE
@@ -112,7 +112,7 @@ def test_a_dry_run_shows_the_bodies(ledger):
 
 def test_a_value_of_which_no_body_can_be_made_refuses_its_row_and_keeps_what_is_held(ledger):
     columns = (*JOB_MAPPING.columns, Column("user.visits:long", Kind.TEXT))
-    payloads = Payloads("db", mapping=read_mapping(columns))
+    payloads = Payloads("db", mapping=RowMapping(columns))
     planner = Planner(payloads, ledger, RunOptions(), project_fields(ledger))
     outcomes, prepared = planner.prepare([(*raw_row(1), b"many"), (*raw_row(2), b"7")])
     assert outcomes == []
@@ -138,7 +138,7 @@ def test_it_tells_the_endpoints_apart(ledger):
 
 # --- What is held and not sure
 
-ALL = {"first_name", "plan_type", "recent_page_view", "candidate"}
+ALL = {*PROFILE_FIELDS}
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from delivery import repeats
 from delivery.repeats import Repeats
-from iterable_api.mapping import Identity, read_mapping
+from iterable_api.mapping import Identity, RowMapping
 from iterable_api.payloads import JOB_MAPPING, Payloads
 from records.outcomes import (
     NOT_SENT,
@@ -60,7 +60,7 @@ def test_the_second_and_later_rows_of_an_event_are_repeats():
 
 def test_events_with_names_of_their_own_are_no_repeats():
     columns = [*JOB_MAPPING.columns, JOB_MAPPING.columns[2]._replace(name="event_name")]
-    payloads = Payloads("db", mapping=read_mapping(columns))
+    payloads = Payloads("db", mapping=RowMapping(columns))
     rows = [(*raw_row(1), name) for name in (b"order", b"refund", None, b"order")]
     places = payloads.suspect_places()
     found = Repeats(payloads, payloads.suspects([[row[p] for p in places] for row in rows]))
@@ -74,7 +74,7 @@ def test_events_with_names_of_their_own_are_no_repeats():
 
 def test_with_user_ids_the_address_repeats_nothing():
     columns = [*JOB_MAPPING.columns, JOB_MAPPING.columns[1]._replace(name="user_id")]
-    payloads = Payloads("db", mapping=read_mapping(columns, Identity.USER_ID))
+    payloads = Payloads("db", mapping=RowMapping(columns, Identity.USER_ID))
     ids = [b"u1", b"U1", b"u2", b"u1"]
     rows = [(*raw_row(n, email="a@example.com"), id_) for n, id_ in enumerate(ids)]
     places = payloads.suspect_places()

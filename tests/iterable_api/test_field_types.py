@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from iterable_api.field_types import KINDS_FOR, TYPE_OF, FieldType, RowError, encoder, reader
+from iterable_api.field_types import TYPES_OF, FieldType, RowError, encoder, reader
 from records.columns import Column, Kind
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -86,7 +86,7 @@ def encoded(kind, value, zone=UTC, of=Kind.TEXT):
     ],
 )
 def test_a_value_becomes_one_of_its_fields_type(kind, of, value, sent):
-    assert of in KINDS_FOR[FieldType(kind)]
+    assert kind in TYPES_OF[of]
     got = encoded(kind, value, BERLIN, of)
     assert got == sent
     assert type(got) is type(sent)
@@ -141,7 +141,7 @@ def test_a_value_becomes_one_of_its_fields_type(kind, of, value, sent):
         ("json", T, "", "is not valid JSON"),
         ("json", Kind.JSON, "7", "is JSON, but neither an object nor an array"),
         ("json", Kind.JSON, '"x"', "is JSON, but neither an object nor an array"),
-        ("json", T, '{"a": NaN}', "has a number that is not finite"),
+        ("json", T, '{"a": NaN}', "is not a number"),
         ("json", T, '{"a": 9007199254740993}', "is beyond 2^53"),
         ("json", T, '{"a": 0.12345678901234567890123}', "has more digits"),
         ("json", T, '{"a": 1e9999999}', "has more digits"),
@@ -169,11 +169,6 @@ def test_values_are_read_as_mysql_writes_them_and_bits_as_their_number(kind, val
     assert reader(Column("page", kind))(value) == text
 
 
-def test_every_kind_has_a_type_or_needs_a_suffix():
-    assert set(Kind) - set(TYPE_OF) == {Kind.TINYINT, Kind.BIT, Kind.BINARY, Kind.OTHER}
-    assert all(kind in KINDS_FOR[sent_as] for kind, sent_as in TYPE_OF.items())
-
-
 # As MySQL may write any of them, and as it never does.
 ANYTHING = st.one_of(
     st.text().map(lambda text: text.encode("utf-8", "replace")),
@@ -194,7 +189,7 @@ READ_AS = {
     "date": str,
     "json": dict | list,
 }
-PAIRS = [(kind, of) for kind in FieldType for of in KINDS_FOR[kind]]
+PAIRS = [(kind, of) for of, kinds in TYPES_OF.items() for kind in kinds]
 
 
 @given(st.sampled_from(PAIRS), ANYTHING)

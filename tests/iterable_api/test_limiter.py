@@ -17,6 +17,7 @@ from iterable_api.limiter import (
     SPREAD_S,
     Kind,
     Limiter,
+    backoff_s,
 )
 from tests.iterable_api.simulation import most_in_a_second, simulate
 
@@ -340,3 +341,13 @@ def test_an_outage_needs_a_request_that_failed_at_its_end(clock, limiter, outage
     fail(limiter, probe_s)
     limiter.acquire()
     assert len(outages) == 1
+
+
+# --- Before a request is repeated
+
+
+def test_backoff_doubles_with_full_jitter_up_to_32_seconds():
+    for attempt, longest in [(1, 1), (2, 2), (3, 4), (6, 32), (7, 32), (5000, 32)]:
+        waits = [backoff_s(attempt) for _ in range(300)]
+        assert 0 <= min(waits) < longest / 4
+        assert longest * 3 / 4 < max(waits) <= longest

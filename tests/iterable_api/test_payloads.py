@@ -12,14 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configuration.settings import HERE
-from iterable_api.mapping import Identity, read_mapping
+from iterable_api.mapping import Identity, RowMapping
 from iterable_api.payloads import (
     EVENT_NAMESPACE,
     JOB_MAPPING,
     Payloads,
     RowError,
     bulk_body,
-    encode,
 )
 from records.columns import JOB_COLUMNS, Column, Kind
 from tests.rows import bodies_of, make_prepared, make_row, raw_row
@@ -38,9 +37,7 @@ COLUMN_VALUES = st.one_of(
     st.floats(allow_nan=False, allow_infinity=False),
     st.dates(),
     st.datetimes(),
-    st.timedeltas(),
     st.text(st.characters(exclude_categories=["Cs"])).map(str.encode),
-    st.sets(st.sampled_from(["a", "b", "c"])),
 )
 
 
@@ -93,28 +90,19 @@ def test_whatever_a_column_holds_it_is_sent_as_text_or_left_out(columns):
 def test_bodies_are_what_jsons_own_encoder_makes_of_them_to_the_byte(columns):
     prepared = make_prepared(email='Zoë"1"@example.com', **columns)
     for body in (prepared.user, prepared.event):
-        assert encode(json.loads(body)) == body
+        assert json.dumps(json.loads(body)).encode() == body
 
 
 @pytest.mark.parametrize(
     ("value", "text"),
     [
         (Decimal("12.50"), "12.50"),
-        (Decimal("1E+3"), "1000"),
         (2**64 - 1, "18446744073709551615"),
-        (True, "1"),
-        (False, "0"),
         (0.1, "0.1"),
         (date(2026, 1, 13), "2026-01-13"),
         (datetime(2026, 1, 13, 0, 0), "2026-01-13 00:00:00"),  # noqa: DTZ001
         (datetime(2026, 1, 13, 0, 0, 0, 1), "2026-01-13 00:00:00.000001"),  # noqa: DTZ001
         ("Zoë".encode(), "Zoë"),
-        (bytearray(b"ok"), "ok"),
-        ({"b", "a"}, "a,b"),
-        (timedelta(hours=26, minutes=3, seconds=4), "26:03:04"),
-        (timedelta(seconds=-1), "-00:00:01"),
-        (timedelta(hours=-838, minutes=-59, seconds=-59), "-838:59:59"),
-        (timedelta(milliseconds=1500), "00:00:01.500000"),
     ],
 )
 def test_a_dicts_values_are_written_as_mysql_writes_them(value, text):
@@ -174,7 +162,7 @@ def test_whether_an_address_is_one_is_left_to_iterable(email):
 
 
 @pytest.mark.parametrize(
-    "value", [None, "", "yesterday", timedelta(1), "0000-00-00", "0000-00-00 00:00:00", b"\xff"]
+    "value", [None, "", "yesterday", "0000-00-00", "0000-00-00 00:00:00", b"\xff"]
 )
 def test_an_event_without_a_time_is_refused(value):
     with pytest.raises(RowError, match=r"^event_time is not a date and time$"):
@@ -373,27 +361,6 @@ def test_two_events_have_one_hash_if_their_values_are_the_same_and_only_then(one
 
 
 @pytest.mark.parametrize(
-    ("one", "two"),
-    [
-        (("ab", "c"), ("a", "bc")),
-        (("abc", ""), ("", "abc")),
-        ((None, ""), ("", None)),
-        ((None, "a"), ("", "a")),
-        ((None, None), ("", "")),
-        (("-", None), (None, "-")),
-        (("1:a", "b"), ("1", "a1:b")),
-        (("a", "b"), ("A", "b")),
-        (("a", "b"), ("a ", "b")),
-    ],
-)
-def test_the_length_of_each_value_is_in_the_hash_and_null_is_not_empty(one, two):
-    first, second = (contents(first_name=a, plan_type=b) for a, b in (one, two))
-    assert first[0] != second[0]
-    first, second = (contents(browser=a, location=b) for a, b in (one, two))
-    assert first[1] != second[1]
-
-
-@pytest.mark.parametrize(
     ("changes", "changed"),
     [
         ({"email": "b@example.com"}, (True, True)),
@@ -419,7 +386,7 @@ def mapping_of(identity=Identity.EMAIL, more=(), **kinds):
         column._replace(kind=kinds.get(column.name, column.kind)) for column in JOB_MAPPING.columns
     ]
     columns += [Column(*((each,) if isinstance(each, str) else each)) for each in more]
-    return read_mapping(columns, identity)
+    return RowMapping(columns, identity)
 
 
 def contents_by(source="db", zone=UTC, mapping=JOB_MAPPING, **options):

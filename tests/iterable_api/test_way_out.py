@@ -49,7 +49,7 @@ def transport_to(url, timeout_s=5.0, **way):
 
 
 def post(transport):
-    return transport.post("users/update", BODY)
+    return transport.send("users/update", BODY)
 
 
 def error_of(url, timeout_s=5.0, **way):
@@ -150,9 +150,9 @@ def test_a_user_and_a_password_are_for_the_proxy_alone(secure_url, ca_file, iter
 @pytest.mark.parametrize(
     ("answer", "words", "repeat"),
     [
-        (b"HTTP/1.1 407 Sign in\r\n\r\n", "the proxy asks for a user and a password", Repeat.NEVER),
-        (b"HTTP/1.1 403 No\r\n\r\n", "the proxy refused the way to the host", Repeat.NEVER),
-        (b"HTTP/1.1 502 x\r\n\r\n", "the proxy found no way to the host", Repeat.BACKOFF),
+        (b"HTTP/1.1 407 Sign in\r\n\r\n", "the proxy answered 407", Repeat.NEVER),
+        (b"HTTP/1.1 403 No\r\n\r\n", "the proxy answered 403", Repeat.NEVER),
+        (b"HTTP/1.1 502 x\r\n\r\n", "the proxy answered 502", Repeat.BACKOFF),
     ],
 )
 def test_a_proxy_that_leads_nowhere_is_told_and_nothing_has_left(

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from iterable_api.mapping import RowMapping
 from iterable_api.payloads import JOB_MAPPING, Payloads
 from records.columns import Kind
 from records.delivery_ledger import (
@@ -183,13 +184,12 @@ def test_a_row_that_iterable_holds_costs_no_body(ledger):
     assert outcome.prepared.user == outcome.prepared.event == b""
 
 
-OTHER_COLUMNS = replace(
-    JOB_MAPPING,
-    columns=tuple(
+OTHER_COLUMNS = RowMapping(
+    [
         # After ALTER TABLE the ids are decimals and the names are of another type.
         column._replace(kind=Kind.DECIMAL) if column.name.endswith("_id") else column
         for column in JOB_MAPPING.columns
-    ),
+    ]
 )
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iterable_api.mapping import read_mapping
+from iterable_api.mapping import RowMapping
 from records.columns import JOB_COLUMNS, Column, Kind
 from records.outcomes import refused_row, row_not_attempted
 from tests.rows import make_prepared, make_row
@@ -15,7 +15,7 @@ from tests.rows import make_prepared, make_row
 def names_of(**values):
     """Return the names of a row whose ``customer_id`` is BINARY."""
     kinds = {"customer_id": Kind.BINARY}
-    mapping = read_mapping([Column(name, kinds.get(name, Kind.TEXT)) for name in JOB_COLUMNS])
+    mapping = RowMapping([Column(name, kinds.get(name, Kind.TEXT)) for name in JOB_COLUMNS])
     return mapping.names_of(mapping.row_of(make_row(1, **values)))
 
 

@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import pytest
 
-from iterable_api.mapping import PROFILE_FIELDS
+from iterable_api.mapping import EVENT_FIELDS, PROFILE_FIELDS
 from records.outcomes import (
     NOT_SENT,
     PLANNED,
@@ -119,7 +119,6 @@ def test_forgotten_and_superseded_rows_are_written_as_what_they_are(tmp_path):
     schema.validate(document)
 
 
-EVENT_FIELDS = ("page", "browser", "location", "timestamp", "candidate")
 LONG = "a" * 52 + "@example.com"
 LONGEST = CallOutcome(
     *(CallStatus.REFUSED, 400, "RequestFieldsTypesMismatched", 10, "x" * 200, Fault.FIELD),
