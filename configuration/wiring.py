@@ -13,13 +13,12 @@ from pathlib import Path
 from configuration.lost_entries import lost_entries, run_notes
 from configuration.settings import Settings, exposed_files, password_in_quotes
 from db_connection import DatabaseConnection
-from delivery.batching import BatchLimits
-from delivery.bulk import BulkDelivery
+from delivery.bulk import BatchLimit, BulkDelivery
 from delivery.pipeline import Pipeline
 from delivery.planner import Planner, length_to_send
 from delivery.project_fields import ProjectFields
 from delivery.recorder import Recorder
-from delivery.repeats import LaterRows, Repeats
+from delivery.repeats import Repeats
 from delivery.stopping import Stop
 from delivery.worker_pool import WorkerPool
 from iterable_api.answers import KEY_LACKS
@@ -212,7 +211,7 @@ def begin_run(rows: RowSpool, make: Payloads, settings: Settings, recorder: Reco
     if len(rows) and not options.dry_run and not recorder.stop.reason:
         _look_at_project(settings, recorder)
         if not ledger.is_empty:
-            recorder.refusals.accept(held_endpoints(rows, _planner(make, recorder)))
+            recorder.refusals.accept(held_endpoints(rows, _planner(make, recorder, Repeats(make))))
     if options.limit:
         rows.cut(_rows_to_send(options.limit, rows, make, recorder))
     recorder.begin(len(rows), run_notes(settings, make.mapping))
@@ -253,8 +252,8 @@ def _rows_to_send(limit: int, rows: RowSpool, make: Payloads, recorder: Recorder
     """
     if recorder.run.options.send_all:
         return limit
-    planner = _planner(make, recorder, dry_run=False)
-    return length_to_send(limit, rows.chunks(), planner, repeats_in(rows, make))
+    planner = _planner(make, recorder, repeats_in(rows, make), dry_run=True)
+    return length_to_send(limit, rows.chunks(), planner)
 
 
 def repeats_in(rows: RowSpool, make: Payloads) -> Repeats:
@@ -262,9 +261,9 @@ def repeats_in(rows: RowSpool, make: Payloads) -> Repeats:
     return Repeats(make, make.suspects(rows.values(make.suspect_places())))
 
 
-def _planner(make: Payloads, recorder: Recorder, **options: bool) -> Planner:
+def _planner(make: Payloads, recorder: Recorder, repeats: Repeats, **options: bool) -> Planner:
     wanted = replace(recorder.run.options, **options)
-    return Planner(make, recorder.ledger, wanted, recorder.fields)
+    return Planner(make, recorder.ledger, wanted, recorder.fields, repeats)
 
 
 def most_workers(settings: Settings) -> int:
@@ -343,18 +342,17 @@ def deliver_rows(
     options = recorder.run.options
     if not options.bulk and (few := few_workers(settings)):
         logger.warning("ITERABLE_WORKERS: %s", few)
-    limits = BatchLimits(settings.bulk_batch_size if options.bulk else 1)
-    bulk = BulkDelivery(client, recorder.stop, limits) if options.bulk else None
+    limit = BatchLimit(settings.bulk_batch_size if options.bulk else 1)
+    bulk = BulkDelivery(client, recorder.stop, limit) if options.bulk else None
     pool = WorkerPool(
         recorder.stop,
         client.process_prepared,
         bulk.process if bulk else None,
         most_workers(settings),
-        waiting=lambda: client.waiting,
+        client.waiting,
     )
-    later = LaterRows(settings.results_dir)
-    pipeline = Pipeline(_planner(make, recorder), pool, recorder, limits, later)
-    pipeline.deliver(rows.chunks(), repeats_in(rows, make))
+    planner = _planner(make, recorder, repeats_in(rows, make))
+    Pipeline(planner, pool, recorder, limit, settings.results_dir).deliver(rows.chunks())
     recorder.stop.over = True
 
 
