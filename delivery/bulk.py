@@ -4,7 +4,7 @@ What the answer to a batch does not account for is left open: single calls judge
 harmless, since both carry the same body, and what was refused was not applied.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -23,8 +23,8 @@ from records.outcomes import (
     outcome_of,
 )
 
-# Batches in flight: enough for 5 a second, if the two requests of each take no more than 1.2 s.
-MOST_BATCHES = 12
+# Batches in flight: enough for 5 a second, if the two requests of each take no more than 1.6 s.
+MOST_BATCHES = 8
 # The most that a request may hold, as sent. Iterable says "4 MB"; this is the smaller reading.
 MAX_BYTES = 4_000_000
 _RULE_BYTES = len(new_fields_rule(create=False))
@@ -95,10 +95,6 @@ def not_sent(rows: Iterable[PreparedRow]) -> list[RowOutcome]:
     return [OpenRow(row).outcome(NOT_SENT) for row in rows]
 
 
-# What an answer says of a row's call, and whether a single call is to be made instead.
-_Told = tuple[PreparedRow, CallOutcome, bool]
-
-
 class BulkDelivery:
     """Delivers batches of rows; may be shared by threads."""
 
@@ -109,59 +105,57 @@ class BulkDelivery:
 
     def process(self, batch: Batch) -> tuple[list[RowOutcome], list[OpenRow]]:
         """Make the calls of *batch* that are to be made; return outcomes, and the open rows."""
-        users = self._send("users", [row for row in batch if row.send_user])
-        told = {id(row): (call, is_open) for row, call, is_open in users}
+        left: list[OpenRow] = []
+        users = [row for row in batch if row.send_user]
+        calls = {id(row): call for row, call in self._send("users", users, left)}
+        calls |= {id(row): row.users_update for row in batch if row.users_update}
         # In their order: the first value of a new field decides its type.
-        rows, left = [], []
-        for row in batch:
-            call, is_open = told.get(id(row), (row.users_update, False))
-            if call is not None and is_open:
-                left.append(OpenRow(row, call))
-            else:
-                rows.append(row._replace(users_update=call))
+        rows = [row._replace(users_update=calls[id(row)]) for row in batch if id(row) in calls]
         outcomes = not_sent(row for row in rows if not _wants_event(row))
-        for row, call, is_open in self._send("events", list(filter(_wants_event, rows))):
-            if is_open:
-                left.append(OpenRow(row, call))
-            else:
-                outcomes.append(OpenRow(row).outcome(call))
+        for row, call in self._send("events", list(filter(_wants_event, rows)), left):
+            outcomes.append(OpenRow(row).outcome(call))
         return outcomes, left
 
-    def _send(self, name: str, rows: Batch) -> Iterator[_Told]:
-        """Send the "users" or the "events" of *rows*; yield what is known of each row then."""
+    def _send(
+        self, name: str, rows: Batch, left: list[OpenRow]
+    ) -> Iterator[tuple[PreparedRow, CallOutcome]]:
+        """Send the "users" or the "events" of *rows*; yield the outcomes, add open rows to *left*.
+
+        In parts, if Iterable finds them too large.
+        """
         send = self._client.update_users if name == "users" else self._client.track_events
         for part in packed(rows, self._limit):
             if self._stop.requested:
-                yield from ((row, NOT_SENT, False) for row in part)
+                yield from ((row, NOT_SENT) for row in part)
                 continue
             bodies = [row.user if name == "users" else row.event for row in part]
             answer = send(bodies)
             if len(part) > 1 and too_large(answer.outcome):
                 self._limit.too_large(len(part))
-                yield from self._send(name, part)
-            else:
-                yield from self._read(name, part, bodies, answer)
+                yield from self._send(name, part, left)
+                continue
+            calls, open_statuses = self._read(name, part, bodies, answer)
+            for row, call in zip(part, calls, strict=True):
+                if call.status in open_statuses:
+                    left.append(OpenRow(row, call))
+                else:
+                    yield row, call
 
     def _read(
         self, name: str, rows: Batch, bodies: Sequence[bytes], answer: Answer
-    ) -> Iterator[_Told]:
-        """Yield what *answer* says of each of *rows*."""
+    ) -> tuple[Sequence[CallOutcome], Collection[CallStatus]]:
+        """Return what *answer* says of each of *rows*, and of which statuses single calls judge."""
         call = answer.outcome
         if call.status is CallStatus.DELIVERED:
             calls = calls_of(answer, name, [row.key for row in rows], bodies)
-            for row, each in zip(rows, calls, strict=True):
-                yield row, each, each.status in {CallStatus.NOT_SENT, CallStatus.UNKNOWN}
-            return
+            return calls, {CallStatus.NOT_SENT, CallStatus.UNKNOWN}
+        # A single call says no more of the key, the pace or a run that is to stop.
+        settled = call.key_refused or answer.repeat is Repeat.THROTTLE or self._stop.requested
+        settled |= call.status is CallStatus.NOT_SENT
         if call.status in {CallStatus.REFUSED, CallStatus.FORGOTTEN}:
             # For the sake of some row; nothing was applied.
             call = NOT_SENT
-        yield from ((row, call, self._is_worth_a_single_call(answer)) for row in rows)
-
-    def _is_worth_a_single_call(self, answer: Answer) -> bool:
-        """Whether a single call may say more: not of the key, the pace or a run that is to stop."""
-        call = answer.outcome
-        settled = call.key_refused or answer.repeat is Repeat.THROTTLE
-        return not (settled or self._stop.requested or call.status is CallStatus.NOT_SENT)
+        return [call] * len(rows), set() if settled else {call.status}
 
 
 def _wants_event(row: PreparedRow) -> bool:

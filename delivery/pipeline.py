@@ -52,9 +52,9 @@ class Pipeline:
         self._stop = recorder.stop
         self._limit = limit
         self._later = LaterRows(folder)
-        # Of the events whose user is not found yet: how many wait, and since when.
+        # Number of events that are to be sent again, and when their users should be known.
         self._not_found = 0
-        self._not_found_s = 0.0
+        self._visible_s = 0.0
         self._has_waited = False
 
     def deliver(self, chunks: Iterable[list[Row]]) -> None:
@@ -83,7 +83,7 @@ class Pipeline:
                     outcomes, prepared = self._planner.prepare(rows)
             if not (outcomes or prepared):
                 outcomes = [row_not_attempted(self._mapping.names_of(row)) for row in rows]
-            self._record(outcomes)
+            self._recorder.add(outcomes)
             yield prepared
 
     def _groups(self, chunks: Iterable[list[Row]]) -> Iterator[list[Row]]:
@@ -101,7 +101,7 @@ class Pipeline:
                 kept = self._less_not_found(outcomes)
             for outcome in kept:
                 self._repeats.note(outcome)
-            self._record(kept)
+            self._recorder.add(kept)
 
     def _to_send(self, groups: Iterable[list[PreparedRow]]) -> Iterator[PreparedRow]:
         for rows in groups:
@@ -109,7 +109,7 @@ class Pipeline:
             if not self._stop.requested:
                 with self._recorder.stopping_on_failure():
                     plan = self._plan(rows)
-            self._record(not_sent(rows) if plan is None else plan.outcomes)
+            self._recorder.add(not_sent(rows) if plan is None else plan.outcomes)
             yield from plan.to_send if plan else ()
 
     def _plan(self, rows: list[PreparedRow]) -> Plan:
@@ -119,10 +119,6 @@ class Pipeline:
         self._recorder.ledger.renew(plan.renew)
         self._later.extend(plan.later)
         return plan
-
-    def _record(self, outcomes: list[RowOutcome]) -> None:
-        if outcomes:
-            self._recorder.add(outcomes)
 
     def _less_not_found(self, outcomes: list[RowOutcome]) -> list[RowOutcome]:
         """Put the rows aside whose event is to be sent again; return the others."""
@@ -135,7 +131,7 @@ class Pipeline:
             [o.prepared._replace(users_update=o.users_update) for o in again if o.prepared]
         )
         self._not_found += len(again)
-        self._not_found_s = time.monotonic()
+        self._visible_s = time.monotonic() + VISIBLE_AFTER_S
         # A later row of the same address need not wait for the event.
         for outcome in again:
             self._repeats.note(outcome)
@@ -143,13 +139,12 @@ class Pipeline:
 
     def _wait_for_users(self) -> None:
         """Wait until Iterable should know the users whose events are to be sent again."""
-        if self._has_waited or not self._not_found:
-            return
-        wait_s = max(0.0, self._not_found_s + VISIBLE_AFTER_S - time.monotonic())
-        text = "Iterable does not know %d new users yet: their events are sent again in %.0f s"
-        logger.info(text, self._not_found, wait_s)
-        self._stop.wait(wait_s)
-        self._has_waited = True
+        if self._not_found and not self._has_waited:
+            wait_s = max(0.0, self._visible_s - time.monotonic())
+            text = "Iterable does not know %d new users yet: their events are sent again in %.0f s"
+            logger.info(text, self._not_found, wait_s)
+            self._stop.wait(wait_s)
+            self._has_waited = True
 
     def _warn_of_repeats(self) -> None:
         if count := self._recorder.run.users_update[CallStatus.SUPERSEDED]:

@@ -11,10 +11,11 @@ from iterable_api.answers import user_not_found
 from iterable_client import IterableClient
 from logger_config import get_logger
 from monitoring.console import RowLog
-from records.delivery_ledger import PROFILE, DeliveryLedger
+from records.delivery_ledger import PROFILE, DeliveryLedger, LedgerError
 from records.exit_statuses import RunError, StopReason
 from records.outcomes import RowOutcome, RowStatus
 from records.results_writer import ResultsWriter
+from records.row_spool import SpoolError
 from records.run import RunRecord
 
 logger = get_logger(__name__)
@@ -85,6 +86,8 @@ class Recorder:
 
     def add(self, outcomes: Sequence[RowOutcome]) -> None:
         """Record *outcomes*: in the ledger and in the results, each also when the other fails."""
+        if not outcomes:
+            return
         counts = self.run.count(outcomes)
         # Of a million rows that were left as they are, none is looked at.
         if counts.keys() != {RowStatus.UNCHANGED}:
@@ -114,7 +117,7 @@ class Recorder:
         """
         try:
             yield
-        except (RunError, OSError) as error:
+        except (LedgerError, SpoolError, OSError) as error:
             text = str(error)
             if isinstance(error, OSError):
                 text = f"The results file cannot be written: {error.strerror}"
