@@ -211,7 +211,8 @@ def begin_run(rows: RowSpool, make: Payloads, settings: Settings, recorder: Reco
     if len(rows) and not options.dry_run and not recorder.stop.reason:
         _look_at_project(settings, recorder)
         if not ledger.is_empty:
-            recorder.refusals.accept(held_endpoints(rows, _planner(make, recorder, Repeats(make))))
+            planner = _planner(make, recorder, Repeats(make))
+            recorder.refusals.accept(planner.held_at(rows.chunks()))
     if options.limit:
         rows.cut(_rows_to_send(options.limit, rows, make, recorder))
     recorder.begin(len(rows), run_notes(settings, make.mapping))
@@ -229,19 +230,6 @@ def _look_at_project(settings: Settings, recorder: Recorder) -> None:
     outcome = found.answer.outcome
     if outcome.key_refused and outcome.message != KEY_LACKS:
         recorder.stop.request(StopReason.KEY_REFUSED, outcome.message)
-
-
-def held_endpoints(rows: RowSpool, planner: Planner) -> set[str]:
-    """Return at which endpoints Iterable already holds one of *rows*.
-
-    The look ends with the first such profile and event, which is nearly at once on most nights.
-    """
-    found: set[str] = set()
-    for group in rows.chunks():
-        found |= planner.held_at(group)
-        if len(found) == 2:
-            break
-    return found
 
 
 def _rows_to_send(limit: int, rows: RowSpool, make: Payloads, recorder: Recorder) -> int:

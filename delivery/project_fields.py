@@ -90,14 +90,19 @@ class ProjectFields:
                 names = _fields_of(outcome.prepared)
                 self._needed |= names
                 self._sent |= names if update is CallStatus.DELIVERED else set()
-        is_sure = self._needed <= (self._known or set())
-        if is_sure and self._unsettled:
-            self._ledger.settle(sure=True)
-        elif not is_sure and time.monotonic() >= self._look_s:
+        is_sure = self._is_sure()
+        if not is_sure and time.monotonic() >= self._look_s:
             # In another thread, as the rows go on: if the run is killed, what it has delivered up
             # to then is sure.
             self._look_s = math.inf
             threading.Thread(target=self._look, daemon=True).start()
+        return is_sure
+
+    def _is_sure(self) -> bool:
+        """Whether the project has all needed fields; settle what was not sure before."""
+        is_sure = self._needed <= (self._known or set())
+        if is_sure and self._unsettled:
+            self._ledger.settle(sure=True)
         self._unsettled = not is_sure
         return is_sure
 
@@ -110,11 +115,13 @@ class ProjectFields:
 
         If not *patient*, the project is not asked. Raises LedgerError.
         """
-        missing = self._missing(patient=patient)
-        self._ledger.settle(sure=missing == set())
-        if missing and missing & self._sent:
-            self._run.filter_out(_PROFILE, missing & self._sent)
-        if missing is not None:
+        told = self._is_sure() or (patient and self._look_patiently())
+        if not self._is_sure():
+            self._ledger.settle(sure=False)
+        missing = self._needed - (self._known or set())
+        if told:
+            if missing & self._sent:
+                self._run.filter_out(_PROFILE, missing & self._sent)
             self._tell_news()
         elif patient:
             logger.warning(
@@ -124,25 +131,22 @@ class ProjectFields:
         if self.unsure_rows and not self._run.filtered_fields:
             self._warn_of_unsure_rows()
 
-    def _missing(self, *, patient: bool) -> set[str] | None:
-        """Return the needed fields that the project does not have, even after some patience.
+    def _look_patiently(self) -> bool:
+        """Ask for the fields until all are there, for a while; return whether the project told.
 
-        None if the project does not tell, or the run is to stop first.
+        It did not if the run is to stop first.
         """
-        waited_s = 0.0
-        while missing := self._needed - (self._known or set()):
-            fields = self._fetch() if patient else None
+        for look in range(1 + int(PATIENCE_S / INTERVAL_S)):
+            if look and self._wait(INTERVAL_S):
+                return False
+            fields = self._fetch()
             if fields is None:
-                return None
+                return False
             self.know(fields)
-            missing -= set(fields)
             # What was left out before is not waited for.
-            if missing and (missing <= self._left_out[_PROFILE] or waited_s >= PATIENCE_S):
-                return missing
-            if missing and self._wait(INTERVAL_S):
-                return None
-            waited_s += INTERVAL_S
-        return set()
+            if self._needed - set(fields) <= self._left_out[_PROFILE]:
+                break
+        return True
 
     def _tell_news(self) -> None:
         """Tell the run if the project leaves out other fields than up to the last run."""

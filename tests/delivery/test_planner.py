@@ -123,12 +123,12 @@ def test_a_value_of_which_no_body_can_be_made_refuses_its_row_and_keeps_what_is_
     ("numbers", "expected"), [([2], set()), ([2, 1], {"users", "events"}), ([], set())]
 )
 def test_it_tells_at_which_endpoints_iterable_holds_a_row(ledger, numbers, expected):
-    assert make_planner(ledger).held_at([raw_row(n) for n in numbers]) == expected
+    assert make_planner(ledger).held_at([[raw_row(n)] for n in numbers]) == expected
 
 
 def test_it_tells_the_endpoints_apart(ledger):
-    assert make_planner(ledger).held_at([raw_row(1, browser="Lynx")]) == {"users"}
-    assert make_planner(ledger).held_at([raw_row(1, first_name="Anna")]) == {"events"}
+    assert make_planner(ledger).held_at([[raw_row(1, browser="Lynx")]]) == {"users"}
+    assert make_planner(ledger).held_at([[raw_row(1, first_name="Anna")]]) == {"events"}
 
 
 # --- What is held and not sure
