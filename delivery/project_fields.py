@@ -61,9 +61,10 @@ class ProjectFields:
             self._left_out[call] = set(names)
         # Of events only the answers to batches tell.
         self._left_out_of_events = self._left_out[_EVENT] if run.options.bulk else set()
-        # Whether deliveries of this run are not sure yet, and when to look for their fields.
+        # Whether deliveries of this run are not sure yet, and when to look for their fields next.
         self._unsettled = False
         self._look_s = 0.0
+        self._pause_s = INTERVAL_S
 
     def know(self, fields: Collection[str] | None) -> None:
         """Note the *fields* that the project has; None if they cannot be had."""
@@ -108,7 +109,8 @@ class ProjectFields:
 
     def _look(self) -> None:
         self.know(self._fetch())
-        self._look_s = time.monotonic() + INTERVAL_S
+        self._look_s = time.monotonic() + self._pause_s
+        self._pause_s *= 2
 
     def finish(self, *, patient: bool) -> None:
         """Settle what is sure of this run, and tell the run which fields the project leaves out.

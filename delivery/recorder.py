@@ -95,6 +95,7 @@ class Recorder:
                 self.note_in_ledger(outcomes)
         with self.stopping_on_failure():
             self._results.add(outcomes)
+        with self.stopping_on_failure():
             if self._log is not None:
                 self._log.add(outcomes, counts)
 

@@ -101,7 +101,9 @@ class WorkerPool:
                 self._begin(_Task(rows, partial(self._send_batch, batch), is_batch=True))
             else:
                 self._open.extend(rows)
-            while self._is_full():
+            if len(self._in_flight) < ENOUGH_WAITING:
+                self._begin_open()
+            while self._is_full() or not self._finished.empty():
                 yield self._take()
         while self._in_flight or self._open:
             yield self._take()
@@ -115,8 +117,7 @@ class WorkerPool:
 
     def _take(self) -> list[RowOutcome]:
         """Return the outcomes that have come back; after a while perhaps none."""
-        if not self._stop.requested:
-            self._begin_open()
+        self._begin_open()
         outcomes: list[RowOutcome] = []
         with suppress(queue.Empty):
             finished = self._finished.get(timeout=LOOK_S)
@@ -150,6 +151,8 @@ class WorkerPool:
 
     def _begin_open(self) -> None:
         """Begin to send as many rows singly as there is use for now."""
+        if self._stop.requested:
+            return
         singles = len(self._in_flight) - self._batches
         room = min(ENOUGH_WAITING - self._waiting()[0], self._workers - singles)
         for _ in range(min(room, len(self._open))):

@@ -90,20 +90,32 @@ def test_a_system_that_gives_no_thread_at_all_stops_the_run(monkeypatch):
 
 
 def test_no_more_rows_are_sent_singly_than_the_limiter_has_use_for():
-    waiting, together = [ENOUGH_WAITING - 2], Together()
+    waiting, together = [ENOUGH_WAITING], Together()
     pool = one_by_one(together, Stop(), 50, lambda: (waiting[0], 0))
     with pool:
         sending = pool.send(batches(30))
-        assert len(next(sending)) <= 2
-        waiting[0] = ENOUGH_WAITING
-        time.sleep(0.05)
-        next(sending)
-        assert next(sending) == []
-        assert together.most == 2
-        # By now there is use for more: that is noticed soon, and not when the next outcome comes.
+        assert [next(sending), next(sending)] == [[], []]
+        assert together.most == 0
+        # By now there is use for more: that is noticed soon.
         waiting[0] = 0
-        assert sum(map(len, sending)) == 28
+        assert sum(map(len, sending)) == 30
     assert together.most >= 5
+
+
+def test_a_single_row_does_not_wait_for_others():
+    """Most rows of most nights are unchanged: the next one to be sent may come late."""
+    sent = threading.Event()
+
+    def work():
+        yield [make_prepared(1)]
+        assert sent.wait(30)
+        yield [make_prepared(2)]
+
+    def telling(row):
+        sent.set()
+        return send(row)
+
+    assert len(run(one_by_one(telling, Stop(), 50), work())) == 2
 
 
 def test_rows_that_a_batch_leaves_open_are_sent_singly():
