@@ -508,7 +508,7 @@ def test_a_bulk_endpoint_that_is_down_is_no_outage_while_single_calls_are_answer
 ):
     iterable.change(limits=False)
     bulk = Bulk(iterable, 10)
-    stop_on_outage(bulk, monkeypatch, 20.0)
+    stop_on_outage(bulk, monkeypatch, 40.0)
     iterable.set_faults(Fault("server_error", endpoint=endpoint))
     # Each batch fails twice, with pauses between.
     assert not_successful(bulk(rows_of(200))) == set()
