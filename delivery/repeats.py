@@ -60,7 +60,8 @@ class Repeats:
         """
         if values := row.row:
             is_user = hash(row.key) in self._suspects
-            is_event = hash((values[self._view], values[self._customer])) in self._suspects
+            event = values[self._view], values[self._customer]
+            is_event = row.send_event and hash(event) in self._suspects
             if not (is_user or is_event):
                 return row
             if is_user:

@@ -19,7 +19,7 @@ from iterable_api.endpoints import TRACK_EVENT, UPDATE_USER
 from iterable_api.field_types import FieldType, RowError, encoder, reader
 from iterable_api.mapping import EVENT_NAME, JOB_MAPPING, MappedField, RowMapping
 from records.columns import Kind, Row
-from records.outcomes import PreparedRow
+from records.outcomes import NO_EVENT, NO_EVENT_NAME, PreparedRow
 
 __all__ = ["JOB_MAPPING", "Payloads", "RowError"]
 
@@ -102,17 +102,21 @@ class Payloads:
         who = self._who(row)
         key = self._key(who)
         by_user_id = self._by_user_id
-        return PreparedRow(
+        event_name = self._event_name(row)
+        prepared = PreparedRow(
             row,
             self._shown_customer(row[self._customer_place]),
             self.mapping.shown(row, "email") if by_user_id else who,
             who if by_user_id else None,
             key,
             blake2b(key.encode(), digest_size=16).digest(),
-            self._event_name(row),
+            event_name,
             self._user_content.of(row),
             self._event_content.of(row),
         )
+        if event_name is NO_EVENT_NAME:
+            return prepared._replace(events_track=NO_EVENT)
+        return prepared
 
     def complete(self, prepared: PreparedRow) -> PreparedRow:
         """Return *prepared* with the bodies of its two calls in place of its values.
@@ -123,7 +127,9 @@ class Payloads:
         if not row:  # they are there already
             return prepared
         who = self._who(row)
-        user, event = self._user(row, who), self._event(row, who, prepared.event_id)
+        user, event = self._user(row, who), b""
+        if prepared.send_event:
+            event = self._event(row, who, prepared.event_id)
         return prepared._replace(
             row=(), user=user, event=event, user_body=_hash(user), event_body=_hash(event)
         )
@@ -196,13 +202,14 @@ class Payloads:
     def _event_name(self, row: Row) -> bytes:
         """Return what the event's id is made of: the same for a page view at every run.
 
+        A row whose ``page_view_id`` is NULL has no event.
         Iterable updates an event in place when its id is sent again. The ids of a table that was
         emptied start again; with the customer and the time no later view gets an earlier one's id.
         """
         view, customer = row[self._view_place], row[self._customer_place]
-        created_at = self._unix_seconds(self._when(row))
         if view is None:
-            raise RowError("page_view_id is NULL")
+            return NO_EVENT_NAME
+        created_at = self._unix_seconds(self._when(row))
         first = self._usual_name
         if self.mapping.has_event_name:
             first = _first_part(self._source, self._kind_of_event(row))

@@ -20,6 +20,7 @@ class CallStatus(StrEnum):
     UNCHANGED = "unchanged"  # nothing: Iterable holds it from an earlier run
     FORGOTTEN = "forgotten"  # nothing: the person asked Iterable to forget them
     SUPERSEDED = "superseded"  # nothing: a row before this one has the same address
+    NO_EVENT = "no_event"  # nothing: the row has no event
     NOT_SENT = "not_sent"  # nothing left this machine
     PLANNED = "planned"  # a dry run: it would have been sent
 
@@ -27,10 +28,12 @@ class CallStatus(StrEnum):
     __hash__ = str.__hash__
 
 
-# Iterable has the call's content, or that of the row which stands for it.
-ARRIVED = frozenset({CallStatus.DELIVERED, CallStatus.UNCHANGED, CallStatus.SUPERSEDED})
+# Nothing needs to be sent: Iterable has the call's content, or that of the row which stands for it,
+# or there is none.
+_NOT_NEEDED = frozenset({CallStatus.UNCHANGED, CallStatus.SUPERSEDED, CallStatus.NO_EVENT})
+ARRIVED = _NOT_NEEDED | {CallStatus.DELIVERED}
 # No request was sent for the call.
-NO_REQUEST = frozenset({CallStatus.UNCHANGED, CallStatus.SUPERSEDED, CallStatus.NOT_SENT})
+NO_REQUEST = _NOT_NEEDED | {CallStatus.NOT_SENT}
 
 
 class Fault(StrEnum):
@@ -117,9 +120,12 @@ class CallOutcome:
 NOT_SENT = CallOutcome(CallStatus.NOT_SENT)
 UNCHANGED = CallOutcome(CallStatus.UNCHANGED)
 SUPERSEDED = CallOutcome(CallStatus.SUPERSEDED)
+NO_EVENT = CallOutcome(CallStatus.NO_EVENT)
 PLANNED = CallOutcome(CallStatus.PLANNED)
 
 
+# The name of the event of a row without one. No hash is it.
+NO_EVENT_NAME = bytes(16)
 # Of the digit that says the variant only the lower two bits are the hash's.
 _VARIANTS = {f"{digit:x}": "89ab"[digit & 3] for digit in range(16)}
 
@@ -130,8 +136,8 @@ class PreparedRow(NamedTuple):
     ``row`` has its values, until there are bodies made of them. ``key`` is how Iterable tells users
     apart: the address in lower case, or where ``user_id`` is not None, that after ``userId:``.
     ``user_name`` and ``event_name`` are what the ledger tells profiles and events apart by: a hash
-    of the key, and what the event's id is made of. The two contents are hashes of the values that
-    each call sends.
+    of the key, and what the event's id is made of, ``NO_EVENT_NAME`` if the row has no event. The
+    two contents are hashes of the values that each call sends.
     ``user`` and ``event`` are the bodies of the calls, encoded, once they are made, and the two
     ``_body`` their hashes. ``users_update`` and ``events_track`` are the outcomes of calls that
     need not be made; None for a call that is to be made. ``once_more``: Iterable holds it already,
@@ -240,8 +246,9 @@ class RowOutcome(NamedTuple):
 
     @property
     def event_id(self) -> str | None:
-        """The id of the row's event, the same at every run."""
-        return self.prepared.event_id if self.prepared else None
+        """The id of the row's event, the same at every run; None where there is none."""
+        has_event = self.events_track.status is not CallStatus.NO_EVENT
+        return self.prepared.event_id if self.prepared and has_event else None
 
 
 def outcome_of(

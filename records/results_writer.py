@@ -118,7 +118,7 @@ def _row_json(outcome: RowOutcome, texts: dict[tuple[int, int, bool], str]) -> s
     who = f'{{"customer_id": {_json(customer)}, "email": {_json(email)}, '
     if user_id is not None:
         who += f'"user_id": {_json(user_id)}, '
-    event_id = f'"{prepared.event_id}"' if prepared else "null"
+    event_id = quoted(name) if (name := outcome.event_id) else "null"
     key = (id(update), id(track), attempted)
     if key in texts:
         return f"{who}{texts[key]}{event_id}}}}}"

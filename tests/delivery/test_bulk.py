@@ -170,6 +170,7 @@ def test_a_call_whose_outcome_is_known_is_not_made(bulk, iterable):
         make_prepared(4)._replace(users_update=UNCHANGED, events_track=UNCHANGED),
         make_prepared(5)._replace(users_update=wrong),
         make_prepared(6),
+        make_prepared(7, page_view_id=None),
     ]
     outcomes = bulk(rows)
     assert {n: (o.users_update.status, o.events_track.status) for n, o in outcomes.items()} == {
@@ -179,9 +180,10 @@ def test_a_call_whose_outcome_is_known_is_not_made(bulk, iterable):
         4: ("unchanged", "unchanged"),
         5: ("refused", "not_sent"),
         6: ("delivered", "delivered"),
+        7: ("delivered", "no_event"),
     }
     users, events = (json.loads(request.body) for request in iterable.requests[1:])
-    assert [user["email"][4] for user in users["users"]] == ["3", "6"]
+    assert [user["email"][4] for user in users["users"]] == ["3", "6", "7"]
     assert sorted(event["email"][4] for event in events["events"]) == ["1", "2", "6"]
 
 

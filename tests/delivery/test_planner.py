@@ -11,6 +11,7 @@ from iterable_api.payloads import JOB_MAPPING, Payloads
 from records.columns import Column, Kind
 from records.delivery_ledger import EVENT, MARK_DAYS, PROFILE
 from records.outcomes import (
+    NO_EVENT,
     SUPERSEDED,
     UNCHANGED,
     CallOutcome,
@@ -51,6 +52,17 @@ def test_a_plan_leaves_out_what_is_unchanged_unless_all_is_asked_for(ledger):
     changed = make_planner(ledger).plan(rows)
     assert [row.customer_id for row in changed.to_send] == [2]
     assert [(out.customer_id, out.status) for out in changed.outcomes] == [(1, RowStatus.UNCHANGED)]
+
+
+@pytest.mark.parametrize("send_all", [False, True])
+def test_of_a_row_without_an_event_only_the_profile_counts(ledger, send_all):
+    planner = make_planner(ledger, send_all=send_all)
+    _, prepared = planner.prepare([raw_row(n, page_view_id=None) for n in (1, 2)])
+    plan = planner.plan(prepared)
+    assert [row.customer_id for row in plan.to_send] == ([1, 2] if send_all else [2])
+    assert {row.events_track for row in plan.to_send} == {NO_EVENT}
+    expected = [] if send_all else [(RowStatus.UNCHANGED, NO_EVENT, None)]
+    assert [(o.status, o.events_track, o.event_id) for o in plan.outcomes] == expected
 
 
 def test_rows_that_are_to_be_sent_have_their_bodies(ledger):

@@ -9,6 +9,7 @@ from delivery.repeats import Repeats
 from iterable_api.mapping import Identity, RowMapping
 from iterable_api.payloads import JOB_MAPPING, Payloads
 from records.outcomes import (
+    NO_EVENT,
     NOT_SENT,
     PLANNED,
     SUPERSEDED,
@@ -53,6 +54,18 @@ def test_the_second_and_later_rows_of_an_address_wait():
     rows = [of_address(name, number) for number, name in enumerate(names)]
     _, waiting = found_in([*rows, raw_row(99, email=None)])
     assert [row.key[0] for row in waiting] == ["a", "b", "a"]
+
+
+def test_rows_without_an_event_wait_for_their_address_alone():
+    rows = [
+        raw_row(number, email=f"{name}@example.com", customer_id=7, page_view_id=None)
+        for number, name in enumerate("abab")
+    ]
+    found, waiting = found_in(rows)
+    assert [row.email[0] for row in waiting] == ["a", "b"]
+    found.note(outcome_of(PAYLOADS.prepare(rows[0]), OK, NO_EVENT))
+    row = again(found, waiting[0])
+    assert (row.users_update, row.events_track) == (SUPERSEDED, NO_EVENT)
 
 
 def test_the_second_and_later_rows_of_an_event_wait():

@@ -21,6 +21,7 @@ from iterable_api.payloads import (
     bulk_body,
 )
 from records.columns import JOB_COLUMNS, Column, Kind
+from records.outcomes import NO_EVENT
 from tests.rows import bodies_of, make_prepared, make_row, raw_row
 
 PAYLOADS = Payloads("iterable_challenge")
@@ -123,12 +124,22 @@ def test_a_column_that_a_dict_does_not_have_is_null():
         ({"first_name": b"\xff"}, "first_name"),
         ({"first_name": "\ud800"}, "first_name"),
         ({"location": b"Zo\xeb"}, "location"),
-        ({"page_view_id": None}, "page_view_id"),
+        ({"event_time": None}, "event_time"),
     ],
 )
 def test_a_row_that_cannot_be_sent_names_the_column_and_not_the_value(changes, column):
     with pytest.raises(RowError, match=rf"^{column} [a-zA-Z0-9 :-]+$"):
         make_prepared(**changes)
+
+
+@pytest.mark.parametrize("changes", [{}, {"event_time": None}, {"page": b"\xff"}])
+def test_a_row_without_a_page_view_id_has_a_profile_and_no_event(changes):
+    prepared = make_prepared(page_view_id=None, **changes)
+    assert (prepared.user, prepared.user_content) == (
+        make_prepared().user,
+        make_prepared().user_content,
+    )
+    assert (prepared.events_track, prepared.event) == (NO_EVENT, b"")
 
 
 def test_what_a_row_is_called_is_known_before_its_values_are_looked_at():
