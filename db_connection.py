@@ -20,7 +20,7 @@ from mysql.connector.plugins import caching_sha2_password
 
 from logger_config import get_logger
 from records import database_errors as codes
-from records.columns import Column, as_text, check_columns, column_of, refuse_doubled
+from records.columns import Column, as_text, column_of, job_columns, refuse_doubled
 from records.database_errors import DatabaseError
 from records.query_file import JOB_QUERY, load_query
 from records.row_spool import RowSpool
@@ -185,8 +185,8 @@ class DatabaseConnection:
             # Not buffered: the connector would hold all rows in memory.
             cursor = self._opened().cursor(raw=True)
             cursor.execute(query or load_query(JOB_QUERY))
-            columns = _columns(cursor.description or ())
-        check_columns(columns)
+            described = _columns(cursor.description or ())
+        columns = job_columns(described)
         spool = RowSpool(columns, folder)
         try:
             spool.extend(islice(self._raw_rows(cursor, len(columns)), limit))

@@ -18,6 +18,7 @@ from delivery.planner import Planner, length_to_send
 from delivery.recorder import Recorder
 from delivery.stopping import Stop
 from iterable_api.answers import KEY_LACKS, Repeat
+from iterable_api.endpoints import UPDATE_USER
 from iterable_api.field_types import FieldType
 from iterable_api.mapping import RowMapping
 from iterable_api.payloads import Payloads
@@ -25,7 +26,7 @@ from iterable_api.user_fields import UNKNOWN_TYPE, UserFields
 from logger_config import get_logger, keep_to_owner, setup_logger
 from monitoring.console import key_advice, summary_lines, table_lines
 from monitoring.heartbeat import Heartbeat
-from records.columns import JOB_COLUMNS
+from records.columns import Kind
 from records.exit_statuses import MEANINGS, ExitStatus, RunError, StopReason
 from records.outcomes import Fault
 from records.results_files import other_jobs, remove_old
@@ -203,17 +204,18 @@ def wrong_types(types: Mapping[str, str], mapping: RowMapping) -> Iterator[str]:
     *types* are the project's, by the names of its profile fields. Of JSON nothing can be told: for
     an array the project has the type of what is in it.
     """
-    mapped = {field.name for field in mapping.fields}
-    for name, kind in mapping.profile_types().items():
+    for field in mapping.fields_of(UPDATE_USER):
+        name, kind = field.name, field.type
         has = types.get(name, UNKNOWN_TYPE)
         fits = has in {UNKNOWN_TYPE, kind} or (kind, has) in _ALSO_FIT
-        if fits or kind is FieldType.JSON:
+        if fits or kind is FieldType.JSON or field.column.kind is Kind.NULL:
             continue
-        advice = "Use another project, or ask Iterable"
-        if name in mapped:
-            advice = f"In Query 2, give it another name, or if its values fit the type :{has}"
-        elif name in JOB_COLUMNS:
-            advice = f"In Query 2, write NULL AS {name}, and send it as `user.<another name>`"
+        advice = f"In Query 2, give it another name, or if its values fit the type :{has}"
+        if field in mapping.own:
+            advice = (
+                f"In Query 2, write NULL AS `user.{name}` and send it as `user.<another name>`, or "
+                f"if its values fit, write it AS `user.{name}:{has}`"
+            )
         yield (
             f"The project has the profile field {name} as {has} and the job sends a "
             f"{kind}: Iterable refuses every row with it, and cannot change the type "

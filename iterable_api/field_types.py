@@ -46,6 +46,7 @@ _STRING, _LONG, _DOUBLE, _BOOLEAN, _DATE, _JSON = FieldType
 # What a column of each kind can be sent as: first without a suffix, unless it needs one.
 TYPES_OF: Mapping[Kind, tuple[FieldType, ...]] = {
     Kind.TEXT: (_STRING, _LONG, _DOUBLE, _BOOLEAN, _DATE, _JSON),
+    Kind.NULL: (_STRING, _LONG, _DOUBLE, _BOOLEAN, _DATE, _JSON),
     Kind.INTEGER: (_LONG, _STRING, _DOUBLE, _BOOLEAN),
     Kind.DECIMAL: (_DOUBLE, _STRING, _LONG, _BOOLEAN),
     Kind.TINYINT: (_BOOLEAN, _LONG, _DOUBLE, _STRING),

@@ -1,7 +1,8 @@
 """Query 2 is the mapping: which of its columns goes into which call, under what name and type.
 
-The job's own fields go where ``OWN_FIELDS`` says. ``user.<field>`` goes into the profile,
-``event.<field>`` into the event; ``:<type>`` behind it overrides the column's own type.
+``user.<field>`` goes into the profile, ``event.<field>`` into the event; ``:<type>`` behind it
+overrides the column's own type. The job's own fields are those of ``OWN_FIELDS``: a column with the
+field's name takes the place of what stands there.
 """
 
 import json
@@ -12,8 +13,8 @@ from typing import NamedTuple
 
 from iterable_api.endpoints import TRACK_EVENT, UPDATE_USER
 from iterable_api.field_types import TYPES_OF, FieldType
-from records.columns import JOB_COLUMNS, Column, ColumnError, Kind, Row
-from records.outcomes import USER_ID, RowNames
+from records.columns import FIELD_COLUMNS, JOB_COLUMNS, USER_ID, Column, ColumnError, Kind, Row
+from records.outcomes import RowNames
 
 EVENT_NAME = "page_view"
 CALLS = {"user": UPDATE_USER, "event": TRACK_EVENT}
@@ -31,6 +32,11 @@ class MappedField(NamedTuple):
     column: Column = Column("")
     value: bool | str | None = None
     place: int = -1
+
+    @property
+    def target(self) -> tuple[str, str]:
+        """What tells fields apart: a profile and an event may have one of the same name."""
+        return self.call, self.name
 
     @property
     def constant(self) -> str:
@@ -52,6 +58,7 @@ OWN_FIELDS = (
     MappedField(TRACK_EVENT, "candidate",        FieldType.STRING,  value="yes"),
 )
 # fmt: on
+_OWN = {own.target: own for own in OWN_FIELDS}
 PROFILE_FIELDS, EVENT_FIELDS = (
     tuple(own.name for own in OWN_FIELDS if own.call == call) for call in CALLS.values()
 )
@@ -107,16 +114,20 @@ class RowMapping:
         if self.by_user_id:
             self.identifier = USER_ID if USER_ID in self.places else "customer_id"
         self.has_event_name = "event_name" in self.places
-        self.own = tuple(self._own_fields())
-        self.fields = tuple(_query_fields(self.columns))
-        sent = {*JOB_COLUMNS, self.identifier, "event_name", *(f.column.name for f in self.fields)}
+        said = _query_fields(self.columns)
+        self.own = tuple(self._own_fields(said))
+        self.fields = tuple(field for target, field in said.items() if target not in _OWN)
+        sent = {field.column.name for field in (*self.own, *self.fields)}
+        sent |= {*JOB_COLUMNS, self.identifier, "event_name"} - FIELD_COLUMNS.keys()
         self.unused = [name for name in self.places if name not in sent]
 
-    def _own_fields(self) -> Iterator[MappedField]:
-        """Yield the job's own fields, less those whose column is not there."""
-        for own in OWN_FIELDS:
+    def _own_fields(self, said: Mapping[tuple[str, str], MappedField]) -> Iterator[MappedField]:
+        """Yield the job's own fields as the query has *said* them, else from where they come."""
+        for target, own in _OWN.items():
             place = self.places.get(own.column.name, -1)
-            if place >= 0:
+            if target in said:
+                yield said[target]
+            elif place >= 0:
                 yield own._replace(column=self.columns[place], place=place)
             elif own.constant:
                 yield own
@@ -153,10 +164,6 @@ class RowMapping:
         name = [("eventName", str(self.has_event_name))] if call == TRACK_EVENT else []
         return [(self.identity, self.identifier), *fields, *name]
 
-    def profile_types(self) -> dict[str, FieldType]:
-        """Return the type of each profile field."""
-        return {field.name: field.type for field in self.fields_of(UPDATE_USER)}
-
     def remarks(self) -> list[str]:
         """Return what the operator should know: what is not sent, and what may be meant."""
         found = [
@@ -171,6 +178,8 @@ class RowMapping:
             why = f"AS `user.{word}` puts it into the profile, AS `event.{word}` into the event"
             if name == USER_ID:
                 why = "ITERABLE_IDENTITY is email"
+            if name in FIELD_COLUMNS:
+                why = f"{FIELD_COLUMNS[name]} takes its place"
             found.append(f"the column {name} is not sent; {why}")
         return found
 
@@ -194,19 +203,21 @@ class RowMapping:
             yield field.column.name, call, field.name, kind + always
 
 
-def _query_fields(columns: Sequence[Column]) -> list[MappedField]:
-    """Return the fields that *columns* named ``user.<field>`` or ``event.<field>`` go into."""
-    fields: list[MappedField] = []
+def _query_fields(columns: Sequence[Column]) -> dict[tuple[str, str], MappedField]:
+    """Return the fields, by target, of *columns* named ``user.<field>`` or ``event.<field>``."""
+    fields: dict[tuple[str, str], MappedField] = {}
     problems: list[str] = []
     for place, column in enumerate(columns):
-        if column.name.startswith(tuple(f"{prefix}." for prefix in CALLS)):
-            try:
-                fields.append(_query_field(column, place))
-            except ValueError as error:
-                problems.append(f"{column.name} {error}")
-    targets = [(field.call, field.name) for field in fields]
-    doubled = dict.fromkeys(target for target in targets if targets.count(target) > 1)
-    problems += [f"{name} is there twice for {call}" for call, name in doubled]
+        if not column.name.startswith(tuple(f"{prefix}." for prefix in CALLS)):
+            continue
+        try:
+            field = _query_field(column, place)
+        except ValueError as error:
+            problems.append(f"{column.name} {error}")
+            continue
+        if field.target in fields:
+            problems.append(f"{field.name} is there twice for {field.call}")
+        fields[field.target] = field
     if problems:
         raise ColumnError(f"Query 2's columns cannot be sent: {'; '.join(problems)}")
     return fields
@@ -216,10 +227,14 @@ def _query_field(column: Column, place: int) -> MappedField:
     """Return the field that *column* goes into; ValueError if it cannot."""
     prefix, _, rest = column.name.partition(".")
     name, colon, suffix = rest.partition(":")
-    call = CALLS[prefix]
-    _check_name(name, call)
-    kind = _type_of(column, f"{prefix}.{name}", suffix if colon else None)
-    return MappedField(call, name, kind, column, place=place)
+    _check_name(name)
+    field = MappedField(CALLS[prefix], name, FieldType.STRING, column, place=place)
+    own = _OWN.get(field.target)
+    if own and own.column.name == "event_time":
+        raise ValueError("is a field that the job sends already")
+    usual = own.type if own else None
+    kind = _type_of(column, f"{prefix}.{name}", suffix if colon else usual)
+    return field._replace(type=kind)
 
 
 def _type_of(column: Column, name: str, suffix: str | None) -> FieldType:
@@ -240,8 +255,8 @@ def _type_of(column: Column, name: str, suffix: str | None) -> FieldType:
     return FieldType(suffix)
 
 
-def _check_name(name: str, call: str) -> None:
-    """Raise ValueError for a name that Iterable would not take, or that is taken.
+def _check_name(name: str) -> None:
+    """Raise ValueError for a name that Iterable would not take.
 
     Iterable creates whatever the API sends, for good; these are the rules of its own pages.
     """
@@ -255,8 +270,6 @@ def _check_name(name: str, call: str) -> None:
         raise ValueError("has an invisible character in its name")
     if name in RESERVED:
         raise ValueError("is a field that Iterable keeps to itself; use another name")
-    if any((own.call, own.name) == (call, name) for own in OWN_FIELDS):
-        raise ValueError("is a field that the job sends already")
 
 
 # The job's own columns alone, with users told apart by email.

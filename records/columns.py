@@ -14,7 +14,17 @@ JOB_COLUMNS = (
     *("customer_id", "email", "first_name", "plan_type", "page_view_id", "page", "event_time"),
     *("browser", "location"),
 )
-MAY_BE_NULL = ("first_name", "plan_type", "page", "browser", "location")
+# The column that users are told apart by, if it is not the email.
+USER_ID = "user_id"
+# Those that are fields, and so may be NULL, each with the column that may stand in its place.
+FIELD_COLUMNS = {
+    "first_name": "user.first_name",
+    "plan_type": "user.plan_type",
+    "page": "event.page",
+    "browser": "event.browser",
+    "location": "event.location",
+}
+_KNOWN = frozenset({*JOB_COLUMNS, USER_ID, "event_name"})
 # Names of columns that a message lists.
 MOST_SHOWN = 20
 
@@ -26,6 +36,7 @@ class Kind(StrEnum):
     """What a column holds, by its type in MySQL."""
 
     TEXT = "text"
+    NULL = "NULL"  # and nothing else
     INTEGER = "integer"
     TINYINT = "TINYINT"
     DECIMAL = "decimal"  # also FLOAT and DOUBLE
@@ -92,7 +103,7 @@ _KINDS = {
     13: Kind.INTEGER,  # YEAR
     10: Kind.DATE, 14: Kind.DATE, 7: Kind.MOMENT, 12: Kind.MOMENT, 11: Kind.TIME,
     16: Kind.BIT, 245: Kind.JSON,
-    6: Kind.TEXT,  # NULL and nothing else
+    6: Kind.NULL,
     242: Kind.OTHER, 255: Kind.OTHER,  # vectors, geometries
 }
 # fmt: on
@@ -108,13 +119,29 @@ def column_of(name: str, number: int, flags: int, charset: int) -> Column:
     return Column(name, kind, kind is Kind.TEXT and bool(flags & _BY_BYTES))
 
 
-def check_columns(columns: Sequence[Column]) -> None:
-    """Raise DatabaseError unless *columns* are, each once, all that Query 2 has to return."""
+def job_columns(columns: Sequence[Column]) -> list[Column]:
+    """Return *columns* by the names that the job knows, which match whatever their case.
+
+    Raise DatabaseError unless they are, each once, all that Query 2 has to return.
+    """
+    columns = [column._replace(name=_known_name(column.name)) for column in columns]
     names = [column.name for column in columns]
     # Fields of one name are for whoever knows what the names mean.
     refuse_doubled([name for name in names if "." not in name])
-    if missing := [name for name in JOB_COLUMNS if name not in names]:
+    fields = {name.partition(":")[0] for name in names if "." in name}
+    found = {*names, *(short for short, name in FIELD_COLUMNS.items() if name in fields)}
+    if missing := [name for name in JOB_COLUMNS if name not in found]:
         raise DatabaseError(_missing(missing, names))
+    return columns
+
+
+def _known_name(name: str) -> str:
+    """Return *name* as the job writes it; a field's own name stays, as Iterable's have a case."""
+    prefix, dot, rest = name.partition(".")
+    if dot and prefix.lower() in {"user", "event"}:
+        field, colon, suffix = rest.partition(":")
+        return f"{prefix.lower()}.{field}{colon}{suffix.lower()}"
+    return name.lower() if name.lower() in _KNOWN else name
 
 
 def _missing(missing: Sequence[str], returned: Sequence[str]) -> str:
@@ -125,7 +152,7 @@ def _missing(missing: Sequence[str], returned: Sequence[str]) -> str:
         f"{more}. Write AS {missing[0]} after the column that is meant"
     )
     # The others say who it is, and what happened when.
-    if spare := [name for name in missing if name in MAY_BE_NULL]:
+    if spare := [name for name in missing if name in FIELD_COLUMNS]:
         text += f"; where you have no {spare[0]}, write NULL AS {spare[0]}"
     return text
 

@@ -6,9 +6,6 @@ from typing import NamedTuple
 
 from records.columns import Row
 
-# The column of a row that users are told apart by, if it is not the email.
-USER_ID = "user_id"
-
 
 class CallStatus(StrEnum):
     """What the reader of a call's outcome should do about it."""

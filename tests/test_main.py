@@ -522,7 +522,7 @@ def test_a_field_of_another_type_is_told_with_what_to_change_in_query_2(job, ite
     assert (
         "WARNING: The project has the profile field first_name as long and the job sends a string: "
         "Iterable refuses every row with it, and cannot change the type of a field. In Query 2, "
-        "write NULL AS first_name, and send it as `user.<another name>`"
+        "write NULL AS `user.first_name` and send it as `user.<another name>`"
     ) in done.stderr
 
 

@@ -86,6 +86,7 @@ def test_the_columns_type_decides_and_a_suffix_overrides_it(kind, sent):
 
 SENT_AS = {
     Kind.TEXT: "string long double boolean date json",
+    Kind.NULL: "string long double boolean date json",
     Kind.INTEGER: "string long double boolean",
     Kind.TINYINT: "string long double boolean",
     Kind.DECIMAL: "string long double boolean",
@@ -152,8 +153,8 @@ def test_a_number_that_may_be_a_boolean_needs_its_suffix(kind, name, identity):
         ("user.email", "is a field that Iterable keeps to itself"),
         ("user.userId", "is a field that Iterable keeps to itself"),
         ("event.userId:string", "is a field that Iterable keeps to itself"),
-        ("user.first_name", "is a field that the job sends already"),
-        ("user.candidate", "is a field that the job sends already"),
+        (("user.recent_page_view", Kind.DATE), "is date and cannot be sent as :boolean"),
+        (("user.first_name", Kind.BIT), "write AS `user.first_name:long` or AS `user.first"),
         ("event.timestamp", "is a field that the job sends already"),
         ("user.2026", "is only digits"),
         ("user._x", "begins with _"),
@@ -183,6 +184,42 @@ def test_all_that_is_wrong_is_told_at_once():
         ColumnError, match=r"user\.a:x has .*; user\. has .*; user\.z is BIT, .*; y is there twice"
     ):
         mapping_of("user.a:x", "user.", ("user.z", Kind.BIT), "user.y", "user.y:string")
+
+
+def test_a_column_takes_the_place_of_the_jobs_own_field_with_its_type():
+    payloads = payloads_of(
+        ("user.recent_page_view", Kind.INTEGER),
+        ("user.candidate", Kind.INTEGER),
+        ("event.candidate:boolean", Kind.INTEGER),
+        ("user.plan_type", Kind.TINYINT),
+        ("event.browser", Kind.TEXT),
+    )
+    row = {
+        "user.recent_page_view": 0,
+        "user.candidate": 7,
+        "event.candidate:boolean": 1,
+        "user.plan_type": 3,
+        "event.browser": None,
+    }
+    user, event = bodies_of(payloads, make_row() | row)
+    # In the order in which they are sent without.
+    assert list(user["dataFields"].items()) == [
+        ("first_name", "Sarah"),
+        ("plan_type", "3"),
+        ("recent_page_view", False),
+        ("candidate", "7"),
+    ]
+    assert (event["dataFields"]["candidate"], "browser" in event["dataFields"]) == (True, False)
+    assert payloads.mapping.fields == ()
+    assert payloads.mapping.unused == ["plan_type", "browser"]
+    told = payloads.mapping.remarks()[0]
+    assert told == "the column plan_type is not sent; user.plan_type takes its place"
+    lines = list(payloads.mapping.lines())
+    assert ("user.recent_page_view", "users/update", "recent_page_view", "boolean") in lines
+    assert ("user.plan_type", "users/update", "plan_type", "string") in lines
+    user, event = bodies_of(payloads, make_row() | dict.fromkeys(row))
+    assert user["dataFields"] == {"first_name": "Sarah"}
+    assert "candidate" not in event["dataFields"]
 
 
 def test_a_profile_and_an_event_may_have_fields_of_one_name():

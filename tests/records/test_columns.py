@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from records.columns import JOB_COLUMNS, Column, Kind, check_columns, column_of, refuse_doubled
+from records.columns import JOB_COLUMNS, Column, Kind, column_of, job_columns, refuse_doubled
 from records.database_errors import DatabaseError
 
 NO_CHARACTERS, UTF8 = 63, 45
@@ -22,7 +22,7 @@ NO_CHARACTERS, UTF8 = 63, 45
         (3, NO_CHARACTERS, Kind.INTEGER),
         (4, NO_CHARACTERS, Kind.DECIMAL),
         (5, NO_CHARACTERS, Kind.DECIMAL),
-        (6, NO_CHARACTERS, Kind.TEXT),
+        (6, NO_CHARACTERS, Kind.NULL),
         (7, NO_CHARACTERS, Kind.MOMENT),
         (8, NO_CHARACTERS, Kind.INTEGER),
         (9, NO_CHARACTERS, Kind.INTEGER),
@@ -126,19 +126,37 @@ def test_a_whole_number_stays_a_number(number):
 
 def test_what_query_2_must_return_is_told_when_it_is_missing():
     columns = [Column(name) for name in JOB_COLUMNS]
-    check_columns([*columns, Column("one_more"), Column("user.x"), Column("user.x")])
+    job_columns([*columns, Column("one_more"), Column("user.x"), Column("user.x")])
     told = (
         r"^Query 2 must return email, page_view_id; it returned customer_id, .*, location\. Write "
     )
     with pytest.raises(DatabaseError, match=f"{told}AS email after the column that is meant$"):
-        check_columns([c for c in columns if c.name not in {"email", "page_view_id"}])
+        job_columns([c for c in columns if c.name not in {"email", "page_view_id"}])
     with pytest.raises(DatabaseError, match=r"no browser, write NULL AS browser$"):
-        check_columns([column for column in columns if column.name != "browser"])
+        job_columns([column for column in columns if column.name != "browser"])
     many = [Column(f"c{number}") for number in range(30)]
     with pytest.raises(DatabaseError, match=r"it returned c0, .*, c19 and 10 more\. Write AS "):
-        check_columns(many)
+        job_columns(many)
     with pytest.raises(DatabaseError, match=r"^the query returns page twice$"):
-        check_columns([*columns, Column("page")])
+        job_columns([*columns, Column("page")])
+
+
+def test_names_match_whatever_their_case_and_a_fields_own_name_stays_as_written():
+    written = [*map(str.upper, JOB_COLUMNS), "Event_Name", "USER.Größe:LONG", "Event.Page", "Other"]
+    names = [column.name for column in job_columns([*map(Column, written)])]
+    assert names == [*JOB_COLUMNS, "event_name", "user.Größe:long", "event.Page", "Other"]
+    with pytest.raises(DatabaseError, match=r"^the query returns email twice$"):
+        job_columns([*map(Column, [*JOB_COLUMNS, "EMAIL"])])
+
+
+@pytest.mark.parametrize("suffix", ["", ":string"])
+def test_a_field_may_stand_for_the_column_that_is_called_like_it(suffix):
+    there = ["customer_id", "email", "page_view_id", "event_time", "user.first_name", "event.page"]
+    there += ["User.plan_type", "event.browser", "event.location"]
+    fields = [name + suffix if "." in name else name for name in there]
+    job_columns([*map(Column, fields)])
+    with pytest.raises(DatabaseError, match=r"^Query 2 must return plan_type; it returned "):
+        job_columns([Column(name.replace("plan_type", "Plan_Type")) for name in fields])
 
 
 def test_columns_of_one_name_are_refused():
