@@ -51,7 +51,7 @@ def run_integration(
     from delivery.project_fields import ProjectFields
     from delivery.recorder import Recorder
     from delivery.stopping import Stop, stopping
-    from monitoring.console import RowLog, log_end, stop_advice
+    from monitoring.console import RECORDS, ROWS_FOUND, RowLog, log_end, stop_advice
     from records.query_file import JOB_QUERY, load_query
 
     # Rows leave no garbage behind that needs a look, and looking would stop all threads at once.
@@ -60,7 +60,7 @@ def run_integration(
     logger.info("Starting Iterable Integration - Phase 3")
     logger.info("[STEP 1] Loading environment variables...")
     settings = load_environment_variables(env_file, environ)
-    run.set_job(settings.job, settings.max_refused_rows)
+    run.set_job(settings.job, settings.max_refused_rows, own_query=bool(settings.query_file))
     stop = Stop()
     with ExitStack() as run_time:
         run_time.enter_context(stopping(stop, settings.max_runtime_seconds))
@@ -80,14 +80,14 @@ def run_integration(
                 rows = database.get_pro_users_recent_engagement(query, settings.results_dir)
             # The connection is closed: a slow Iterable must not keep a query open on the server.
             with closing(rows):
-                logger.info("Found %d pro user(s) with recent engagement", len(rows))
+                logger.info("Found %d %s", len(rows), ROWS_FOUND[run.noun])
                 shown = run.options.dry_run or run.options.demo
                 payloads = steps.read_columns(rows, settings, shown=shown)
                 plans = wiring.planner(rows, payloads, recorder)
                 steps.begin_run(rows, plans, settings, recorder)
                 logger.info("[STEP 4] Initializing Iterable API client...")
                 client = wiring.iterable_client(settings, payloads, stop)
-                logger.info("[STEP 5] Processing user records...")
+                logger.info("[STEP 5] Processing %s...", RECORDS[run.noun])
                 with RowLog(run) as log, recorder.sending(client, log):
                     pipeline = wiring.pipeline(settings, plans, client, recorder)
                     pipeline.deliver(rows.chunks())

@@ -23,9 +23,12 @@ ROWS_ON_CONSOLE = 50
 PAYLOADS_SHOWN = 3
 RULE = "=" * 60
 
+# What rows are called together, by the noun for one.
+ROWS_FOUND = {"user": "pro user(s) with recent engagement", "row": "row(s)"}
+RECORDS = {"user": "user records", "row": "rows"}
 # By status, what is said of one row, and of many rows together.
 _LINES = {
-    RowStatus.SUCCESSFUL: (logging.INFO, "✓ Successfully processed user: %(name)s"),
+    RowStatus.SUCCESSFUL: (logging.INFO, "✓ Successfully processed %(noun)s: %(name)s"),
     RowStatus.UNCHANGED: (logging.INFO, "✓ Unchanged since an earlier run: %(name)s"),
     RowStatus.PLANNED: (logging.INFO, "✓ Would be sent: %(name)s"),
     RowStatus.FORGOTTEN: (
@@ -34,18 +37,18 @@ _LINES = {
     ),
     RowStatus.PARTIAL_FAILURE: (
         logging.WARNING,
-        "⚠ Partial failure for user: %(name)s (customer %(id)s): %(path)s %(call)s",
+        "⚠ Partial failure for %(noun)s: %(name)s (customer %(id)s): %(path)s %(call)s",
     ),
     RowStatus.TOTAL_FAILURE: (
         logging.ERROR,
-        "✗ Total failure for user: %(name)s (customer %(id)s): %(path)s %(call)s",
+        "✗ Total failure for %(noun)s: %(name)s (customer %(id)s): %(path)s %(call)s",
     ),
     RowStatus.NOT_ATTEMPTED: (logging.DEBUG, "Not attempted: customer %(id)s"),
 }
 _TOGETHER = {
-    RowStatus.SUCCESSFUL: "✓ Successfully processed %d users; record %d of %d",
-    RowStatus.UNCHANGED: "✓ Unchanged since an earlier run: %d users; record %d of %d",
-    RowStatus.PLANNED: "✓ Would be sent: %d users; record %d of %d",
+    RowStatus.SUCCESSFUL: "✓ Successfully processed %d %ss; record %d of %d",
+    RowStatus.UNCHANGED: "✓ Unchanged since an earlier run: %d %ss; record %d of %d",
+    RowStatus.PLANNED: "✓ Would be sent: %d %ss; record %d of %d",
 }
 
 DATA_CENTRES = {"api.iterable.com": "US", "api.eu.iterable.com": "EU"}
@@ -80,7 +83,8 @@ class RowLog(AbstractContextManager["RowLog"]):
         self._done += len(outcomes)
         for status, count in counts.items():
             if status in self._told_together:
-                file_logger.info(_TOGETHER[status], count, self._done, self._run.rows_read)
+                values = (count, self._run.noun, self._done, self._run.rows_read)
+                file_logger.info(_TOGETHER[status], *values)
         if self._progress:
             self._progress.add(counts)
         if self._run.options.dry_run and not self._run.options.quiet:
@@ -93,8 +97,8 @@ class RowLog(AbstractContextManager["RowLog"]):
             if (status := outcome.status) not in self._told_together:
                 level, text = _LINES[status]
                 path, call = outcome.failed_path, outcome.failed_call
-                values = {"name": outcome.name, "id": outcome.customer_id}
-                self._log.log(level, text, {**values, "path": path, "call": call})
+                who = {"noun": self._run.noun, "name": outcome.name, "id": outcome.customer_id}
+                self._log.log(level, text, {**who, "path": path, "call": call})
 
 
 def table_lines(rows: Iterable[Sequence[str]]) -> list[str]:
@@ -135,8 +139,8 @@ def log_end(run: RunRecord, results: Path, advice: str) -> None:
     for line in (RULE, "INTEGRATION SUMMARY", RULE, *summary_lines(run)):
         logger.info("%s", line)
     if not_attempted := run.outcomes[RowStatus.NOT_ATTEMPTED]:
-        text = "Not attempted: %d of %d users; nothing of theirs was sent"
-        logger.warning(text, not_attempted, run.rows_read)
+        text = "Not attempted: %d of %d %ss; nothing of theirs was sent"
+        logger.warning(text, not_attempted, run.rows_read, run.noun)
     for call, fields in sorted(run.filtered_fields.items()):
         text = (
             "The project takes no new fields: Iterable left %s out of %s. The rest has arrived. "
@@ -174,9 +178,10 @@ def summary_lines(run: RunRecord) -> list[str]:
     if run.finished_at is None:
         return []
     count = run.outcomes
+    calls = "both" if run.noun == "user" else "all"
     lines = [
-        f"Total users processed: {run.rows_read - count[RowStatus.NOT_ATTEMPTED]}",
-        f"✓ Successful (both API calls): {count[RowStatus.SUCCESSFUL]}",
+        f"Total {run.noun}s processed: {run.rows_read - count[RowStatus.NOT_ATTEMPTED]}",
+        f"✓ Successful ({calls} API calls): {count[RowStatus.SUCCESSFUL]}",
         f"⚠ Partial failures (one call failed): {count[RowStatus.PARTIAL_FAILURE]}",
         f"✗ Total failures (both calls failed): {count[RowStatus.TOTAL_FAILURE]}",
     ]

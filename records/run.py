@@ -60,6 +60,8 @@ class RunRecord:
     duration_seconds: float = 0.0
     query_sha256: str | None = None
     job: str = ""
+    # What the console calls a row: that of another query than the job's own is just that.
+    noun: str = "user"
     rows_read: int = 0
     max_refused_rows: int = 0
     # Rows that were not delivered because of a value of their own.
@@ -83,11 +85,15 @@ class RunRecord:
     file: Path | None = None
     _started_s: float = field(default_factory=time.monotonic)
 
-    def set_job(self, job: str, max_refused_rows: int) -> None:
-        """Note which job this is, and the number of refused rows that are no failure of it."""
+    def set_job(self, job: str, max_refused_rows: int, *, own_query: bool = False) -> None:
+        """Note which job this is, and the number of refused rows that are no failure of it.
+
+        *own_query*: its query is not the one that comes with the program.
+        """
         # The demo's ledger is gone with it.
         self.job = "" if self.options.demo else job
         self.max_refused_rows = max_refused_rows
+        self.noun = "row" if own_query else "user"
 
     def set_query(self, query: str) -> None:
         """Note which query is run, by its hash."""

@@ -7,7 +7,7 @@ import re
 import struct
 import sys
 from contextlib import closing
-from datetime import UTC
+from datetime import UTC, datetime, timedelta
 from random import Random
 
 import pytest
@@ -75,9 +75,12 @@ def job(database, iterable, tmp_path):
 
 
 def said_to_get(text, whom):
-    """Return the fields that an example says the profile or the event gets."""
-    (lines,) = re.findall(rf"^-- The {whom} gets of it:\n((?:--  +.*\n)+)", text, re.MULTILINE)
-    return json.loads(lines.replace("--  ", ""))
+    """Return the fields that an example says each profile or each event gets."""
+    (lines,) = re.findall(rf"^-- The {whom}s? gets? of it:\n((?:--  +.*\n)+)", text, re.MULTILINE)
+    lines = lines.replace("<yesterday>", f"{datetime.now(UTC) - timedelta(days=1):%Y-%m-%d}")
+    return json.loads(
+        f"[{re.sub(r'}$', '},', lines.replace('--  ', ''), flags=re.MULTILINE)[:-2]}]"
+    )
 
 
 def constants(call):
@@ -96,8 +99,8 @@ def query_file(folder, sql):
     return {"QUERY_FILE": str(path)}
 
 
-def test_there_are_five_examples():
-    assert len(EXAMPLES) == 5
+def test_there_are_six_examples():
+    assert len(EXAMPLES) == 6
 
 
 @pytest.mark.parametrize("mode", [(), ("--bulk",)], ids=["per-user", "bulk"])
@@ -108,23 +111,110 @@ def test_an_example_is_sent_as_it_says(job, database, iterable, path, mode):
     by_user_id = settings.get("ITERABLE_IDENTITY") == "user_id"
     iterable.change(project_type="userID" if by_user_id else "email")
     make_tables(database, text.partition("-- Query 2:")[0])
-    environ = settings | {"QUERY_FILE": str(path)}
+    # In the query's order.
+    environ = settings | {"QUERY_FILE": str(path), "ITERABLE_WORKERS": "1"}
     assert job(*mode, **environ) == ExitStatus.OK
-    (user,) = iterable.users.values()
-    (event,) = iterable.events.values()
-    assert_same(user.data_fields, constants(UPDATE_USER) | said_to_get(text, "profile"))
-    assert_same(event.data_fields, constants(TRACK_EVENT) | said_to_get(text, "event"))
+    users, events = list(iterable.users.values()), list(iterable.events.values())
+    profiles = [constants(UPDATE_USER) | fields for fields in said_to_get(text, "profile")]
+    assert_same([user.data_fields for user in users], profiles)
+    fields = [constants(TRACK_EVENT) | fields for fields in said_to_get(text, "event")]
+    assert_same([event.data_fields for event in events], fields)
+    (event,) = events
     assert event.event_name == ("order_paid" if "AS event_name" in text else "page_view")
     if not mode:
         # The project has the fields now, all of the right type; and there is nothing left to do.
         assert job("--check", **environ) == ExitStatus.OK
         assert job(**environ) == ExitStatus.OK
-        assert len(writes(iterable)) == 2
+        assert len(writes(iterable)) == len(users) + len(events)
+
+
+@pytest.mark.parametrize("identity", Identity)
+@pytest.mark.parametrize("mode", [(), ("--bulk",)], ids=["per-user", "bulk"])
+def test_the_night_after_somebody_leaves_sends_one_false_and_nothing_else(
+    job, database, iterable, tmp_path, mode, identity
+):
+    iterable.change(project_type="hybrid")
+    (path,) = [path for path in EXAMPLES if path.stem == "6_left"]
+    make_tables(database, path.read_text(encoding="utf-8").partition("-- Query 2:")[0])
+    environ = {"QUERY_FILE": str(path), "ITERABLE_IDENTITY": identity}
+    assert job(*mode, **environ) == ExitStatus.OK
+    before = len(writes(iterable))
+    database.execute("UPDATE subscribers SET plan = 'basic' WHERE name = 'Eva'")
+    for _ in range(2):
+        assert job(*mode, **environ) == ExitStatus.OK
+    (request,) = writes(iterable)[before:]
+    (body,) = json.loads(request.body)["users"] if mode else [json.loads(request.body)]
+    assert body["dataFields"]["first_name"] == "Eva"
+    assert body["dataFields"]["recent_page_view"] is False
+    assert {row["events_track"]["status"] for row in results_of(tmp_path)["results"]} == {
+        "no_event"
+    }
 
 
 def assert_same(sent, expected):
     """Compare values and types: 1, 1.0 and True are equal, and to Iterable three types."""
     assert json.dumps(sent, sort_keys=True) == json.dumps(expected, sort_keys=True)
+
+
+# --- What the query says of rows and of the job's own fields
+
+
+EVERYTHING_SAID = """
+    SELECT
+        c.id AS Customer_ID,
+        c.email AS EMAIL,
+        c.first_name AS `USER.first_name`,
+        c.plan_type AS `user.plan_type`,
+        IF(c.id IN (1, 4), NULL, c.id) AS PAGE_VIEW_ID,
+        'pricing' AS `Event.page`,
+        NULL AS `event.browser`,
+        NULL AS `event.location`,
+        IF(c.id = 2, CAST('2026-01-13 14:30:45' AS DATETIME), NULL) AS event_time,
+        c.id = 2 AS `user.recent_page_view`,
+        IF(c.id = 1, NULL, 'maybe') AS `user.candidate`,
+        c.id AS `event.candidate:LONG`
+    FROM customers AS c
+    WHERE c.id < 5
+    ORDER BY c.id
+"""
+
+
+@pytest.mark.parametrize("identity", Identity)
+@pytest.mark.parametrize("mode", [(), ("--bulk",)], ids=["per-user", "bulk"])
+def test_the_query_says_which_rows_have_an_event_and_the_jobs_own_fields(
+    job, database, iterable, tmp_path, capsys, mode, identity
+):
+    iterable.change(project_type="hybrid")
+    iterable.forget("4" if identity is Identity.USER_ID else "ava.brown@email.com")
+    database.execute("UPDATE customers SET email = 'ava.brown@email.com' WHERE id = 4")
+    database.execute("UPDATE customers SET first_name = 'Ida', plan_type = 'pro'")
+    environ = query_file(tmp_path, EVERYTHING_SAID)
+    environ |= {"ITERABLE_IDENTITY": identity, "ITERABLE_WORKERS": "1"}
+    assert job(*mode, **environ) == ExitStatus.NOT_ALL_DELIVERED
+    text = said(capsys)
+    assert "Found 4 row(s)" in text
+    assert "Total rows processed: 4\n✓ Successful (all API calls): 2" in text
+    rows = sorted(results_of(tmp_path)["results"], key=lambda row: row["customer_id"])
+    assert [(row["outcome"], row["events_track"]["status"]) for row in rows] == [
+        ("successful", "no_event"),
+        ("successful", "delivered"),
+        ("total_failure", "not_sent"),
+        ("forgotten", "no_event"),
+    ]
+    assert rows[2]["users_update"]["message"] == "event_time is not a date and time"
+    assert [row["events_track"]["event_id"] is None for row in rows] == [True, False, True, True]
+    ida = {"first_name": "Ida", "plan_type": "pro"}
+    assert_same(
+        [user.data_fields for user in iterable.users.values()],
+        [ida | {"recent_page_view": False}, ida | {"recent_page_view": True, "candidate": "maybe"}],
+    )
+    (event,) = iterable.events.values()
+    fields = {"page": "pricing", "timestamp": "2026-01-13 14:30:45", "candidate": 2}
+    assert_same(event.data_fields, fields)
+    before = len(writes(iterable))
+    job(*mode, "--dry-run", **environ)
+    assert results_of(tmp_path)["summary"]["unchanged"] == 2
+    assert len(writes(iterable)) == before
 
 
 # --- What else columns may bring

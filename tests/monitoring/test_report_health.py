@@ -26,7 +26,7 @@ def test_a_healthy_job_is_said_to_be_so(tmp_path):
     save_daily(tmp_path, [0, 1, 0, 0, 0])
     assert (
         "Healthy Did it run? Yes. The last run: Sun 1 Mar 2026, 02:15 UTC, 3 h 45 min before this "
-        "page. It finished (exit status 0) after 0.0 s. Is everyone delivered? Yes, 100 of 100 "
+        "page. It finished (exit status 0) after 0.0 s. Is every row delivered? Yes, 100 of 100 "
         "rows. What do I do? Nothing. The runs"
     ) in report_text(tmp_path)
 
@@ -35,7 +35,7 @@ def test_a_failing_job_says_since_when_and_why_and_what_to_do(tmp_path):
     save_daily(tmp_path, [0, 0, 0, 0], count=3)
     save(tmp_path, LAST + timedelta(days=1), status=3, error="the server is gone; check DB_HOST")
     assert (
-        "It failed at the database; nothing was sent (exit status 3) after 0.0 s. Is everyone "
+        "It failed at the database; nothing was sent (exit status 3) after 0.0 s. Is every row "
         "delivered? No: nothing was sent. Last complete delivery: Sun 1 Mar 2026, 02:15 UTC. What "
         "is wrong? the server is gone; check DB_HOST What do I do? Fix what is named above until "
         "python3 main.py --check is content. Run it again; it sends only what is missing."
@@ -47,7 +47,7 @@ def test_rows_that_were_not_delivered_need_a_look(tmp_path):
     save(tmp_path, rows=rows, status=4, error="Iterable seems to be down")
     assert (
         "No: 6 of 9 rows were not delivered. The run ended before it came to 4 of them. No run "
-        "on this page has delivered everyone. What is wrong? Iterable seems to be down What"
+        "on this page has delivered every row. What is wrong? Iterable seems to be down What"
     ) in report_text(tmp_path)
 
 
@@ -88,7 +88,9 @@ def test_a_job_that_no_longer_runs_is_not_healthy_and_delivers_nobody(tmp_path):
     assert (
         "Failing Did it run? No: no run has started for 2 d 1 h; normally one starts every day."
     ) in text
-    assert "Is everyone delivered? Not since the last run, which delivered 100 of 100 rows." in text
+    assert (
+        "Is every row delivered? Not since the last run, which delivered 100 of 100 rows." in text
+    )
     assert "whether cron or the systemd timer still starts the job. Then run it by hand." in text
 
 
@@ -241,5 +243,5 @@ def test_refused_rows_within_the_limit_leave_a_job_healthy(tmp_path):
     save(tmp_path, rows=[*delivered(7), *refused(3)], tolerated=3, max_refused_rows=10)
     text = report_text(tmp_path)
     assert "Healthy" in text
-    assert "Is everyone delivered? All except 3 of 10 rows; MAX_REFUSED_ROWS allows 10." in text
+    assert "Is every row delivered? All except 3 of 10 rows; MAX_REFUSED_ROWS allows 10." in text
     assert "3 rows: BadParams" in text
