@@ -43,7 +43,8 @@ def check(env_file: Path | None, environ: Mapping[str, str], run: RunRecord) -> 
     mapping = RowMapping(identity=settings.iterable_identity)
     if (rows := _first_rows(settings, failures)) is not None:
         with closing(rows), _step(failures):
-            payloads = steps.read_columns(rows, settings, shown=True)
+            payloads = steps.read_columns(rows.columns, settings, shown=True)
+            steps.warn_of_times_ahead(rows, settings)
             mapping = payloads.mapping
             _check_rows(rows, payloads, settings)
     # That the ledger cannot be opened is said already.

@@ -6,14 +6,13 @@ overwrite it. A row that depends on the outcome of one before it waits for that,
 depends on a race.
 """
 
-import itertools
 import pickle
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
 from iterable_api.payloads import Payloads
-from records.columns import Column, Kind
+from records.columns import Column, Kind, Row
 from records.outcomes import (
     ARRIVED,
     SUPERSEDED,
@@ -31,16 +30,39 @@ _MAP_BITS = 1 << 26
 _COLUMNS = (Column("prepared row", Kind.BINARY),)
 
 
+class Suspects:
+    """Finds, while the rows of a run are read, which may repeat a row before them.
+
+    ``numbers`` are those of their addresses and events, by ``Payloads``.
+    """
+
+    def __init__(self, payloads: Payloads) -> None:
+        self.numbers: set[int] = set()
+        self._payloads = payloads
+
+    def watch(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """Yield *rows* as they are."""
+        seen = bytearray(_MAP_BITS // 8)
+        user_number, event_number = self._payloads.user_number, self._payloads.event_number
+        for row in rows:
+            for number in (user_number(row), event_number(row)):
+                place, bit = number % _MAP_BITS >> 3, 1 << (number & 7)
+                if seen[place] & bit:
+                    self.numbers.add(number)
+                else:
+                    seen[place] |= bit
+            yield row
+
+
 class Repeats:
     """Tells what of a row was there before, in little memory.
 
-    *numbers* are ``Payloads.suspects()`` of all rows. Without them no row repeats another.
+    *suspects* has seen all rows. Without it no row repeats another.
     """
 
-    def __init__(self, payloads: Payloads, numbers: Iterable[tuple[int, int]] = ()) -> None:
-        self._mapping = payloads.mapping
-        _, self._view, self._customer = payloads.suspect_places()
-        self._suspects = _seen_before(itertools.chain.from_iterable(numbers))
+    def __init__(self, payloads: Payloads, suspects: Suspects | None = None) -> None:
+        self._payloads = payloads
+        self._suspects = suspects.numbers if suspects else set()
         # Profiles and events that may come again, by their names in the ledger, with the hash of
         # what the first row of an event sends.
         self._first: dict[bytes, bytes] = {}
@@ -60,7 +82,7 @@ class Repeats:
         """
         if values := row.row:
             is_user = hash(row.key) in self._suspects
-            is_event = hash((values[self._view], values[self._customer])) in self._suspects
+            is_event = self._payloads.event_number(values) in self._suspects
             if not (is_user or is_event):
                 return row
             if is_user:
@@ -81,7 +103,7 @@ class Repeats:
         return row._replace(events_track=SUPERSEDED) if row.event_name in self._arrived else row
 
     def _refusal(self, row: PreparedRow) -> CallOutcome:
-        view = self._mapping.shown(row.row, "page_view_id")
+        view = self._payloads.mapping.shown(row.row, "page_view_id")
         text = (
             f"page_view_id {view} came before for this customer and time: one event would "
             "overwrite the other; give each row an id of its own"
@@ -97,18 +119,6 @@ class Repeats:
             self._arrived.add(row.user_name)
         if row.event_name in self._first and _has_arrived(outcome.events_track):
             self._arrived.add(row.event_name)
-
-
-def _seen_before(numbers: Iterable[int]) -> set[int]:
-    """Return those of *numbers* that came before, and a few that look so."""
-    seen, found = bytearray(_MAP_BITS // 8), set()
-    for number in numbers:
-        place, bit = number % _MAP_BITS >> 3, 1 << (number & 7)
-        if seen[place] & bit:
-            found.add(number)
-        else:
-            seen[place] |= bit
-    return found
 
 
 def _has_arrived(call: CallOutcome) -> bool:

@@ -1,10 +1,10 @@
 """The columns of a query's result, as the database describes them: what no value can tell."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import date, datetime
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from records.database_errors import DatabaseError
 from records.exit_statuses import ExitStatus, RunError
@@ -98,6 +98,15 @@ _KINDS = {
 # fmt: on
 _BY_BYTES = 128
 _NO_CHARACTERS = 63
+
+
+# Takes the columns and the rows of a query, and returns the rows as they are.
+Watch = Callable[[Sequence[Column], Iterator[Row]], Iterator[Row]]
+
+
+def columns_of(described: Any) -> list[Column]:  # noqa: ANN401 - by PEP 249, and then some
+    """Return the columns of a description: name, type, five unused, flags, character set."""
+    return [column_of(*each[:2], *each[7:9]) for each in described]
 
 
 def column_of(name: str, number: int, flags: int, charset: int) -> Column:

@@ -61,7 +61,7 @@ def test_a_time_ahead_by_what_zones_differ_is_told(environ, warned, zone, ahead,
     now = datetime.now(settings.time_zone).replace(tzinfo=None)
     with closing(RowSpool(JOB_MAPPING.columns)) as rows:
         rows.extend([raw_row(1), raw_row(2, event_time=None), raw_row(3, event_time=now + ahead)])
-        steps.read_columns(rows, settings, shown=False)
+        steps.warn_of_times_ahead(rows, settings)
     told = f"DB_TIME_ZONE: 1 event_time lies ahead of now in {zone}, so this seems not to be the "
     assert [text.startswith(told) for text in warned] == [True] * is_told
 
@@ -73,7 +73,7 @@ def test_a_day_without_a_time_is_no_time_ahead(environ, warned):
     ]
     with closing(RowSpool(columns)) as rows:
         rows.extend([raw_row(event_time=datetime.now(UTC).date())])
-        steps.read_columns(rows, settings_of(environ), shown=False)
+        steps.warn_of_times_ahead(rows, settings_of(environ))
     assert warned == []
 
 
