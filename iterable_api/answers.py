@@ -266,7 +266,7 @@ def parse_object(content: bytes) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-def text_of(value: object, longest: int) -> str:
+def text_of(value: object, longest: int = MAX_TYPE_NAME) -> str:
     """Return *value*, cut, if it is text that can be written down, else ""."""
     if not isinstance(value, str):
         return ""
@@ -304,6 +304,4 @@ def _mistyped_fields(reply: Reply) -> tuple[tuple[str, str], ...]:
         name: detail.get("expectedType") if isinstance(detail, dict) else None
         for name, detail in errors.items()
     }
-    return fields_told(
-        (name, text_of(kind, MAX_TYPE_NAME) or "another type") for name, kind in types.items()
-    )
+    return fields_told((name, text_of(kind) or "another type") for name, kind in types.items())
