@@ -113,10 +113,10 @@ class IterableClient(AbstractContextManager["IterableClient"]):
         """Seconds in which answers 429 held the most affected endpoint below its limit."""
         return max(limiter.throttled_seconds for limiter in self._limiters.values())
 
-    @property
-    def waiting(self) -> int:
-        """Number of single calls' requests that wait for the limiters, and not for an answer."""
-        return sum(self._limiters[path].waiting for path in SINGLE.values())
+    def waiting(self) -> tuple[int, int]:
+        """Return how many requests wait for the limiters now: single calls, and those in bulk."""
+        singles = sum(self._limiters[path].waiting for path in SINGLE.values())
+        return singles, sum(self._limiters[path].waiting for path in SINGLE)
 
     def process_user_record(self, row: Mapping[str, Any]) -> RowOutcome:
         """Deliver one row of Query 2, by the names of its columns.

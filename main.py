@@ -83,13 +83,14 @@ def run_integration(
                 logger.info("Found %d pro user(s) with recent engagement", len(rows))
                 shown = run.options.dry_run or run.options.demo
                 payloads = steps.read_columns(rows, settings, shown=shown)
-                steps.begin_run(rows, payloads, settings, recorder)
+                plans = wiring.planner(rows, payloads, recorder)
+                steps.begin_run(rows, plans, settings, recorder)
                 logger.info("[STEP 4] Initializing Iterable API client...")
                 client = wiring.iterable_client(settings, payloads, stop)
                 logger.info("[STEP 5] Processing user records...")
                 with RowLog(run) as log, recorder.sending(client, log):
-                    pipeline = wiring.pipeline(settings, payloads, client, recorder)
-                    pipeline.deliver(rows.chunks(), wiring.repeats_in(rows, payloads))
+                    pipeline = wiring.pipeline(settings, plans, client, recorder)
+                    pipeline.deliver(rows.chunks())
                     stop.over = True
         stop.over = True
         logger.info("[STEP 6] Saving results...")

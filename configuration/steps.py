@@ -8,13 +8,12 @@ import platform
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from configuration.lost_entries import lost_entries, run_notes
 from configuration.settings import Settings
-from configuration.wiring import planner, repeats_in, user_fields
+from configuration.wiring import planner, user_fields
 from delivery.planner import Planner, length_to_send
 from delivery.recorder import Recorder
 from delivery.stopping import Stop
@@ -143,25 +142,25 @@ def row_count_problem(rows: int, settings: Settings) -> str:
     return ""
 
 
-def begin_run(rows: RowSpool, payloads: Payloads, settings: Settings, recorder: Recorder) -> None:
+def begin_run(rows: RowSpool, plans: Planner, settings: Settings, recorder: Recorder) -> None:
     """Look at what decides which of *rows* need sending, and begin the run about these.
 
     Stop it if there are too few or too many. Warn if it sends more than what is new or changed.
     """
-    options, stop = recorder.run.options, recorder.stop
+    options, stop, mapping = recorder.run.options, recorder.stop, plans.payloads.mapping
     if text := row_count_problem(len(rows), settings):
         stop.request(StopReason.ROW_COUNT, text)
-    if not options.send_all and (text := lost_entries(recorder.ledger, settings, payloads.mapping)):
+    if not options.send_all and (text := lost_entries(recorder.ledger, settings, mapping)):
         logger.warning("%s", text)
     if len(rows) and not options.dry_run and not stop.reason:
         # Nothing is under way yet, and Iterable may take a minute not to answer.
         with stop.interrupting():
-            recorder.fields.know(_look_at_project(payloads.mapping, settings, stop))
+            recorder.fields.know(_look_at_project(mapping, settings, stop))
         if not recorder.ledger.is_empty:
-            recorder.refusals.accept(held_endpoints(rows, planner(payloads, recorder)))
+            recorder.refusals.accept(plans.held_at(rows.chunks()))
     if options.limit:
-        rows.cut(_rows_to_send(options.limit, rows, payloads, recorder))
-    recorder.begin(len(rows), run_notes(settings, payloads.mapping))
+        rows.cut(_rows_to_send(options.limit, rows, plans.payloads, recorder))
+    recorder.begin(len(rows), run_notes(settings, mapping))
 
 
 def _look_at_project(
@@ -222,31 +221,16 @@ def wrong_types(types: Mapping[str, str], mapping: RowMapping) -> Iterator[str]:
         )
 
 
-def held_endpoints(rows: RowSpool, planner: Planner) -> set[str]:
-    """Return at which endpoints Iterable already holds one of *rows*.
-
-    The look ends with the first such profile and event, which is nearly at once on most nights.
-    """
-    found: set[str] = set()
-    for group in rows.chunks():
-        found |= planner.held_at(group)
-        if len(found) == 2:
-            break
-    return found
-
-
 def _rows_to_send(limit: int, rows: RowSpool, payloads: Payloads, recorder: Recorder) -> int:
     """Return how many of *rows* the run is about.
 
     The limit counts rows that need sending: otherwise each run would meet the same ones again.
     With --all every row does.
     """
-    options = recorder.run.options
-    if options.send_all:
+    if recorder.run.options.send_all:
         return limit
-    wanted = replace(options, dry_run=False)
-    plans = Planner(payloads, recorder.ledger, wanted, recorder.fields)
-    return length_to_send(limit, rows.chunks(), plans, repeats_in(rows, payloads))
+    plans = planner(rows, payloads, recorder, dry_run=True)
+    return length_to_send(limit, rows.chunks(), plans)
 
 
 # --- After the last row

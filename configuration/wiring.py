@@ -3,16 +3,16 @@
 import math
 import resource
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 
 from configuration.settings import Settings
 from db_connection import DatabaseConnection
-from delivery.batching import BatchLimits
-from delivery.bulk import BulkDelivery
+from delivery.bulk import BatchLimit, BulkDelivery
 from delivery.pipeline import Pipeline
 from delivery.planner import Planner
 from delivery.recorder import Recorder
-from delivery.repeats import LaterRows, Repeats
+from delivery.repeats import Repeats
 from delivery.stopping import Stop
 from delivery.worker_pool import WorkerPool
 from iterable_api.payloads import Payloads
@@ -109,28 +109,24 @@ def user_fields(settings: Settings) -> UserFields:
         return fetch_user_fields(transport)
 
 
-def planner(payloads: Payloads, recorder: Recorder) -> Planner:
-    """Return what plans the rows of the run."""
-    return Planner(payloads, recorder.ledger, recorder.run.options, recorder.fields)
-
-
-def repeats_in(rows: RowSpool, payloads: Payloads) -> Repeats:
-    """Return which of *rows* have the address or the event of a row before them."""
-    return Repeats(payloads, payloads.suspects(rows.values(payloads.suspect_places())))
+def planner(rows: RowSpool, payloads: Payloads, recorder: Recorder, **options: bool) -> Planner:
+    """Return what plans *rows*; *options* say what is otherwise than in the run's own."""
+    repeats = Repeats(payloads, payloads.suspects(rows.values(payloads.suspect_places())))
+    wanted = replace(recorder.run.options, **options)
+    return Planner(payloads, recorder.ledger, wanted, recorder.fields, repeats)
 
 
 def pipeline(
-    settings: Settings, payloads: Payloads, client: IterableClient, recorder: Recorder
+    settings: Settings, plans: Planner, client: IterableClient, recorder: Recorder
 ) -> Pipeline:
     """Return what sends the rows of the run, one by one or in batches, and tells *recorder*."""
     bulk = recorder.run.options.bulk
-    limits = BatchLimits(settings.bulk_batch_size if bulk else 1)
+    limit = BatchLimit(settings.bulk_batch_size if bulk else 1)
     pool = WorkerPool(
         recorder.stop,
         client.process_prepared,
-        BulkDelivery(client, recorder.stop, limits).process if bulk else None,
+        BulkDelivery(client, recorder.stop, limit).process if bulk else None,
         most_workers(settings),
-        waiting=lambda: client.waiting,
+        client.waiting,
     )
-    later = LaterRows(settings.results_dir)
-    return Pipeline(planner(payloads, recorder), pool, recorder, limits, later)
+    return Pipeline(plans, pool, recorder, limit, settings.results_dir)

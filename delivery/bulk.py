@@ -1,18 +1,17 @@
-"""A batch of rows through the bulk endpoints: the users first, then the events of those accepted.
+"""Rows in batches: the users of a batch in one request, then the events of those accepted.
 
 What the answer to a batch does not account for is left open: single calls judge these rows. That is
 harmless, since both carry the same body, and what was refused was not applied.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from delivery.batching import Batch, BatchLimits, packed
 from delivery.stopping import Stop
 from iterable_api.answers import Answer, Repeat, too_large
 from iterable_api.bulk_answers import calls_of
-from iterable_api.payloads import bulk_body
+from iterable_api.payloads import bulk_body, new_fields_rule
 from iterable_client import IterableClient
 from records.outcomes import (
     ARRIVED,
@@ -24,8 +23,48 @@ from records.outcomes import (
     outcome_of,
 )
 
-# Batches in flight: enough for 5 a second, if the two requests of each take no more than 1.2 s.
-MOST_BATCHES = 12
+# Batches in flight: enough for 5 a second, if the two requests of each take no more than 1.6 s.
+MOST_BATCHES = 8
+# The most that a request may hold, as sent. Iterable says "4 MB"; this is the smaller reading.
+MAX_BYTES = 4_000_000
+_RULE_BYTES = len(new_fields_rule(create=False))
+_AROUND_BYTES = len(bulk_body("events", [])) + _RULE_BYTES
+_COMMA_BYTES = 1
+
+# Rows that are sent together: one in per-user mode, up to a thousand in bulk mode.
+Batch = Sequence[PreparedRow]
+
+
+class BatchLimit:
+    """The number of ``rows`` that a batch may have; may be shared by threads."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+
+    def too_large(self, rows: int) -> None:
+        """Lower it to half of a batch that Iterable has found too large."""
+        self.rows = max(1, min(self.rows, rows // 2))
+
+
+def packed(rows: Iterable[PreparedRow], limit: BatchLimit) -> Iterator[Batch]:
+    """Yield *rows* in batches, in their order: each fits into a request, its users and its events.
+
+    A row that is too large for any request goes alone: it is for Iterable to refuse it.
+    """
+    batch: list[PreparedRow] = []
+    size = _AROUND_BYTES
+    for row in rows:
+        row_size = max(len(row.user), len(row.event)) + _COMMA_BYTES + _RULE_BYTES
+        if batch and size + row_size > MAX_BYTES:
+            yield batch
+            batch, size = [], _AROUND_BYTES
+        batch.append(row)
+        size += row_size
+        if len(batch) >= limit.rows:
+            yield batch
+            batch, size = [], _AROUND_BYTES
+    if batch:
+        yield batch
 
 
 class OpenRow(NamedTuple):
@@ -51,87 +90,72 @@ class OpenRow(NamedTuple):
         return single
 
 
-class _Endpoint(NamedTuple):
-    """A bulk endpoint: "users" or "events", a row's part of a request, and what sends one."""
-
-    name: str
-    body: Callable[[PreparedRow], bytes]
-    send: Callable[[Sequence[bytes]], Answer]
-
-
-class _Told(NamedTuple):
-    """What an answer says of a call of *row*; if it *is_open*, a single call is to be made."""
-
-    row: PreparedRow
-    call: CallOutcome
-    is_open: bool = False
+def not_sent(rows: Iterable[PreparedRow]) -> list[RowOutcome]:
+    """Return the outcomes of rows whose calls were not made."""
+    return [OpenRow(row).outcome(NOT_SENT) for row in rows]
 
 
 class BulkDelivery:
     """Delivers batches of rows; may be shared by threads."""
 
-    def __init__(self, client: IterableClient, stop: Stop, limits: BatchLimits) -> None:
+    def __init__(self, client: IterableClient, stop: Stop, limit: BatchLimit) -> None:
+        self._client = client
         self._stop = stop
-        self._limits = limits
-        self._users = _Endpoint("users", lambda row: row.user, client.update_users)
-        self._events = _Endpoint("events", lambda row: row.event, client.track_events)
+        self._limit = limit
 
     def process(self, batch: Batch) -> tuple[list[RowOutcome], list[OpenRow]]:
         """Make the calls of *batch* that are to be made; return outcomes, and the open rows."""
-        users = self._send(self._users, [row for row in batch if row.send_user])
-        answers = {id(told.row): told for told in users}
+        left: list[OpenRow] = []
+        users = [row for row in batch if row.send_user]
+        calls = {id(row): call for row, call in self._send("users", users, left)}
+        calls |= {id(row): row.users_update for row in batch if row.users_update}
         # In their order: the first value of a new field decides its type.
-        rows, left = [], []
-        for row in batch:
-            told = answers.get(id(row))
-            if told is None:
-                rows.append(row)
-            elif told.is_open:
-                left.append(OpenRow(row, told.call))
-            else:
-                rows.append(row._replace(users_update=told.call))
-        outcomes = [OpenRow(row).outcome(NOT_SENT) for row in rows if not _wants_event(row)]
-        for row, call, is_open in self._send(self._events, list(filter(_wants_event, rows))):
-            if is_open:
-                left.append(OpenRow(row, call))
-            else:
-                outcomes.append(OpenRow(row).outcome(call))
+        rows = [row._replace(users_update=calls[id(row)]) for row in batch if id(row) in calls]
+        outcomes = not_sent(row for row in rows if not _wants_event(row))
+        for row, call in self._send("events", list(filter(_wants_event, rows)), left):
+            outcomes.append(OpenRow(row).outcome(call))
         return outcomes, left
 
-    def _send(self, endpoint: _Endpoint, rows: Batch) -> Iterator[_Told]:
-        """Send *rows*, in parts if they have become too many since they were packed."""
-        for part in packed(rows, self._limits):
-            if self._stop.reason:
-                yield from (_Told(row, NOT_SENT) for row in part)
+    def _send(
+        self, name: str, rows: Batch, left: list[OpenRow]
+    ) -> Iterator[tuple[PreparedRow, CallOutcome]]:
+        """Send the "users" or the "events" of *rows*; yield the outcomes, add open rows to *left*.
+
+        In parts, if Iterable finds them too large.
+        """
+        send = self._client.update_users if name == "users" else self._client.track_events
+        for part in packed(rows, self._limit):
+            if self._stop.requested:
+                yield from ((row, NOT_SENT) for row in part)
                 continue
-            bodies = [endpoint.body(row) for row in part]
-            answer = endpoint.send(bodies)
+            bodies = [row.user if name == "users" else row.event for row in part]
+            answer = send(bodies)
             if len(part) > 1 and too_large(answer.outcome):
-                self._limits.too_large(len(part), len(bulk_body(endpoint.name, bodies)))
-                yield from self._send(endpoint, part)
-            else:
-                yield from self._read(endpoint, part, bodies, answer)
+                self._limit.too_large(len(part))
+                yield from self._send(name, part, left)
+                continue
+            calls, open_statuses = self._read(name, part, bodies, answer)
+            for row, call in zip(part, calls, strict=True):
+                if call.status in open_statuses:
+                    left.append(OpenRow(row, call))
+                else:
+                    yield row, call
 
     def _read(
-        self, endpoint: _Endpoint, rows: Batch, bodies: Sequence[bytes], answer: Answer
-    ) -> Iterator[_Told]:
-        """Yield what *answer* says of each of *rows*."""
+        self, name: str, rows: Batch, bodies: Sequence[bytes], answer: Answer
+    ) -> tuple[Sequence[CallOutcome], Collection[CallStatus]]:
+        """Return what *answer* says of each of *rows*, and of which statuses single calls judge."""
         call = answer.outcome
         if call.status is CallStatus.DELIVERED:
-            calls = calls_of(answer, endpoint.name, [row.key for row in rows], bodies)
-            for row, each in zip(rows, calls, strict=True):
-                yield _Told(row, each, each.status in {CallStatus.NOT_SENT, CallStatus.UNKNOWN})
-            return
+            calls = calls_of(answer, name, [row.key for row in rows], bodies)
+            return calls, {CallStatus.NOT_SENT, CallStatus.UNKNOWN}
+        # A single call says no more of the key, the pace or a run that is to stop.
+        settled = call.key_refused or answer.repeat is Repeat.THROTTLE or self._stop.requested
+        settled |= call.status is CallStatus.NOT_SENT
         if call.status in {CallStatus.REFUSED, CallStatus.FORGOTTEN}:
             # For the sake of some row; nothing was applied.
             call = NOT_SENT
-        yield from (_Told(row, call, self._is_worth_a_single_call(answer)) for row in rows)
-
-    def _is_worth_a_single_call(self, answer: Answer) -> bool:
-        """Whether a single call may say more: not of the key, the pace or a run that is to stop."""
-        call = answer.outcome
-        settled = call.key_refused or answer.repeat is Repeat.THROTTLE
-        return not (settled or self._stop.reason or call.status is CallStatus.NOT_SENT)
+        return [call] * len(rows), set() if settled else {call.status}
 
 
 def _wants_event(row: PreparedRow) -> bool:

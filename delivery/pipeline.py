@@ -1,34 +1,30 @@
 """The way of the rows: planned in groups, sent in batches, recorded as they come back.
 
-Most rows go through at once. Two kinds come later. A row with the address or the event of a row
-before it waits for that row's outcome, so that nothing depends on a race. And an event of a user
-who was delivered a moment ago and whom Iterable does not find yet is sent again: Iterable's
-documentation asks for a minute between a profile and the calls that depend on it.
+Most rows go through at once. Two kinds come in a later round. A row with the address or the event
+of a row that is under way waits for that row's outcome. And an event of a user who was delivered a
+moment ago and whom Iterable does not find yet is sent again: Iterable's documentation asks for a
+minute between a profile and the calls that depend on it.
 """
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
-from functools import partial
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
-from delivery.batching import BatchLimits, Packer, in_groups
-from delivery.planner import Planner
+from delivery.bulk import BatchLimit, not_sent, packed
+from delivery.planner import Plan, Planner
 from delivery.recorder import Recorder
-from delivery.repeats import LaterRows, Repeats
-from delivery.worker_pool import WorkerPool, not_sent
+from delivery.repeats import LaterRows
+from delivery.worker_pool import WorkerPool
 from iterable_api.answers import user_not_found
 from logger_config import get_logger
 from records.columns import Row
-from records.outcomes import CallStatus, PreparedRow, RowOutcome, row_not_attempted
+from records.outcomes import NOT_SENT, CallStatus, PreparedRow, RowOutcome, row_not_attempted
 
 logger = get_logger(__name__)
 
-# Rows that are planned together, if a batch is not larger. Planning more at a time would hold up
-# the workers, whose requests are due every two milliseconds. While nothing is to be sent, it holds
-# up nobody.
-GROUP_ROWS = 16
-MOST_GROUP_ROWS = 1024
+# Rows that are planned together, if a batch is not larger. That takes some milliseconds, for which
+# the workers have rows at hand.
+GROUP_ROWS = 200
 # Between a profile and the calls that depend on it.
 # Source: POST /api/users/update, https://api.iterable.com/api/docs
 VISIBLE_AFTER_S = 60.0
@@ -37,7 +33,7 @@ VISIBLE_AFTER_S = 60.0
 class Pipeline:
     """Delivers the rows of one run; every row gets exactly one outcome, which *recorder* is told.
 
-    *limits* say how large a batch may be; *later* keeps the rows that come later.
+    *limit* says how large a batch may be. Rows that come later are kept in *folder*.
     """
 
     def __init__(
@@ -45,216 +41,117 @@ class Pipeline:
         planner: Planner,
         pool: WorkerPool,
         recorder: Recorder,
-        limits: BatchLimits,
-        later: LaterRows,
+        limit: BatchLimit,
+        folder: Path,
     ) -> None:
         self._mapping = planner.payloads.mapping
         self._planner = planner
+        self._repeats = planner.repeats
         self._pool = pool
         self._recorder = recorder
-        self._limits = limits
-        self._packer = Packer(limits)
-        self._repeats = Repeats(planner.payloads)
-        self._later = later
-        # Of the events whose user is not found yet: how many wait, and since when.
+        self._stop = recorder.stop
+        self._limit = limit
+        self._later = LaterRows(folder)
+        # Number of events that are to be sent again, and when their users should be known.
         self._not_found = 0
-        self._not_found_s = 0.0
+        self._visible_s = 0.0
         self._has_waited = False
-        self._idle_rows = 0
-        # Read, and not planned yet.
-        self._chunk: list[Row] = []
-        # Planned and not yet packed.
-        self._planned: deque[PreparedRow] = deque()
 
-    def deliver(self, chunks: Iterable[list[Row]], repeats: Repeats) -> None:
+    def deliver(self, chunks: Iterable[list[Row]]) -> None:
         """Deliver the rows in *chunks*, of which one at a time fits into memory.
 
-        *repeats* knows which of them repeat a row before them. Once the run is to stop the
-        remaining rows are ``not_attempted``. Whatever is raised on the way is raised again when
-        every batch in flight has come back and is recorded.
+        Once the run is to stop the remaining rows are ``not_attempted``. An exception that nobody
+        expected stops the run too, and is raised when every row has its outcome.
         """
-        self._repeats = repeats
-        remaining = iter(chunks)
-        with closing(self._later), self._pool:
-            try:
-                self._send_first_rows(remaining)
-                self._send_later_rows()
-                self._recorder.refusals.finish()
-            finally:
-                # After an exception there is something left.
-                self._drain()
-                self._record(not_sent([*(self._packer.flush() or ()), *self._planned]))
-                for group in in_groups(self._later.left(), GROUP_ROWS):
-                    self._record(not_sent(group))
-                while some := self._next_group(remaining, MOST_GROUP_ROWS):
-                    self._record(self._not_attempted(some))
-        if self._pool.bugs:
-            raise self._pool.bugs[0]
-
-    def _send_first_rows(self, chunks: Iterator[list[Row]]) -> None:
-        while group := self._next_group(chunks, self._group_rows()):
-            if self._pool.stopped:
-                self._record(self._not_attempted(group))
-                continue
-            with self._recording_if_it_fails(partial(self._not_attempted, group)):
-                outcomes, prepared = self._planner.prepare(group)
-            self._record(outcomes)
-            repeated = [row for row in prepared if self._repeats.is_repeat(row)]
-            if repeated:
-                self._put_aside(repeated)
-                ids = {id(row) for row in repeated}
-                prepared = [row for row in prepared if id(row) not in ids]
-            self._send(prepared)
-        self._send_packed()
-
-    def _put_aside(self, repeated: list[PreparedRow]) -> None:
-        """Keep the *repeated* rows until it is their turn; they have none if the disk is full."""
-        with self._recorder.stopping_on_failure():
-            self._later.extend(repeated)
-            return
-        self._record(not_sent(repeated))
-
-    def _send_later_rows(self) -> None:
-        """Send the rows that were put aside, in rounds: some of them are put aside once more.
-
-        A repeat is sent less what a row before it stands for. If the first row's profile did not
-        arrive, the next one's is sent in its place.
-        """
+        with self._pool:
+            self._send_round(self._first_round(chunks))
+            while len(self._later):
+                self._wait_for_users()
+                self._repeats.begin_round()
+                self._send_round(self._later.next_round())
+        self._recorder.refusals.finish()
+        self._stop.raise_bug()
         self._warn_of_repeats()
-        while len(self._later):
-            self._wait_for_users()
-            for row in self._later.next_round():
-                if row.row and self._repeats.must_wait(row):
-                    self._send_packed()
-                if row.row:
-                    self._send([self._repeats.less_repeated(row)])
-                else:
-                    # Planned before; only its event is left.
-                    self._submit(self._packer.add(row))
-            self._send_packed()
+
+    def _first_round(self, chunks: Iterable[list[Row]]) -> Iterator[list[PreparedRow]]:
+        """Yield the rows in groups; record those that cannot be sent or come after a stop."""
+        for rows in self._groups(chunks):
+            outcomes: list[RowOutcome] = []
+            prepared: list[PreparedRow] = []
+            if not self._stop.requested:
+                with self._recorder.stopping_on_failure():
+                    outcomes, prepared = self._planner.prepare(rows)
+            if not (outcomes or prepared):
+                outcomes = [row_not_attempted(self._mapping.names_of(row)) for row in rows]
+            self._recorder.add(outcomes)
+            yield prepared
+
+    def _groups(self, chunks: Iterable[list[Row]]) -> Iterator[list[Row]]:
+        most = max(GROUP_ROWS, self._limit.rows)
+        for chunk in chunks:
+            for start in range(0, len(chunk), most):
+                yield chunk[start : start + most]
+
+    def _send_round(self, groups: Iterable[list[PreparedRow]]) -> None:
+        """Send what is to be sent of the rows in *groups*, and record what comes of it."""
+        for outcomes in self._pool.send(packed(self._to_send(groups), self._limit)):
+            kept = outcomes
+            with self._recorder.stopping_on_failure():
+                self._recorder.refusals.watch(outcomes)
+                kept = self._less_not_found(outcomes)
+            for outcome in kept:
+                self._repeats.note(outcome)
+            self._recorder.add(kept)
+
+    def _to_send(self, groups: Iterable[list[PreparedRow]]) -> Iterator[PreparedRow]:
+        for rows in groups:
+            plan = None
+            if not self._stop.requested:
+                with self._recorder.stopping_on_failure():
+                    plan = self._plan(rows)
+            self._recorder.add(not_sent(rows) if plan is None else plan.outcomes)
+            yield from plan.to_send if plan else ()
+
+    def _plan(self, rows: list[PreparedRow]) -> Plan:
+        """Plan *rows*, and do what must be done before they are sent."""
+        plan = self._planner.plan(rows)
+        self._recorder.ledger.forget(plan.forget)
+        self._recorder.ledger.renew(plan.renew)
+        self._later.extend(plan.later)
+        return plan
+
+    def _less_not_found(self, outcomes: list[RowOutcome]) -> list[RowOutcome]:
+        """Put the rows aside whose event is to be sent again; return the others."""
+        again = list(filter(_is_to_be_sent_again, outcomes))
+        if not again or self._has_waited or self._stop.requested:
+            return outcomes
+        # The ledger first: a row that it cannot take is not put aside, or it had two outcomes.
+        self._recorder.note_in_ledger([o._replace(events_track=NOT_SENT) for o in again])
+        self._later.extend(
+            [o.prepared._replace(users_update=o.users_update) for o in again if o.prepared]
+        )
+        self._not_found += len(again)
+        self._visible_s = time.monotonic() + VISIBLE_AFTER_S
+        # A later row of the same address need not wait for the event.
+        for outcome in again:
+            self._repeats.note(outcome)
+        return [outcome for outcome in outcomes if not _is_to_be_sent_again(outcome)]
+
+    def _wait_for_users(self) -> None:
+        """Wait until Iterable should know the users whose events are to be sent again."""
+        if self._not_found and not self._has_waited:
+            wait_s = max(0.0, self._visible_s - time.monotonic())
+            text = "Iterable does not know %d new users yet: their events are sent again in %.0f s"
+            logger.info(text, self._not_found, wait_s)
+            self._stop.wait(wait_s)
+            self._has_waited = True
 
     def _warn_of_repeats(self) -> None:
-        if count := self._repeats.count:
+        if count := self._recorder.run.users_update[CallStatus.SUPERSEDED]:
             who = "user id" if self._mapping.by_user_id else "address"
             are = "1 row repeats" if count == 1 else f"{count} rows repeat"
             text = "%s an earlier row's %s; the first row's profile is sent"
             logger.warning(text, are, who)
-
-    def _wait_for_users(self) -> None:
-        """Wait until Iterable should know the users whose events are to be sent again."""
-        if not self._not_found:
-            return
-        wait_s = max(0.0, self._not_found_s + VISIBLE_AFTER_S - time.monotonic())
-        text = "Iterable does not know %d new users yet: their events are sent again in %.0f s"
-        logger.info(text, self._not_found, wait_s)
-        self._recorder.stop.wait(wait_s)
-        self._not_found = 0
-        self._has_waited = True
-
-    def _group_rows(self) -> int:
-        """Return how many rows to plan together next."""
-        self._idle_rows = 0 if self._pool.busy else min(2 * self._idle_rows + 1, MOST_GROUP_ROWS)
-        return max(GROUP_ROWS, self._idle_rows, min(self._limits.rows, MOST_GROUP_ROWS))
-
-    def _next_group(self, chunks: Iterator[list[Row]], most_rows: int) -> list[Row]:
-        """Take the next rows, at most so many; none if there are no more."""
-        if not self._chunk:
-            self._chunk = next(chunks, [])
-        group, self._chunk = self._chunk[:most_rows], self._chunk[most_rows:]
-        return group
-
-    def _send(self, rows: list[PreparedRow]) -> None:
-        """Plan *rows*; record those that need no call, and hand on the others."""
-        if self._pool.stopped:
-            self._record(not_sent(rows))
-            return
-        plan = None
-        with (
-            self._recording_if_it_fails(partial(not_sent, rows)),
-            self._recorder.stopping_on_failure(),
-        ):
-            made = self._planner.plan(rows)
-            self._recorder.before_sending(made)
-            plan = made
-        if plan is None:
-            self._record(not_sent(rows))
-            return
-        self._record(plan.outcomes)
-        self._planned.extend(plan.to_send)
-        while self._planned:
-            self._submit(self._packer.add(self._planned.popleft()))
-
-    def _submit(self, batch: Sequence[PreparedRow] | None) -> None:
-        if not batch:
-            return
-        if self._pool.stopped:
-            self._record(not_sent(batch))
-            return
-        self._pool.submit(batch)
-        while self._pool.full:
-            self._take()
-
-    def _send_packed(self) -> None:
-        """Send what is packed, and wait until nothing is in flight."""
-        self._submit(self._packer.flush())
-        self._drain()
-
-    def _drain(self) -> None:
-        while self._pool.busy:
-            self._take()
-
-    def _take(self) -> None:
-        outcomes = kept = self._pool.take()
-        if self._pool.left_open:
-            self._recorder.fields.told_by_answers = False
-        try:
-            with self._recorder.stopping_on_failure():
-                kept = self._less_not_found(outcomes)
-            self._recorder.refusals.watch(outcomes)
-        finally:
-            self._record(kept)
-
-    def _record(self, outcomes: list[RowOutcome]) -> None:
-        if outcomes:
-            self._note_arrivals(outcomes)
-            self._recorder.add(outcomes)
-
-    def _note_arrivals(self, outcomes: list[RowOutcome]) -> None:
-        """Note what Iterable has of these rows, for the rows that come later."""
-        for outcome in outcomes:
-            self._repeats.note(outcome)
-
-    def _not_attempted(self, rows: Iterable[Row]) -> list[RowOutcome]:
-        """Return the outcomes of rows that the run did not come to."""
-        return [row_not_attempted(self._mapping.names_of(row)) for row in rows]
-
-    @contextmanager
-    def _recording_if_it_fails(self, outcomes: Callable[[], list[RowOutcome]]) -> Iterator[None]:
-        """Give some rows the outcomes of rows that were not sent, if an exception loses them."""
-        try:
-            yield
-        except BaseException:
-            self._record(outcomes())
-            raise
-
-    def _less_not_found(self, outcomes: list[RowOutcome]) -> list[RowOutcome]:
-        """Put the rows aside whose event is to be sent again, once; return the others."""
-        if self._has_waited:
-            return outcomes
-        aside = [outcome for outcome in outcomes if _is_to_be_sent_again(outcome)]
-        if not aside:
-            return outcomes
-        # The ledger first: a row that it cannot take is not put aside, or it had two outcomes.
-        self._recorder.note_profiles(aside)
-        self._later.extend(
-            [o.prepared._replace(users_update=o.users_update) for o in aside if o.prepared]
-        )
-        self._not_found += len(aside)
-        self._not_found_s = time.monotonic()
-        # A later row of the same address need not wait for the event.
-        self._note_arrivals(aside)
-        ids = {id(outcome) for outcome in aside}
-        return [outcome for outcome in outcomes if id(outcome) not in ids]
 
 
 def _is_to_be_sent_again(outcome: RowOutcome) -> bool:

@@ -10,10 +10,10 @@ each night. When the fields are there, it is sent once more.
 """
 
 import json
+import math
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
-from queue import SimpleQueue
 from typing import Any
 
 from logger_config import get_logger
@@ -26,8 +26,8 @@ logger = get_logger(__name__)
 # A field that a run has created shows in the project's list after a while.
 PATIENCE_S = 10.0
 INTERVAL_S = 2.0
-# Under this name the ledger keeps the fields that the project leaves out, each with its call.
-LEFT_OUT = "left out"
+# Under this name the ledger keeps the fields that the project leaves out, by call.
+LEFT_OUT = "fields left out"
 _PROFILE, _EVENT = "users_update", "events_track"
 _SHOWN = {_PROFILE: "profile", _EVENT: "event"}
 
@@ -49,47 +49,41 @@ class ProjectFields:
         self._ledger = ledger
         self._fetch = fetch
         self._wait = wait
-        # The answers to batches name what was left out, those to single calls do not.
-        self.told_by_answers = run.options.bulk
+        # Rows that count as held and are not sure to be there as a whole.
+        self.unsure_rows = 0
         self._known: set[str] | None = None
         # The profile fields of all rows of which something was delivered, and those that were sent.
         self._needed: set[str] = set()
         self._sent: set[str] = set()
-        self._left_out = {
-            (call, name)
-            for call, _, name in (
-                line.partition(" ") for line in ledger.noted(LEFT_OUT).splitlines()
-            )
-        }
-        self._missed = {name for call, name in self._left_out if call == _PROFILE}
-        # Of events only the bulk answers tell when their fields are taken.
-        self._missed_of_events = {
-            name for call, name in self._left_out if call == _EVENT and self.told_by_answers
-        }
-        # Looks at the fields while rows are sent: the first delivery, and how many there were.
-        self._first_s: float | None = None
-        self._looks = 0
-        self._looking = False
-        self._seen: SimpleQueue[Collection[str] | None] = SimpleQueue()
-        # Rows that count as held and are not sure to be there as a whole.
-        self.unsure_rows = 0
+        # What was left out up to the last run, by call.
+        self._left_out: dict[str, set[str]] = {_PROFILE: set(), _EVENT: set()}
+        for call, names in json.loads(ledger.noted(LEFT_OUT) or "{}").items():
+            self._left_out[call] = set(names)
+        # Of events only the answers to batches tell.
+        self._left_out_of_events = self._left_out[_EVENT] if run.options.bulk else set()
+        # Whether deliveries of this run are not sure yet, and when to look for their fields next.
+        self._unsettled = False
+        self._look_s = 0.0
+        self._pause_s = INTERVAL_S
 
     def know(self, fields: Collection[str] | None) -> None:
-        """Note the *fields* that the project has before anything is sent; None if unknown."""
-        self._known = None if fields is None else set(fields)
+        """Note the *fields* that the project has; None if they cannot be had."""
+        if fields is not None:
+            self._known = set(fields)
 
     def may_be_sent_again(self, row: PreparedRow) -> bool:
         """Whether the project now has all fields of *row*, of which Iterable may hold only some."""
-        known = self._known
+        left_out = self._left_out[_PROFILE]
         # Event fields alone nobody tells: only with new profile fields may they be there too.
-        if known is None or (self._missed_of_events and not self._missed):
+        if self._known is None or (self._left_out_of_events and not left_out):
             return False
-        return self._missed <= known and _fields_of(row) <= known
+        return left_out | _fields_of(row) <= self._known
 
     def add(self, outcomes: Iterable[RowOutcome]) -> bool:
         """Note the profile fields of the rows of which something was delivered now.
 
-        Return whether the project is known to have all that this run has delivered.
+        Return whether the project is known to have all that this run has delivered. Raises
+        LedgerError.
         """
         for outcome in outcomes:
             update, track = outcome.users_update.status, outcome.events_track.status
@@ -97,43 +91,40 @@ class ProjectFields:
                 names = _fields_of(outcome.prepared)
                 self._needed |= names
                 self._sent |= names if update is CallStatus.DELIVERED else set()
-        if self.told_by_answers or self._needed <= (self._known or set()):
-            return True
-        return self._look_meanwhile()
+        is_sure = self._is_sure()
+        if not is_sure and time.monotonic() >= self._look_s:
+            # In another thread, as the rows go on: if the run is killed, what it has delivered up
+            # to then is sure.
+            self._look_s = math.inf
+            threading.Thread(target=self._look, daemon=True).start()
+        return is_sure
 
-    def _look_meanwhile(self) -> bool:
-        """Look again in another thread, now and then, while the run goes on.
+    def _is_sure(self) -> bool:
+        """Whether the project has all needed fields; settle what was not sure before."""
+        is_sure = self._needed <= (self._known or set())
+        if is_sure and self._unsettled:
+            self._ledger.settle(sure=True)
+        self._unsettled = not is_sure
+        return is_sure
 
-        So that what was delivered up to then is sure, whatever ends the run.
-        """
-        now_s = time.monotonic()
-        self._first_s = self._first_s or now_s
-        if not self._looking and self._looks <= (now_s - self._first_s) / INTERVAL_S:
-            if now_s - self._first_s > PATIENCE_S:
-                return False
-            self._looking = True
-            self._looks += 1
-            threading.Thread(target=lambda: self._seen.put(self._fetch()), daemon=True).start()
-        if not self._seen.empty():
-            self._looking = False
-            self._known = set(self._seen.get() or ()) | (self._known or set())
-            if self._needed <= self._known:
-                self._ledger.settle(sure=True)
-        return self._needed <= (self._known or set())
+    def _look(self) -> None:
+        self.know(self._fetch())
+        self._look_s = time.monotonic() + self._pause_s
+        self._pause_s *= 2
 
     def finish(self, *, patient: bool) -> None:
         """Settle what is sure of this run, and tell the run which fields the project leaves out.
 
         If not *patient*, the project is not asked. Raises LedgerError.
         """
-        missing: set[str] | None = self._run.filtered_fields.get(_PROFILE, set())
-        if not self.told_by_answers:
-            missing = self._missing(patient=patient)
-            self._ledger.settle(sure=missing == set())
-            if missing and missing & self._sent:
+        told = self._is_sure() or (patient and self._look_patiently())
+        if not self._is_sure():
+            self._ledger.settle(sure=False)
+        missing = self._needed - (self._known or set())
+        if told:
+            if missing & self._sent:
                 self._run.filter_out(_PROFILE, missing & self._sent)
-        if missing is not None:
-            self._compare()
+            self._tell_news()
         elif patient:
             logger.warning(
                 "Iterable does not tell the project's fields, see --check. What this run delivered "
@@ -142,54 +133,42 @@ class ProjectFields:
         if self.unsure_rows and not self._run.filtered_fields:
             self._warn_of_unsure_rows()
 
-    def _missing(self, *, patient: bool) -> set[str] | None:
-        """Return the needed fields that the project does not have, even after some patience.
+    def _look_patiently(self) -> bool:
+        """Ask for the fields until all are there, for a while; return whether the project told.
 
-        None if the project does not tell, or the run is to stop first.
+        It did not if the run is to stop first.
         """
-        waited_s = 0.0
-        while missing := self._needed - (self._known or set()):
-            if not patient:
-                return None
+        for look in range(1 + int(PATIENCE_S / INTERVAL_S)):
+            if look and self._wait(INTERVAL_S):
+                return False
             fields = self._fetch()
             if fields is None:
-                return None
-            self._known = set(fields)
-            missing = self._needed - self._known
+                return False
+            self.know(fields)
             # What was left out before is not waited for.
-            if missing and (missing <= self._missed or waited_s >= PATIENCE_S):
-                return missing
-            if missing and self._wait(INTERVAL_S):
-                return None
-            waited_s += INTERVAL_S
-        return set()
+            if self._needed - set(fields) <= self._left_out[_PROFILE]:
+                break
+        return True
 
-    def _compare(self) -> None:
-        """Tell the run if the project leaves out other fields than at the last look."""
-        now = {(call, n) for call, names in self._run.filtered_fields.items() for n in names}
-        taken = {each for each in self._left_out - now if self._is_taken(*each)}
-        new = now - self._left_out
-        parts = [f"Iterable now leaves out {_listed(new)}"] if new else []
-        parts += [f"Iterable now takes {_listed(taken)}"] if taken else []
-        if parts:
-            self._run.tell("; ".join(parts))
-            self._left_out = self._left_out - taken | now
-            lines = sorted(f"{call} {name}" for call, name in self._left_out)
-            self._ledger.note(LEFT_OUT, "\n".join(lines))
-
-    def _is_taken(self, call: str, name: str) -> bool:
-        """Whether a field that was left out is there now. Those of events nobody tells."""
-        if call == _PROFILE:
-            held = self._sent if self.told_by_answers else set()
-            return name in held | (self._known or set())
-        return self._run.events_track[CallStatus.DELIVERED] > 0 and self.told_by_answers
+    def _tell_news(self) -> None:
+        """Tell the run if the project leaves out other fields than up to the last run."""
+        filtered = self._run.filtered_fields
+        now = {call: filtered.get(call, set()) | names for call, names in self._left_out.items()}
+        now[_PROFILE] -= self._known or set()
+        if self._run.options.bulk and self._run.events_track[CallStatus.DELIVERED]:
+            now[_EVENT] = filtered.get(_EVENT, set())
+        if now != self._left_out:
+            listed = [f"{n} ({_SHOWN[call]})" for call in now for n in sorted(now[call])]
+            self._run.tell(f"Iterable now leaves out {', '.join(listed) or 'no fields'}")
+            noted = {call: sorted(names) for call, names in now.items()}
+            self._ledger.note(LEFT_OUT, json.dumps(noted))
 
     def _warn_of_unsure_rows(self) -> None:
         rows = "1 row counts" if self.unsure_rows == 1 else f"{self.unsure_rows} rows count"
         why = "Iterable does not tell the project's fields, see --check"
         if self._known is not None:
-            absent = ", ".join(sorted(self._missed - self._known | self._missed_of_events))
-            why = f"the project lacks fields {absent}".rstrip()
+            absent = self._left_out[_PROFILE] - self._known | self._left_out_of_events
+            why = f"the project lacks fields {', '.join(sorted(absent))}".rstrip()
         text = "%s as held, perhaps without all fields: %s. %s"
         logger.warning(text, rows, why, "Once all fields are there, this is sent once more")
 
@@ -216,7 +195,3 @@ def _makes_a_field(value: object) -> bool:
     if isinstance(value, list):
         return any(map(_makes_a_field, value))
     return value is not None
-
-
-def _listed(fields: Iterable[tuple[str, str]]) -> str:
-    return ", ".join(f"{name} ({_SHOWN[call]})" for call, name in sorted(fields))

@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from delivery.planner import Plan
 from delivery.project_fields import ProjectFields
 from delivery.refusals import RefusalWatch
 from delivery.stopping import Stop
@@ -14,7 +13,7 @@ from logger_config import get_logger
 from monitoring.console import RowLog
 from records.delivery_ledger import PROFILE, DeliveryLedger, LedgerError
 from records.exit_statuses import RunError, StopReason
-from records.outcomes import NOT_SENT, RowOutcome, RowStatus
+from records.outcomes import RowOutcome, RowStatus
 from records.results_writer import ResultsWriter
 from records.row_spool import SpoolError
 from records.run import RunRecord
@@ -83,33 +82,25 @@ class Recorder:
         if not self.run.options.dry_run:
             with self.stopping_on_failure():
                 self.fields.finish(patient=self.stop.reason in _STILL_ASKS)
-
-    def before_sending(self, plan: Plan) -> None:
-        """Make the ledger forget what *plan* replaces. Raises LedgerError."""
-        self.ledger.forget(plan.forget)
-        self.ledger.renew(plan.renew)
-        self.fields.unsure_rows += plan.unsure_rows
-
-    def note_profiles(self, outcomes: Sequence[RowOutcome]) -> None:
-        """Remember the profiles of rows whose event is still to come."""
-        profiles = [outcome._replace(events_track=NOT_SENT) for outcome in outcomes]
-        self.ledger.record(profiles, sure=self.fields.add(profiles))
+        self.stop.raise_bug()
 
     def add(self, outcomes: Sequence[RowOutcome]) -> None:
         """Record *outcomes*: in the ledger and in the results, each also when the other fails."""
+        if not outcomes:
+            return
         counts = self.run.count(outcomes)
-        try:
+        # Of a million rows that were left as they are, none is looked at.
+        if counts.keys() != {RowStatus.UNCHANGED}:
             with self.stopping_on_failure():
-                # Of a million rows that were left as they are, none is looked at.
-                if counts.keys() != {RowStatus.UNCHANGED}:
-                    self._note_in_ledger(outcomes)
-        finally:
-            with self.stopping_on_failure():
-                self._results.add(outcomes)
-        if self._log is not None:
-            self._log.add(outcomes, counts)
+                self.note_in_ledger(outcomes)
+        with self.stopping_on_failure():
+            self._results.add(outcomes)
+        with self.stopping_on_failure():
+            if self._log is not None:
+                self._log.add(outcomes, counts)
 
-    def _note_in_ledger(self, outcomes: Sequence[RowOutcome]) -> None:
+    def note_in_ledger(self, outcomes: Sequence[RowOutcome]) -> None:
+        """Remember what Iterable has now, and forget what it has not. Raises LedgerError."""
         self.ledger.record(outcomes, sure=self.fields.add(outcomes))
         # Iterable knows nothing of a user whose profile it is thought to have.
         lost = [
@@ -121,7 +112,10 @@ class Recorder:
 
     @contextmanager
     def stopping_on_failure(self) -> Iterator[None]:
-        """Ask the run to stop when the ledger or the results file cannot be written."""
+        """Ask the run to stop when something fails inside, above all to write a file.
+
+        What nobody expected is raised by ``stop.raise_bug()``, once every row has its outcome.
+        """
         try:
             yield
         except (LedgerError, SpoolError, OSError) as error:
@@ -132,6 +126,8 @@ class Recorder:
                 logger.error("%s. No more rows are sent", text)
             self.run.error = text
             self.stop.request(StopReason.NOT_RECORDED, text)
+        except Exception as bug:  # noqa: BLE001 - is raised later
+            self.stop.fail(bug)
 
     def finish(self, advice: str) -> bool:
         """Decide how the run ended, and write its results file; return whether it is there.
@@ -143,11 +139,11 @@ class Recorder:
             self._results.finish(self.run)
         except OSError as error:
             text = (
-                "The results could not be written to %s: %s. STATE_FILE knows what was delivered. "
-                "Make room or fix the folder, then run again"
+                f"The results could not be written to {self._results.path}: {error.strerror}. "
+                "STATE_FILE knows what was delivered. Make room or fix the folder, then run again"
             )
-            logger.error(text, self._results.path, error.strerror)
-            self.run.error = self.run.error or text % (self._results.path, error.strerror)
+            logger.error("%s", text)
+            self.run.error = self.run.error or text
             self.run.stop_reason = StopReason.NOT_RECORDED
             return False
         logger.info("Results saved to %s", self._results.path)

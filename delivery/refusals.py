@@ -1,6 +1,6 @@
 """Stops a run that is refused as a whole, for a reason that lies in none of its rows."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from delivery.stopping import Stop
@@ -9,43 +9,62 @@ from iterable_api.mapping import EVENT_NAME
 from records.exit_statuses import StopReason
 from records.outcomes import CallOutcome, CallStatus, Fault, RowOutcome
 
-# So many rows in a row that an endpoint turns away for one and the same reason, with none accepted
-# in between. A reason that cannot lie in a row needs few of them. A value of the wrong type can,
-# unless nothing was accepted at that endpoint before.
-SAME_REASON_ROWS = {Fault.PROJECT: 4, Fault.NETWORK: 4, Fault.FIELD: 20}
+# Number of rows that an endpoint refuses, with none accepted in between, before the run stops. A
+# reason that cannot lie in a row needs few of them. A value of the wrong type can, so it counts
+# only as long as nothing was accepted at that endpoint.
+REFUSED_ROWS: Mapping[Fault | None, int] = {Fault.PROJECT: 4, Fault.NETWORK: 4, Fault.FIELD: 20}
+# The same for a run that is over before that, and of which nothing was accepted.
+IN_ALL: Mapping[Fault | None, int] = {Fault.PROJECT: 1, Fault.NETWORK: 1, Fault.FIELD: 4}
 
 _USUAL_NAME = f'"eventName": "{EVENT_NAME}"'.encode("ascii")
-_Reason = tuple[int | None, str | None, tuple[tuple[str, str], ...]]
 
 
 class RefusalWatch:
-    """Counts the rows that each endpoint turns away for the same reason; asks the run to stop."""
+    """Counts the rows that each endpoint refuses, "users" or "events"; asks the run to stop."""
 
     def __init__(self, stop: Stop) -> None:
         self._stop = stop
-        self._endpoints = {"users": _Endpoint("users"), "events": _Endpoint("events")}
+        self._accepted: set[str] = set()
+        # Endpoints with failures that say nothing about other rows.
+        self._others: set[str] = set()
+        # Refused since a row was accepted.
+        self._refused: dict[str, list[CallOutcome]] = {"users": [], "events": []}
 
     def accept(self, names: Collection[str]) -> None:
         """Note that Iterable already holds rows of this run at the endpoints with these *names*.
 
         What is refused now is then refused for a reason in its own row.
         """
-        for name in names:
-            self._endpoints[name].accepted = True
+        self._accepted |= set(names)
 
     def watch(self, outcomes: Sequence[RowOutcome]) -> None:
         """Count some more rows, in the order in which they came back."""
-        self._endpoints["users"].watch([outcome.users_update for outcome in outcomes])
-        self._endpoints["events"].watch([_event_call(outcome) for outcome in outcomes])
-        for endpoint in self._endpoints.values():
-            if endpoint.refuses_all:
-                self._stop.request(StopReason.EVERY_ROW_REFUSED, endpoint.text)
+        self._watch("users", [outcome.users_update for outcome in outcomes])
+        self._watch("events", [_event_call(outcome) for outcome in outcomes])
+
+    def _watch(self, name: str, calls: Sequence[CallOutcome]) -> None:
+        # All came back at once, so it does not matter which of them was accepted.
+        if any(call.status is CallStatus.DELIVERED for call in calls):
+            self._accepted.add(name)
+            self._refused[name].clear()
+        for call in calls:
+            its_own = call.fault is Fault.FIELD and name in self._accepted
+            passing = call.fault is Fault.NETWORK and call.http_status is None and call.code is None
+            if call.fault in REFUSED_ROWS and not (its_own or passing):
+                self._refused[name].append(call)
+            elif call.fault is not None and not passing:
+                self._others.add(name)
+        self._judge(name, REFUSED_ROWS)
 
     def finish(self) -> None:
-        """Ask for a stop also after a short run that was turned away as a whole."""
-        for endpoint in self._endpoints.values():
-            if endpoint.refused_all:
-                self._stop.request(StopReason.EVERY_ROW_REFUSED, endpoint.text)
+        """Ask for a stop also after a short run that was refused as a whole."""
+        for name in self._refused.keys() - self._accepted - self._others:
+            self._judge(name, IN_ALL)
+
+    def _judge(self, name: str, enough: Mapping[Fault | None, int]) -> None:
+        refused = self._refused[name]
+        if refused and len(refused) >= enough[refused[0].fault]:
+            self._stop.request(StopReason.EVERY_ROW_REFUSED, _reason(name, refused[0]))
 
 
 def _event_call(outcome: RowOutcome) -> CallOutcome:
@@ -56,57 +75,8 @@ def _event_call(outcome: RowOutcome) -> CallOutcome:
     return call
 
 
-class _Endpoint:
-    """The answers of one endpoint, as far as they are about more than their row."""
-
-    def __init__(self, name: str) -> None:
-        self.text = ""
-        self._name = name
-        self.accepted = self._others = False
-        self._reason: _Reason | None = None
-        self._fault: Fault | None = None
-        self._rows = 0
-
-    def watch(self, calls: Sequence[CallOutcome]) -> None:
-        """Count some more calls."""
-        # All came back at once, so it does not matter which of them was accepted.
-        if any(call.status is CallStatus.DELIVERED for call in calls):
-            self.accepted, self._rows, self._reason = True, 0, None
-        for call in calls:
-            if call.status is not CallStatus.DELIVERED:
-                self._count(call)
-
-    def _count(self, call: CallOutcome) -> None:
-        passing = call.fault is Fault.NETWORK and call.http_status is None and call.code is None
-        if call.fault is None or passing:
-            return
-        if call.fault not in SAME_REASON_ROWS:
-            # A row's own fault, or Iterable's: says nothing about the others.
-            self._others = True
-            return
-        reason = (call.http_status, call.code, call.fields)
-        if reason != self._reason:
-            self._others |= self._reason is not None
-            self._reason, self._fault, self._rows = reason, call.fault, 0
-            self.text = describe(self._name, call)
-        self._rows += 1
-
-    @property
-    def refuses_all(self) -> bool:
-        """Whether it is time to stop."""
-        if self._fault is None or (self._fault is Fault.FIELD and self.accepted):
-            return False
-        return self._rows >= SAME_REASON_ROWS[self._fault]
-
-    @property
-    def refused_all(self) -> bool:
-        """Whether every call of a finished run was turned away for one reason, not its row's."""
-        enough = 1 if self._fault is not Fault.FIELD else SAME_REASON_ROWS[Fault.PROJECT]
-        return self._rows >= enough and not (self.accepted or self._others)
-
-
-def describe(name: str, call: CallOutcome) -> str:
-    """Return why every row is turned away; *name* is "users" or "events". Quotes no value."""
+def _reason(name: str, call: CallOutcome) -> str:
+    """Return why every row is refused. Quotes no value."""
     text = f"Iterable takes no {name}: {call}"
     if call.fault is not Fault.FIELD and call.message and call.http_status is not None:
         # Our own words: Iterable's would be about a row. Without an answer they are there already.

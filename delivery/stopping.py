@@ -19,17 +19,27 @@ _FROM_OUTSIDE = {*_SIGNALS.values(), StopReason.DEADLINE}
 
 
 class Stop:
-    """A run's request to stop. The first reason given is kept; *detail* is for the operator."""
+    """A run's request to stop. The first reason given is kept; *detail* is for the operator.
+
+    A bug in this program stops the run too. It has no reason: ``raise_bug()`` raises it once every
+    row has its outcome.
+    """
 
     def __init__(self) -> None:
         self.reason: StopReason | None = None
         self.detail = ""
         # True while nothing is in flight that has to finish, and something waits for long.
         self.interrupts = False
-        self._since_s = 0.0
-        self._event = threading.Event()
         # True when every row has its outcome: nothing from outside changes it any more.
         self.over = False
+        self._bug: Exception | None = None
+        self._since_s = 0.0
+        self._event = threading.Event()
+
+    @property
+    def requested(self) -> bool:
+        """Whether nothing more is to be sent."""
+        return self.reason is not None or self._bug is not None
 
     def request(self, reason: StopReason, detail: str = "") -> None:
         """Ask the run to stop after the rows in flight.
@@ -40,9 +50,20 @@ class Stop:
         too_late = self.over and reason in _FROM_OUTSIDE
         if self.reason is None and not too_late:
             self.detail = detail
-            self._since_s = time.monotonic()
+            self._since_s = self._since_s or time.monotonic()
             self.reason = reason
         self._event.set()
+
+    def fail(self, bug: Exception) -> None:
+        """Ask the run to stop because of an exception that nobody expected."""
+        self._since_s = self._since_s or time.monotonic()
+        self._bug = self._bug or bug
+        self._event.set()
+
+    def raise_bug(self) -> None:
+        """Raise the first unexpected exception, if there was one."""
+        if self._bug is not None:
+            raise self._bug
 
     @contextmanager
     def interrupting(self) -> Iterator[None]:
@@ -61,29 +82,16 @@ class Stop:
 
     def overdue(self, grace_s: float) -> bool:
         """Whether the run was asked to stop more than *grace_s* seconds ago."""
-        return self.reason is not None and time.monotonic() - self._since_s > grace_s
+        return self.requested and time.monotonic() - self._since_s > grace_s
 
 
 @contextmanager
-def deadline_stops(stop: Stop, seconds: float) -> Iterator[None]:
-    """Ask the run to stop after *seconds*; 0 means never."""
-    timer = threading.Timer(seconds, stop.request, [StopReason.DEADLINE])
-    timer.daemon = True
-    if seconds:
-        timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
-@contextmanager
-def signals_stop(stop: Stop) -> Iterator[None]:
-    """Turn the first SIGINT, SIGTERM or SIGHUP into a request to stop.
+def stopping(stop: Stop, deadline_s: float = 0.0) -> Iterator[None]:
+    """Let signals and, unless it is 0, the deadline ask the run to stop.
 
     A second SIGINT or SIGTERM ends at once. A second SIGHUP does not: a terminal that closes sends
-    one itself and its shell another. If the caller has it ignored, as nohup does, it stays so. When
-    the run is over, all are ignored until the process ends.
+    one itself and its shell another. If the caller ignores SIGHUP, as nohup does, so does the run.
+    When the run is over, all are ignored until the process ends.
     """
 
     def on_signal(number: int, _frame: object) -> None:
@@ -94,11 +102,16 @@ def signals_stop(stop: Stop) -> Iterator[None]:
             stop.interrupts = False
             raise KeyboardInterrupt
 
+    timer = threading.Timer(deadline_s, stop.request, [StopReason.DEADLINE])
+    timer.daemon = True
+    if deadline_s:
+        timer.start()
     hangup_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     _handle(_SECOND_ENDS if hangup_ignored else _SIGNALS, on_signal)
     try:
         yield
     finally:
+        timer.cancel()
         stop.over = True
         _handle([n for n in _SIGNALS if signal.getsignal(n) is on_signal], signal.SIG_IGN)
 
@@ -109,10 +122,3 @@ def _handle(
 ) -> None:
     for number in numbers:
         signal.signal(number, handler)
-
-
-@contextmanager
-def stopping(stop: Stop, deadline_s: float) -> Iterator[None]:
-    """Let signals and, unless it is 0, the deadline ask the run to stop."""
-    with signals_stop(stop), deadline_stops(stop, deadline_s):
-        yield

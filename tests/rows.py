@@ -1,17 +1,17 @@
 """Rows of Query 2 for the tests, and what delivers them."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from delivery.batching import Batch, BatchLimits, in_groups
+from delivery.bulk import Batch, BatchLimit
 from delivery.pipeline import Pipeline
 from delivery.planner import Planner
 from delivery.project_fields import ProjectFields
 from delivery.recorder import Recorder
-from delivery.repeats import LaterRows, Repeats
+from delivery.repeats import Repeats
 from delivery.stopping import Stop
 from delivery.worker_pool import WorkerPool
 from iterable_api.mapping import PROFILE_FIELDS
@@ -75,11 +75,25 @@ def project_fields(ledger: DeliveryLedger, run: RunRecord | None = None) -> Proj
 
 
 def make_planner(
-    ledger: DeliveryLedger, *, send_all: bool = False, dry_run: bool = False
+    ledger: DeliveryLedger,
+    repeats: Repeats | None = None,
+    *,
+    send_all: bool = False,
+    dry_run: bool = False,
+    fields: ProjectFields | None = None,
+    payloads: Payloads | None = None,
 ) -> Planner:
-    """Return a planner of the rows of ``make_row()``."""
+    """Return a planner of the rows of ``make_row()``; by default none repeats another."""
+    payloads = payloads or Payloads("db")
     options = RunOptions(send_all=send_all, dry_run=dry_run)
-    return Planner(Payloads("db"), ledger, options, project_fields(ledger))
+    fields = fields or project_fields(ledger)
+    return Planner(payloads, ledger, options, fields, repeats or Repeats(payloads))
+
+
+def chunks_of(rows: Sequence[Row]) -> Iterator[list[Row]]:
+    """Yield *rows* as a spool does."""
+    for start in range(0, len(rows), CHUNK_ROWS):
+        yield list(rows[start : start + CHUNK_ROWS])
 
 
 def repeats_in(rows: Iterable[Row]) -> Repeats:
@@ -125,9 +139,9 @@ def deliver_rows(
             lambda row: process([row])[0],
             (lambda batch: (process(batch), [])) if batch_size > 1 else None,
             workers,
-            waiting=lambda: 0,
+            lambda: (0, 0),
         )
-        limits = BatchLimits(batch_size)
-        pipeline = Pipeline(make_planner(ledger), pool, recorder, limits, LaterRows(folder))
-        pipeline.deliver(in_groups(raw_rows, CHUNK_ROWS), repeats_in(raw_rows))
+        planner = make_planner(ledger, repeats_in(raw_rows), fields=recorder.fields)
+        pipeline = Pipeline(planner, pool, recorder, BatchLimit(batch_size), folder)
+        pipeline.deliver(chunks_of(raw_rows))
         return results.outcomes

@@ -7,7 +7,7 @@ import pytest
 
 from configuration import steps
 from configuration.lost_entries import lost_entries, run_notes
-from configuration.wiring import open_ledger
+from configuration.wiring import open_ledger, planner
 from delivery.recorder import Recorder
 from delivery.stopping import Stop
 from iterable_api.mapping import Identity, RowMapping
@@ -240,7 +240,7 @@ def begin(settings, warned, mapping=JOB_MAPPING, **options):
     ):
         rows.extend([raw_row()])
         recorder = Recorder(run, stop, ledger, project_fields(ledger, run), results)
-        steps.begin_run(rows, make, settings, recorder)
+        steps.begin_run(rows, planner(rows, make, recorder), settings, recorder)
     return list(warned)
 
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import iterable_client
-from delivery.batching import BatchLimits, packed
-from delivery.bulk import BulkDelivery
+from delivery import bulk as bulk_module
+from delivery.bulk import BatchLimit, BulkDelivery, packed
 from delivery.refusals import RefusalWatch
 from delivery.stopping import Stop
 from delivery.worker_pool import WorkerPool
@@ -47,10 +47,10 @@ SPEED = 1000
 class Bulk:
     """Delivers rows as a run with --bulk does. ``on_wait`` is called when a call is to pause."""
 
-    def __init__(self, iterable, size=1000, body_bytes=4_000_000, create_new_fields=None):
+    def __init__(self, iterable, size=1000, create_new_fields=None):
         self.iterable = iterable
         self.stop = Stop()
-        self.limits = BatchLimits(size, body_bytes)
+        self.limit = BatchLimit(size)
         self.on_wait = lambda: None
         self.client = IterableClient(
             "key",
@@ -61,7 +61,7 @@ class Bulk:
             connections=100,
             create_new_fields=create_new_fields,
         )
-        self.delivery = BulkDelivery(self.client, self.stop, self.limits)
+        self.delivery = BulkDelivery(self.client, self.stop, self.limit)
 
     def wait(self, seconds):
         self.on_wait()
@@ -69,7 +69,7 @@ class Bulk:
 
     def __call__(self, rows):
         """Return the outcomes of *rows*, by their numbers."""
-        outcomes = self.process(*packed(rows, self.limits))
+        outcomes = self.process(*packed(rows, self.limit))
         assert len(outcomes) == len(rows)
         return {outcome.customer_id: outcome for outcome in outcomes}
 
@@ -81,16 +81,13 @@ class Bulk:
             self.client.process_prepared,
             self.delivery.process,
             100,
-            lambda: self.client.waiting,
+            self.client.waiting,
         )
         with pool:
-            for batch in batches:
-                pool.submit(batch)
-            while pool.busy:
-                some = pool.take()
+            for some in pool.send(batches):
                 watch.watch(some)
                 outcomes += some
-        assert not pool.bugs
+        self.stop.raise_bug()
         return outcomes
 
     @property
@@ -509,7 +506,7 @@ def test_a_bulk_endpoint_that_is_down_is_no_outage_while_single_calls_are_answer
 ):
     iterable.change(limits=False)
     bulk = Bulk(iterable, 10)
-    stop_on_outage(bulk, monkeypatch, 20.0)
+    stop_on_outage(bulk, monkeypatch, 40.0)
     iterable.set_faults(Fault("server_error", endpoint=endpoint))
     # Each batch fails twice, with pauses between.
     assert not_successful(bulk(rows_of(200))) == set()
@@ -538,11 +535,12 @@ def test_passing_faults_are_outlived(bulk, iterable):
 
 @pytest.mark.parametrize("too_large_as_json", [True, False])
 def test_a_batch_that_is_too_large_goes_in_parts_and_the_next_ones_are_smaller(
-    iterable, too_large_as_json
+    iterable, monkeypatch, too_large_as_json
 ):
     # As if Iterable drew the line where we do not expect it.
     iterable.change(limits=False, too_large_as_json=too_large_as_json)
-    bulk = Bulk(iterable, body_bytes=10_000_000)
+    monkeypatch.setattr(bulk_module, "MAX_BYTES", 10_000_000)
+    bulk = Bulk(iterable)
     rows = [make_prepared(n, first_name="x" * 30_000, location="x" * 30_000) for n in range(600)]
     outcomes = bulk.process(rows[:300])
     assert {outcome.status for outcome in outcomes} == {RowStatus.SUCCESSFUL}
@@ -555,14 +553,14 @@ def test_a_batch_that_is_too_large_goes_in_parts_and_the_next_ones_are_smaller(
     outcomes = bulk.process(rows[300:])
     assert {outcome.status for outcome in outcomes} == {RowStatus.SUCCESSFUL}
     assert iterable.stats["requests"][USERS]["413"] == 2
-    assert bulk.limits.rows == 1000
+    assert bulk.limit.rows == 75
 
 
 def test_a_batch_of_too_many_rows_goes_in_parts(bulk, iterable):
     iterable.set_faults(answer({"code": "BatchTooLarge", "msg": ""}, status=400, times=1))
     assert not_successful(bulk(rows_of(1000))) == set()
     assert bulk.requests == [3, 2, 0, 0]
-    assert (bulk.limits.rows, bulk.limits.body_bytes) == (500, 4_000_000)
+    assert bulk.limit.rows == 500
 
 
 def test_large_rows_fill_requests_and_none_is_too_large(bulk, iterable):
@@ -579,7 +577,7 @@ def test_a_row_too_large_for_any_batch_goes_singly(bulk):
     assert not_successful(outcomes) == {2}
     call = outcomes[2].users_update
     assert (call.status, call.fault, call.http_status) == (REFUSED, At.FIELD, 400)
-    assert (bulk.limits.rows, bulk.limits.body_bytes) == (1000, 4_000_000)
+    assert bulk.limit.rows == 1000
 
 
 # --- The run is to stop
@@ -682,7 +680,7 @@ def test_whatever_a_batch_is_answered_no_row_is_lost_and_none_delivered_without_
 
     client: Any = SimpleNamespace(update_users=send, track_events=send)
     rows = rows_of(4)
-    outcomes, left = BulkDelivery(client, Stop(), BatchLimits(4)).process(rows)
+    outcomes, left = BulkDelivery(client, Stop(), BatchLimit(4)).process(rows)
     numbers = [out.customer_id for out in outcomes] + [each.row.customer_id for each in left]
     assert Counter(numbers) == Counter(range(4))
     for outcome in outcomes:

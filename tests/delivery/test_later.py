@@ -1,5 +1,6 @@
 """Rows whose turn comes later: on disk, and as they were."""
 
+import itertools
 import resource
 
 import pytest
@@ -13,6 +14,11 @@ from tests.rows import make_prepared, raw_row
 OK = CallOutcome(CallStatus.DELIVERED, 200, "Success", 1)
 
 
+def rows_of(later):
+    """Return the rows of the next round."""
+    return list(itertools.chain.from_iterable(later.next_round()))
+
+
 def test_rows_come_back_as_they_were_and_in_their_order(tmp_path):
     rows = [make_prepared(n)._replace(users_update=OK) for n in range(4)]
     # One without its bodies.
@@ -21,16 +27,14 @@ def test_rows_come_back_as_they_were_and_in_their_order(tmp_path):
     later.extend(rows[:2])
     later.extend(rows[2:])
     assert len(later) == 5
-    assert list(later.next_round()) == rows
+    assert rows_of(later) == rows
     assert len(later) == 0
-    later.close()
 
 
 def test_without_rows_no_file_is_made(tmp_path):
     later = LaterRows(tmp_path / "nowhere")
     later.extend([])
-    assert list(later.next_round()) == list(later.left()) == []
-    later.close()
+    assert rows_of(later) == []
     with pytest.raises(SpoolError):
         later.extend([make_prepared()])
 
@@ -50,12 +54,9 @@ def test_of_rows_that_a_full_disk_does_not_take_the_earlier_ones_come_back(tmp_p
             put_one_by_one(later, rows)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    with pytest.raises(SpoolError):
-        later.extend(rows)
-    assert 0 < len(later) < 99
     kept = len(later)
-    assert list(later.left()) == rows[:kept]
-    later.close()
+    assert 0 < kept < 99
+    assert rows_of(later) == rows[:kept]
 
 
 def test_what_is_put_aside_during_a_round_comes_in_the_next(tmp_path):
@@ -63,8 +64,7 @@ def test_what_is_put_aside_during_a_round_comes_in_the_next(tmp_path):
     later = LaterRows(tmp_path)
     later.extend(rows[:3])
     first = later.next_round()
-    assert next(first) == rows[0]
+    assert next(first) == rows[:3]
     later.extend(rows[3:])
-    # As after an exception in mid-round.
-    assert list(later.left()) == rows[1:]
-    later.close()
+    assert list(first) == []
+    assert rows_of(later) == rows[3:]

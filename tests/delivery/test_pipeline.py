@@ -7,7 +7,6 @@ from functools import partial
 import pytest
 
 from delivery import pipeline, worker_pool
-from delivery.pipeline import GROUP_ROWS
 from delivery.repeats import LaterRows
 from delivery.stopping import Stop
 from iterable_api.payloads import Payloads, RowError
@@ -25,7 +24,7 @@ from records.outcomes import (
 )
 from records.results_writer import ResultsWriter
 from records.row_spool import SpoolError
-from tests.rows import deliver_rows, make_row
+from tests.rows import CHUNK_ROWS, deliver_rows, make_row
 
 OK = CallOutcome(CallStatus.DELIVERED, 200, "Success", 1)
 BAD = CallOutcome(CallStatus.REFUSED, 400, "InvalidEmailAddressError", 1, fault=Fault.ROW)
@@ -122,7 +121,7 @@ def test_rows_are_planned_only_as_fast_as_they_are_delivered(deliver, monkeypatc
 
     monkeypatch.setattr(DeliveryLedger, "held", counting)
     deliver([make_row(number) for number in range(500)], process, Stop(), workers=3)
-    assert max(ahead) <= 3 + 2 * GROUP_ROWS
+    assert max(ahead) <= 3 + 2 * CHUNK_ROWS
 
 
 def test_rows_come_in_batches(deliver):
@@ -210,7 +209,7 @@ def test_whatever_is_raised_every_row_in_flight_is_recorded(tmp_path, monkeypatc
 
     monkeypatch.setattr(DeliveryLedger, place, broken)
     monkeypatch.setattr(ResultsWriter, "add", record_into(outcomes))
-    rows = [make_row(number) for number in range(100)]
+    rows = [make_row(number) for number in range(500)]
     process, delivered = counting_sender()
     with pytest.raises(ZeroDivisionError):
         deliver_rows(tmp_path, rows, process, Stop(), workers=4)

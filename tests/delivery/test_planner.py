@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from delivery.planner import Plan, Planner
+from delivery.planner import Plan
 from delivery.project_fields import ProjectFields
 from iterable_api.mapping import PROFILE_FIELDS, RowMapping
 from iterable_api.payloads import JOB_MAPPING, Payloads
 from records.columns import Column, Kind
-from records.delivery_ledger import EVENT, PROFILE
+from records.delivery_ledger import EVENT, MARK_DAYS, PROFILE
 from records.outcomes import (
     SUPERSEDED,
     UNCHANGED,
@@ -19,7 +19,7 @@ from records.outcomes import (
     outcome_of,
 )
 from records.run import RunOptions, RunRecord
-from tests.rows import make_planner, make_prepared, open_ledger, project_fields, raw_row
+from tests.rows import make_planner, make_prepared, open_ledger, raw_row
 
 OK = CallOutcome(CallStatus.DELIVERED, 200, "Success", 1)
 
@@ -35,8 +35,8 @@ def ledger(tmp_path):
 def planner_of(ledger, fields, **options):
     """Return a planner that knows of the project that it has *fields*; None if it does not tell."""
     known = ProjectFields(RunRecord(RunOptions(), "1.0.0"), ledger, lambda: fields, lambda _: False)
-    known.know(known._fetch())
-    return Planner(Payloads("db"), ledger, RunOptions(**options), known)
+    known.know(fields)
+    return make_planner(ledger, fields=known, **options)
 
 
 def test_a_row_that_cannot_be_sent_has_its_outcome_at_once(ledger):
@@ -53,11 +53,6 @@ def test_a_plan_leaves_out_what_is_unchanged_unless_all_is_asked_for(ledger):
     assert [(out.customer_id, out.status) for out in changed.outcomes] == [(1, RowStatus.UNCHANGED)]
 
 
-def test_what_is_decided_has_the_order_of_the_rows(ledger):
-    decided = make_planner(ledger).plan([make_prepared(n) for n in (3, 1, 2)]).decided
-    assert [each.customer_id for each in decided] == [3, 1, 2]
-
-
 def test_rows_that_are_to_be_sent_have_their_bodies(ledger):
     _, prepared = make_planner(ledger).prepare([raw_row(2)])
     (row,) = make_planner(ledger).plan(prepared).to_send
@@ -70,17 +65,17 @@ def test_a_call_whose_outcome_is_known_stays_as_it_is(ledger):
     plan = make_planner(ledger).plan([row])
     (outcome,) = plan.outcomes
     assert (outcome.users_update, outcome.events_track) == (SUPERSEDED, UNCHANGED)
-    assert plan == Plan(plan.decided)
+    assert (plan.forget, plan.renew) == ([], [])
 
 
 def test_a_plan_tells_what_sending_makes_untrue(ledger):
     rows = [make_prepared(1, first_name="Anna"), make_prepared(2)]
     plan = make_planner(ledger).plan(rows)
-    assert plan == Plan(plan.decided, forget=[(PROFILE, rows[0].user_name)])
+    assert (plan.forget, plan.renew) == ([(PROFILE, rows[0].user_name)], [])
     plan = make_planner(ledger).plan([make_prepared(1, browser="Lynx")])
-    assert plan == Plan(plan.decided, forget=[(EVENT, rows[0].event_name)])
+    assert (plan.forget, plan.renew) == ([(EVENT, rows[0].event_name)], [])
     plan = make_planner(ledger).plan([make_prepared(1)])
-    assert plan == Plan(plan.decided)
+    assert (plan.forget, plan.renew) == ([], [])
 
 
 def test_all_that_is_sent_again_as_it_is_makes_nothing_untrue(ledger):
@@ -93,7 +88,7 @@ def test_all_that_is_sent_again_as_it_is_makes_nothing_untrue(ledger):
 def test_a_dry_run_plans_everything_and_replaces_nothing(ledger):
     rows = [make_prepared(1, first_name="Anna"), make_prepared(2)]
     plan = make_planner(ledger, dry_run=True).plan(rows)
-    assert plan == Plan(plan.decided)
+    assert (plan.forget, plan.renew) == ([], [])
     assert plan.to_send == []
     assert [(out.users_update.status, out.events_track.status) for out in plan.outcomes] == [
         (CallStatus.PLANNED, CallStatus.UNCHANGED),
@@ -113,7 +108,7 @@ def test_a_dry_run_shows_the_bodies(ledger):
 def test_a_value_of_which_no_body_can_be_made_refuses_its_row_and_keeps_what_is_held(ledger):
     columns = (*JOB_MAPPING.columns, Column("user.visits:long", Kind.TEXT))
     payloads = Payloads("db", mapping=RowMapping(columns))
-    planner = Planner(payloads, ledger, RunOptions(), project_fields(ledger))
+    planner = make_planner(ledger, payloads=payloads)
     outcomes, prepared = planner.prepare([(*raw_row(1), b"many"), (*raw_row(2), b"7")])
     assert outcomes == []
     plan = planner.plan(prepared)
@@ -128,12 +123,12 @@ def test_a_value_of_which_no_body_can_be_made_refuses_its_row_and_keeps_what_is_
     ("numbers", "expected"), [([2], set()), ([2, 1], {"users", "events"}), ([], set())]
 )
 def test_it_tells_at_which_endpoints_iterable_holds_a_row(ledger, numbers, expected):
-    assert make_planner(ledger).held_at([raw_row(n) for n in numbers]) == expected
+    assert make_planner(ledger).held_at([[raw_row(n)] for n in numbers]) == expected
 
 
 def test_it_tells_the_endpoints_apart(ledger):
-    assert make_planner(ledger).held_at([raw_row(1, browser="Lynx")]) == {"users"}
-    assert make_planner(ledger).held_at([raw_row(1, first_name="Anna")]) == {"events"}
+    assert make_planner(ledger).held_at([[raw_row(1, browser="Lynx")]]) == {"users"}
+    assert make_planner(ledger).held_at([[raw_row(1, first_name="Anna")]]) == {"events"}
 
 
 # --- What is held and not sure
@@ -150,15 +145,17 @@ def unsure(ledger):
 
 @pytest.mark.parametrize("fields", [None, ALL - {"first_name"}, set()])
 def test_what_is_not_sure_counts_as_held_while_fields_are_missing(unsure, fields):
-    plan = planner_of(unsure, fields).plan([make_prepared(1), make_prepared(2)])
+    planner = planner_of(unsure, fields)
+    plan = planner.plan([make_prepared(1), make_prepared(2)])
     assert [outcome.status for outcome in plan.outcomes] == [RowStatus.UNCHANGED] * 2
-    assert plan == Plan(plan.decided, unsure_rows=1)
+    assert plan == Plan(plan.outcomes)
+    assert planner._fields.unsure_rows == 1
 
 
 def test_what_is_not_sure_is_sent_once_more_when_all_fields_are_there(unsure):
     plan = planner_of(unsure, ALL).plan([make_prepared(1), make_prepared(2)])
     assert [(row.customer_id, row.once_more) for row in plan.to_send] == [(2, True)]
-    assert plan == Plan(plan.decided)
+    assert (plan.forget, plan.renew) == ([], [])
 
 
 def test_a_row_needs_only_the_fields_that_it_has(unsure):
@@ -181,19 +178,23 @@ def test_a_call_whose_outcome_is_known_is_not_made_once_more(unsure):
     assert plan == Plan([outcome_of(row, SUPERSEDED, SUPERSEDED)])
 
 
-def test_of_a_call_whose_outcome_is_known_it_is_not_told_that_it_is_not_sure(unsure):
-    row = make_prepared(2, browser="Lynx")._replace(users_update=SUPERSEDED)
-    plan = planner_of(unsure, None).plan([row])
-    assert (plan.to_send, plan.unsure_rows) == ([row], 0)
+def test_what_is_told_of_unsure_rows_is_only_what_the_run_leaves_as_it_is(unsure):
+    """Not of calls that are known, of rows that are all sent, or in a dry run."""
+    known = make_prepared(2, browser="Lynx")._replace(users_update=SUPERSEDED)
+    for row, options in (
+        (known, {}),
+        (make_prepared(2), {"send_all": True}),
+        (make_prepared(2), {"dry_run": True}),
+    ):
+        planner = planner_of(unsure, None, **options)
+        plan = planner.plan([row])
+        assert (len(plan.to_send), planner._fields.unsure_rows) == (not planner._dry_run, 0)
+        assert not any(each.once_more for each in plan.to_send)
 
 
-def test_all_is_sent_as_in_any_other_run_and_nothing_is_told_of_what_is_not_sure(unsure):
-    plan = planner_of(unsure, None, send_all=True).plan([make_prepared(2)])
-    assert [(row.send_user, row.once_more) for row in plan.to_send] == [(True, False)]
-    assert plan.unsure_rows == 0
-
-
-def test_a_dry_run_tells_nothing_of_what_is_not_sure(unsure):
-    plan = planner_of(unsure, None, dry_run=True).plan([make_prepared(2)])
-    assert [outcome.status for outcome in plan.outcomes] == [RowStatus.UNCHANGED]
-    assert plan.unsure_rows == 0
+def test_a_row_that_is_superseded_renews_nothing_of_the_first_ones(ledger, monkeypatch):
+    """Or the ledger took its profile for the one that Iterable has."""
+    first, second = make_prepared(1), make_prepared(1, first_name="Anna")
+    monkeypatch.setattr(ledger, "_today", ledger._today + MARK_DAYS + 1)
+    plan = make_planner(ledger).plan([second._replace(users_update=SUPERSEDED)])
+    assert plan.renew == [(first.event_content, EVENT, first.event_name)]

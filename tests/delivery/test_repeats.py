@@ -17,7 +17,6 @@ from records.outcomes import (
     CallStatus,
     Fault,
     outcome_of,
-    refused_row,
 )
 from tests.rows import make_prepared, raw_row, repeats_in
 
@@ -31,19 +30,32 @@ def prepared_of(rows):
     return [PAYLOADS.prepare(row) for row in rows]
 
 
+def found_in(rows, payloads=PAYLOADS):
+    """Return the repeats in *rows*, and those of them that must wait for one before them."""
+    places = payloads.suspect_places()
+    found = Repeats(payloads, payloads.suspects([[row[p] for p in places] for row in rows]))
+    prepared = [payloads.prepare(row) for row in rows if row[1] is not None]
+    return found, [row for row in prepared if found.turn_of(row) is None]
+
+
+def again(found, row):
+    """Return what becomes of *row* in the next round."""
+    found.begin_round()
+    return found.turn_of(row)
+
+
 def of_address(name, number):
     return raw_row(number, email=f"{name}@example.com")
 
 
-def test_the_second_and_later_rows_of_an_address_are_repeats():
+def test_the_second_and_later_rows_of_an_address_wait():
     names = [*(f"user{n}" for n in range(50)), "a", "b", "A", "c", "B", " a"]
     rows = [of_address(name, number) for number, name in enumerate(names)]
-    found = repeats_in([*rows, raw_row(99, email=None)])
-    assert [row.key[0] for row in prepared_of(rows) if found.is_repeat(row)] == ["a", "b", "a"]
-    assert found.count == 3
+    _, waiting = found_in([*rows, raw_row(99, email=None)])
+    assert [row.key[0] for row in waiting] == ["a", "b", "a"]
 
 
-def test_the_second_and_later_rows_of_an_event_are_repeats():
+def test_the_second_and_later_rows_of_an_event_wait():
     rows = [
         raw_row(1, **ONE_EVENT),
         # Another time, customer or view is another event.
@@ -52,24 +64,17 @@ def test_the_second_and_later_rows_of_an_event_are_repeats():
         raw_row(4, **ONE_EVENT | {"page_view_id": 18}),
         raw_row(5, **ONE_EVENT),
     ]
-    found = repeats_in(rows)
-    assert [found.is_repeat(row) for row in prepared_of(rows)] == [False] * 4 + [True]
-    # The number of repeated addresses.
-    assert found.count == 0
+    _, waiting = found_in(rows)
+    assert [row.email for row in waiting] == ["user5@example.com"]
 
 
 def test_events_with_names_of_their_own_are_no_repeats():
     columns = [*JOB_MAPPING.columns, JOB_MAPPING.columns[2]._replace(name="event_name")]
     payloads = Payloads("db", mapping=RowMapping(columns))
-    rows = [(*raw_row(1), name) for name in (b"order", b"refund", None, b"order")]
-    places = payloads.suspect_places()
-    found = Repeats(payloads, payloads.suspects([[row[p] for p in places] for row in rows]))
-    prepared = [payloads.prepare(row) for row in rows]
-    for row in prepared:
-        found.is_repeat(row)
-    found.note(outcome_of(prepared[0], OK, OK))
-    tracks = [found.less_repeated(row).events_track for row in prepared[1:]]
-    assert tracks == [None, None, SUPERSEDED]
+    names = (b"order", b"refund", None, b"order")
+    rows = [(*raw_row(n, email=f"{n}@example.com", **ONE_EVENT), b) for n, b in enumerate(names)]
+    _, waiting = found_in(rows, payloads)
+    assert [row.email for row in waiting] == ["3@example.com"]
 
 
 def test_with_user_ids_the_address_repeats_nothing():
@@ -77,72 +82,59 @@ def test_with_user_ids_the_address_repeats_nothing():
     payloads = Payloads("db", mapping=RowMapping(columns, Identity.USER_ID))
     ids = [b"u1", b"U1", b"u2", b"u1"]
     rows = [(*raw_row(n, email="a@example.com"), id_) for n, id_ in enumerate(ids)]
-    places = payloads.suspect_places()
-    found = Repeats(payloads, payloads.suspects([[row[p] for p in places] for row in rows]))
-    assert [found.is_repeat(payloads.prepare(row)) for row in rows] == [False] * 3 + [True]
+    _, waiting = found_in(rows, payloads)
+    assert [row.customer_id for row in waiting] == [3]
 
 
 def test_without_repeats_hardly_any_row_is_looked_at_closely():
-    rows = [raw_row(number) for number in range(20_000)]
-    found = repeats_in(rows)
-    assert not any(map(found.is_repeat, prepared_of(rows)))
-    assert len(found._profiles) + len(found._events_seen) < 100
+    found, waiting = found_in([raw_row(number) for number in range(20_000)])
+    assert waiting == []
+    assert len(found._first) < 50
 
 
-def seen(*rows):
-    """Return the repeats among prepared *rows*, when all of them were noted."""
-    found = repeats_in([row.row for row in rows])
-    for row in rows:
-        found.is_repeat(row)
-    return found
+def test_rows_that_were_not_looked_through_repeat_nothing():
+    row = make_prepared(1)
+    assert [Repeats(PAYLOADS).turn_of(row)] * 2 == [row] * 2
 
 
-def test_what_became_of_the_profile_is_known_when_the_second_row_comes():
-    first, second, third, other = prepared_of(
-        [of_address("a", 1), of_address("a", 2), of_address("a", 3), raw_row(4)]
-    )
-    found = seen(first, second, third, other)
-    assert found.must_wait(second)
-    assert not found.must_wait(other)
-    found.note(outcome_of(first, BAD, NOT_SENT))
-    assert found.must_wait(second)
-    # Nothing stands for it: it is sent.
-    assert found.less_repeated(second) == second
+# --- When it is known what became of the first row
+
+
+def test_what_became_of_the_profile_is_known_when_the_next_row_comes():
+    rows = [of_address("a", 1), of_address("a", 2), of_address("a", 3)]
+    found, (second, third) = found_in(rows)
+    found.note(outcome_of(prepared_of(rows)[0], BAD, NOT_SENT))
+    # Nothing stands for the second: it is sent, and the third waits for that.
+    assert again(found, second) == second
+    assert found.turn_of(third) is None
     found.note(outcome_of(second, OK, OK))
-    assert not found.must_wait(third)
-    assert found.less_repeated(third) == third._replace(users_update=SUPERSEDED)
+    assert again(found, third) == third._replace(users_update=SUPERSEDED)
 
 
 @pytest.mark.parametrize("arrived", [OK, UNCHANGED, SUPERSEDED, PLANNED])
 def test_a_row_that_comes_twice_is_superseded(arrived):
-    first, second = prepared_of([raw_row(1), raw_row(1)])
-    found = seen(first, second)
-    assert found.must_wait(second)
-    found.note(outcome_of(first, arrived, arrived))
-    assert not found.must_wait(second)
+    found, (second,) = found_in([raw_row(1), raw_row(1)])
+    found.note(outcome_of(prepared_of([raw_row(1)])[0], arrived, arrived))
     both = second._replace(users_update=SUPERSEDED, events_track=SUPERSEDED)
-    assert found.less_repeated(second) == both
+    # Nor does a later one of the same round wait.
+    assert found.turn_of(second) == both
 
 
 def test_of_an_event_that_did_not_arrive_the_next_row_is_sent():
-    first, second, third = prepared_of([raw_row(1)] * 3)
-    found = seen(first, second, third)
-    found.note(outcome_of(first, OK, BAD))
-    assert found.must_wait(second)
-    assert found.less_repeated(second) == second._replace(users_update=SUPERSEDED)
+    found, (second, third) = found_in([raw_row(1)] * 3)
+    found.note(outcome_of(second, OK, BAD))
+    assert again(found, second) == second._replace(users_update=SUPERSEDED)
     found.note(outcome_of(second, SUPERSEDED, OK))
-    assert found.less_repeated(third).events_track is SUPERSEDED
+    assert again(found, third).events_track is SUPERSEDED
 
 
 @pytest.mark.parametrize("track", [OK, BAD, None])
 def test_another_event_under_the_same_id_is_refused_whatever_became_of_the_first(track):
     rows = [raw_row(1, **ONE_EVENT), raw_row(1, **ONE_EVENT, browser="Lynx")]
-    first, second = prepared_of(rows)
-    found = seen(first, second)
+    found, (second,) = found_in(rows)
     if track is not None:
-        found.note(outcome_of(first, OK, track))
-    refusal = found.less_repeated(second).events_track
-    assert refusal is not None
+        found.note(outcome_of(prepared_of(rows)[0], OK, track))
+    refusal = again(found, second).events_track
     assert (refusal.status, refusal.fault) == (CallStatus.REFUSED, Fault.ROW)
     assert (refusal.attempts, refusal.http_status) == (0, None)
     assert refusal.message == (
@@ -152,36 +144,20 @@ def test_another_event_under_the_same_id_is_refused_whatever_became_of_the_first
 
 
 def test_what_is_refused_does_not_become_the_first():
-    first, second, third = prepared_of(
-        [raw_row(1, **ONE_EVENT, browser=browser) for browser in ("Lynx", "Edge", "Lynx")]
-    )
-    found = seen(first, second, third)
-    found.note(outcome_of(first, OK, OK))
-    found.note(outcome_of(second, SUPERSEDED, found.less_repeated(second).events_track))
-    assert found.less_repeated(third).events_track is SUPERSEDED
+    rows = [raw_row(1, **ONE_EVENT, browser=browser) for browser in ("Lynx", "Edge", "Lynx")]
+    found, (second, third) = found_in(rows)
+    found.note(outcome_of(prepared_of(rows)[0], OK, OK))
+    found.note(outcome_of(second, SUPERSEDED, again(found, second).events_track))
+    assert again(found, third).events_track is SUPERSEDED
 
 
-def test_a_first_row_without_a_body_stands_for_none():
-    first, second = prepared_of([of_address("a", 1), of_address("a", 2)])
-    found = seen(first, second)
-    found.note(refused_row(JOB_MAPPING.names_of(first.row), "no body"))
-    assert found.less_repeated(second) == second
-
-
-def test_what_is_presumed_to_arrive_stands_for_what_comes_later():
-    first, second, other = prepared_of([raw_row(1), raw_row(1), raw_row(2)])
-    found = seen(first, second, other)
-    found.presume_arrived(first)
-    found.presume_arrived(other)
-    row = found.less_repeated(second)
-    assert (row.users_update, row.events_track) == (SUPERSEDED, SUPERSEDED)
-
-
-def test_rows_that_were_not_looked_through_repeat_nothing():
-    found = Repeats(PAYLOADS)
-    row = make_prepared(1)
-    assert found.less_repeated(row) == row
-    found.note(outcome_of(row, OK, OK))
+def test_an_event_that_is_sent_again_is_the_first_of_its_kind():
+    """Its row has its bodies, and no values any more."""
+    found, (second,) = found_in([raw_row(1), raw_row(1)])
+    first = make_prepared(1)._replace(users_update=OK)
+    found.note(outcome_of(first, OK, NOT_SENT))
+    assert again(found, first) == first
+    assert found.turn_of(second) is None
 
 
 # --- In Query 2's order the first wins
@@ -199,30 +175,44 @@ ROWS = st.lists(
 
 
 @settings(deadline=None, max_examples=100)
-@given(ROWS, st.sampled_from([8, 1 << 16]))
-def test_iterable_holds_of_each_address_and_event_what_came_first(rows, bits):
+@given(ROWS, st.sampled_from([8, 1 << 16]), st.integers(1, 4))
+def test_iterable_holds_of_each_address_and_event_what_came_first(rows, bits, in_flight):
     """Also when most of them share a place in the map. Everything that is sent arrives."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(repeats, "_MAP_BITS", bits)
         found = repeats_in(rows)
-        profiles: dict[str, bytes] = {}
-        events: dict[bytes, bytes] = {}
-        prepared = prepared_of(rows)
-        kept = [(found.is_repeat(row), row) for row in prepared]
-        # As in a run: first the others, then the repeats.
-        for is_repeat, row in sorted(kept, key=lambda pair: pair[0]):
-            one = found.less_repeated(row) if is_repeat else row
-            if one.send_user:
-                assert profiles.setdefault(one.key, one.user_content) == one.user_content
-            if one.send_event:
-                assert events.setdefault(one.event_name, one.event_content) == one.event_content
-            outcome = outcome_of(one, one.users_update or OK, one.events_track or OK)
-            found.note(outcome)
-            first = next(each for each in prepared if each.event_name == one.event_name)
-            refused = outcome.events_track.status is CallStatus.REFUSED
-            assert refused == (first.event_content != one.event_content)
+    prepared = prepared_of(rows)
+    profiles: dict[str, bytes] = {}
+    events: dict[bytes, bytes] = {}
+    for one in sent_of(prepared, found, in_flight):
+        if one.send_user:
+            assert profiles.setdefault(one.key, one.user_content) == one.user_content
+        if one.send_event:
+            assert events.setdefault(one.event_name, one.event_content) == one.event_content
+        first = next(each for each in prepared if each.event_name == one.event_name)
+        refused = (one.events_track or OK).status is CallStatus.REFUSED
+        assert refused == (first.event_content != one.event_content)
     for row in reversed(prepared):
         first = next(each for each in prepared if each.key == row.key)
         assert profiles[row.key] == first.user_content
         first = next(each for each in prepared if each.event_name == row.event_name)
         assert events[row.event_name] == first.event_content
+
+
+def sent_of(rows, found, in_flight):
+    """Yield *rows* as they go, round after round; so many are under way at a time."""
+    while rows:
+        waiting, under_way = [], []
+        found.begin_round()
+        for row in rows:
+            one = found.turn_of(row)
+            if one is None:
+                waiting.append(row)
+                continue
+            yield one
+            under_way.append(outcome_of(one, one.users_update or OK, one.events_track or OK))
+            if len(under_way) == in_flight:
+                found.note(under_way.pop(0))
+        for outcome in under_way:
+            found.note(outcome)
+        rows = waiting

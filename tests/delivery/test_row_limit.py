@@ -2,14 +2,13 @@
 
 import pytest
 
-from delivery.batching import in_groups
-from delivery.planner import Planner, length_to_send
+from delivery.planner import length_to_send
 from delivery.project_fields import ProjectFields
-from iterable_api.payloads import Payloads
 from records.outcomes import CallOutcome, CallStatus, outcome_of
 from records.run import RunOptions, RunRecord
 from tests.rows import (
     CHUNK_ROWS,
+    chunks_of,
     make_planner,
     make_prepared,
     open_ledger,
@@ -26,9 +25,9 @@ def ledger(tmp_path):
         yield ledger
 
 
-def length(ledger, limit, rows):
-    planner = make_planner(ledger)
-    return length_to_send(limit, in_groups(rows, CHUNK_ROWS), planner, repeats_in(rows))
+def length(ledger, limit, rows, fields=None):
+    planner = make_planner(ledger, repeats_in(rows), dry_run=True, fields=fields)
+    return length_to_send(limit, chunks_of(rows), planner)
 
 
 def deliver(ledger, *prepared):
@@ -91,5 +90,4 @@ def test_what_is_sent_once_more_is_counted_and_what_is_only_not_sure_is_not(ledg
     rows = [raw_row(1), raw_row(2), raw_row(3)]
     assert length(ledger, 1, rows) == 1
     unknown = ProjectFields(RunRecord(RunOptions(), "1.0.0"), ledger, lambda: None, lambda _: False)
-    planner = Planner(Payloads("db"), ledger, RunOptions(), unknown)
-    assert length_to_send(1, in_groups(rows, CHUNK_ROWS), planner, repeats_in(rows)) == 3
+    assert length(ledger, 1, rows, unknown) == 3

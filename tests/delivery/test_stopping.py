@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from delivery.stopping import Stop, signals_stop
+from delivery.stopping import Stop, stopping
 from records.exit_statuses import StopReason
 
 NUMBERS = {
@@ -22,7 +22,7 @@ def send(number):
 @pytest.mark.parametrize("number", NUMBERS)
 def test_a_signal_asks_to_stop(number):
     stop = Stop()
-    with signals_stop(stop):
+    with stopping(stop):
         send(number)
         assert stop.reason is NUMBERS[number]
         assert stop.wait(0)
@@ -31,7 +31,7 @@ def test_a_signal_asks_to_stop(number):
 @pytest.mark.parametrize("number", NUMBERS)
 def test_a_signal_interrupts_what_may_take_long(number):
     stop = Stop()
-    with signals_stop(stop):
+    with stopping(stop):
         with pytest.raises(KeyboardInterrupt), stop.interrupting():
             send(number)
         assert not stop.interrupts
@@ -40,7 +40,7 @@ def test_a_signal_interrupts_what_may_take_long(number):
 @pytest.mark.parametrize("number", NUMBERS)
 def test_so_does_one_that_came_before(number):
     stop = Stop()
-    with signals_stop(stop):
+    with stopping(stop):
         send(number)
         with pytest.raises(KeyboardInterrupt), stop.interrupting():
             pytest.fail("was not interrupted")
@@ -68,7 +68,7 @@ def test_after_the_last_row_nothing_from_outside_stops_anything(reason):
 def test_after_the_last_row_a_signal_ends_the_waits_that_are_left(number):
     """Docker, for one, kills ten seconds after the first signal, and then there are no results."""
     stop = Stop()
-    with signals_stop(stop):
+    with stopping(stop):
         stop.over = True
         send(number)
         assert stop.wait(0)
@@ -78,7 +78,7 @@ def test_after_the_last_row_a_signal_ends_the_waits_that_are_left(number):
 @pytest.mark.parametrize("number", NUMBERS)
 def test_until_the_process_ends_a_signal_changes_nothing_either(number):
     stop = Stop()
-    with signals_stop(stop):
+    with stopping(stop):
         stop.over = True
         for _ in range(3):
             send(number)
@@ -89,7 +89,7 @@ def test_until_the_process_ends_a_signal_changes_nothing_either(number):
 
 def test_a_second_hangup_is_not_impatience_and_a_second_of_another_is():
     stop = Stop()
-    with signals_stop(stop):
+    with stopping(stop):
         for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM, signal.SIGHUP):
             send(number)
         assert stop.reason is StopReason.SIGTERM
@@ -100,6 +100,6 @@ def test_a_second_hangup_is_not_impatience_and_a_second_of_another_is():
 def test_a_hangup_that_the_caller_ignores_stays_ignored():
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     stop = Stop()
-    with signals_stop(stop):
+    with stopping(stop):
         send(signal.SIGHUP)
         assert stop.reason is None
