@@ -95,9 +95,7 @@ class RowMapping:
     """
 
     def __init__(
-        self,
-        columns: Sequence[Column] = USUAL_COLUMNS,
-        identity: Identity = Identity.EMAIL,
+        self, columns: Sequence[Column] = USUAL_COLUMNS, identity: Identity = Identity.EMAIL
     ) -> None:
         self.columns = tuple(columns)
         self.places = {column.name: place for place, column in enumerate(columns)}

@@ -210,8 +210,7 @@ class Payloads:
         if not self.mapping.has_event_name:
             return EVENT_NAME
         place, read = self._texts["event_name"]
-        value = row[place]
-        if value is None:
+        if (value := row[place]) is None:
             return EVENT_NAME
         name = read(value)
         if not name.strip():
