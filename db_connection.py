@@ -300,7 +300,7 @@ def _compare_zones(cursor: MySQLCursorAbstract, name: str) -> None:
             raise DatabaseError(
                 f"DB_TIME_ZONE {name}: on {when:%Y-%m-%d} the server is {row[0]} s ahead of UTC, "
                 f"and this machine {here} s; update the server's time zone tables "
-                "(mysql_tzinfo_to_sql) or this machine's (the package tzdata), or use an offset"
+                f"({codes.LOAD_ZONES}) or this machine's (the package tzdata), or use an offset"
             )
 
 

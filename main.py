@@ -64,6 +64,7 @@ def run_integration(
     stop = Stop()
     with ExitStack() as run_time:
         run_time.enter_context(stopping(stop, settings.max_runtime_seconds))
+        steps.refuse_root(settings, run)
         ledger = run_time.enter_context(wiring.open_ledger(settings))
         steps.open_log(settings, env_file, run)
         run_time.enter_context(steps.monitored(settings, run))

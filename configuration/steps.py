@@ -29,8 +29,9 @@ from monitoring.console import key_advice, summary_lines, table_lines
 from monitoring.heartbeat import Heartbeat
 from records.columns import JOB_COLUMNS, Column, Row
 from records.exit_statuses import MEANINGS, ExitStatus, RunError, StopReason
+from records.file_owner import in_the_way, owners_command
 from records.outcomes import Fault
-from records.results_files import other_jobs, remove_old
+from records.results_files import other_jobs, remove_old, results_files
 from records.results_writer import ResultsWriter
 from records.row_spool import RowSpool
 from records.run import RunRecord
@@ -54,7 +55,26 @@ def writing(variable: str, path: Path) -> Iterator[None]:
         text = f"{variable} {path} is being written by another job. {OWN_FILES}"
         raise RunError(text, ExitStatus.BUSY) from None
     except OSError as error:
-        raise RunError(f"{variable} {path} cannot be written: {error.strerror}") from None
+        advice = in_the_way(variable, path)
+        text = f"{variable} {path} cannot be written: {error.strerror}"
+        raise RunError(f"{text}. {advice}" if advice else text) from None
+
+
+def refuse_root(settings: Settings, run: RunRecord) -> None:
+    """Raise RunError if root would write among another user's files: that user's runs would fail.
+
+    The demo may.
+    """
+    if os.geteuid() != 0 or run.options.demo:
+        return
+    folder = settings.results_dir
+    newest = results_files(folder)[-1:] if folder.is_dir() else []
+    files = [("STATE_FILE", settings.state_file), ("LOG_FILE", settings.log_file)]
+    for variable, path in [*files, *(("RESULTS_DIR", path) for path in newest)]:
+        with writing(variable, path):
+            text = owners_command(path)
+        if text:
+            raise RunError(f"{variable} {path} {text}")
 
 
 def open_log(settings: Settings, env_file: Path | None, run: RunRecord) -> None:

@@ -39,7 +39,10 @@ class Kind(StrEnum):
 
 
 class Column(NamedTuple):
-    """A column of a result. ``by_bytes``: text that is compared so, as all of MariaDB's JSON is."""
+    """A column of a result.
+
+    ``by_bytes``: long text that is compared so, as all of MariaDB's JSON is.
+    """
 
     name: str
     kind: Kind = Kind.TEXT
@@ -97,6 +100,8 @@ _KINDS = {
 }
 # fmt: on
 _BY_BYTES = 128
+# TEXT and LONGTEXT, as which MariaDB reports its JSON. Its UUID and INET6 are 254, a CHAR.
+_LONG_TEXTS = {249, 250, 251, 252}
 _NO_CHARACTERS = 63
 
 
@@ -114,7 +119,8 @@ def column_of(name: str, number: int, flags: int, charset: int) -> Column:
     kind = _KINDS.get(number)
     if kind is None:
         kind = Kind.BINARY if charset == _NO_CHARACTERS else Kind.TEXT
-    return Column(name, kind, kind is Kind.TEXT and bool(flags & _BY_BYTES))
+    by_bytes = kind is Kind.TEXT and number in _LONG_TEXTS and bool(flags & _BY_BYTES)
+    return Column(name, kind, by_bytes)
 
 
 def check_columns(columns: Sequence[Column]) -> None:
