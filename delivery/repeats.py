@@ -27,6 +27,8 @@ from records.row_spool import RowSpool, SpoolError
 # Bits in the map of addresses and events by their hashes; it takes 8 MB while it is needed. Of a
 # million rows some thirty thousand share a bit with a row before them, and get a closer look.
 _MAP_BITS = 1 << 26
+# In place of a round's number.
+_ARRIVED = -1
 _COLUMNS = (Column("prepared row", Kind.BINARY),)
 
 
@@ -63,16 +65,16 @@ class Repeats:
     def __init__(self, payloads: Payloads, suspects: Suspects | None = None) -> None:
         self._payloads = payloads
         self._suspects = suspects.numbers if suspects else set()
-        # Profiles and events that may come again, by their names in the ledger, with the hash of
-        # what the first row of an event sends.
-        self._first: dict[bytes, bytes] = {}
-        # Those of them that Iterable has, and those that a row of this round may send or wait for.
-        self._arrived: set[bytes] = set()
-        self._under_way: set[bytes] = set()
+        self._round = 1
+        # Of profiles and events that may come again, by their names in the ledger: the round in
+        # which a row was the last to send it or to wait for it, or that Iterable has it.
+        self._rounds: dict[bytes, int] = {}
+        # By the names of these events, the hash of what the first row sends.
+        self._contents: dict[bytes, bytes] = {}
 
     def begin_round(self) -> None:
         """Let rows that had to wait have their turn."""
-        self._under_way.clear()
+        self._round += 1
 
     def turn_of(self, row: PreparedRow) -> PreparedRow | None:
         """Return *row* with the outcomes of calls that a row before it stands for.
@@ -86,21 +88,23 @@ class Repeats:
             if not (is_user or is_event):
                 return row
             if is_user:
-                self._first.setdefault(row.user_name, b"")
+                self._rounds.setdefault(row.user_name, 0)
             if is_event:
-                self._first.setdefault(row.event_name, row.event_content)
+                self._rounds.setdefault(row.event_name, 0)
+                self._contents.setdefault(row.event_name, row.event_content)
         names = (row.user_name, row.event_name)
-        not_arrived = [n for n in names if n in self._first and n not in self._arrived]
-        must_wait = not self._under_way.isdisjoint(not_arrived)
-        self._under_way.update(not_arrived)
+        missing = [name for name in names if self._rounds.get(name, _ARRIVED) != _ARRIVED]
+        must_wait = any(self._rounds[name] == self._round for name in missing)
+        self._rounds.update(dict.fromkeys(missing, self._round))
         return None if must_wait else self._less_repeated(row)
 
     def _less_repeated(self, row: PreparedRow) -> PreparedRow:
-        if row.users_update is None and row.user_name in self._arrived:
+        if row.users_update is None and self._rounds.get(row.user_name) == _ARRIVED:
             row = row._replace(users_update=SUPERSEDED)
-        if self._first.get(row.event_name, row.event_content) != row.event_content:
+        if self._contents.get(row.event_name, row.event_content) != row.event_content:
             return row._replace(events_track=self._refusal(row))
-        return row._replace(events_track=SUPERSEDED) if row.event_name in self._arrived else row
+        has_event = self._rounds.get(row.event_name) == _ARRIVED
+        return row._replace(events_track=SUPERSEDED) if has_event else row
 
     def _refusal(self, row: PreparedRow) -> CallOutcome:
         view = self._payloads.mapping.shown(row.row, "page_view_id")
@@ -115,10 +119,10 @@ class Repeats:
         row = outcome.prepared
         if row is None:
             return
-        if row.user_name in self._first and _has_arrived(outcome.users_update):
-            self._arrived.add(row.user_name)
-        if row.event_name in self._first and _has_arrived(outcome.events_track):
-            self._arrived.add(row.event_name)
+        if row.user_name in self._rounds and _has_arrived(outcome.users_update):
+            self._rounds[row.user_name] = _ARRIVED
+        if row.event_name in self._rounds and _has_arrived(outcome.events_track):
+            self._rounds[row.event_name] = _ARRIVED
 
 
 def _has_arrived(call: CallOutcome) -> bool:

@@ -88,7 +88,7 @@ def test_with_user_ids_the_address_repeats_nothing():
 def test_without_repeats_hardly_any_row_is_looked_at_closely():
     found, waiting = found_in([raw_row(number) for number in range(20_000)])
     assert waiting == []
-    assert len(found._first) < 50
+    assert len(found._rounds) < 50
 
 
 def test_rows_that_were_not_looked_through_repeat_nothing():
