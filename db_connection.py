@@ -20,7 +20,7 @@ from mysql.connector.plugins import caching_sha2_password
 
 from logger_config import get_logger
 from records import database_errors as codes
-from records.columns import Column, as_text, column_of, job_columns, refuse_doubled
+from records.columns import Watch, as_text, columns_of, job_columns, refuse_doubled
 from records.database_errors import DatabaseError
 from records.query_file import JOB_QUERY, load_query
 from records.row_spool import RowSpool
@@ -164,32 +164,37 @@ class DatabaseConnection:
         with self._explained():
             cursor = self._opened().cursor()
             cursor.execute(sql)
-            names = [column.name for column in _columns(cursor.description or ())]
+            names = [column.name for column in columns_of(cursor.description or ())]
             refuse_doubled(names)
             rows: Any = cursor.fetchall()
             return [dict(zip(names, row, strict=True)) for row in rows]
 
     def get_pro_users_recent_engagement(
-        self, query: str | None = None, folder: Path | None = None, limit: int | None = None
+        self,
+        query: str | None = None,
+        folder: Path | None = None,
+        limit: int | None = None,
+        watch: Watch | None = None,
     ) -> RowSpool:
         """Return the rows of Query 2: each pro user with the latest view of pricing or settings.
 
         *query* runs in its place, if given. With *limit*, only the first rows are read, and the
-        session is good for nothing else afterwards. The values stay MySQL's own bytes; the spool's
-        ``columns`` describe them: ``JOB_COLUMNS`` and any others. The rows are kept in a file in
-        *folder*, by default the system's for temporary files; the caller closes it. What the
-        server warned of meanwhile is one warning in the log. Raises SpoolError, besides
-        DatabaseError, when the rows do not fit on the disk.
+        session is good for nothing else afterwards. They go through *watch* on their way. The
+        values stay MySQL's own bytes; the spool's ``columns`` describe them: ``JOB_COLUMNS`` and
+        any others. The rows are kept in a file in *folder*, by default the system's for temporary
+        files; the caller closes it. What the server warned of meanwhile is one warning in the log.
+        Raises SpoolError, besides DatabaseError, when the rows do not fit on the disk.
         """
         with self._explained():
             # Not buffered: the connector would hold all rows in memory.
             cursor = self._opened().cursor(raw=True)
             cursor.execute(query or load_query(JOB_QUERY))
-            described = _columns(cursor.description or ())
+            described = columns_of(cursor.description or ())
         columns = job_columns(described)
         spool = RowSpool(columns, folder)
         try:
-            spool.extend(islice(self._raw_rows(cursor, len(columns)), limit))
+            rows = islice(self._raw_rows(cursor, len(columns)), limit)
+            spool.extend(watch(columns, rows) if watch else rows)
             spool.flush()
             if len(spool) != limit:
                 self._tell_warnings()
@@ -295,13 +300,8 @@ def _compare_zones(cursor: MySQLCursorAbstract, name: str) -> None:
             raise DatabaseError(
                 f"DB_TIME_ZONE {name}: on {when:%Y-%m-%d} the server is {row[0]} s ahead of UTC, "
                 f"and this machine {here} s; update the server's time zone tables "
-                "(mysql_tzinfo_to_sql) or this machine's (the package tzdata), or use an offset"
+                f"({codes.LOAD_ZONES}) or this machine's (the package tzdata), or use an offset"
             )
-
-
-def _columns(described: Any) -> list[Column]:  # noqa: ANN401 - by PEP 249, and then some
-    """Return the columns of a description: name, type, five unused, flags, character set."""
-    return [column_of(*each[:2], *each[7:9]) for each in described]
 
 
 def _explain(what: str, error: Exception) -> DatabaseError:

@@ -24,6 +24,7 @@ ROOT = "iterable_sync"
 FILE_ONLY = "iterable_sync.records"
 MAX_BYTES = 10 * 1024 * 1024
 OLD_FILES = 5
+NO_ROTATION = "LOG_FILE %s cannot be rotated (%s): it grows until its folder may be written"
 # Where Python's own warnings go.
 _warnings = logging.getLogger("py.warnings")
 
@@ -124,8 +125,7 @@ class _RotatingFile(_LogFile, logging.handlers.RotatingFileHandler):
         except OSError as error:
             self.maxBytes = 0  # no further try
             self.stream = self._open()
-            text = "LOG_FILE %s cannot be rotated (%s): it grows until its folder may be written"
-            get_logger(__name__).warning(text, self.baseFilename, error.strerror)
+            get_logger(__name__).warning(NO_ROTATION, self.baseFilename, error.strerror)
 
 
 def setup_logger(

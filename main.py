@@ -64,6 +64,7 @@ def run_integration(
     stop = Stop()
     with ExitStack() as run_time:
         run_time.enter_context(stopping(stop, settings.max_runtime_seconds))
+        steps.refuse_root(settings, run)
         ledger = run_time.enter_context(wiring.open_ledger(settings))
         steps.open_log(settings, env_file, run)
         run_time.enter_context(steps.monitored(settings, run))
@@ -75,21 +76,21 @@ def run_integration(
             logger.info("[STEP 2] Connecting to database...")
             query = load_query(JOB_QUERY, settings.query_file)
             run.set_query(query)
+            look = steps.FirstLook(settings, shown=run.options.dry_run or run.options.demo)
             with stop.interrupting(), wiring.database_connection(settings) as database:
                 logger.info("[STEP 3] Executing Phase 2 Query 2...")
-                rows = database.get_pro_users_recent_engagement(query, settings.results_dir)
+                folder = settings.results_dir
+                rows = database.get_pro_users_recent_engagement(query, folder, watch=look.watch)
             # The connection is closed: a slow Iterable must not keep a query open on the server.
             with closing(rows):
                 logger.info("Found %d %s", len(rows), ROWS_FOUND[run.noun])
-                shown = run.options.dry_run or run.options.demo
-                payloads = steps.read_columns(rows, settings, shown=shown)
-                plans = wiring.planner(rows, payloads, recorder)
-                steps.begin_run(rows, plans, settings, recorder)
+                steps.warn_of_times_ahead(rows, settings)
+                steps.begin_run(rows, look, settings, recorder)
                 logger.info("[STEP 4] Initializing Iterable API client...")
-                client = wiring.iterable_client(settings, payloads, stop)
+                client = wiring.iterable_client(settings, look.payloads, stop)
                 logger.info("[STEP 5] Processing %s...", RECORDS[run.noun])
                 with RowLog(run) as log, recorder.sending(client, log):
-                    pipeline = wiring.pipeline(settings, plans, client, recorder)
+                    pipeline = wiring.pipeline(settings, look.planner(recorder), client, recorder)
                     pipeline.deliver(rows.chunks())
                     stop.over = True
         stop.over = True

@@ -15,8 +15,8 @@ from configuration.settings import Settings, load_environment_variables
 from iterable_api.answers import Repeat
 from iterable_api.mapping import RowMapping
 from iterable_api.payloads import Payloads, RowError
-from logger_config import get_logger, setup_logger
-from records.delivery_ledger import DeliveryLedger
+from logger_config import NO_ROTATION, get_logger, setup_logger
+from records.delivery_ledger import DeliveryLedger, check_locks
 from records.exit_statuses import ExitStatus, RunError
 from records.query_file import JOB_QUERY, load_query
 from records.row_spool import RowSpool
@@ -38,12 +38,15 @@ def check(env_file: Path | None, environ: Mapping[str, str], run: RunRecord) -> 
     _say_good("The settings are complete and valid")
     failures: list[RunError] = []
     steps.warn_of_exposed_files(env_file, settings)
+    with _step(failures):
+        steps.refuse_root(settings, run)
     _check_lock_and_log(settings, failures, quiet=run.options.quiet)
     _check_folders(settings, failures, demo=run.options.demo)
     mapping = RowMapping(identity=settings.iterable_identity)
     if (rows := _first_rows(settings, failures)) is not None:
         with closing(rows), _step(failures):
-            payloads = steps.read_columns(rows, settings, shown=True)
+            payloads = steps.read_columns(rows.columns, settings, shown=True)
+            steps.warn_of_times_ahead(rows, settings)
             mapping = payloads.mapping
             _check_rows(rows, payloads, settings)
     # That the ledger cannot be opened is said already.
@@ -87,6 +90,16 @@ def _check_lock_and_log(settings: Settings, failures: list[RunError], *, quiet: 
         else:
             _try_folder(path.parent)
         _say_good(f"LOG_FILE {path} can be written")
+        if path.is_file():
+            _check_rotation(path)
+
+
+def _check_rotation(path: Path) -> None:
+    """Warn if the log *path* cannot be rotated: a run goes on in it as it is."""
+    try:
+        _try_folder(path.parent)
+    except OSError as error:
+        logger.warning(NO_ROTATION, path, error.strerror)
 
 
 @contextmanager
@@ -96,7 +109,7 @@ def _ledger(settings: Settings) -> Iterator[DeliveryLedger | None]:
     with steps.writing("STATE_FILE", path):
         is_there = path.exists()
         if not is_there:
-            _try_folder(path.parent)
+            check_locks(path, _try_folder(path.parent))
     if is_there:
         with wiring.open_ledger(settings) as ledger:
             yield ledger
@@ -104,12 +117,16 @@ def _ledger(settings: Settings) -> Iterator[DeliveryLedger | None]:
         yield None
 
 
-def _try_folder(folder: Path) -> None:
-    """Write a file without a name in *folder*, or where it will be made; raises OSError."""
+def _try_folder(folder: Path) -> Path:
+    """Write a file without a name in *folder*, or where it will be made; return that place.
+
+    Raises OSError.
+    """
     place = next(path for path in (folder, *folder.parents) if path.exists())
     with tempfile.TemporaryFile(dir=place) as file:
         # A full disk still has room for a name.
         file.write(bytes(4096))
+    return place
 
 
 def _check_folders(settings: Settings, failures: list[RunError], *, demo: bool) -> None:

@@ -5,6 +5,7 @@ Whatever is wrong is told as a sentence that names the variable or the line, and
 
 import difflib
 import io
+import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from records.exit_statuses import RunError
 
 # Each may be read from a file instead, which the variable NAME_FILE names.
 SECRETS = ("DB_PASSWORD", "ITERABLE_API_KEY")
+
+# With which a text from a word processor begins.
+TYPOGRAPHIC_QUOTES = tuple("“”„‟‘’‚‛«»‹›")
 
 
 class SettingsError(RunError):
@@ -31,20 +35,25 @@ class SettingsError(RunError):
 def read_env_file(path: Path, known: Collection[str]) -> tuple[dict[str, str], list[str]]:
     """Return the variables of a dotenv file, and a problem for each line that cannot be used.
 
-    A line is no use when it is not ``NAME=value``, or its name is not *known*, or not new.
+    A line is no use when it is not ``NAME=value``, or its name is not *known*, or not new, or its
+    value is not all that seems to be meant.
 
     Raises SettingsError when the file as a whole cannot be read.
     """
     values: dict[str, str] = {}
     problems = []
-    # The parser, not dotenv_values(): that drops duplicates and broken lines in silence, and
-    # would replace a ${...} inside a password.
-    for binding in parse_stream(io.StringIO(_text_of(path))):
-        where = f"{path.name} line {binding.original.line}"
-        if binding.error:
-            problems.append(f"{where} is not NAME=value")
-        elif binding.key is None:  # a comment
+    # Line by line, or a quote that is not closed would take in the next lines. The parser, not
+    # dotenv_values(): that drops duplicates and broken lines in silence, and would replace a ${...}
+    # inside a password.
+    for number, line in enumerate(io.StringIO(_text_of(path)), 1):
+        (binding,) = parse_stream(io.StringIO(line))
+        where = f"{path.name} line {number}"
+        if not binding.error and binding.key is None:  # a comment
             continue
+        if text := _misquoted(line.partition("=")[2].strip(), broken=binding.error):
+            problems.append(f"{where}: {text}")
+        elif binding.key is None:
+            problems.append(f"{where} is not NAME=value")
         elif binding.key not in known:
             problems.append(
                 f"{where}: {binding.key} is no setting{_suggestion(binding.key, known)}"
@@ -108,6 +117,21 @@ def _text_of(path: Path) -> str:
     if "\0" in text:
         raise SettingsError([f"{path} holds a NUL byte; save it as UTF-8"])
     return text
+
+
+def _misquoted(written: str, *, broken: bool) -> str:
+    """Return why a value, as it is *written*, is not what seems to be meant; empty if it is.
+
+    *broken*: the line cannot be read.
+    """
+    if written.startswith(TYPOGRAPHIC_QUOTES):
+        return "the value begins with a typographic quote; write ' or \" before and after it"
+    if written.startswith(("'", '"')):
+        text = "the quote that begins the value is not closed at the end of the line"
+        return text if broken else ""
+    if not broken and re.search(r"\s#", written):
+        return "a # after a blank cuts the value; quote it, or put the comment on a line of its own"
+    return ""
 
 
 def _secret_in(path: Path) -> str:

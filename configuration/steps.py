@@ -6,16 +6,18 @@ A step raises RunError for what ends a run, and logs what a run warns of.
 import os
 import platform
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from configuration.lost_entries import lost_entries, run_notes
 from configuration.settings import Settings
-from configuration.wiring import planner, user_fields
+from configuration.wiring import user_fields
 from delivery.planner import Planner, length_to_send
 from delivery.recorder import Recorder
+from delivery.repeats import Repeats, Suspects
 from delivery.stopping import Stop
 from iterable_api.answers import KEY_LACKS, Repeat
 from iterable_api.endpoints import UPDATE_USER
@@ -26,10 +28,11 @@ from iterable_api.user_fields import UNKNOWN_TYPE, UserFields
 from logger_config import get_logger, keep_to_owner, setup_logger
 from monitoring.console import key_advice, summary_lines, table_lines
 from monitoring.heartbeat import Heartbeat
-from records.columns import Kind
+from records.columns import Column, Kind, Row
 from records.exit_statuses import MEANINGS, ExitStatus, RunError, StopReason
+from records.file_owner import in_the_way, owners_command
 from records.outcomes import Fault
-from records.results_files import other_jobs, remove_old
+from records.results_files import other_jobs, remove_old, results_files
 from records.results_writer import ResultsWriter
 from records.row_spool import RowSpool
 from records.run import RunRecord
@@ -53,7 +56,26 @@ def writing(variable: str, path: Path) -> Iterator[None]:
         text = f"{variable} {path} is being written by another job. {OWN_FILES}"
         raise RunError(text, ExitStatus.BUSY) from None
     except OSError as error:
-        raise RunError(f"{variable} {path} cannot be written: {error.strerror}") from None
+        advice = in_the_way(variable, path)
+        text = f"{variable} {path} cannot be written: {error.strerror}"
+        raise RunError(f"{text}. {advice}" if advice else text) from None
+
+
+def refuse_root(settings: Settings, run: RunRecord) -> None:
+    """Raise RunError if root would write among another user's files: that user's runs would fail.
+
+    The demo may.
+    """
+    if os.geteuid() != 0 or run.options.demo:
+        return
+    folder = settings.results_dir
+    newest = results_files(folder)[-1:] if folder.is_dir() else []
+    files = [("STATE_FILE", settings.state_file), ("LOG_FILE", settings.log_file)]
+    for variable, path in [*files, *(("RESULTS_DIR", path) for path in newest)]:
+        with writing(variable, path):
+            text = owners_command(path)
+        if text:
+            raise RunError(f"{variable} {path} {text}")
 
 
 def open_log(settings: Settings, env_file: Path | None, run: RunRecord) -> None:
@@ -99,22 +121,47 @@ def warn_of_other_jobs(settings: Settings) -> None:
             )
 
 
-def read_columns(rows: RowSpool, settings: Settings, *, shown: bool) -> Payloads:
-    """Return what makes request bodies of *rows*; *shown*: log where each column goes.
+class FirstLook:
+    """Looks at Query 2's rows while they are read, as the server takes its time.
+
+    ``payloads`` makes request bodies of them; ``suspects`` has those that may repeat another.
+    """
+
+    payloads: Payloads
+    suspects: Suspects
+
+    def __init__(self, settings: Settings, *, shown: bool) -> None:
+        self._settings = settings
+        self._shown = shown
+
+    def watch(self, columns: Sequence[Column], rows: Iterator[Row]) -> Iterator[Row]:
+        """Return *rows* as they are. Raises ColumnError if their *columns* cannot be sent."""
+        self.payloads = read_columns(columns, self._settings, shown=self._shown)
+        self.suspects = Suspects(self.payloads)
+        return self.suspects.watch(rows)
+
+    def planner(self, recorder: Recorder, **options: bool) -> Planner:
+        """Return what plans the rows; *options* say what is otherwise than in the run's own."""
+        repeats = Repeats(self.payloads, self.suspects)
+        wanted = replace(recorder.run.options, **options)
+        return Planner(self.payloads, recorder.ledger, wanted, recorder.fields, repeats)
+
+
+def read_columns(columns: Sequence[Column], settings: Settings, *, shown: bool) -> Payloads:
+    """Return what makes request bodies of rows with *columns*; *shown*: log where each goes.
 
     Raises ColumnError if they cannot be sent.
     """
-    mapping = RowMapping(rows.columns, settings.iterable_identity)
+    mapping = RowMapping(columns, settings.iterable_identity)
     if shown:
         for line in table_lines(mapping.lines()):
             logger.info("%s", line)
     for remark in mapping.remarks():
         logger.warning("Query 2: %s", remark)
-    _warn_of_times_ahead(rows, settings)
     return Payloads(settings.source, settings.time_zone, mapping)
 
 
-def _warn_of_times_ahead(rows: RowSpool, settings: Settings) -> None:
+def warn_of_times_ahead(rows: RowSpool, settings: Settings) -> None:
     """Warn if an event seems to lie ahead by no more than two time zones differ."""
     now = datetime.now(UTC)
     # As MySQL writes times, so that bytes compare as the times do.
@@ -143,12 +190,12 @@ def row_count_problem(rows: int, settings: Settings) -> str:
     return ""
 
 
-def begin_run(rows: RowSpool, plans: Planner, settings: Settings, recorder: Recorder) -> None:
+def begin_run(rows: RowSpool, look: FirstLook, settings: Settings, recorder: Recorder) -> None:
     """Look at what decides which of *rows* need sending, and begin the run about these.
 
     Stop it if there are too few or too many. Warn if it sends more than what is new or changed.
     """
-    options, stop, mapping = recorder.run.options, recorder.stop, plans.payloads.mapping
+    options, stop, mapping = recorder.run.options, recorder.stop, look.payloads.mapping
     if text := row_count_problem(len(rows), settings):
         stop.request(StopReason.ROW_COUNT, text)
     if not options.send_all and (text := lost_entries(recorder.ledger, settings, mapping)):
@@ -158,9 +205,9 @@ def begin_run(rows: RowSpool, plans: Planner, settings: Settings, recorder: Reco
         with stop.interrupting():
             recorder.fields.know(_look_at_project(mapping, settings, stop))
         if not recorder.ledger.is_empty:
-            recorder.refusals.accept(plans.held_at(rows.chunks()))
+            recorder.refusals.accept(look.planner(recorder).held_at(rows.chunks()))
     if options.limit:
-        rows.cut(_rows_to_send(options.limit, rows, plans.payloads, recorder))
+        rows.cut(_rows_to_send(options.limit, rows, look, recorder))
     recorder.begin(len(rows), run_notes(settings, mapping))
 
 
@@ -223,7 +270,7 @@ def wrong_types(types: Mapping[str, str], mapping: RowMapping) -> Iterator[str]:
         )
 
 
-def _rows_to_send(limit: int, rows: RowSpool, payloads: Payloads, recorder: Recorder) -> int:
+def _rows_to_send(limit: int, rows: RowSpool, look: FirstLook, recorder: Recorder) -> int:
     """Return how many of *rows* the run is about.
 
     The limit counts rows that need sending: otherwise each run would meet the same ones again.
@@ -231,8 +278,7 @@ def _rows_to_send(limit: int, rows: RowSpool, payloads: Payloads, recorder: Reco
     """
     if recorder.run.options.send_all:
         return limit
-    plans = planner(rows, payloads, recorder, dry_run=True)
-    return length_to_send(limit, rows.chunks(), plans)
+    return length_to_send(limit, rows.chunks(), look.planner(recorder, dry_run=True))
 
 
 # --- After the last row

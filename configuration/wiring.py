@@ -3,7 +3,6 @@
 import math
 import resource
 from contextlib import closing
-from dataclasses import replace
 from functools import partial
 
 from configuration.settings import Settings
@@ -12,7 +11,6 @@ from delivery.bulk import BatchLimit, BulkDelivery
 from delivery.pipeline import Pipeline
 from delivery.planner import Planner
 from delivery.recorder import Recorder
-from delivery.repeats import Repeats
 from delivery.stopping import Stop
 from delivery.worker_pool import WorkerPool
 from iterable_api.payloads import Payloads
@@ -21,7 +19,6 @@ from iterable_api.user_fields import UserFields, fetch_user_fields
 from iterable_client import IterableClient
 from records.delivery_ledger import DeliveryLedger
 from records.exit_statuses import StopReason
-from records.row_spool import RowSpool
 
 # Enough for 500 users a second at 1.5 s an answer, each with two calls.
 MOST_WORKERS = 1500
@@ -107,13 +104,6 @@ def user_fields(settings: Settings) -> UserFields:
     )
     with closing(transport):
         return fetch_user_fields(transport)
-
-
-def planner(rows: RowSpool, payloads: Payloads, recorder: Recorder, **options: bool) -> Planner:
-    """Return what plans *rows*; *options* say what is otherwise than in the run's own."""
-    repeats = Repeats(payloads, payloads.suspects(rows.values(payloads.suspect_places())))
-    wanted = replace(recorder.run.options, **options)
-    return Planner(payloads, recorder.ledger, wanted, recorder.fields, repeats)
 
 
 def pipeline(

@@ -6,14 +6,13 @@ overwrite it. A row that depends on the outcome of one before it waits for that,
 depends on a race.
 """
 
-import itertools
 import pickle
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
 from iterable_api.payloads import Payloads
-from records.columns import Column, Kind
+from records.columns import Column, Kind, Row
 from records.outcomes import (
     ARRIVED,
     SUPERSEDED,
@@ -28,29 +27,54 @@ from records.row_spool import RowSpool, SpoolError
 # Bits in the map of addresses and events by their hashes; it takes 8 MB while it is needed. Of a
 # million rows some thirty thousand share a bit with a row before them, and get a closer look.
 _MAP_BITS = 1 << 26
+# In place of a round's number.
+_ARRIVED = -1
 _COLUMNS = (Column("prepared row", Kind.BINARY),)
+
+
+class Suspects:
+    """Finds, while the rows of a run are read, which may repeat a row before them.
+
+    ``numbers`` are those of their addresses and events, by ``Payloads``.
+    """
+
+    def __init__(self, payloads: Payloads) -> None:
+        self.numbers: set[int] = set()
+        self._payloads = payloads
+
+    def watch(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """Yield *rows* as they are."""
+        seen = bytearray(_MAP_BITS // 8)
+        user_number, event_number = self._payloads.user_number, self._payloads.event_number
+        for row in rows:
+            for number in (user_number(row), event_number(row)):
+                place, bit = number % _MAP_BITS >> 3, 1 << (number & 7)
+                if seen[place] & bit:
+                    self.numbers.add(number)
+                else:
+                    seen[place] |= bit
+            yield row
 
 
 class Repeats:
     """Tells what of a row was there before, in little memory.
 
-    *numbers* are ``Payloads.suspects()`` of all rows. Without them no row repeats another.
+    *suspects* has seen all rows. Without it no row repeats another.
     """
 
-    def __init__(self, payloads: Payloads, numbers: Iterable[tuple[int, int]] = ()) -> None:
-        self._mapping = payloads.mapping
-        _, self._view, self._customer = payloads.suspect_places()
-        self._suspects = _seen_before(itertools.chain.from_iterable(numbers))
-        # Profiles and events that may come again, by their names in the ledger, with the hash of
-        # what the first row of an event sends.
-        self._first: dict[bytes, bytes] = {}
-        # Those of them that Iterable has, and those that a row of this round may send or wait for.
-        self._arrived: set[bytes] = set()
-        self._under_way: set[bytes] = set()
+    def __init__(self, payloads: Payloads, suspects: Suspects | None = None) -> None:
+        self._payloads = payloads
+        self._suspects = suspects.numbers if suspects else set()
+        self._round = 1
+        # Of profiles and events that may come again, by their names in the ledger: the round in
+        # which a row was the last to send it or to wait for it, or that Iterable has it.
+        self._rounds: dict[bytes, int] = {}
+        # By the names of these events, the hash of what the first row sends.
+        self._contents: dict[bytes, bytes] = {}
 
     def begin_round(self) -> None:
         """Let rows that had to wait have their turn."""
-        self._under_way.clear()
+        self._round += 1
 
     def turn_of(self, row: PreparedRow) -> PreparedRow | None:
         """Return *row* with the outcomes of calls that a row before it stands for.
@@ -60,29 +84,30 @@ class Repeats:
         """
         if values := row.row:
             is_user = hash(row.key) in self._suspects
-            event = values[self._view], values[self._customer]
-            is_event = row.send_event and hash(event) in self._suspects
+            is_event = row.send_event and self._payloads.event_number(values) in self._suspects
             if not (is_user or is_event):
                 return row
             if is_user:
-                self._first.setdefault(row.user_name, b"")
+                self._rounds.setdefault(row.user_name, 0)
             if is_event:
-                self._first.setdefault(row.event_name, row.event_content)
+                self._rounds.setdefault(row.event_name, 0)
+                self._contents.setdefault(row.event_name, row.event_content)
         names = (row.user_name, row.event_name)
-        not_arrived = [n for n in names if n in self._first and n not in self._arrived]
-        must_wait = not self._under_way.isdisjoint(not_arrived)
-        self._under_way.update(not_arrived)
+        missing = [name for name in names if self._rounds.get(name, _ARRIVED) != _ARRIVED]
+        must_wait = any(self._rounds[name] == self._round for name in missing)
+        self._rounds.update(dict.fromkeys(missing, self._round))
         return None if must_wait else self._less_repeated(row)
 
     def _less_repeated(self, row: PreparedRow) -> PreparedRow:
-        if row.users_update is None and row.user_name in self._arrived:
+        if row.users_update is None and self._rounds.get(row.user_name) == _ARRIVED:
             row = row._replace(users_update=SUPERSEDED)
-        if self._first.get(row.event_name, row.event_content) != row.event_content:
+        if self._contents.get(row.event_name, row.event_content) != row.event_content:
             return row._replace(events_track=self._refusal(row))
-        return row._replace(events_track=SUPERSEDED) if row.event_name in self._arrived else row
+        has_event = self._rounds.get(row.event_name) == _ARRIVED
+        return row._replace(events_track=SUPERSEDED) if has_event else row
 
     def _refusal(self, row: PreparedRow) -> CallOutcome:
-        view = self._mapping.shown(row.row, "page_view_id")
+        view = self._payloads.mapping.shown(row.row, "page_view_id")
         text = (
             f"page_view_id {view} came before for this customer and time: one event would "
             "overwrite the other; give each row an id of its own"
@@ -94,22 +119,10 @@ class Repeats:
         row = outcome.prepared
         if row is None:
             return
-        if row.user_name in self._first and _has_arrived(outcome.users_update):
-            self._arrived.add(row.user_name)
-        if row.event_name in self._first and _has_arrived(outcome.events_track):
-            self._arrived.add(row.event_name)
-
-
-def _seen_before(numbers: Iterable[int]) -> set[int]:
-    """Return those of *numbers* that came before, and a few that look so."""
-    seen, found = bytearray(_MAP_BITS // 8), set()
-    for number in numbers:
-        place, bit = number % _MAP_BITS >> 3, 1 << (number & 7)
-        if seen[place] & bit:
-            found.add(number)
-        else:
-            seen[place] |= bit
-    return found
+        if row.user_name in self._rounds and _has_arrived(outcome.users_update):
+            self._rounds[row.user_name] = _ARRIVED
+        if row.event_name in self._rounds and _has_arrived(outcome.events_track):
+            self._rounds[row.event_name] = _ARRIVED
 
 
 def _has_arrived(call: CallOutcome) -> bool:

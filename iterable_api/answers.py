@@ -114,16 +114,6 @@ def rule_for(reply: Reply) -> Rule:
     return next(rule for rule in fitting if rule.shape(reply))
 
 
-def user_not_found(outcome: CallOutcome) -> bool:
-    """Whether Iterable does not know the user of an event, who may be too new for it."""
-    return UNKNOWN_USER(outcome)
-
-
-def too_large(outcome: CallOutcome) -> bool:
-    """Whether Iterable, or a proxy before it, finds the request too large."""
-    return outcome.http_status == 413 or outcome.code == "BatchTooLarge"
-
-
 # --- Shapes
 
 
@@ -136,6 +126,18 @@ def code(pattern: str) -> Callable[[Reply | CallOutcome], bool]:
     """Return what fits one of Iterable's codes, whatever its case; "" fits a missing one."""
     fits = re.compile(pattern, re.IGNORECASE).fullmatch
     return lambda reply: fits(reply.code or "") is not None
+
+
+# Whether Iterable does not know a user, who may be too new for it: what it says of a single call,
+# or the name of a list in bulk.
+user_not_found = code(
+    "unknown(email|user(id)?)(error)?|(email|user(id)?)notfound(error)?|notfound(emails|userids)"
+)
+
+
+def too_large(reply: Reply | CallOutcome) -> bool:
+    """Whether Iterable, or a proxy before it, finds the request too large."""
+    return reply.http_status == 413 or reply.code == "BatchTooLarge"
 
 
 def taken(reply: Reply) -> bool:
@@ -172,10 +174,6 @@ CODED, VALUES = {*HTTP_2XX, *HTTP_4XX}, {*HTTP_2XX, 400, 422}
 # A proxy's or a firewall's page, or an answer cut short.
 FOREIGN = code("")
 FORGOTTEN_USER = code(r"forgotten\w*")
-# What Iterable says of a single call, or the name of a list in bulk.
-UNKNOWN_USER = code(
-    "unknown(email|user(id)?)(error)?|(email|user(id)?)notfound(error)?|notfound(emails|userids)"
-)
 BAD_JWT = code("InvalidJwtPayload|JwtUserIdentifiersMismatched|BadAuthorizationHeader")
 FORBIDDEN = code("Forbidden|Unauthorized")
 OUT_OF_ORDER = code("GenericError|DatabaseError")
@@ -223,8 +221,7 @@ RULES = (
     Rule(CODED,     code("RateLimitExceeded"), UNAVAILABLE, THROTTLE, PROJECT),
     Rule(PASSING,   anything,                  UNAVAILABLE, BACKOFF,  ITERABLE),
     # Smaller parts of a batch may pass.
-    Rule({413},     anything,                  REFUSED,     NEVER,    ROW,      TOO_LARGE),
-    Rule(CODED,     code("BatchTooLarge"),     REFUSED,     NEVER,    ROW,      TOO_LARGE),
+    Rule(CODED,     too_large,                 REFUSED,     NEVER,    ROW,      TOO_LARGE),
 
     # The request may have landed.
     Rule(HTTP_2XX,  code("|Success"),          UNKNOWN,     BACKOFF,  NETWORK,  NOT_ITERABLE),
@@ -241,7 +238,7 @@ RULES = (
     Rule(CODED,     FORBIDDEN,                 UNAVAILABLE, NEVER,    PROJECT,  NOT_ALLOWED),
     Rule(CODED,     FIELDS_USED_UP,            UNAVAILABLE, NEVER,    PROJECT,  NO_MORE_FIELDS),
     # The event is sent again later.
-    Rule(CODED,     UNKNOWN_USER,              UNAVAILABLE, NEVER,    ITERABLE, NOT_YET_KNOWN),
+    Rule(CODED,     user_not_found,            UNAVAILABLE, NEVER,    ITERABLE, NOT_YET_KNOWN),
     Rule(CODED,     OUT_OF_ORDER,              UNAVAILABLE, BACKOFF,  ITERABLE),
 
     Rule(CODED,     BAD_IDENTITY,              REFUSED,     NEVER,    ROW),
@@ -269,7 +266,7 @@ def parse_object(content: bytes) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-def text_of(value: object, longest: int) -> str:
+def text_of(value: object, longest: int = MAX_TYPE_NAME) -> str:
     """Return *value*, cut, if it is text that can be written down, else ""."""
     if not isinstance(value, str):
         return ""
@@ -307,6 +304,4 @@ def _mistyped_fields(reply: Reply) -> tuple[tuple[str, str], ...]:
         name: detail.get("expectedType") if isinstance(detail, dict) else None
         for name, detail in errors.items()
     }
-    return fields_told(
-        (name, text_of(kind, MAX_TYPE_NAME) or "another type") for name, kind in types.items()
-    )
+    return fields_told((name, text_of(kind) or "another type") for name, kind in types.items())

@@ -8,11 +8,13 @@ field's name takes the place of what stands there.
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
+from decimal import Decimal
 from enum import StrEnum
 from typing import NamedTuple
 
 from iterable_api.endpoints import TRACK_EVENT, UPDATE_USER
-from iterable_api.field_types import TYPES_OF, FieldType
+from iterable_api.field_types import TYPES_OF, FieldType, RowError
 from records.columns import FIELD_COLUMNS, JOB_COLUMNS, USER_ID, Column, ColumnError, Kind, Row
 from records.outcomes import RowNames
 
@@ -102,9 +104,7 @@ class RowMapping:
     """
 
     def __init__(
-        self,
-        columns: Sequence[Column] = USUAL_COLUMNS,
-        identity: Identity = Identity.EMAIL,
+        self, columns: Sequence[Column] = USUAL_COLUMNS, identity: Identity = Identity.EMAIL
     ) -> None:
         self.columns = tuple(columns)
         self.places = {column.name: place for place, column in enumerate(columns)}
@@ -144,14 +144,10 @@ class RowMapping:
     def row_of(self, values: Mapping[str, object]) -> Row:
         """Return *values*, by the names of their columns, as a row; one that is missing is NULL.
 
-        They are bytes as MySQL writes them, texts, numbers, dates and times.
+        They are bytes as MySQL writes them, texts, numbers, dates and times. Raises RowError for
+        any other.
         """
-        found = (values.get(column.name) for column in self.columns)
-        # What is half of a character is refused when it is read as UTF-8.
-        return tuple(
-            value if isinstance(value, bytes | None) else str(value).encode(errors="surrogatepass")
-            for value in found
-        )
+        return tuple(_written(column.name, values.get(column.name)) for column in self.columns)
 
     def names_of(self, row: Row) -> RowNames:
         """Return what *row* is called for people."""
@@ -270,6 +266,20 @@ def _check_name(name: str) -> None:
         raise ValueError("has an invisible character in its name")
     if name in RESERVED:
         raise ValueError("is a field that Iterable keeps to itself; use another name")
+
+
+def _written(name: str, value: object) -> bytes | None:
+    """Return the *value* of the column *name* as MySQL writes it."""
+    if value is None:
+        return None
+    if isinstance(value, bytes | bytearray):
+        return bytes(value)
+    if isinstance(value, int):
+        return b"%d" % value
+    if not isinstance(value, str | float | Decimal | date):
+        raise RowError(f"{name} is a {type(value).__name__} and cannot be sent")
+    # What is half of a character is refused when it is read as UTF-8.
+    return str(value).encode(errors="surrogatepass")
 
 
 # The job's own columns alone, with users told apart by email.

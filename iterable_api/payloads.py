@@ -9,7 +9,7 @@ import functools
 import json
 import marshal
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from hashlib import blake2b, sha1
 from json.encoder import encode_basestring_ascii as quoted
@@ -134,24 +134,17 @@ class Payloads:
             row=(), user=user, event=event, user_body=_hash(user), event_body=_hash(event)
         )
 
-    def suspects(self, rows: Iterable[Row]) -> Iterator[tuple[int, int]]:
-        """Yield two numbers for each of *rows*, which have the columns of ``suspect_places()``.
+    def user_number(self, row: Row) -> int:
+        """Return ``hash()`` of the key of the user of *row*, which rows of one user share."""
+        who = row[self._who_place]
+        try:
+            return hash("" if who is None else self._key(self._read_who(who).strip()))
+        except RowError:  # a row that is not sent
+            return 0
 
-        Rows of one user have the first in common, ``hash()`` of the user's key. Rows of one event
-        have the second in common, that of the columns behind the first.
-        """
-        _, read = self._texts[self.mapping.identifier]
-        for who, view, customer in rows:
-            try:
-                key = "" if who is None else self._key(read(who).strip())
-            except RowError:  # a row that is not sent
-                key = ""
-            yield hash(key), hash((view, customer))
-
-    def suspect_places(self) -> list[int]:
-        """Return where the columns are that ``suspects()`` takes, in its order."""
-        names = (self.mapping.identifier, "page_view_id", "customer_id")
-        return [self._places[name] for name in names]
+    def event_number(self, row: Row) -> int:
+        """Return a number that rows of one event share."""
+        return hash((row[self._view_place], row[self._customer_place]))
 
     def _who(self, row: Row) -> str:
         """Return the email or the user id of *row*."""
@@ -224,8 +217,7 @@ class Payloads:
         if not self.mapping.has_event_name:
             return EVENT_NAME
         place, read = self._texts["event_name"]
-        value = row[place]
-        if value is None:
+        if (value := row[place]) is None:
             return EVENT_NAME
         name = read(value)
         if not name.strip():

@@ -18,13 +18,7 @@ from typing import Any, NamedTuple
 import requests
 from requests.adapters import HTTPAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
-from urllib3.exceptions import (
-    ConnectTimeoutError,
-    DecodeError,
-    HTTPError,
-    NewConnectionError,
-    ProxyError,
-)
+from urllib3 import exceptions
 from urllib3.util import Retry
 
 from iterable_api.endpoints import GET_USER_FIELDS, TRACK_EVENTS, UPDATE_USERS
@@ -36,10 +30,12 @@ MAX_BYTES_OF_MANY = 8_000_000
 ABOUT_MANY = frozenset({UPDATE_USERS, TRACK_EVENTS, GET_USER_FIELDS})
 MAX_RETRY_AFTER_S = 60.0
 
-# To repeat a request is for the client to decide.
-_NO_RETRIES = Retry(total=False)
 # With these there was no connection yet.
-_BEFORE_CONNECTION = (NewConnectionError, ConnectTimeoutError, ProxyError)
+_BEFORE_CONNECTION = (
+    exceptions.NewConnectionError,
+    exceptions.ConnectTimeoutError,
+    exceptions.ProxyError,
+)
 
 
 class Response(NamedTuple):
@@ -131,7 +127,7 @@ class Transport:
                 proxies=self._proxies,
             )
             return _whole(response, path)
-        except (requests.RequestException, HTTPError) as error:
+        except (requests.RequestException, exceptions.HTTPError) as error:
             raise self._failure(error) from error
 
     def close(self) -> None:
@@ -149,13 +145,13 @@ class Transport:
             prepared.prepare_body(body, None)
         return prepared
 
-    def _failure(self, error: requests.RequestException | HTTPError) -> TransportError:
+    def _failure(self, error: requests.RequestException | exceptions.HTTPError) -> TransportError:
         """Return what *error* means: of requests, which has urllib3's own inside, or of urllib3."""
         reason = error.args[0] if isinstance(error, requests.RequestException) else error
         connected = not isinstance(reason, _BEFORE_CONNECTION)
         seconds = self._answer_s if connected else self._connect_s
         cause = cause_of(error, "answer" if connected else "connection", seconds)
-        if isinstance(reason, ProxyError):
+        if isinstance(reason, exceptions.ProxyError):
             cause = _of_proxy(cause, str(reason))
         # Nothing is sent under a certificate that is not trusted.
         left_machine = connected and not cause.lasting
@@ -177,7 +173,7 @@ def _whole(response: requests.Response, path: str) -> Response:
         raise _unusable(response, f"only an interim answer came ({status})")
     try:
         content: bytes = response.raw.read(most + 1, decode_content=True)
-    except DecodeError:
+    except exceptions.DecodeError:
         raise _unusable(response, "the answer cannot be decoded") from None
     if len(content) > most:
         raise _unusable(response, "the answer is too long")
@@ -211,7 +207,7 @@ class _Adapter(HTTPAdapter):
 
     def __init__(self, context: ssl.SSLContext, connections: int) -> None:
         self._context = context
-        super().__init__(1, connections, _NO_RETRIES)
+        super().__init__(1, connections, Retry(total=False))  # the client repeats requests
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - as requests has it
         super().init_poolmanager(*args, ssl_context=self._context, **options)

@@ -3,14 +3,7 @@
 import time
 from typing import NamedTuple
 
-from iterable_api.answers import (
-    MAX_TYPE_NAME,
-    Answer,
-    Repeat,
-    judge_failure,
-    judge_response,
-    text_of,
-)
+from iterable_api.answers import Answer, Repeat, judge_failure, judge_response, text_of
 from iterable_api.endpoints import GET_USER_FIELDS
 from iterable_api.transport import Transport, TransportError
 
@@ -52,5 +45,5 @@ def _ask(transport: Transport) -> UserFields:
     types = answer.document.get("fields")
     if response.status_code != 200 or not isinstance(types, dict):
         return UserFields(None, answer)
-    named = {name: text_of(kind, MAX_TYPE_NAME) or UNKNOWN_TYPE for name, kind in types.items()}
+    named = {name: text_of(kind) or UNKNOWN_TYPE for name, kind in types.items()}
     return UserFields(named, answer)

@@ -36,12 +36,13 @@ class Progress:
             self._bar.close()
 
     def add(self, counts: Counter[RowStatus]) -> None:
-        """Count some more rows, by their status."""
-        self._done += counts.total()
+        """Count some more rows, by their status, without those that a stopped run did not reach."""
+        done = counts.total() - counts[RowStatus.NOT_ATTEMPTED]
+        self._done += done
         self._failed += sum(counts[status] for status in FAILED_OUTCOMES)
         if self._bar is not None:
             self._bar.set_postfix_str(f"{self._failed} failed", refresh=False)
-            self._bar.update(counts.total())
+            self._bar.update(done)
         elif (now_s := time.monotonic()) - self._told_s >= LINE_EVERY_S:
             self._told_s = now_s
             rate = self._done / (now_s - self._began_s)

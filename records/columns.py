@@ -1,10 +1,10 @@
 """The columns of a query's result, as the database describes them: what no value can tell."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import date, datetime
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from records.database_errors import DatabaseError
 from records.exit_statuses import ExitStatus, RunError
@@ -50,7 +50,10 @@ class Kind(StrEnum):
 
 
 class Column(NamedTuple):
-    """A column of a result. ``by_bytes``: text that is compared so, as all of MariaDB's JSON is."""
+    """A column of a result.
+
+    ``by_bytes``: long text that is compared so, as all of MariaDB's JSON is.
+    """
 
     name: str
     kind: Kind = Kind.TEXT
@@ -108,7 +111,18 @@ _KINDS = {
 }
 # fmt: on
 _BY_BYTES = 128
+# TEXT and LONGTEXT, as which MariaDB reports its JSON. Its UUID and INET6 are 254, a CHAR.
+_LONG_TEXTS = {249, 250, 251, 252}
 _NO_CHARACTERS = 63
+
+
+# Takes the columns and the rows of a query, and returns the rows as they are.
+Watch = Callable[[Sequence[Column], Iterator[Row]], Iterator[Row]]
+
+
+def columns_of(described: Any) -> list[Column]:  # noqa: ANN401 - by PEP 249, and then some
+    """Return the columns of a description: name, type, five unused, flags, character set."""
+    return [column_of(*each[:2], *each[7:9]) for each in described]
 
 
 def column_of(name: str, number: int, flags: int, charset: int) -> Column:
@@ -116,7 +130,8 @@ def column_of(name: str, number: int, flags: int, charset: int) -> Column:
     kind = _KINDS.get(number)
     if kind is None:
         kind = Kind.BINARY if charset == _NO_CHARACTERS else Kind.TEXT
-    return Column(name, kind, kind is Kind.TEXT and bool(flags & _BY_BYTES))
+    by_bytes = kind is Kind.TEXT and number in _LONG_TEXTS and bool(flags & _BY_BYTES)
+    return Column(name, kind, by_bytes)
 
 
 def job_columns(columns: Sequence[Column]) -> list[Column]:

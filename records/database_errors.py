@@ -16,6 +16,11 @@ NEEDS_TLS = 2061
 
 MAX_MESSAGE = 200
 
+LOAD_ZONES = (
+    "as the server's root: mysql_tzinfo_to_sql /usr/share/zoneinfo | mysql -u root -p mysql (on "
+    "MariaDB mariadb-tzinfo-to-sql and mariadb)"
+)
+
 NOT_MYSQL = "check DB_HOST and DB_PORT; what answers there is no MySQL server"
 LOST = (
     "the server did not answer in time, or closed the connection; check DB_HOST, DB_PORT and the "
@@ -41,7 +46,8 @@ HINTS = {
     1130: "the server admits nobody from this machine; create DB_USER for its address",
     1142: "this user needs SELECT on the tables",
     1146: "a table is missing; check the query and DB_NAME (database_setup.sql makes the example)",
-    1298: "the server does not know DB_TIME_ZONE; load its time zone tables, or use an offset",
+    1298: "the server does not know DB_TIME_ZONE; use an offset, or load its time zone tables "
+    f"({LOAD_ZONES})",
     1317: "somebody ended the query on the server; run again",
     1698: "this user logs in without a password, by another way; create one of the job's own",
     1792: "the job's session is read-only; the query may only SELECT",

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from records.exit_statuses import ExitStatus, RunError
+from records.file_owner import in_the_way
 from records.outcomes import UNCHANGED, CallOutcome, CallStatus, PreparedRow, RowOutcome
 
 # Written into the file's header: "ItSy". A file with another number is not ours.
@@ -393,10 +394,16 @@ class DeliveryLedger:
             # The lowest byte is the kind of error, the others its details.
             kind = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_IOERR) & 0xFF
             if kind == sqlite3.SQLITE_BUSY:
-                raise _not_locked(self._path) from None
+                # SQLite says the same where the file system has no locks at all.
+                check_locks(self._path, self._path.parent)
+                raise LedgerBusyError(
+                    f"Another run is under way: it has locked STATE_FILE {self._path}. This one "
+                    "did nothing; let the other end. Another job needs a STATE_FILE of its own"
+                ) from None
             text = getattr(error, "strerror", None) or error
+            advice = in_the_way("STATE_FILE", self._path) or _advice(kind)
             raise LedgerError(
-                f"STATE_FILE {self._path} cannot be used ({text}). {_advice(kind)}"
+                f"STATE_FILE {self._path} cannot be used ({text}). {advice}"
             ) from None
 
 
@@ -410,19 +417,15 @@ def check_room(path: Path, rows: int) -> None:
         )
 
 
-def _not_locked(path: Path) -> RunError:
-    """Return why SQLite has no lock: it says the same where the file system has no locks at all."""
+def check_locks(path: Path, folder: Path) -> None:
+    """Raise LedgerError if nothing can be locked in *folder*, where *path* is or will be."""
     try:
         # Not STATE_FILE itself: closing it again would drop locks of SQLite's.
-        with tempfile.TemporaryFile(dir=path.parent) as scratch:
+        with tempfile.TemporaryFile(dir=folder) as scratch:
             fcntl.lockf(scratch, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         text = f"STATE_FILE {path} cannot be locked: {error.strerror}. Put it on a local disk"
-        return LedgerError(text)
-    return LedgerBusyError(
-        f"Another run is under way: it has locked STATE_FILE {path}. This one did nothing; let the "
-        "other end. Another job needs a STATE_FILE of its own"
-    )
+        raise LedgerError(text) from None
 
 
 def _advice(kind: int) -> str:
@@ -431,7 +434,7 @@ def _advice(kind: int) -> str:
         return MOVE_AWAY
     if kind == sqlite3.SQLITE_ERROR:
         return f"Its tables are not this program's, to SQLite {sqlite3.sqlite_version}. {MOVE_AWAY}"
-    return "Look at its folder's rights and the free disk"
+    return "Look at its rights, those of its folder, and the free disk"
 
 
 def _calls_of(outcomes: Iterable[RowOutcome]) -> Iterator[tuple[int, PreparedRow, CallOutcome]]:

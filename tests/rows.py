@@ -11,7 +11,7 @@ from delivery.pipeline import Pipeline
 from delivery.planner import Planner
 from delivery.project_fields import ProjectFields
 from delivery.recorder import Recorder
-from delivery.repeats import Repeats
+from delivery.repeats import Repeats, Suspects
 from delivery.stopping import Stop
 from delivery.worker_pool import WorkerPool
 from iterable_api.mapping import PROFILE_FIELDS
@@ -96,11 +96,17 @@ def chunks_of(rows: Sequence[Row]) -> Iterator[list[Row]]:
         yield list(rows[start : start + CHUNK_ROWS])
 
 
-def repeats_in(rows: Iterable[Row]) -> Repeats:
+def repeats_in(rows: Sequence[Row]) -> Repeats:
     """Return which of *rows* have the address or the event of a row before them."""
     payloads = Payloads("db")
-    places = payloads.suspect_places()
-    return Repeats(payloads, payloads.suspects([[row[p] for p in places] for row in rows]))
+    return Repeats(payloads, suspects_in(rows, payloads))
+
+
+def suspects_in(rows: Sequence[Row], payloads: Payloads) -> Suspects:
+    """Return which of *rows* may have the address or the event of a row before them."""
+    suspects = Suspects(payloads)
+    assert list(suspects.watch(rows)) == list(rows)
+    return suspects
 
 
 class KeptResults(ResultsWriter):

@@ -172,13 +172,6 @@ def test_the_six_steps_stand_in_one_function_in_their_order():
     assert {f.name for f in functions("main")} >= {"load_environment_variables", "main"}
 
 
-@pytest.mark.parametrize(
-    ("module", "most"), [("main", 200), ("db_connection", 320), ("iterable_client", 290)]
-)
-def test_a_program_stays_short(module, most):
-    assert len(MODULES[module].read_text(encoding="utf-8").splitlines()) <= most
-
-
 def test_what_ends_a_run_is_caught_in_one_place_and_collected_in_another():
     catchers = [
         module

@@ -490,7 +490,8 @@ def test_a_server_that_dies_in_the_middle_of_its_answer_is_told(spare_server):
 @pytest.mark.database
 def test_a_zone_that_the_server_does_not_know_says_what_to_do(database):
     error = error_of(connection_to(database.settings, time_zone="No/Such_Zone"))
-    assert "the server does not know DB_TIME_ZONE; load its time zone tables" in error
+    assert "the server does not know DB_TIME_ZONE; use an offset, or load its time" in error
+    assert "mysql_tzinfo_to_sql /usr/share/zoneinfo | mysql -u root -p mysql" in error
 
 
 def load_zone(server, changes, summer_s=7200):
@@ -560,7 +561,7 @@ def test_zone_tables_that_differ_from_this_machines_end_the_run_at_once(spare_se
     year, server_s = datetime.now(UTC).year, 3600 if wrong == "no summer" else 10_800
     assert f"DB_TIME_ZONE Europe/Berlin: on {year}-07-15 the server is {server_s} s ahead" in error
     assert "this machine 7200 s" in error
-    assert "the server's time zone tables" in error
+    assert "the server's time zone tables (as the server's root: mysql_tzinfo_to_sql" in error
     assert "tzdata" in error
 
 
@@ -821,6 +822,7 @@ KINDS = {
     "TIME": ("'26:03:04'", Kind.TIME),
     "CHAR(3)": ("'a'", Kind.TEXT),
     "VARCHAR(9)": ("'a'", Kind.TEXT),
+    "VARCHAR(9) COLLATE utf8mb4_bin": ("'a'", Kind.TEXT),
     "LONGTEXT": ("'a'", Kind.TEXT),
     "ENUM('a','b')": ("'a'", Kind.TEXT),
     "SET('a','b')": ("'a,b'", Kind.TEXT),
@@ -851,7 +853,21 @@ def test_a_columns_kind_is_that_of_its_type_in_mysql(database):
         expected["JSON"] = Kind.TEXT
         assert found["JSON"].by_bytes
         assert not found["LONGTEXT"].by_bytes
+        assert not found["VARCHAR(9) COLLATE utf8mb4_bin"].by_bytes
     assert {declared: column.kind for declared, column in found.items()} == expected
+
+
+@pytest.mark.database
+def test_text_of_mariadb_that_cannot_be_json_is_not_taken_for_json(database):
+    if database.server.kind != "mariadb":
+        pytest.skip("only MariaDB has these types")
+    columns = "UUID() AS a, CAST(UUID() AS UUID) AS b, CAST('::1' AS INET6) AS c, '{}' AS d"
+    query = f"SELECT {', '.join(f'1 AS {name}' for name in JOB_COLUMNS)}, {columns}"
+    with connection_to(database.settings) as connection:
+        spool = connection.get_pro_users_recent_engagement(query)
+    with closing(spool):
+        found = {column.name: column for column in spool.columns if len(column.name) == 1}
+    assert [(each.kind, each.by_bytes) for each in found.values()] == [(Kind.TEXT, False)] * 4
 
 
 @pytest.mark.database

@@ -16,6 +16,7 @@ from tests.test_main import API_KEY, copy_program
 pytestmark = pytest.mark.program
 
 DEPLOY = HERE / "deploy"
+README = (DEPLOY / "README.md").read_text(encoding="utf-8")
 # Where the files of deploy/ say that the job is installed.
 INSTALLED = "/srv/iterable-sync"
 UNITS = ("iterable-sync.service", "iterable-sync.timer")
@@ -96,6 +97,7 @@ def test_cron_runs_the_job_with_nothing_to_mail(installed, settings, tmp_path):
     (results,) = installed.glob("integration_results_*.json")
     assert json.loads(results.read_text())["summary"]["successful"] == 3
     assert (installed / "iterable_integration.log").exists()
+    assert (installed / "report.html").exists()
     assert list(home.iterdir()) == []
 
 
@@ -137,6 +139,29 @@ def test_the_service_runs_on_its_credentials_and_writes_only_to_its_own_folders(
     (results,) = folders["S"].glob("iterable-sync/results/integration_results_*.json")
     assert json.loads(results.read_text())["summary"]["successful"] == 3
     assert (folders["L"] / "iterable-sync" / "iterable_integration.log").exists()
+    # The same by hand, as deploy/README.md has it, and the report afterwards.
+    (by_hand,) = re.findall(r"-- (/bin/sh -c '.*?' sh) \"\$@\"; }", README, flags=re.DOTALL)
+    paths = {name: environ[name] for name in ("RESULTS_DIR", "STATE_FILE", "LOG_FILE")}
+    place = {"CREDENTIALS_DIRECTORY": str(folders["d"]), "PATH": "/usr/bin:/bin"}
+    done = run_bare(f"{in_place(by_hand)} --check", "/", **place, **paths)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("\nReady for a run\n")
+    (report,) = entries(UNITS[0], "ExecStopPost")
+    done = run_bare(in_place(report.removeprefix("-")), "/", PATH="/usr/bin:/bin", **environ)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert results.with_name("report.html").exists()
+
+
+def test_by_hand_the_job_has_the_services_user_secrets_and_paths():
+    for name in ("User", "LoadCredential", "StateDirectory", "LogsDirectory"):
+        assert re.findall(rf"-p {name}=(\S+)", README) == entries(UNITS[0], name)
+    there = {"%S": "/var/lib", "%L": "/var/log"}
+    paths = [
+        re.sub("%[SL]", lambda found: there[found[0]], each)
+        for each in entries(UNITS[0], "Environment")
+        if "%d" not in each
+    ]
+    assert re.findall(r"-E (\S+)", README) == paths
 
 
 def test_the_service_has_time_to_finish_its_rows_when_it_is_stopped():

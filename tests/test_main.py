@@ -26,6 +26,7 @@ from sandbox.faults import Fault
 from tests import schema
 from tests.rows import bodies_of
 from tests.test_db_connection import endless, running, wait_until
+from tests.users import NOBODY, NOBODYS_NAME, needs_root
 
 pytestmark = pytest.mark.program
 
@@ -128,6 +129,12 @@ def scaled(program, file, constant, value):
     assert changed == 1
     path.write_text(text)
     return program
+
+
+def content_of(folder):
+    """Return what each file below *folder* holds, and its mode."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {path: (path.read_bytes(), path.stat().st_mode) for path in files}
 
 
 def writes(iterable):
@@ -392,6 +399,20 @@ def test_a_place_that_cannot_be_written_is_found_before_the_first_request(
     assert done.returncode == 2
     assert name in done.stderr
     assert iterable.requests == []
+
+
+@needs_root
+@pytest.mark.database
+def test_root_is_told_to_run_as_the_user_whose_files_there_are(job, iterable, tmp_path):
+    assert job().returncode == 0
+    os.chown(tmp_path / "state" / "sync_state.sqlite3", NOBODY, NOBODY)
+    before, sent = content_of(tmp_path), len(writes(iterable))
+    for mode in ([], ["--check"]):
+        done = job(*mode)
+        assert done.returncode == 2
+        command = [NOBODYS_NAME, "--", sys.executable, str(job.program), *mode]
+        assert f"runuser -u {' '.join(command)}\n" in done.stderr
+    assert (content_of(tmp_path), len(writes(iterable))) == (before, sent)
 
 
 @pytest.mark.database

@@ -136,6 +136,23 @@ def test_a_second_signal_ends_at_once(job, iterable, number, status):
     assert not list(job.folder.glob("results/integration_results_*.json"))
 
 
+def test_a_run_that_was_frozen_with_requests_in_flight_goes_on(job, iterable, database, tmp_path):
+    """A paused container, a suspended machine: no silence of Iterable's, however long."""
+    add_pro_users(database, 20)
+    program = copy_program(tmp_path / "copy")
+    job.program = scaled(program, "iterable_api/limiter.py", "OUTAGE_S", 2.0)
+    iterable.set_faults(Fault("hang", endpoint="users/update", times=4))
+    process = job.start(ITERABLE_TIMEOUT_SECONDS="1", ITERABLE_WORKERS="4")
+    wait_until(lambda: len(writes(iterable)) == 4)
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(3.0)
+    process.send_signal(signal.SIGCONT)
+    _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (0, "")
+    assert len(iterable.events) == 23
+    assert job.results["summary"]["retries"] >= 4
+
+
 def test_a_hangup_that_is_ignored_ends_nothing(job, iterable):
     iterable.change(latency_ms=200)
     process = job.start(before=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))

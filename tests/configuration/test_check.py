@@ -1,5 +1,8 @@
 """--check takes a run's own steps, tells at once all that is wrong, and sends and makes nothing."""
 
+import errno
+import fcntl
+import os
 import subprocess
 import sys
 from urllib.parse import urlsplit
@@ -23,8 +26,9 @@ from tests import tunnels
 from tests.configuration.conftest import LEDGER_HELD, LOG_HELD, settings_of, update_user
 from tests.results import delivered, save
 from tests.rows import make_prepared
-from tests.test_main import API_KEY, BARE
+from tests.test_main import API_KEY, BARE, content_of
 from tests.test_main import job as job  # noqa: PLC0414 - a fixture
+from tests.users import NOBODY, as_nobody, needs_root, open_folder
 
 COLUMNS = {
     "customer_id": "c.id",
@@ -72,12 +76,6 @@ def query_of(more="", **columns):
     """Return a Query 2 over all customers; *columns* replace what is selected."""
     selected = ", ".join(f"{value} AS {name}" for name, value in (COLUMNS | columns).items())
     return f"SELECT {selected}{more} FROM customers AS c ORDER BY c.id"
-
-
-def content_of(folder):
-    """Return what each file below *folder* holds, and its mode."""
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    return {path: (path.read_bytes(), path.stat().st_mode) for path in files}
 
 
 # --- As a whole
@@ -190,6 +188,35 @@ def test_files_that_are_there_stay_as_they_are(checked, environ, tmp_path):
     _, lines = checked()
     assert [line.startswith("cannot connect") for line in failures_in(lines)] == [True]
     assert content_of(tmp_path) == before
+
+
+def test_a_file_system_without_locks_is_told_before_there_is_a_state_file(
+    checked, environ, monkeypatch
+):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "lockf", no_locks)
+    status, lines = checked()
+    path = settings_of(environ).state_file
+    assert status is ExitStatus.USAGE
+    assert failures_in(lines)[0].startswith(f"STATE_FILE {path} cannot be locked: No locks avail")
+    assert not any(line.startswith("✓ STATE_FILE") for line in lines)
+
+
+@needs_root
+def test_a_log_that_cannot_be_rotated_is_a_warning(checked):
+    with open_folder() as folder:
+        path = folder / "job.log"
+        path.touch(mode=0o600)
+        os.chown(path, NOBODY, NOBODY)
+        with as_nobody():
+            _, lines = checked(LOG_FILE=str(path))
+    assert f"✓ LOG_FILE {path} can be written" in lines
+    assert warnings_in(lines) == [
+        f"LOG_FILE {path} cannot be rotated (Permission denied): it grows until its folder may be "
+        "written"
+    ]
 
 
 def test_a_log_that_another_job_has_locked_is_not_called_good(checked, tmp_path, held):

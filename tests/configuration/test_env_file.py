@@ -8,6 +8,15 @@ from configuration import settings
 from configuration.settings import load_environment_variables
 from tests.configuration.test_settings import GOOD, problems_of, without
 
+OPEN_QUOTE = ".env line 2: the quote that begins the value is not closed at the end of the line"
+TYPOGRAPHIC = (
+    ".env line 2: the value begins with a typographic quote; write ' or \" before and after it"
+)
+CUT = (
+    ".env line 2: a # after a blank cuts the value; quote it, or put the comment on a line of its "
+    "own"
+)
+
 
 @pytest.mark.parametrize("prefix", [b"", b"\xef\xbb\xbf"], ids=["plain", "byte order mark"])
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"], ids=["LF", "CRLF"])
@@ -32,12 +41,46 @@ def test_a_password_is_taken_as_it_is_written(tmp_path):
         ("PATH_TO_NOWHERE=x", ".env line 2: PATH_TO_NOWHERE is no setting"),
         ("DB_HOST=again", ".env line 2: DB_HOST is set a second time"),
         ("'unclosed", ".env line 2 is not NAME=value"),
+        ('DB_USER="unclosed', OPEN_QUOTE),
+        ("DB_USER='it's", OPEN_QUOTE),
+        ("DB_USER='cut’", OPEN_QUOTE),
+        ("DB_USER=“typographic”", TYPOGRAPHIC),
+        ("DB_USER = ‘typographic’", TYPOGRAPHIC),
+        ("DB_USER=Shop #1", CUT),
+        ("DB_PORT=3306 # the usual one", CUT),
     ],
 )
-def test_a_broken_line_of_the_file_is_named(tmp_path, line, told):
+@pytest.mark.parametrize("end", ["", "\n", "\n# What's 'quoted'\n"])
+def test_a_broken_line_of_the_file_is_named(tmp_path, line, end, told):
     env_file = tmp_path / ".env"
-    env_file.write_text(f"DB_HOST=x\n{line}\n")
+    env_file.write_text(f"DB_HOST=x\n{line}{end}")
     assert problems_of(without("DB_HOST"), env_file).problems == [told]
+
+
+def test_a_line_is_named_by_its_number_also_after_empty_ones(tmp_path):
+    env_file = tmp_path / ".env"
+    env_file.write_text("DB_HOST=x\n\n\nDB_HOTS=x\n")
+    (told,) = problems_of(without("DB_HOST"), env_file).problems
+    assert told.startswith(".env line 4: ")
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ("'Shop #1'", "Shop #1"),
+        ('"Shop #1" # a comment', "Shop #1"),
+        ("'“x”'", "“x”"),
+        ("Shop#1", "Shop#1"),
+        ("Bob’s", "Bob’s"),
+        ('5" nails', '5" nails'),
+        ("", None),
+        (" # none", None),
+    ],
+)
+def test_a_value_that_can_be_meant_as_it_is_written_is_taken(tmp_path, written, value):
+    env_file = tmp_path / ".env"
+    env_file.write_text(f"SOURCE_NAME={written}\n")
+    assert load_environment_variables(env_file, GOOD).source_name == value
 
 
 def test_a_file_that_is_not_utf8(tmp_path):

@@ -7,11 +7,11 @@ import pytest
 
 from configuration import steps
 from configuration.lost_entries import lost_entries, run_notes
-from configuration.wiring import open_ledger, planner
+from configuration.wiring import open_ledger
 from delivery.recorder import Recorder
 from delivery.stopping import Stop
 from iterable_api.mapping import Identity, RowMapping
-from iterable_api.payloads import JOB_MAPPING, Payloads
+from iterable_api.payloads import JOB_MAPPING
 from records.columns import Column, Kind
 from records.outcomes import CallOutcome, CallStatus, outcome_of
 from records.results_writer import ResultsWriter
@@ -232,15 +232,15 @@ def begin(settings, warned, mapping=JOB_MAPPING, **options):
     """Begin a run over one row; return what it warns of."""
     warned.clear()
     run, stop = RunRecord(RunOptions(**options), "1.0.0"), Stop()
-    make = Payloads(settings.source, settings.time_zone, mapping)
+    look = steps.FirstLook(settings, shown=False)
     with (
         open_ledger(settings) as ledger,
         ResultsWriter(settings.results_dir, datetime.now(UTC)) as results,
         closing(RowSpool(mapping.columns)) as rows,
     ):
-        rows.extend([raw_row()])
+        rows.extend(look.watch(mapping.columns, iter([raw_row()])))
         recorder = Recorder(run, stop, ledger, project_fields(ledger, run), results)
-        steps.begin_run(rows, planner(rows, make, recorder), settings, recorder)
+        steps.begin_run(rows, look, settings, recorder)
     return list(warned)
 
 

@@ -2,6 +2,8 @@
 
 import os
 import resource
+import shlex
+import sys
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,11 +16,19 @@ from delivery.stopping import Stop
 from iterable_api.mapping import RowMapping
 from iterable_api.payloads import JOB_MAPPING
 from records.columns import Column, Kind
-from records.exit_statuses import StopReason
+from records.exit_statuses import RunError, StopReason
 from records.row_spool import RowSpool
+from records.run import RunOptions, RunRecord
 from sandbox.faults import Fault
 from tests.configuration.conftest import settings_of, update_user
+from tests.results import LAST, save
 from tests.rows import raw_row
+from tests.users import NOBODY, NOBODYS_NAME, as_nobody, needs_root, open_folder
+
+
+def new_run(**options):
+    return RunRecord(RunOptions(**options), "1.0.0")
+
 
 # --- Files
 
@@ -38,6 +48,50 @@ def test_files_with_secrets_that_others_may_read_are_named(environ, tmp_path, wa
     for no_file in (None, tmp_path / "nowhere", Path(os.devnull)):
         steps.warn_of_exposed_files(no_file, settings)
     assert len(warned) == 2
+
+
+@needs_root
+@pytest.mark.parametrize("name", ["LOG_FILE", "RESULTS_DIR"])
+def test_a_file_of_another_user_in_the_way_is_named_with_its_owner(environ, name):
+    with open_folder() as folder:
+        path = folder / "own"
+        path.touch() if name == "LOG_FILE" else path.mkdir()
+        settings = settings_of(environ, **{name: str(path)})
+        step = {
+            "LOG_FILE": lambda: steps.open_log(settings, None, new_run()),
+            "RESULTS_DIR": lambda: steps.open_results(settings, new_run()),
+        }[name]
+        with as_nobody(), pytest.raises(RunError) as caught:
+            step()
+    said = str(caught.value)
+    assert said.startswith(f"{name} {path} cannot be written: Permission denied. It belongs to ")
+    whose = f" to root and the job runs as {NOBODYS_NAME}; as root: chown {NOBODYS_NAME} {path}. "
+    assert whose in said
+
+
+@needs_root
+@pytest.mark.parametrize("name", ["STATE_FILE", "LOG_FILE", "RESULTS_DIR"])
+def test_root_does_not_write_among_the_files_of_another_user(environ, name, tmp_path):
+    settings = settings_of(environ)
+    steps.refuse_root(settings, new_run())  # nothing is there yet
+    for path in (settings.state_file, settings.log_file):
+        path.parent.mkdir()
+        path.touch()
+    settings.results_dir.mkdir()
+    older, newest = (save(settings.results_dir, LAST + timedelta(days=days)) for days in (0, 1))
+    os.chown(older, NOBODY, NOBODY)
+    os.chown(tmp_path, NOBODY, NOBODY)
+    steps.refuse_root(settings, new_run())
+    path = {"RESULTS_DIR": newest}.get(name) or getattr(settings, name.lower())
+    os.chown(path, NOBODY, NOBODY)
+    with pytest.raises(RunError) as caught:
+        steps.refuse_root(settings, new_run())
+    told = f"{name} {path} belongs to {NOBODYS_NAME}, whose runs would fail after one as root. As "
+    command = shlex.join(["runuser", "-u", NOBODYS_NAME, "--", *sys.orig_argv])
+    assert (str(caught.value), caught.value.status) == (f"{told}{NOBODYS_NAME}: {command}", 2)
+    steps.refuse_root(settings, new_run(demo=True))
+    with as_nobody():
+        steps.refuse_root(settings, new_run())
 
 
 # --- The zone of the data
@@ -61,7 +115,7 @@ def test_a_time_ahead_by_what_zones_differ_is_told(environ, warned, zone, ahead,
     now = datetime.now(settings.time_zone).replace(tzinfo=None)
     with closing(RowSpool(JOB_MAPPING.columns)) as rows:
         rows.extend([raw_row(1), raw_row(2, event_time=None), raw_row(3, event_time=now + ahead)])
-        steps.read_columns(rows, settings, shown=False)
+        steps.warn_of_times_ahead(rows, settings)
     told = f"DB_TIME_ZONE: 1 event_time lies ahead of now in {zone}, so this seems not to be the "
     assert [text.startswith(told) for text in warned] == [True] * is_told
 
@@ -73,7 +127,7 @@ def test_a_day_without_a_time_is_no_time_ahead(environ, warned):
     ]
     with closing(RowSpool(columns)) as rows:
         rows.extend([raw_row(event_time=datetime.now(UTC).date())])
-        steps.read_columns(rows, settings_of(environ), shown=False)
+        steps.warn_of_times_ahead(rows, settings_of(environ))
     assert warned == []
 
 

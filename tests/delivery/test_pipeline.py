@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from delivery import pipeline, worker_pool
+from delivery import pipeline
 from delivery.repeats import LaterRows
 from delivery.stopping import Stop
 from iterable_api.payloads import Payloads, RowError
@@ -87,21 +87,12 @@ def test_a_stop_lets_no_new_row_begin(deliver):
         stop.request(StopReason.SIGINT)
         return sender(OK)(batch)
 
-    outcomes = sorted(deliver(ROWS, process, stop))
-    assert statuses(outcomes) == [RowStatus.SUCCESSFUL] + 3 * [RowStatus.NOT_ATTEMPTED]
+    rows = [make_row(number) for number in range(3 * CHUNK_ROWS)]
+    outcomes = sorted(deliver(rows, process, stop))
+    not_attempted = (len(rows) - 1) * [RowStatus.NOT_ATTEMPTED]
+    assert statuses(outcomes) == [RowStatus.SUCCESSFUL, *not_attempted]
     assert stop.reason is StopReason.SIGTERM
     assert stop.wait(60)
-
-
-def test_as_many_rows_are_in_flight_as_there_are_workers(deliver):
-    together = threading.Barrier(4, timeout=5)
-
-    def process(batch):
-        together.wait()
-        return sender(OK)(batch)
-
-    outcomes = deliver(ROWS, process, Stop(), workers=4)
-    assert statuses(outcomes) == 4 * [RowStatus.SUCCESSFUL]
 
 
 def test_rows_are_planned_only_as_fast_as_they_are_delivered(deliver, monkeypatch):
@@ -141,28 +132,6 @@ def test_rows_that_need_not_be_sent_have_their_outcome_without_a_thread(deliver)
 
     (outcome,) = deliver([make_row(1, email=None)], process, Stop())
     assert outcome.status is RowStatus.TOTAL_FAILURE
-
-
-def test_what_is_in_flight_when_the_grace_is_over_is_unknown_and_the_rest_not_attempted(
-    deliver, monkeypatch
-):
-    monkeypatch.setattr(worker_pool, "GRACE_S", 0.05)
-    stop, release = Stop(), threading.Event()
-
-    def process(batch):
-        stop.request(StopReason.SIGTERM)
-        release.wait(30)
-        return sender(OK)(batch)
-
-    try:
-        rows = [make_row(number) for number in range(1, 201)]
-        outcomes = deliver(rows, process, stop, workers=2)
-    finally:
-        release.set()
-    assert len(outcomes) == len({outcome.customer_id for outcome in outcomes}) == 200
-    unknown = [o for o in outcomes if o.users_update.status is CallStatus.UNKNOWN]
-    assert 1 <= len(unknown) <= 2
-    assert all(o.status is RowStatus.NOT_ATTEMPTED for o in outcomes if o not in unknown)
 
 
 # --- What is raised on the way

@@ -19,7 +19,7 @@ from records.outcomes import (
     Fault,
     outcome_of,
 )
-from tests.rows import make_prepared, raw_row, repeats_in
+from tests.rows import make_prepared, raw_row, repeats_in, suspects_in
 
 OK = CallOutcome(CallStatus.DELIVERED, 200, "Success", 1)
 BAD = CallOutcome(CallStatus.REFUSED, 400, "BadParams", 1)
@@ -33,8 +33,7 @@ def prepared_of(rows):
 
 def found_in(rows, payloads=PAYLOADS):
     """Return the repeats in *rows*, and those of them that must wait for one before them."""
-    places = payloads.suspect_places()
-    found = Repeats(payloads, payloads.suspects([[row[p] for p in places] for row in rows]))
+    found = Repeats(payloads, suspects_in(rows, payloads))
     prepared = [payloads.prepare(row) for row in rows if row[1] is not None]
     return found, [row for row in prepared if found.turn_of(row) is None]
 
@@ -102,7 +101,7 @@ def test_with_user_ids_the_address_repeats_nothing():
 def test_without_repeats_hardly_any_row_is_looked_at_closely():
     found, waiting = found_in([raw_row(number) for number in range(20_000)])
     assert waiting == []
-    assert len(found._first) < 50
+    assert len(found._rounds) < 50
 
 
 def test_rows_that_were_not_looked_through_repeat_nothing():

@@ -73,8 +73,11 @@ LINES = [
         *((status, HTML) for status in (500, 502, 503, 599, 999)),
         *((status, body) for status in (408, 423, 425) for body in (HTML, envelope("BadParams"))),
     ),
-    ((REFUSED, NEVER, ROW), (413, envelope("BatchTooLarge")), (413, HTML), (413, HTML, 1000)),
-    ((REFUSED, NEVER, ROW), (400, envelope("BatchTooLarge"), 9), (200, envelope("BatchTooLarge"))),
+    (
+        (REFUSED, NEVER, ROW),
+        *((413, envelope("BatchTooLarge")), (413, HTML), (413, HTML, 1000)),
+        *((400, envelope("BatchTooLarge"), 9), (200, envelope("BatchTooLarge"))),
+    ),
     (
         (UNKNOWN, BACKOFF, NETWORK),
         *((200, body) for body in (HTML, "", '"Success"', "[]", "{}", '{"msg":""}')),

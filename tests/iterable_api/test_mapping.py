@@ -1,6 +1,6 @@
 """Which column goes where, and which cannot."""
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 import pytest
@@ -31,6 +31,18 @@ def prepared_of(payloads: Payloads, **values: object) -> PreparedRow:
 
 def test_the_nine_columns_alone_are_sent_as_ever():
     assert prepared_of(payloads_of()) == make_prepared()
+
+
+@pytest.mark.parametrize("value", [{"pro"}, timedelta(days=1), ["pro"]])
+def test_a_value_that_mysql_would_write_otherwise_is_refused(value):
+    told = f"plan_type is a {type(value).__name__} and cannot be sent"
+    with pytest.raises(RowError, match=told):
+        prepared_of(payloads_of(), plan_type=value)
+
+
+def test_a_truth_value_is_a_number_and_bytes_are_bytes():
+    row = JOB_MAPPING.row_of(make_row() | {"plan_type": True, "page": bytearray(b"pricing")})
+    assert (row[3], row[5]) == (b"1", b"pricing")
 
 
 def test_more_columns_stand_behind_the_jobs_own_and_null_is_left_out():

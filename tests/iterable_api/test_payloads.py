@@ -323,16 +323,15 @@ def test_rows_of_one_user_and_rows_of_one_event_have_a_number_in_common(
         raw_row(1, email=email, page_view_id=1),
         raw_row(1, email=other, page_view_id=view, customer_id=customer),
     ]
-    places = payloads.suspect_places()
-    first, second = payloads.suspects([[row[place] for place in places] for row in rows])
+    first, second = ((payloads.user_number(row), payloads.event_number(row)) for row in rows)
     try:
         one, two = map(payloads.prepare, rows)
     except RowError:
         return
     assert (first[0] == second[0]) == (one.key == two.key)
     assert (first[1] == second[1]) == (one.event_name == two.event_name)
-    # As whoever has the prepared row alone works them out.
-    assert first == (hash(one.key), hash(tuple(rows[0][place] for place in places[1:])))
+    # As whoever has the key works it out.
+    assert first[0] == hash(one.key)
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])

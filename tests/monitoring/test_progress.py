@@ -53,6 +53,22 @@ def test_a_bar_shows_the_rows_and_the_failures(monkeypatch):
     assert "1 failed" in terminal.getvalue()
 
 
+def test_rows_that_a_stopped_run_did_not_reach_are_not_done(monkeypatch, capsys):
+    monkeypatch.setattr(monitoring.progress, "LINE_EVERY_S", 0)
+    setup_logger("INFO")
+    progress = Progress(5000, bar=False)
+    progress.add(Counter({GOOD: 1532, RowStatus.NOT_ATTEMPTED: 3468}))
+    assert capsys.readouterr().out.startswith("1532 of 5000 rows, ")
+    terminal = new_terminal(monkeypatch)
+    progress = Progress(5000, bar=True)
+    progress.add(Counter({GOOD: 1532}))
+    progress.add(Counter({RowStatus.NOT_ATTEMPTED: 3468}))
+    progress.close()
+    last = terminal.getvalue().rstrip().rpartition("\r")[2]
+    assert last.startswith(" 31% ")
+    assert "1532/5000 rows" in last
+
+
 def test_log_lines_stand_on_lines_of_their_own_beside_the_bar(monkeypatch):
     terminal = new_terminal(monkeypatch)
     progress = Progress(10, bar=True)

@@ -49,6 +49,7 @@ def test_the_protocol_tells_a_columns_kind(number, charset, kind):
 
 def test_text_that_is_compared_by_bytes_is_known():
     assert column_of("x", 252, 128, UTF8) == Column("x", Kind.TEXT, by_bytes=True)
+    assert column_of("x", 254, 128, UTF8) == Column("x", Kind.TEXT)
     assert column_of("x", 252, 128, NO_CHARACTERS) == Column("x", Kind.BINARY)
     assert column_of("x", 3, 128, NO_CHARACTERS) == Column("x", Kind.INTEGER)
 

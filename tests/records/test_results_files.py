@@ -3,7 +3,7 @@
 import errno
 import fcntl
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,8 +21,7 @@ from records.results_files import (
 )
 from records.results_writer import ResultsWriter
 from tests.results import LAST, delivered, refused, save
-
-NOBODY = 65534
+from tests.users import NOBODY, as_nobody
 
 STARTED = datetime(2026, 1, 3, tzinfo=UTC)
 STEM = "integration_results_2026010"
@@ -180,12 +179,8 @@ def as_a_user_who_may_not_read(path):
     root = os.geteuid() == 0
     if root:
         os.chown(path.parent, NOBODY, NOBODY)
-        os.seteuid(NOBODY)
-    try:
+    with as_nobody() if root else nullcontext():
         yield
-    finally:
-        if root:
-            os.seteuid(0)
 
 
 def test_a_file_that_cannot_be_read_stops_nothing_and_stays():

@@ -1,0 +1,61 @@
+"""A file that belongs to another user is named with its owner and with what to do about it."""
+
+import os
+
+import pytest
+
+from records.delivery_ledger import DeliveryLedger, LedgerError
+from records.file_owner import in_the_way, owners_command
+from tests.users import NOBODY, NOBODYS_NAME, as_nobody, needs_root, open_folder
+
+
+def open_ledger(path):
+    return DeliveryLedger(path, "https://api.iterable.com", "key")
+
+
+@needs_root
+@pytest.mark.parametrize("mode", [0o600, 0o644])
+def test_a_ledger_that_root_has_made_says_so_and_that_it_is_needed(mode):
+    with open_folder() as folder:
+        os.chown(folder, NOBODY, NOBODY)
+        path = folder / "state"
+        open_ledger(path).close()
+        path.chmod(mode)
+        with as_nobody(), pytest.raises(LedgerError) as caught:
+            open_ledger(path)
+        assert str(caught.value).endswith(
+            f"). It belongs to root and the job runs as {NOBODYS_NAME}; as root: chown "
+            f"{NOBODYS_NAME} {path}. Do not remove it: without it, the next run sends every row "
+            "again"
+        )
+        os.chown(path, NOBODY, NOBODY)
+        with as_nobody():
+            open_ledger(path).close()
+
+
+@needs_root
+def test_what_is_ones_own_or_may_be_written_is_not_in_the_way():
+    with open_folder() as folder:
+        path = folder / "a log"
+        path.touch()
+        assert in_the_way("LOG_FILE", path) == ""
+        with as_nobody():
+            assert f": chown {NOBODYS_NAME} '{path}'. " in in_the_way("LOG_FILE", path)
+            assert in_the_way("LOG_FILE", folder / "missing") == ""
+        path.chmod(0o666)
+        with as_nobody():
+            assert in_the_way("LOG_FILE", path) == ""
+        folder.chmod(0o700)
+        with as_nobody():
+            assert in_the_way("LOG_FILE", path) == ""
+
+
+@needs_root
+def test_a_user_without_a_name_is_run_as_by_number(tmp_path):
+    path = tmp_path / "state"
+    assert owners_command(path) == ""
+    path.touch()
+    assert owners_command(path) == ""
+    os.chown(path, 4242, -1)
+    assert "belongs to 4242" in owners_command(path)
+    assert "setpriv --reuid=4242 --clear-groups -- " in owners_command(path)
