@@ -23,22 +23,13 @@ CALLS = {"user": UPDATE_USER, "event": TRACK_EVENT}
 
 
 class MappedField(NamedTuple):
-    """A field of a call's ``dataFields``: from a column, or if that has no name, always *value*.
-
-    *place* is that of the column in a row.
-    """
+    """A field of a call's ``dataFields``: from a column, or if that has no name, always *value*."""
 
     call: str
     name: str
     type: FieldType
     column: Column = Column("")
     value: bool | str | None = None
-    place: int = -1
-
-    @property
-    def target(self) -> tuple[str, str]:
-        """What tells fields apart: a profile and an event may have one of the same name."""
-        return self.call, self.name
 
     @property
     def constant(self) -> str:
@@ -60,10 +51,7 @@ OWN_FIELDS = (
     MappedField(TRACK_EVENT, "candidate",        FieldType.STRING,  value="yes"),
 )
 # fmt: on
-_OWN = {own.target: own for own in OWN_FIELDS}
-PROFILE_FIELDS, EVENT_FIELDS = (
-    tuple(own.name for own in OWN_FIELDS if own.call == call) for call in CALLS.values()
-)
+_OWN = {(own.call, own.name): own for own in OWN_FIELDS}
 # Fields of a profile that are Iterable's own: it would refuse them, lose data or rename the user.
 # Source: https://support.iterable.com/hc/en-us/articles/217744303
 RESERVED = frozenset({
@@ -124,11 +112,10 @@ class RowMapping:
     def _own_fields(self, said: Mapping[tuple[str, str], MappedField]) -> Iterator[MappedField]:
         """Yield the job's own fields as the query has *said* them, else from where they come."""
         for target, own in _OWN.items():
-            place = self.places.get(own.column.name, -1)
             if target in said:
                 yield said[target]
-            elif place >= 0:
-                yield own._replace(column=self.columns[place], place=place)
+            elif own.column.name in self.places:
+                yield own._replace(column=self.columns[self.places[own.column.name]])
             elif own.constant:
                 yield own
 
@@ -200,37 +187,36 @@ class RowMapping:
 
 
 def _query_fields(columns: Sequence[Column]) -> dict[tuple[str, str], MappedField]:
-    """Return the fields, by target, of *columns* named ``user.<field>`` or ``event.<field>``."""
+    """Return, by call and name, the fields of *columns* as ``user.<field>``, ``event.<field>``."""
     fields: dict[tuple[str, str], MappedField] = {}
     problems: list[str] = []
-    for place, column in enumerate(columns):
+    for column in columns:
         if not column.name.startswith(tuple(f"{prefix}." for prefix in CALLS)):
             continue
         try:
-            field = _query_field(column, place)
+            field = _query_field(column)
         except ValueError as error:
             problems.append(f"{column.name} {error}")
-            continue
-        if field.target in fields:
-            problems.append(f"{field.name} is there twice for {field.call}")
-        fields[field.target] = field
+        else:
+            if fields.setdefault((field.call, field.name), field) is not field:
+                problems.append(f"{field.name} is there twice for {field.call}")
     if problems:
         raise ColumnError(f"Query 2's columns cannot be sent: {'; '.join(problems)}")
     return fields
 
 
-def _query_field(column: Column, place: int) -> MappedField:
+def _query_field(column: Column) -> MappedField:
     """Return the field that *column* goes into; ValueError if it cannot."""
     prefix, _, rest = column.name.partition(".")
     name, colon, suffix = rest.partition(":")
+    call = CALLS[prefix]
     _check_name(name)
-    field = MappedField(CALLS[prefix], name, FieldType.STRING, column, place=place)
-    own = _OWN.get(field.target)
+    own = _OWN.get((call, name))
     if own and own.column.name == "event_time":
         raise ValueError("is a field that the job sends already")
     usual = own.type if own else None
     kind = _type_of(column, f"{prefix}.{name}", suffix if colon else usual)
-    return field._replace(type=kind)
+    return MappedField(call, name, kind, column)
 
 
 def _type_of(column: Column, name: str, suffix: str | None) -> FieldType:

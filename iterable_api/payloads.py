@@ -25,8 +25,7 @@ __all__ = ["JOB_MAPPING", "Payloads", "RowError"]
 
 EVENT_TABLE = "page_views"
 # Chosen once. Another value would give every event another id, and so send it a second time.
-EVENT_NAMESPACE = uuid.UUID("5b0c3c1e-6d5e-4c7d-9a53-1f2f3f0f8f61")
-_NAMESPACE = EVENT_NAMESPACE.bytes
+EVENT_NAMESPACE = uuid.UUID("5b0c3c1e-6d5e-4c7d-9a53-1f2f3f0f8f61").bytes
 
 # 2100-01-01 in unix seconds. Iterable would file an event under any moment, even one that only
 # stands for "never", such as 9999-12-31.
@@ -61,16 +60,13 @@ class Payloads:
         self._offset_s = None if fixed is None else fixed // timedelta(seconds=1)
         self._by_user_id = mapping.by_user_id
         self._name_of_who = '"userId"' if mapping.by_user_id else '"email"'
-        columns = mapping.columns
-        self._places = mapping.places
-        self._texts = {c.name: (place, reader(c)) for place, c in enumerate(columns)}
-        # Looked up once too.
+        self._texts = {c.name: (place, reader(c)) for place, c in enumerate(mapping.columns)}
         self._who_place, self._read_who = self._texts[mapping.identifier]
         self._view_place, self._read_view = self._texts["page_view_id"]
         self._customer_place, self._read_customer = self._texts["customer_id"]
-        self._shown_customer = columns[self._customer_place].shown
+        self._shown_customer = mapping.columns[self._customer_place].shown
         self._usual_name = _first_part(source, EVENT_NAME)
-        self._time_place = self._places["event_time"]
+        self._time_place = mapping.places["event_time"]
         self._has_time = mapping.columns[self._time_place].kind in {Kind.DATE, Kind.MOMENT}
         self._encoders = {
             call: [(quoted(each.name), self._encoder(each)) for each in mapping.fields_of(call)]
@@ -81,18 +77,22 @@ class Payloads:
         names += ["event_name"] if mapping.has_event_name else []
         self._event_content = self._content(TRACK_EVENT, names)
 
-    def _content(self, call: str, names: Sequence[str]) -> "_Content":
+    def _content(self, call: str, names: Sequence[str]) -> Callable[[Row], bytes]:
         """Return what hashes that which a row sends with *call*: columns with *names*, and more."""
         fields = [each for each in self.mapping.fields_of(call) if not each.constant]
-        places = [self._places[name] for name in names]
         # Each once: the timestamp is of a column that is there already.
-        places = list(dict.fromkeys([*places, *(field.place for field in fields)]))
+        columns = dict.fromkeys([*names, *(field.column.name for field in fields)])
+        places = [self.mapping.places[name] for name in columns]
         kinds = [str(self.mapping.columns[place].kind) for place in places]
         has_time = "event_time" in names or any(
             field.type is FieldType.DATE and field.column.kind is not Kind.DATE for field in fields
         )
         said = [self._source if call == TRACK_EVENT else "", str(self._zone) if has_time else ""]
-        return _Content(places, json.dumps([*said, self.mapping.shape_of(call), kinds]))
+        shape = _hash(json.dumps([*said, self.mapping.shape_of(call), kinds]).encode())
+        values = itemgetter(*places)
+        # This form has each value with its length in front, and NULL apart from what is empty. A
+        # Python that writes it otherwise costs each row a body once, and nothing is sent again.
+        return lambda row: _hash(shape + marshal.dumps(values(row), 2))
 
     def prepare(self, row: Row) -> PreparedRow:
         """Return what *row* is called by, and hashes of what it would send, without the bodies.
@@ -111,12 +111,11 @@ class Payloads:
             key,
             blake2b(key.encode(), digest_size=16).digest(),
             event_name,
-            self._user_content.of(row),
-            self._event_content.of(row),
+            self._user_content(row),
+            self._event_content(row),
         )
-        if event_name is NO_EVENT_NAME:
-            return prepared._replace(events_track=NO_EVENT)
-        return prepared
+        has_event = event_name is not NO_EVENT_NAME
+        return prepared if has_event else prepared._replace(events_track=NO_EVENT)
 
     def complete(self, prepared: PreparedRow) -> PreparedRow:
         """Return *prepared* with the bodies of its two calls in place of its values.
@@ -127,9 +126,8 @@ class Payloads:
         if not row:  # they are there already
             return prepared
         who = self._who(row)
-        user, event = self._user(row, who), b""
-        if prepared.send_event:
-            event = self._event(row, who, prepared.event_id)
+        user = self._user(row, who)
+        event = self._event(row, who, prepared.event_id) if prepared.send_event else b""
         return prepared._replace(
             row=(), user=user, event=event, user_body=_hash(user), event_body=_hash(event)
         )
@@ -187,17 +185,18 @@ class Payloads:
         """Return what makes JSON of what a row has in *field*, None of NULL; it raises RowError."""
         if constant := field.constant:
             return lambda _row: constant
-        if field.column.name == "event_time":
+        name = field.column.name
+        if name == "event_time":
             return lambda row: quoted(self._when(row).isoformat(" "))
-        encode = encoder(field.type, field.column, self._zone)
-        return lambda row: encode(row[field.place])
+        place, encode = self.mapping.places[name], encoder(field.type, field.column, self._zone)
+        return lambda row: encode(row[place])
 
     def _event_name(self, row: Row) -> bytes:
         """Return what the event's id is made of: the same for a page view at every run.
 
-        A row whose ``page_view_id`` is NULL has no event.
-        Iterable updates an event in place when its id is sent again. The ids of a table that was
-        emptied start again; with the customer and the time no later view gets an earlier one's id.
+        A row whose ``page_view_id`` is NULL has none. Iterable updates an event in place when its
+        id is sent again. The ids of a table that was emptied start again; with the customer and the
+        time no later view gets an earlier one's id.
         """
         view, customer = row[self._view_place], row[self._customer_place]
         if view is None:
@@ -210,7 +209,7 @@ class Payloads:
         # With its length in front no text can pass for another one and a customer.
         customer_text = None if customer is None else self._read_customer(customer)
         name = f"{first}{len(text)}:{text},{customer_text},{created_at}"
-        return sha1(_NAMESPACE + name.encode(), usedforsecurity=False).digest()[:16]
+        return sha1(EVENT_NAMESPACE + name.encode(), usedforsecurity=False).digest()[:16]
 
     def _kind_of_event(self, row: Row) -> str:
         """Return the event's name, as Iterable calls its kind."""
@@ -245,20 +244,6 @@ class Payloads:
         if not 0 < seconds < END_OF_TIME:
             raise RowError("event_time is not within 1970 to 2099")
         return seconds
-
-
-class _Content:
-    """Hashes the values in some *places* of a row; *said* is what else shapes what is sent."""
-
-    def __init__(self, places: Sequence[int], said: str) -> None:
-        self._values = itemgetter(*places)
-        self._said = _hash(said.encode())
-
-    def of(self, row: Row) -> bytes:
-        """Return the hash of *row*."""
-        # This form has each value with its length in front, and NULL apart from what is empty. A
-        # Python that writes it otherwise costs each row a body once, and nothing is sent again.
-        return _hash(self._said + marshal.dumps(self._values(row), 2))
 
 
 def new_fields_rule(create: bool | None) -> bytes:

@@ -14,7 +14,7 @@ from delivery.recorder import Recorder
 from delivery.repeats import Repeats, Suspects
 from delivery.stopping import Stop
 from delivery.worker_pool import WorkerPool
-from iterable_api.mapping import PROFILE_FIELDS
+from iterable_api.mapping import CALLS, OWN_FIELDS
 from iterable_api.payloads import JOB_MAPPING, Payloads
 from records.columns import Row
 from records.delivery_ledger import DeliveryLedger
@@ -22,6 +22,10 @@ from records.outcomes import PreparedRow, RowOutcome
 from records.results_writer import ResultsWriter
 from records.run import RunOptions, RunRecord
 
+# The names of the fields of a profile and of an event, in the order in which they are sent.
+PROFILE_FIELDS, EVENT_FIELDS = (
+    tuple(own.name for own in OWN_FIELDS if own.call == call) for call in CALLS.values()
+)
 # As of a spool: not a multiple of the rows that are planned together.
 CHUNK_ROWS = 100
 

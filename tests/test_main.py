@@ -20,11 +20,10 @@ import requests
 import iterable_client
 import main
 from configuration import command_line
-from iterable_api.mapping import PROFILE_FIELDS
 from iterable_api.payloads import Payloads
 from sandbox.faults import Fault
 from tests import schema
-from tests.rows import bodies_of
+from tests.rows import PROFILE_FIELDS, bodies_of
 from tests.test_db_connection import endless, running, wait_until
 from tests.users import NOBODY, NOBODYS_NAME, needs_root
 

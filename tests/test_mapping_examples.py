@@ -510,13 +510,15 @@ def sent_of(database, suffix):
     with connection_to(database.settings) as connection:
         spool = connection.get_pro_users_recent_engagement(query)
     with closing(spool):
-        (field,) = RowMapping(spool.columns).fields
+        mapping = RowMapping(spool.columns)
+        (field,) = mapping.fields
+        place = mapping.places[field.column.name]
         rows = [row for chunk in spool.chunks() for row in chunk]
     found = []
     for row in rows:
         try:
             encode = encoder(field.type, field.column, UTC)
-            found.append(json.loads(encode(row[field.place] or b"") or "null"))
+            found.append(json.loads(encode(row[place] or b"") or "null"))
         except RowError as error:
             found.append(str(error).partition(" ")[2])
     return found

@@ -3,9 +3,9 @@
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from iterable_api.mapping import PROFILE_FIELDS
 from records.query_file import JOB_QUERY, load_query
 from sandbox.faults import Fault
+from tests.rows import PROFILE_FIELDS
 from tests.test_main import add_pro_users, copy_program, scaled, writes
 from tests.test_main import job as job  # noqa: PLC0414 - a fixture
 from tests.test_safety import forget_results

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import requests
 
 from iterable_api.endpoints import UPDATE_USER
-from iterable_api.mapping import EVENT_FIELDS, OWN_FIELDS, PROFILE_FIELDS
+from iterable_api.mapping import OWN_FIELDS
 from sandbox.endpoints import EVENTS_TRACK_BULK, USERS_BULK_UPDATE
 from sandbox.faults import Fault
 from sandbox.variants import Variants
@@ -24,6 +24,7 @@ from tests.chaos.world import (
     hurried_copy,
     let_live,
 )
+from tests.rows import EVENT_FIELDS, PROFILE_FIELDS
 
 MODES = {"per-user": [], "bulk": ["--bulk"]}
 SUCCESS = '{"msg":"","code":"Success","params":null}'

@@ -15,7 +15,6 @@ from datetime import UTC
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from iterable_api.mapping import EVENT_FIELDS
 from iterable_api.payloads import Payloads, RowError
 from records.outcomes import COUNTERS, GOOD_OUTCOMES
 from records.query_file import JOB_QUERY, load_query
@@ -24,7 +23,7 @@ from sandbox.iterable import IterableSandbox
 from sandbox.stand_in import Received
 from tests import schema
 from tests.conftest import FETCHED_FOLDER, ROOT, Database, DatabaseServer, local_servers
-from tests.rows import bodies_of
+from tests.rows import EVENT_FIELDS, bodies_of
 from tests.test_main import copy_program, scaled
 
 MAIN = ROOT / "main.py"

@@ -6,7 +6,7 @@ import pytest
 
 from delivery.planner import Plan
 from delivery.project_fields import ProjectFields
-from iterable_api.mapping import PROFILE_FIELDS, RowMapping
+from iterable_api.mapping import RowMapping
 from iterable_api.payloads import JOB_MAPPING, Payloads
 from records.columns import Column, Kind
 from records.delivery_ledger import EVENT, MARK_DAYS, PROFILE
@@ -20,7 +20,7 @@ from records.outcomes import (
     outcome_of,
 )
 from records.run import RunOptions, RunRecord
-from tests.rows import make_planner, make_prepared, open_ledger, raw_row
+from tests.rows import PROFILE_FIELDS, make_planner, make_prepared, open_ledger, raw_row
 
 OK = CallOutcome(CallStatus.DELIVERED, 200, "Success", 1)
 

@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from delivery.project_fields import INTERVAL_S, LEFT_OUT, PATIENCE_S, ProjectFields
-from iterable_api.mapping import PROFILE_FIELDS
 from records.outcomes import (
     NOT_SENT,
     UNCHANGED,
@@ -17,7 +16,7 @@ from records.outcomes import (
     outcome_of,
 )
 from records.run import RunOptions, RunRecord
-from tests.rows import make_planner, make_prepared, open_ledger
+from tests.rows import PROFILE_FIELDS, make_planner, make_prepared, open_ledger
 
 OK = CallOutcome(CallStatus.DELIVERED, 200, "Success", 1)
 REFUSED = CallOutcome(CallStatus.REFUSED, 400, "BadParams", 1)

@@ -271,7 +271,8 @@ def test_an_event_keeps_its_id_and_no_two_events_share_one():
 
 def test_an_events_id_is_a_uuid_of_version_5_by_the_standard():
     name = '["iterable_challenge", "page_views", "page_view"]3:101,1,1768314645'
-    assert PAYLOADS.prepare(raw_row()).event_id == str(uuid.uuid5(EVENT_NAMESPACE, name))
+    event_id = uuid.uuid5(uuid.UUID(bytes=EVENT_NAMESPACE), name)
+    assert PAYLOADS.prepare(raw_row()).event_id == str(event_id)
 
 
 def test_the_event_that_the_documents_show_keeps_its_id():

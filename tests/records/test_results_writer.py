@@ -9,7 +9,6 @@ from decimal import Decimal
 
 import pytest
 
-from iterable_api.mapping import EVENT_FIELDS, PROFILE_FIELDS
 from records.outcomes import (
     NOT_SENT,
     PLANNED,
@@ -31,7 +30,7 @@ from tests.results import (
     forgotten,
     superseded,
 )
-from tests.rows import make_prepared
+from tests.rows import EVENT_FIELDS, PROFILE_FIELDS, make_prepared
 
 STARTED = datetime(2026, 1, 13, 14, 30, 45, tzinfo=UTC)
 PREPARED = [make_prepared(number) for number in range(5)]
