@@ -203,6 +203,14 @@ def test_a_field_of_another_type_is_told_with_what_to_change_in_query_2(
         assert "In Query 2, give it another name, or if its values fit the type :" in text
 
 
+def test_a_field_that_the_query_leaves_out_is_not_called_wrong():
+    (told,) = steps.wrong_types({"candidate": "boolean"}, JOB_MAPPING)
+    assert "write NULL AS `user.candidate` and send it as `user.<another name>`, or if" in told
+    assert told.endswith("if its values fit, write it AS `user.candidate:boolean`")
+    mapping = RowMapping([*JOB_MAPPING.columns, Column("user.candidate", Kind.NULL)])
+    assert list(steps.wrong_types({"candidate": "boolean"}, mapping)) == []
+
+
 def test_a_field_whose_type_is_not_told_is_not_called_wrong(environ, iterable):
     iterable.set_faults(Fault("answer", body='{"fields":{"first_name":{"odd":1}}}'))
     types = user_fields(settings_of(environ)).types
