@@ -50,9 +50,12 @@ def read_env_file(path: Path, known: Collection[str]) -> tuple[dict[str, str], l
         where = f"{path.name} line {number}"
         if not binding.error and binding.key is None:  # a comment
             continue
-        if text := _misquoted(line.partition("=")[2].strip(), broken=binding.error):
+        name, _, written = map(str.strip, line.partition("="))
+        if text := _misquoted(written, broken=binding.error):
             problems.append(f"{where}: {text}")
-        elif binding.key is None:
+            # Not to be called missing, too.
+            values.setdefault(name, written)
+        elif binding.key is None or binding.value is None:
             problems.append(f"{where} is not NAME=value")
         elif binding.key not in known:
             problems.append(
@@ -61,7 +64,7 @@ def read_env_file(path: Path, known: Collection[str]) -> tuple[dict[str, str], l
         elif binding.key in values:
             problems.append(f"{where}: {binding.key} is set a second time")
         else:
-            values[binding.key] = binding.value or ""
+            values[binding.key] = binding.value
     return values, problems
 
 

@@ -69,7 +69,8 @@ def refuse_root(settings: Settings, run: RunRecord) -> None:
     if os.geteuid() != 0 or run.options.demo:
         return
     folder = settings.results_dir
-    newest = results_files(folder)[-1:] if folder.is_dir() else []
+    with writing("RESULTS_DIR", folder):
+        newest = results_files(folder)[-1:] if folder.is_dir() else []
     files = [("STATE_FILE", settings.state_file), ("LOG_FILE", settings.log_file)]
     for variable, path in [*files, *(("RESULTS_DIR", path) for path in newest)]:
         with writing(variable, path):

@@ -89,8 +89,12 @@ class Pipeline:
     def _groups(self, chunks: Iterable[list[Row]]) -> Iterator[list[Row]]:
         most = max(GROUP_ROWS, self._limit.rows)
         for chunk in chunks:
-            for start in range(0, len(chunk), most):
-                yield chunk[start : start + most]
+            start = 0
+            while start < len(chunk):
+                # While nothing is being sent, planning holds up nobody.
+                end = len(chunk) if self._pool.is_idle else start + most
+                yield chunk[start:end]
+                start = end
 
     def _send_round(self, groups: Iterable[list[PreparedRow]]) -> None:
         """Send what is to be sent of the rows in *groups*, and record what comes of it."""

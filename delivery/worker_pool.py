@@ -108,6 +108,11 @@ class WorkerPool:
         while self._in_flight or self._open:
             yield self._take()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is being sent."""
+        return not (self._in_flight or self._open)
+
     def _is_full(self) -> bool:
         if self._bytes >= MOST_BYTES or self._batches >= MOST_BATCHES:
             return True

@@ -131,8 +131,10 @@ def _repeated(history: History) -> list[RepeatedRow]:
             for row in islice(_failed_rows(run, history), _ROWS_FOLLOWED)
             if row.refused_for_itself
         }
-        still = set(refused) if still is None else still & refused.keys()
-        for key in still:
+        # In the order of the file.
+        keys = [key for key in refused if still is None or key in still]
+        still = set(keys)
+        for key in keys:
             each = found.setdefault(key, RepeatedRow(refused[key], run.started_at))
             each.runs += 1
             each.since = run.started_at
