@@ -49,8 +49,8 @@ def unchanged(bench: Bench) -> Line:
 
 
 def memory(bench: Bench) -> Line:
-    """Against 150 MB, and against the peak at 10,000 rows."""
-    few = bench.rows(10_000, quick=10_000)
+    """Against 150 MB, and the peak at 100,000 rows, which fill the caches of a fixed size."""
+    few = bench.rows(100_000, quick=30_000)
     small = bench.run("--bulk", iterable=UNLIMITED)
     large, _ = _twice(bench, *_MANY)
     growth = large.peak_mb / small.peak_mb

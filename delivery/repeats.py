@@ -24,9 +24,9 @@ from records.outcomes import (
 )
 from records.row_spool import RowSpool, SpoolError
 
-# Bits in the map of addresses and events by their hashes; it takes 8 MB while it is needed. Of a
-# million rows some thirty thousand share a bit with a row before them, and get a closer look.
-_MAP_BITS = 1 << 26
+# Bits in the map of addresses and events by their hashes; it takes 16 MB while rows are read. Of a
+# million rows some fifteen thousand share a bit with a row before them, and get a closer look.
+_MAP_BITS = 1 << 27
 # In place of a round's number.
 _ARRIVED = -1
 _COLUMNS = (Column("prepared row", Kind.BINARY),)

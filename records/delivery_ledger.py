@@ -345,7 +345,7 @@ class DeliveryLedger:
         execute("PRAGMA journal_mode = WAL")
         execute("PRAGMA synchronous = NORMAL")
         # In KiB. A name is a hash, so each one is looked up in another page.
-        execute("PRAGMA cache_size = -32000")
+        execute("PRAGMA cache_size = -16000")
 
     def _belong_to(self, job: str) -> None:
         """Raise LedgerError if the ledger is another job's than *job*, unless that has no name."""
