@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 from zoneinfo import ZoneInfo
@@ -47,9 +46,6 @@ _WHOLE_ROWS = (
 )
 # What the connector trips over when what it reads is no MySQL protocol.
 _NO_PROTOCOL = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error)
-
-# The connector has MySQL's number 3024 for these too.
-_TIMEOUTS = errors.ConnectionTimeoutError | errors.ReadTimeoutError
 
 _SESSION_OPTIONS = {
     # The pair that every MySQL, every MariaDB and the demo's server understand.
@@ -173,16 +169,15 @@ class DatabaseConnection:
         self,
         query: str | None = None,
         folder: Path | None = None,
-        limit: int | None = None,
         watch: Watch | None = None,
     ) -> RowSpool:
         """Return the rows of Query 2: each pro user with the latest view of pricing or settings.
 
-        *query* runs in its place, if given. With *limit*, only the first rows are read, and the
-        session is good for nothing else afterwards. They go through *watch* on their way. The
-        values stay MySQL's own bytes; the spool's ``columns`` describe them: ``JOB_COLUMNS`` and
-        any others. The rows are kept in a file in *folder*, by default the system's for temporary
-        files; the caller closes it. What the server warned of meanwhile is one warning in the log.
+        *query* runs in its place, if given. The rows go through *watch* on their way; if that does
+        not take all, the session is good for nothing else. Their values stay MySQL's own bytes; the
+        spool's ``columns`` describe them: ``JOB_COLUMNS`` and any others. The spool is a file in
+        *folder*, by default the system's for temporary files; the caller closes it. What the server
+        warned of meanwhile is one warning in the log.
         Raises SpoolError, besides DatabaseError, when the rows do not fit on the disk.
         """
         with self._explained():
@@ -193,10 +188,10 @@ class DatabaseConnection:
         columns = job_columns(described)
         spool = RowSpool(columns, folder)
         try:
-            rows = islice(self._raw_rows(cursor, len(columns)), limit)
+            rows = self._raw_rows(cursor, len(columns))
             spool.extend(watch(columns, rows) if watch else rows)
             spool.flush()
-            if len(spool) != limit:
+            if not self._opened().unread_result:
                 self._tell_warnings()
         except BaseException:
             spool.close()
@@ -312,6 +307,8 @@ def _explain(what: str, error: Exception) -> DatabaseError:
         return DatabaseError(f"{what}: {codes.NOT_MYSQL} ({type(error).__name__})")
     # -1 is what the connector has for a connection that has gone dead unused.
     unused = isinstance(error, errors.OperationalError) and error.errno == -1
-    hint = codes.LOST if unused or isinstance(error, _TIMEOUTS) else codes.hint_for(error.errno)
+    # These have MySQL's number 3024 from the connector.
+    silent = isinstance(error, errors.ConnectionTimeoutError | errors.ReadTimeoutError)
+    hint = codes.LOST if unused or silent else codes.hint_for(error.errno)
     said = codes.cut(str(error.msg or ""))
     return DatabaseError(f"{what}: {hint} (MySQL error {error.errno}: {said})")

@@ -154,7 +154,9 @@ def _first_rows(settings: Settings, failures: list[RunError]) -> RowSpool | None
             f"server {database.version}; times are in {settings.db_time_zone}"
         )
         if query:
-            rows = database.get_pro_users_recent_engagement(query, limit=FIRST_ROWS)
+            rows = database.get_pro_users_recent_engagement(
+                query, watch=lambda _, all_rows: itertools.islice(all_rows, FIRST_ROWS)
+            )
     return rows
 
 

@@ -9,8 +9,6 @@ compressed or very large, a connection that ends with its answer (``headers={"Co
 "close"}``, with a status of 408 for instance).
 """
 
-import datetime
-import email.utils
 import json
 import random
 import zlib
@@ -71,7 +69,6 @@ class Fault:
     content_type: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     retry_after: int | None = None  # seconds
-    retry_after_as_date: bool = False
     code: str = "GenericError"
     variant: Unauthorized = "bad_key"
     location: str = "/elsewhere"
@@ -119,12 +116,7 @@ class Fault:
 
     def retry_after_header(self) -> dict[str, str]:
         """Return the Retry-After header, or nothing."""
-        if self.retry_after is None:
-            return {}
-        if not self.retry_after_as_date:
-            return {"Retry-After": str(self.retry_after)}
-        then = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=self.retry_after)
-        return {"Retry-After": email.utils.format_datetime(then, usegmt=True)}
+        return {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
 
 
 def unauthorized(variant: Unauthorized, endpoint: str) -> Answer:

@@ -1,6 +1,7 @@
 """Reading from a real server: what comes out, what is refused, what each failure is told."""
 
 import contextlib
+import itertools
 import json
 import math
 import secrets
@@ -463,7 +464,9 @@ def test_only_the_first_rows_are_read_if_so_asked(database, limit):
     columns = ", ".join(f"1 AS {name}" for name in JOB_COLUMNS)
     query = f"SELECT {columns} FROM ({rows}) AS many, page_views AS a, page_views AS b"
     with connection_to(database.settings) as connection:
-        spool = connection.get_pro_users_recent_engagement(query, limit=limit)
+        spool = connection.get_pro_users_recent_engagement(
+            query, watch=lambda _, rows: itertools.islice(rows, limit)
+        )
     with closing(spool):
         assert len(spool) == len(list(spool)) == limit
 
