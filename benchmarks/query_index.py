@@ -25,7 +25,6 @@ CUSTOMERS = 1_000_000
 VIEWS = 10_000_000
 RUNS = 3
 DATABASE = "benchmark_query_2"
-COVERING_INDEX = "ix_page_views_recent"
 # The second is MariaDB's name and the third MySQL's: a load waits for too small a redo log.
 SERVER_SETTINGS = (
     "SET GLOBAL innodb_buffer_pool_size = 4294967296",

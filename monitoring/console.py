@@ -214,11 +214,6 @@ def stop_advice(reason: StopReason | None, detail: str, base_url: str) -> str:
             return detail
 
 
-def data_centre(base_url: str) -> str:
-    """Return the data centre of an address of Iterable's, "" if it is none of theirs."""
-    return DATA_CENTRES.get(base_url.removeprefix("https://"), "")
-
-
 def key_advice(base_url: str) -> str:
     """Return what to look at when Iterable refuses the API key."""
     here = base_url.removeprefix("https://")
