@@ -31,8 +31,8 @@ from iterable_api.request_statistics import RequestStatistics
 from iterable_api.transport import Response, Transport, TransportError
 from logger_config import get_file_logger
 from records.outcomes import (
-    ARRIVED,
     NOT_SENT,
+    PROFILE,
     CallOutcome,
     CallStatus,
     Fault,
@@ -130,18 +130,15 @@ class IterableClient(AbstractContextManager["IterableClient"]):
             user_id = row.get(mapping.identifier) if mapping.by_user_id else None
             names = RowNames(row.get("customer_id"), row.get("email"), user_id)
             return refused_row(names, str(error))
-        return self.process_prepared(prepared)
+        return outcome_of(self.process_prepared(prepared))
 
-    def process_prepared(self, prepared: PreparedRow) -> RowOutcome:
-        """Make the calls of *prepared* whose outcome is not known beforehand."""
-        update, track = prepared.users_update, prepared.events_track
-        if update is None:
-            update = _of_profile(self._call(UPDATE_USER, self._ruled(prepared.user)).outcome)
-        if track is None:
-            track = NOT_SENT
-            if update.status in ARRIVED:
-                track = self._call(TRACK_EVENT, self._ruled(prepared.event)).outcome
-        return outcome_of(prepared, update, track)
+    def process_prepared(self, row: PreparedRow) -> PreparedRow:
+        """Make the calls of *row* that are to be made; return it with their outcomes."""
+        while call := row.next_call:
+            path = UPDATE_USER if call.kind == PROFILE else TRACK_EVENT
+            outcome = self._call(path, self._ruled(call.body), before=call.outcome).outcome
+            row = row.after(_of_profile(outcome) if call.kind == PROFILE else outcome)
+        return row
 
     def update_user(self, email: str, data_fields: dict[str, Any]) -> CallOutcome:
         """Create or merge one user's profile. Repeating the call is harmless.
@@ -197,13 +194,15 @@ class IterableClient(AbstractContextManager["IterableClient"]):
         """Return *body* with the rule for fields that the project does not have, if one is set."""
         return body[:-1] + self._rule + b"}" if self._rule else body
 
-    def _call(self, path: str, body: bytes, rows: int | None = None) -> Answer:
+    def _call(
+        self, path: str, body: bytes, rows: int | None = None, before: CallOutcome = NOT_SENT
+    ) -> Answer:
         """Send *body*, of *rows* if in bulk, until the answer is final or the attempts are used up.
 
-        A stop of the run ends it too.
+        A stop of the run ends it too. *before* came of it in a batch, and stays if nothing is sent.
         """
-        answer = Answer(NOT_SENT, {})
-        requests, failures, may_have_landed = 0, 0, False
+        answer = Answer(before, {})
+        requests, failures, may_have_landed = 0, 0, before.status is CallStatus.UNKNOWN
         attempts = min(self._max_attempts, BULK_ATTEMPTS) if rows else self._max_attempts
         patient_until_s = time.monotonic() + RATE_LIMIT_PATIENCE_S
         while (latest := self._send(path, body, rows)) is not None:
@@ -223,7 +222,8 @@ class IterableClient(AbstractContextManager["IterableClient"]):
                 break
         with self._counting:
             self.retries += max(0, requests - 1)
-        settled = _settled(answer.outcome, requests, may_have_landed=may_have_landed)
+        attempts = before.attempts + requests
+        settled = _settled(answer.outcome, attempts, may_have_landed=may_have_landed)
         return answer._replace(outcome=settled)
 
     def _send(self, path: str, body: bytes, rows: int | None) -> Answer | None:

@@ -92,11 +92,11 @@ def run_integration(
                 with RowLog(run) as log, recorder.sending(client, log):
                     pipeline = wiring.pipeline(settings, look.planner(recorder), client, recorder)
                     pipeline.deliver(rows.chunks())
-                    stop.over = True
         stop.over = True
         logger.info("[STEP 6] Saving results...")
         advice = stop_advice(stop.reason, stop.detail, settings.iterable_api_base_url)
-        if recorder.finish(advice):
+        run.finish(stop.reason, advice)
+        if recorder.finish():
             steps.remove_old_results(settings, results.path)
         log_end(run, results.path, advice)
     return run.exit_status

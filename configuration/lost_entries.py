@@ -8,7 +8,8 @@ from iterable_api.endpoints import TRACK_EVENT, UPDATE_USER
 from iterable_api.field_types import FieldType
 from iterable_api.mapping import RowMapping
 from records.columns import Kind
-from records.delivery_ledger import EVENT, PROFILE, DeliveryLedger
+from records.delivery_ledger import DeliveryLedger
+from records.outcomes import EVENT, PROFILE
 from records.results_files import tells_of_deliveries
 
 # What the ledger notes of the last run: what makes an entry count no longer, and which kind.

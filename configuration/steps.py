@@ -15,9 +15,8 @@ from pathlib import Path
 from configuration.lost_entries import lost_entries, run_notes
 from configuration.settings import Settings
 from configuration.wiring import user_fields
-from delivery.planner import Planner, length_to_send
+from delivery.planner import Planner, Repeats, find_suspects, length_to_send
 from delivery.recorder import Recorder
-from delivery.repeats import Repeats, Suspects
 from delivery.stopping import Stop
 from iterable_api.answers import KEY_LACKS, Repeat
 from iterable_api.endpoints import UPDATE_USER
@@ -125,21 +124,20 @@ def warn_of_other_jobs(settings: Settings) -> None:
 class FirstLook:
     """Looks at Query 2's rows while they are read, as the server takes its time.
 
-    ``payloads`` makes request bodies of them; ``suspects`` has those that may repeat another.
+    ``payloads`` makes request bodies of them; ``suspects`` has what may repeat another row.
     """
 
     payloads: Payloads
-    suspects: Suspects
 
     def __init__(self, settings: Settings, *, shown: bool) -> None:
         self._settings = settings
         self._shown = shown
+        self.suspects: set[int] = set()
 
     def watch(self, columns: Sequence[Column], rows: Iterator[Row]) -> Iterator[Row]:
         """Return *rows* as they are. Raises ColumnError if their *columns* cannot be sent."""
         self.payloads = read_columns(columns, self._settings, shown=self._shown)
-        self.suspects = Suspects(self.payloads)
-        return self.suspects.watch(rows)
+        return find_suspects(rows, self.payloads, self.suspects)
 
     def planner(self, recorder: Recorder, **options: bool) -> Planner:
         """Return what plans the rows; *options* say what is otherwise than in the run's own."""
@@ -205,8 +203,6 @@ def begin_run(rows: RowSpool, look: FirstLook, settings: Settings, recorder: Rec
         # Nothing is under way yet, and Iterable may take a minute not to answer.
         with stop.interrupting():
             recorder.fields.know(_look_at_project(mapping, settings, stop))
-        if not recorder.ledger.is_empty:
-            recorder.refusals.accept(look.planner(recorder).held_at(rows.chunks()))
     if options.limit:
         rows.cut(_rows_to_send(options.limit, rows, look, recorder))
     recorder.begin(len(rows), run_notes(settings, mapping))

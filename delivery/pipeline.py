@@ -6,56 +6,59 @@ moment ago and whom Iterable does not find yet is sent again: Iterable's documen
 minute between a profile and the calls that depend on it.
 """
 
+import pickle
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
-from delivery.bulk import BatchLimit, not_sent, packed
-from delivery.planner import Plan, Planner
+from delivery.bulk import BatchLimit, packed
+from delivery.planner import AnyRow, Plan, Planner
 from delivery.recorder import Recorder
-from delivery.repeats import LaterRows
 from delivery.worker_pool import WorkerPool
 from iterable_api.answers import user_not_found
 from logger_config import get_logger
-from records.columns import Row
-from records.outcomes import NOT_SENT, CallStatus, PreparedRow, RowOutcome, row_not_attempted
+from records.columns import Column, Kind, Row
+from records.outcomes import (
+    NOT_SENT,
+    CallStatus,
+    PreparedRow,
+    RowOutcome,
+    outcome_of,
+    row_not_attempted,
+)
+from records.row_spool import RowSpool, SpoolError
 
 logger = get_logger(__name__)
 
-# Rows that are planned together, if a batch is not larger. That takes some milliseconds, for which
-# the workers have rows at hand.
-GROUP_ROWS = 200
+# Rows that are planned together. For the milliseconds that this takes, workers have rows at hand.
+GROUP_ROWS = 240
 # Between a profile and the calls that depend on it.
 # Source: POST /api/users/update, https://api.iterable.com/api/docs
 VISIBLE_AFTER_S = 60.0
+_COLUMNS = (Column("prepared row", Kind.BINARY),)
 
 
+@dataclass
 class Pipeline:
-    """Delivers the rows of one run; every row gets exactly one outcome, which *recorder* is told.
+    """Delivers the rows of one run; every row gets exactly one outcome, which is recorded.
 
-    *limit* says how large a batch may be. Rows that come later are kept in *folder*.
+    ``limit`` says how large a batch may be. Rows that come later are kept in ``folder``.
     """
 
-    def __init__(
-        self,
-        planner: Planner,
-        pool: WorkerPool,
-        recorder: Recorder,
-        limit: BatchLimit,
-        folder: Path,
-    ) -> None:
-        self._mapping = planner.payloads.mapping
-        self._planner = planner
-        self._repeats = planner.repeats
-        self._pool = pool
-        self._recorder = recorder
-        self._stop = recorder.stop
-        self._limit = limit
-        self._later = LaterRows(folder)
-        # Number of events that are to be sent again, and when their users should be known.
-        self._not_found = 0
+    planner: Planner
+    pool: WorkerPool
+    recorder: Recorder
+    limit: BatchLimit
+    folder: Path
+
+    def __post_init__(self) -> None:
+        self._stop = self.recorder.stop
+        self._later = LaterRows(self.folder)
+        self._round = 1
+        # When the users should be known whose events are to be sent again; 0 if there are none.
         self._visible_s = 0.0
-        self._has_waited = False
 
     def deliver(self, chunks: Iterable[list[Row]]) -> None:
         """Deliver the rows in *chunks*, of which one at a time fits into memory.
@@ -63,99 +66,120 @@ class Pipeline:
         Once the run is to stop the remaining rows are ``not_attempted``. An exception that nobody
         expected stops the run too, and is raised when every row has its outcome.
         """
-        with self._pool:
-            self._send_round(self._first_round(chunks))
+        with self.pool:
+            self._send_round(_groups(chunks))
+            self._wait_for_users()
             while len(self._later):
-                self._wait_for_users()
-                self._repeats.begin_round()
+                self._round += 1
+                self.planner.repeats.begin_round()
                 self._send_round(self._later.next_round())
-        self._recorder.refusals.finish()
+        self.recorder.refusals.finish()
         self._stop.raise_bug()
-        self._warn_of_repeats()
+        if count := self.recorder.run.users_update[CallStatus.SUPERSEDED]:
+            who = "user id" if self.planner.payloads.mapping.by_user_id else "address"
+            are = "1 row repeats" if count == 1 else f"{count} rows repeat"
+            logger.warning("%s an earlier row's %s; the first row's profile is sent", are, who)
 
-    def _first_round(self, chunks: Iterable[list[Row]]) -> Iterator[list[PreparedRow]]:
-        """Yield the rows in groups; record those that cannot be sent or come after a stop."""
-        for rows in self._groups(chunks):
-            outcomes: list[RowOutcome] = []
-            prepared: list[PreparedRow] = []
-            if not self._stop.requested:
-                with self._recorder.stopping_on_failure():
-                    outcomes, prepared = self._planner.prepare(rows)
-            if not (outcomes or prepared):
-                outcomes = [row_not_attempted(self._mapping.names_of(row)) for row in rows]
-            self._recorder.add(outcomes)
-            yield prepared
-
-    def _groups(self, chunks: Iterable[list[Row]]) -> Iterator[list[Row]]:
-        most = max(GROUP_ROWS, self._limit.rows)
-        for chunk in chunks:
-            start = 0
-            while start < len(chunk):
-                # While nothing is being sent, planning holds up nobody.
-                end = len(chunk) if self._pool.is_idle else start + most
-                yield chunk[start:end]
-                start = end
-
-    def _send_round(self, groups: Iterable[list[PreparedRow]]) -> None:
+    def _send_round(self, groups: Iterable[Sequence[AnyRow]]) -> None:
         """Send what is to be sent of the rows in *groups*, and record what comes of it."""
-        for outcomes in self._pool.send(packed(self._to_send(groups), self._limit)):
+        for outcomes in self.pool.send(packed(self._to_send(groups), self.limit)):
             kept = outcomes
-            with self._recorder.stopping_on_failure():
-                self._recorder.refusals.watch(outcomes)
+            with self.recorder.stopping_on_failure():
+                self.recorder.refusals.watch(outcomes)
+                for outcome in outcomes:
+                    self.planner.repeats.note(outcome)
                 kept = self._less_not_found(outcomes)
-            for outcome in kept:
-                self._repeats.note(outcome)
-            self._recorder.add(kept)
+            self.recorder.add(kept)
 
-    def _to_send(self, groups: Iterable[list[PreparedRow]]) -> Iterator[PreparedRow]:
+    def _to_send(self, groups: Iterable[Sequence[AnyRow]]) -> Iterator[PreparedRow]:
+        """Yield the rows that are to be sent; record the others."""
         for rows in groups:
             plan = None
             if not self._stop.requested:
-                with self._recorder.stopping_on_failure():
+                with self.recorder.stopping_on_failure():
                     plan = self._plan(rows)
-            self._recorder.add(not_sent(rows) if plan is None else plan.outcomes)
+            self.recorder.add(plan.outcomes if plan else list(map(self._not_sent, rows)))
             yield from plan.to_send if plan else ()
 
-    def _plan(self, rows: list[PreparedRow]) -> Plan:
+    def _not_sent(self, row: AnyRow) -> RowOutcome:
+        if isinstance(row, PreparedRow):
+            return outcome_of(row)
+        return row_not_attempted(self.planner.payloads.mapping.names_of(row))
+
+    def _plan(self, rows: Sequence[AnyRow]) -> Plan:
         """Plan *rows*, and do what must be done before they are sent."""
-        plan = self._planner.plan(rows)
-        self._recorder.ledger.forget(plan.forget)
-        self._recorder.ledger.renew(plan.renew)
+        plan = self.planner.plan(rows)
+        self.recorder.refusals.watch(plan.outcomes)
+        self.recorder.ledger.forget(plan.forget)
+        self.recorder.ledger.renew(plan.renew)
         self._later.extend(plan.later)
         return plan
 
     def _less_not_found(self, outcomes: list[RowOutcome]) -> list[RowOutcome]:
         """Put the rows aside whose event is to be sent again; return the others."""
-        again = list(filter(_is_to_be_sent_again, outcomes))
-        if not again or self._has_waited or self._stop.requested:
+        again = [
+            row._replace(event=row.event._replace(send=True, outcome=NOT_SENT))
+            for row in (each.prepared for each in outcomes if _is_to_be_sent_again(each))
+            if row
+        ]
+        if not again or self._round > 1 or self._stop.requested:
             return outcomes
         # The ledger first: a row that it cannot take is not put aside, or it had two outcomes.
-        self._recorder.note_in_ledger([o._replace(events_track=NOT_SENT) for o in again])
-        self._later.extend(
-            [o.prepared._replace(users_update=o.users_update) for o in again if o.prepared]
-        )
-        self._not_found += len(again)
+        self.recorder.note_in_ledger(list(map(outcome_of, again)))
+        self._later.extend(again)
         self._visible_s = time.monotonic() + VISIBLE_AFTER_S
-        # A later row of the same address need not wait for the event.
-        for outcome in again:
-            self._repeats.note(outcome)
         return [outcome for outcome in outcomes if not _is_to_be_sent_again(outcome)]
 
     def _wait_for_users(self) -> None:
         """Wait until Iterable should know the users whose events are to be sent again."""
-        if self._not_found and not self._has_waited:
+        if self._visible_s:
             wait_s = max(0.0, self._visible_s - time.monotonic())
-            text = "Iterable does not know %d new users yet: their events are sent again in %.0f s"
-            logger.info(text, self._not_found, wait_s)
+            text = "Iterable does not find all new users yet: their events are sent again in %.0f s"
+            logger.info(text, wait_s)
             self._stop.wait(wait_s)
-            self._has_waited = True
 
-    def _warn_of_repeats(self) -> None:
-        if count := self._recorder.run.users_update[CallStatus.SUPERSEDED]:
-            who = "user id" if self._mapping.by_user_id else "address"
-            are = "1 row repeats" if count == 1 else f"{count} rows repeat"
-            text = "%s an earlier row's %s; the first row's profile is sent"
-            logger.warning(text, are, who)
+
+@dataclass
+class LaterRows:
+    """Rows for the next round: in a file in ``folder``, because there may be many of them."""
+
+    folder: Path
+    _spool: RowSpool | None = None
+
+    def __len__(self) -> int:
+        return len(self._spool) if self._spool else 0
+
+    def extend(self, rows: Sequence[PreparedRow]) -> None:
+        """Put *rows* aside, which are on disk then.
+
+        Raises SpoolError and has none of these *rows*. Then it can take no more.
+        """
+        if not rows:
+            return
+        if self._spool is None:
+            self._spool = RowSpool(_COLUMNS, self.folder)
+        length = len(self._spool)
+        try:
+            self._spool.extend([(pickle.dumps(row),) for row in rows])
+            self._spool.flush()
+        except SpoolError:
+            self._spool.cut(length)
+            raise
+
+    def next_round(self) -> Iterator[list[PreparedRow]]:
+        """Yield the rows that were put aside up to now; what comes then is for another round."""
+        spool, self._spool = self._spool, None
+        if spool is not None:
+            with closing(spool):
+                for chunk in spool.chunks():
+                    # Written above, into a file that nobody else can read.
+                    yield [pickle.loads(row or b"") for (row,) in chunk]  # noqa: S301
+
+
+def _groups(chunks: Iterable[list[Row]]) -> Iterator[list[Row]]:
+    for chunk in chunks:
+        for start in range(0, len(chunk), GROUP_ROWS):
+            yield chunk[start : start + GROUP_ROWS]
 
 
 def _is_to_be_sent_again(outcome: RowOutcome) -> bool:

@@ -1,17 +1,27 @@
-"""Which calls each row needs: rows become prepared rows, less what Iterable holds."""
+"""Which calls each row needs: rows become prepared rows, less what Iterable holds.
 
-from collections.abc import Iterable, Sequence
+Of rows with one address the first in Query 2's order is the profile. Of rows with one event, that
+is with one ``page_view_id``, customer, time and name, the first is the event: any other would
+overwrite it. A row that depends on the outcome of one before it waits for that, so that nothing
+depends on a race.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from delivery.project_fields import ProjectFields
-from delivery.repeats import Repeats
 from iterable_api.payloads import Payloads, RowError
 from records.columns import Row
-from records.delivery_ledger import EVENT, PROFILE, DeliveryLedger, EntryName, Held
+from records.delivery_ledger import DeliveryLedger, Held
 from records.outcomes import (
+    ARRIVED,
     PLANNED,
+    SUPERSEDED,
     UNCHANGED,
+    Call,
     CallOutcome,
+    CallStatus,
+    Fault,
     PreparedRow,
     RowNames,
     RowOutcome,
@@ -21,140 +31,196 @@ from records.outcomes import (
 )
 from records.run import RunOptions
 
+# A row as it was read, or one that was looked at before.
+AnyRow = Row | PreparedRow
+# Bits in the map of addresses and events by their hashes; it takes 16 MB while rows are read. Of a
+# million rows some fifteen thousand share a bit with a row before them, and get a closer look.
+_MAP_BITS = 1 << 27
+# In place of a round's number.
+_ARRIVED = -1
+_OVERWRITES = (
+    "page_view_id %s came before for this customer and time: one event would overwrite the other; "
+    "give each row an id of its own"
+)
+
+
+def find_suspects(rows: Iterable[Row], payloads: Payloads, suspects: set[int]) -> Iterator[Row]:
+    """Yield *rows* as they are; add to *suspects* what may repeat a row before.
+
+    That is the numbers of addresses and events, by *payloads*.
+    """
+    seen = bytearray(_MAP_BITS // 8)
+    user_number, event_number = payloads.user_number, payloads.event_number
+    for row in rows:
+        for number in (user_number(row), event_number(row)):
+            place, bit = number % _MAP_BITS >> 3, 1 << (number & 7)
+            if seen[place] & bit:
+                suspects.add(number)
+            else:
+                seen[place] |= bit
+        yield row
+
+
+class Repeats:
+    """Tells what of a row was there before, in little memory.
+
+    *suspects* has what ``find_suspects()`` found in all rows; by default no row repeats another.
+    """
+
+    def __init__(self, payloads: Payloads, suspects: Collection[int] = ()) -> None:
+        self._payloads = payloads
+        self._suspects = suspects
+        self._round = 1
+        # Of profiles and events that may come again, by their names in the ledger: the round in
+        # which a row was the last to send it or to wait for it, or that Iterable has it.
+        self._rounds: dict[bytes, int] = {}
+        # By the names of these events, the hash of what the first row sends.
+        self._contents: dict[bytes, bytes] = {}
+
+    def begin_round(self) -> None:
+        """Let rows that had to wait have their turn."""
+        self._round += 1
+
+    def turn_of(self, row: PreparedRow) -> PreparedRow | None:
+        """Return *row* with the outcomes of calls that a row before it stands for.
+
+        None if that is not known yet: then it must wait for the next round. Ask once for each row
+        of a round, in their order.
+        """
+        profile, event = row.profile, row.event
+        if values := row.row:
+            is_user = hash(row.key) in self._suspects
+            is_event = event.send and self._payloads.event_number(values) in self._suspects
+            if not (is_user or is_event):
+                return row
+            if is_user:
+                self._rounds.setdefault(profile.name, 0)
+            if is_event:
+                self._rounds.setdefault(event.name, 0)
+                self._contents.setdefault(event.name, event.content)
+        names = (profile.name, event.name)
+        missing = [name for name in names if self._rounds.get(name, _ARRIVED) != _ARRIVED]
+        must_wait = any(self._rounds[name] == self._round for name in missing)
+        self._rounds.update(dict.fromkeys(missing, self._round))
+        return None if must_wait else self._less_repeated(row)
+
+    def _less_repeated(self, row: PreparedRow) -> PreparedRow:
+        profile, event = row.profile, row.event
+        update = track = None
+        if profile.send and self._rounds.get(profile.name) == _ARRIVED:
+            update = SUPERSEDED
+        if self._contents.get(event.name, event.content) != event.content:
+            view = self._payloads.mapping.shown(row.row, "page_view_id")
+            track = CallOutcome(CallStatus.REFUSED, message=_OVERWRITES % view, fault=Fault.ROW)
+        elif self._rounds.get(event.name) == _ARRIVED:
+            track = SUPERSEDED
+        return row.knowing(update, track)
+
+    def note(self, outcome: RowOutcome) -> None:
+        """Note what Iterable has of a row now."""
+        if (row := outcome.prepared) is None or not self._rounds:
+            return
+        for call, its in ((row.profile, outcome.users_update), (row.event, outcome.events_track)):
+            has_arrived = its.status in ARRIVED or its.status is CallStatus.PLANNED
+            if has_arrived and call.name in self._rounds:
+                self._rounds[call.name] = _ARRIVED
+
 
 @dataclass
 class Plan:
     """What is to become of some rows: those that need no call, that are to be sent, and later.
 
-    Those to be sent have their bodies. ``forget`` names what the ledger must forget before they are
-    sent; ``renew`` is what it must note as still needed.
+    Those to be sent have their bodies. ``forget`` has the calls that the ledger must forget before
+    they are sent; ``renew`` those that it must note as still needed.
     """
 
     outcomes: list[RowOutcome] = field(default_factory=list)
     to_send: list[PreparedRow] = field(default_factory=list)
     later: list[PreparedRow] = field(default_factory=list)
-    forget: list[EntryName] = field(default_factory=list)
-    renew: list[tuple[bytes, int, bytes]] = field(default_factory=list)
+    forget: list[Call] = field(default_factory=list)
+    renew: list[Call] = field(default_factory=list)
 
 
+@dataclass
 class Planner:
-    """Plans the rows of one run; reads *ledger*, and writes nothing.
+    """Plans the rows of one run; reads the ledger, and writes nothing.
 
     Calls whose content Iterable holds are left out, unless all are asked for, and so are calls that
-    repeat one before them, as *repeats* tells. In a dry run nothing is to be sent. *fields* knows
-    what is not sure to be there as a whole.
+    repeat one before them, as ``repeats`` tells. In a dry run nothing is to be sent.
     """
 
-    def __init__(
-        self,
-        payloads: Payloads,
-        ledger: DeliveryLedger,
-        options: RunOptions,
-        fields: ProjectFields,
-        repeats: Repeats,
-    ) -> None:
-        self.payloads = payloads
-        self.repeats = repeats
-        self._ledger = ledger
-        self._send_all = options.send_all
-        self._dry_run = options.dry_run
-        self._fields = fields
+    payloads: Payloads
+    ledger: DeliveryLedger
+    options: RunOptions
+    fields: ProjectFields
+    repeats: Repeats
 
-    def prepare(self, rows: Sequence[Row]) -> tuple[list[RowOutcome], list[PreparedRow]]:
-        """Return the outcomes of the rows that cannot be sent, and the others, prepared."""
-        outcomes: list[RowOutcome] = []
-        prepared: list[PreparedRow] = []
-        for row in rows:
-            try:
-                prepared.append(self.payloads.prepare(row))
-            except RowError as error:
-                outcomes.append(refused_row(self.payloads.mapping.names_of(row), str(error)))
-        return outcomes, prepared
-
-    def held_at(self, chunks: Iterable[list[Row]]) -> set[str]:
-        """Return the endpoints, "users" and "events", of which Iterable holds a call of some row.
-
-        The look ends with the first such profile and event, which is nearly at once on most nights.
-        """
-        found = {"users": False, "events": False}
-        for rows in chunks:
-            for profile, event in self._ledger.held(self.prepare(rows)[1]):
-                found["users"] |= profile.same
-                found["events"] |= event.same
-            if all(found.values()):
-                break
-        return {name for name, is_held in found.items() if is_held}
-
-    def plan(self, rows: Sequence[PreparedRow]) -> Plan:
+    def plan(self, rows: Sequence[AnyRow]) -> Plan:
         """Return what is to become of *rows*, which come in their order. Raises LedgerError."""
         plan = Plan()
-        for row, (profile, event) in zip(rows, self._ledger.held(rows), strict=True):
+        prepared = list(self._prepared(plan, rows))
+        for row, held in zip(prepared, self.ledger.held(prepared), strict=True):
             its_turn = self.repeats.turn_of(row)
             if its_turn is None:
                 plan.later.append(row)
                 continue
-            known = self._known(plan, its_turn, profile, event)
-            decided = known or self._decide(plan, its_turn, profile, event)
+            decided = self._decide(plan, its_turn, *held)
             if isinstance(decided, RowOutcome):
                 self.repeats.note(decided)
                 plan.outcomes.append(decided)
             else:
                 plan.to_send.append(decided)
-        if self._dry_run:
+        if self.options.dry_run:
             plan.forget, plan.renew = [], []
         return plan
 
-    def _known(self, plan: Plan, row: PreparedRow, profile: Held, event: Held) -> RowOutcome | None:
-        """Return the outcome of *row* if it needs no call, as can be told without its bodies."""
-        update = row.users_update or (UNCHANGED if profile.same and profile.sure else None)
-        track = row.events_track or (UNCHANGED if event.same and event.sure else None)
-        if self._send_all or not (update and track):
-            return None
-        if profile.stale and update is UNCHANGED:
-            plan.renew.append((row.user_content, PROFILE, row.user_name))
-        if event.stale and track is UNCHANGED:
-            plan.renew.append((row.event_content, EVENT, row.event_name))
-        return outcome_of(row, update, track)
+    def _prepared(self, plan: Plan, rows: Iterable[AnyRow]) -> Iterator[PreparedRow]:
+        """Yield *rows*, prepared; add the outcomes of those that cannot be sent to *plan*."""
+        for row in rows:
+            if isinstance(row, PreparedRow):
+                yield row
+                continue
+            try:
+                yield self.payloads.prepare(row)
+            except RowError as error:
+                plan.outcomes.append(refused_row(self.payloads.mapping.names_of(row), str(error)))
 
     def _decide(
         self, plan: Plan, row: PreparedRow, profile: Held, event: Held
     ) -> RowOutcome | PreparedRow:
         """Return the outcome of *row*, or the row with the calls that are to be made."""
-        try:
-            whole = self.payloads.complete(row)
-        except RowError as error:
-            return refused_row(RowNames(row.customer_id, row.email, row.user_id), str(error))
-        calls = (whole.users_update, profile), (whole.events_track, event)
-        unsure = any(call is None and held.same and not held.sure for call, held in calls)
-        if unsure and not self._send_all:
-            whole = whole._replace(once_more=self._fields.may_be_sent_again(whole))
-            self._fields.unsure_rows += not (whole.once_more or self._dry_run)
-        update = whole.users_update or self._held(plan, whole, PROFILE, profile)
-        track = whole.events_track or self._held(plan, whole, EVENT, event)
+        if not (self._is_settled(row.profile, profile) and self._is_settled(row.event, event)):
+            try:
+                row = self.payloads.complete(row)
+            except RowError as error:
+                return refused_row(RowNames(row.customer_id, row.email, row.user_id), str(error))
+        update = self._known(plan, row, row.profile, profile)
+        track = self._known(plan, row, row.event, event)
         if update and track:
-            return outcome_of(whole, update, track)
-        if self._dry_run:
-            return outcome_of(whole, update or PLANNED, track or PLANNED)
-        return whole._replace(users_update=update, events_track=track)
+            return outcome_of(row, update, track)
+        if self.options.dry_run:
+            return outcome_of(row, update or PLANNED, track or PLANNED)
+        return row.knowing(update, track)
 
-    def _held(self, plan: Plan, row: PreparedRow, kind: int, held: Held) -> CallOutcome | None:
-        """Return the outcome of a call that Iterable holds; None if it is to be made.
+    def _is_settled(self, call: Call, held: Held) -> bool:
+        """Whether *call* need not be made, as can be told without its body."""
+        return not call.send or (held.same and held.sure and not self.options.send_all)
+
+    def _known(self, plan: Plan, row: PreparedRow, call: Call, held: Held) -> CallOutcome | None:
+        """Return the outcome of a *call* of *row* that need not be made; None if it is to be made.
 
         Add to *plan* what that makes untrue, or shows to be needed.
         """
-        content, name, body = (
-            (row.user_content, row.user_name, row.user_body)
-            if kind == PROFILE
-            else (row.event_content, row.event_name, row.event_body)
-        )
-        same = held.body == body or held.same
-        wanted = held.same and not held.sure and row.once_more
-        if same and not self._send_all and not wanted:
-            if held.stale or not held.same:
-                plan.renew.append((content, kind, name))
-            return UNCHANGED
-        if held.known and not same:
-            plan.forget.append((kind, name))
+        if not call.send:
+            return call.outcome
+        same = held.same or held.body == call.digest
+        if same and not self.options.send_all:
+            if held.sure or not self.fields.may_be_sent_again(row):
+                if held.stale or not held.same:
+                    plan.renew.append(call)
+                return UNCHANGED
+        elif held.known and not same:
+            plan.forget.append(call)
         return None
 
 
@@ -166,10 +232,12 @@ def length_to_send(limit: int, chunks: Iterable[list[Row]], planner: Planner) ->
     """
     taken = 0
     for chunk in chunks:
-        while chunk:
-            rows, chunk = chunk[:limit], chunk[limit:]  # noqa: PLW2901 - what is left of it
+        start = 0
+        while start < len(chunk):
+            rows = chunk[start : start + limit]
+            start += len(rows)
             taken += len(rows)
-            outcomes = planner.plan(planner.prepare(rows)[1]).outcomes
+            outcomes = planner.plan(rows).outcomes
             limit -= sum(outcome.status is RowStatus.PLANNED for outcome in outcomes)
             if not limit:
                 return taken

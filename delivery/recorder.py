@@ -1,19 +1,24 @@
-"""Writes down what becomes of a run while it goes on: in its record, the ledger and its results."""
+"""Writes down what becomes of a run while it goes on: in its record, the ledger and its results.
+
+It stops a run of which it can no longer do that, and one that is refused as a whole, for a reason
+that lies in none of its rows.
+"""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 from delivery.project_fields import ProjectFields
-from delivery.refusals import RefusalWatch
 from delivery.stopping import Stop
-from iterable_api.answers import user_not_found
+from iterable_api.answers import NAME_BLOCKED, user_not_found
+from iterable_api.mapping import EVENT_NAME
 from iterable_client import IterableClient
 from logger_config import get_logger
 from monitoring.console import RowLog
-from records.delivery_ledger import PROFILE, DeliveryLedger, LedgerError
+from records.delivery_ledger import DeliveryLedger, LedgerError
 from records.exit_statuses import RunError, StopReason
-from records.outcomes import RowOutcome, RowStatus
+from records.outcomes import ARRIVED, CallOutcome, CallStatus, Fault, RowOutcome, RowStatus
 from records.results_writer import ResultsWriter
 from records.row_spool import SpoolError
 from records.run import RunRecord
@@ -22,26 +27,28 @@ logger = get_logger(__name__)
 
 # How a run may end that asks for the project's fields all the same.
 _STILL_ASKS = {None, StopReason.DEADLINE, StopReason.EVERY_ROW_REFUSED}
+# Number of rows that an endpoint refuses, with none accepted in between, before the run stops. A
+# reason that cannot lie in a row needs few of them. A value of the wrong type can, so it counts
+# only as long as Iterable is not known to have a row of that endpoint.
+REFUSED_ROWS: Mapping[Fault | None, int] = {Fault.PROJECT: 4, Fault.NETWORK: 4, Fault.FIELD: 20}
+# The same for a run that is over before that, and of which nothing was accepted.
+IN_ALL: Mapping[Fault | None, int] = {Fault.PROJECT: 1, Fault.NETWORK: 1, Fault.FIELD: 4}
+_USUAL_NAME = f'"eventName": "{EVENT_NAME}"'.encode("ascii")
 
 
+@dataclass
 class Recorder:
-    """Writes down what becomes of *run*; when it no longer can, it asks the run to stop."""
+    """Writes down what becomes of a run; when it no longer can, it asks the run to stop."""
 
-    def __init__(
-        self,
-        run: RunRecord,
-        stop: Stop,
-        ledger: DeliveryLedger,
-        fields: ProjectFields,
-        results: ResultsWriter,
-    ) -> None:
-        self.run = run
-        self.stop = stop
-        self.ledger = ledger
-        self.fields = fields
-        self.refusals = RefusalWatch(stop)
-        self._results = results
-        self._log: RowLog | None = None
+    run: RunRecord
+    stop: Stop
+    ledger: DeliveryLedger
+    fields: ProjectFields
+    results: ResultsWriter
+    log: RowLog | None = None
+
+    def __post_init__(self) -> None:
+        self.refusals = RefusalWatch(self.stop)
 
     def begin(self, rows: int, notes: Mapping[str, str]) -> None:
         """Note how many rows the run is about, and make sure of the disk for their outcomes.
@@ -49,9 +56,9 @@ class Recorder:
         *notes* say in the ledger what the run is like. Raises RunError when there is no room.
         """
         try:
-            self._results.reserve(rows)
+            self.results.reserve(rows)
         except OSError as error:
-            folder = self._results.path.parent
+            folder = self.results.path.parent
             text = f"RESULTS_DIR {folder} has no room for {rows} rows: {error.strerror}"
             raise RunError(text) from None
         self.ledger.check_room(rows)
@@ -61,15 +68,16 @@ class Recorder:
 
     @contextmanager
     def sending(self, client: IterableClient, log: RowLog) -> Iterator[None]:
-        """Tell *log* every outcome; at the end close *client*, and note what was sent.
+        """Tell *log* each outcome; at the end close *client*, and note what was sent.
 
         Then look whether the project has taken all of it, also when the time is over or the rest
         was refused: a job that never gets to its end must learn it too.
         """
-        self._log = log
+        self.log = log
         began_s = time.monotonic()
         try:
             yield
+            self.stop.over = True
         finally:
             # First, so that nothing leaves any more that would not be counted.
             client.close()
@@ -94,21 +102,17 @@ class Recorder:
             with self.stopping_on_failure():
                 self.note_in_ledger(outcomes)
         with self.stopping_on_failure():
-            self._results.add(outcomes)
+            self.results.add(outcomes)
         with self.stopping_on_failure():
-            if self._log is not None:
-                self._log.add(outcomes, counts)
+            if self.log is not None:
+                self.log.add(outcomes, counts)
 
     def note_in_ledger(self, outcomes: Sequence[RowOutcome]) -> None:
         """Remember what Iterable has now, and forget what it has not. Raises LedgerError."""
         self.ledger.record(outcomes, sure=self.fields.add(outcomes))
-        # Iterable knows nothing of a user whose profile it is thought to have.
-        lost = [
-            (PROFILE, outcome.prepared.user_name)
-            for outcome in outcomes
-            if outcome.prepared and user_not_found(outcome.events_track)
-        ]
-        self.ledger.forget(lost)
+        # Iterable does not have these users, whatever it said of their profiles.
+        lost = [outcome.prepared for outcome in outcomes if user_not_found(outcome.events_track)]
+        self.ledger.forget([row.profile for row in lost if row])
 
     @contextmanager
     def stopping_on_failure(self) -> Iterator[None]:
@@ -129,22 +133,80 @@ class Recorder:
         except Exception as bug:  # noqa: BLE001 - is raised later
             self.stop.fail(bug)
 
-    def finish(self, advice: str) -> bool:
-        """Decide how the run ended, and write its results file; return whether it is there.
-
-        *advice* says why the run was stopped early; it is empty if it was not.
-        """
-        self.run.finish(self.stop.reason, advice)
+    def finish(self) -> bool:
+        """Write the results file of the finished run; return whether it is there."""
         try:
-            self._results.finish(self.run)
+            self.results.finish(self.run)
         except OSError as error:
             text = (
-                f"The results could not be written to {self._results.path}: {error.strerror}. "
+                f"The results could not be written to {self.results.path}: {error.strerror}. "
                 "STATE_FILE knows what was delivered. Make room or fix the folder, then run again"
             )
             logger.error("%s", text)
             self.run.error = self.run.error or text
             self.run.stop_reason = StopReason.NOT_RECORDED
             return False
-        logger.info("Results saved to %s", self._results.path)
+        logger.info("Results saved to %s", self.results.path)
         return True
+
+
+class RefusalWatch:
+    """Asks the run to stop when the key, or row after row, is refused at an endpoint."""
+
+    def __init__(self, stop: Stop) -> None:
+        self._stop = stop
+        # Endpoints at which Iterable has some row of the run, from this run or an earlier one.
+        self._accepted: set[str] = set()
+        # Refused since a row was accepted.
+        self._refused: dict[str, list[CallOutcome]] = {"users": [], "events": []}
+
+    def watch(self, outcomes: Sequence[RowOutcome]) -> None:
+        """Count some more rows, in the order in which they came back."""
+        self._watch("users", [outcome.users_update for outcome in outcomes])
+        self._watch("events", [_event_call(outcome) for outcome in outcomes])
+
+    def _watch(self, name: str, calls: Sequence[CallOutcome]) -> None:
+        refused = self._refused[name]
+        statuses = {call.status for call in calls}
+        # All came back at once, so it does not matter which of them was accepted.
+        if CallStatus.DELIVERED in statuses:
+            refused.clear()
+        if statuses & {CallStatus.DELIVERED, CallStatus.UNCHANGED}:
+            self._accepted.add(name)
+        for call in calls if statuses - ARRIVED else ():
+            if call.key_refused:
+                self._stop.request(StopReason.KEY_REFUSED, call.message)
+            its_own = call.fault is Fault.FIELD and name in self._accepted
+            passing = call.fault is Fault.NETWORK and call.http_status is None and call.code is None
+            if call.fault in REFUSED_ROWS and not (its_own or passing):
+                refused.append(call)
+        self._judge(name, REFUSED_ROWS)
+
+    def finish(self) -> None:
+        """Ask for a stop also after a short run that was refused as a whole."""
+        for name in self._refused.keys() - self._accepted:
+            self._judge(name, IN_ALL)
+
+    def _judge(self, name: str, enough: Mapping[Fault | None, int]) -> None:
+        refused = self._refused[name]
+        if refused and len(refused) >= enough[refused[0].fault]:
+            self._stop.request(StopReason.EVERY_ROW_REFUSED, _reason(name, refused[0]))
+
+
+def _event_call(outcome: RowOutcome) -> CallOutcome:
+    """Return the event's outcome; a name that is blocked is a row's own if rows have names."""
+    call, row = outcome.events_track, outcome.prepared
+    if call.message == NAME_BLOCKED and row is not None and _USUAL_NAME not in row.event.body:
+        return replace(call, fault=Fault.FIELD)
+    return call
+
+
+def _reason(name: str, call: CallOutcome) -> str:
+    """Return why every row is refused. Quotes no value."""
+    text = f"Iterable takes no {name}: {call}"
+    if call.fault is not Fault.FIELD and call.message and call.http_status is not None:
+        # Our own words: Iterable's would be about a row. Without an answer they are there already.
+        text += f", {call.message}"
+    for field, kind in call.fields:
+        text += f"; the project has the field {field!r} as {kind}"
+    return text

@@ -3,9 +3,8 @@
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 from records.exit_statuses import StopReason
 
@@ -96,7 +95,8 @@ def stopping(stop: Stop, deadline_s: float = 0.0) -> Iterator[None]:
 
     def on_signal(number: int, _frame: object) -> None:
         if number in _SECOND_ENDS and not stop.over:
-            _handle(_SECOND_ENDS, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
         stop.request(_SIGNALS[signal.Signals(number)])
         if stop.interrupts:
             stop.interrupts = False
@@ -106,19 +106,13 @@ def stopping(stop: Stop, deadline_s: float = 0.0) -> Iterator[None]:
     timer.daemon = True
     if deadline_s:
         timer.start()
-    hangup_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    _handle(_SECOND_ENDS if hangup_ignored else _SIGNALS, on_signal)
+    for number in _SIGNALS:
+        if number in _SECOND_ENDS or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, on_signal)
     try:
         yield
     finally:
         timer.cancel()
         stop.over = True
-        _handle([n for n in _SIGNALS if signal.getsignal(n) is on_signal], signal.SIG_IGN)
-
-
-def _handle(
-    numbers: Iterable[signal.Signals],
-    handler: signal.Handlers | Callable[[int, FrameType | None], None],
-) -> None:
-    for number in numbers:
-        signal.signal(number, handler)
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_IGN)

@@ -19,7 +19,7 @@ from iterable_api.endpoints import TRACK_EVENT, UPDATE_USER
 from iterable_api.field_types import FieldType, RowError, encoder, reader
 from iterable_api.mapping import EVENT_NAME, JOB_MAPPING, MappedField, RowMapping
 from records.columns import Kind, Row
-from records.outcomes import NO_EVENT, NO_EVENT_NAME, PreparedRow
+from records.outcomes import EVENT, NO_EVENT, NO_EVENT_NAME, PROFILE, Call, PreparedRow
 
 __all__ = ["JOB_MAPPING", "Payloads", "RowError"]
 
@@ -102,20 +102,18 @@ class Payloads:
         who = self._who(row)
         key = self._key(who)
         by_user_id = self._by_user_id
+        user_name = blake2b(key.encode(), digest_size=16).digest()
         event_name = self._event_name(row)
-        prepared = PreparedRow(
+        event = Call(EVENT, event_name, self._event_content(row))
+        return PreparedRow(
             row,
             self._shown_customer(row[self._customer_place]),
             self.mapping.shown(row, "email") if by_user_id else who,
             who if by_user_id else None,
             key,
-            blake2b(key.encode(), digest_size=16).digest(),
-            event_name,
-            self._user_content(row),
-            self._event_content(row),
+            Call(PROFILE, user_name, self._user_content(row)),
+            event.known(NO_EVENT) if event_name is NO_EVENT_NAME else event,
         )
-        has_event = event_name is not NO_EVENT_NAME
-        return prepared if has_event else prepared._replace(events_track=NO_EVENT)
 
     def complete(self, prepared: PreparedRow) -> PreparedRow:
         """Return *prepared* with the bodies of its two calls in place of its values.
@@ -127,10 +125,12 @@ class Payloads:
             return prepared
         who = self._who(row)
         user = self._user(row, who)
-        event = self._event(row, who, prepared.event_id) if prepared.send_event else b""
-        return prepared._replace(
-            row=(), user=user, event=event, user_body=_hash(user), event_body=_hash(event)
-        )
+        profile = prepared.profile._replace(body=user, digest=_hash(user))
+        event = prepared.event
+        if event.send:
+            body = self._event(row, who, prepared.event_id)
+            event = event._replace(body=body, digest=_hash(body))
+        return prepared._replace(row=(), profile=profile, event=event)
 
     def user_number(self, row: Row) -> int:
         """Return ``hash()`` of the key of the user of *row*, which rows of one user share."""

@@ -122,8 +122,8 @@ def show_payloads(outcomes: Sequence[RowOutcome], shown: int) -> int:
         if shown == PAYLOADS_SHOWN:
             break
         for path, call, body in (
-            ("users/update", outcome.users_update, outcome.prepared.user),
-            ("events/track", outcome.events_track, outcome.prepared.event),
+            ("users/update", outcome.users_update, outcome.prepared.profile.body),
+            ("events/track", outcome.events_track, outcome.prepared.event.body),
         ):
             if call.status is CallStatus.PLANNED:
                 sys.stdout.write(f"  POST /api/{path} {body.decode()}\n")
@@ -144,7 +144,7 @@ def log_end(run: RunRecord, results: Path, advice: str) -> None:
     for call, fields in sorted(run.filtered_fields.items()):
         text = (
             "The project takes no new fields: Iterable left %s out of %s. The rest has arrived. "
-            "Create the fields in Iterable; then these rows are sent once more"
+            "Create the fields in Iterable; then profiles that lack some are sent once more"
         )
         logger.warning(text, ", ".join(sorted(fields)), call.replace("_", "/"))
     if run.news:

@@ -27,7 +27,16 @@ from typing import NamedTuple, Self
 
 from records.exit_statuses import ExitStatus, RunError
 from records.file_owner import in_the_way
-from records.outcomes import UNCHANGED, CallOutcome, CallStatus, PreparedRow, RowOutcome
+from records.outcomes import (
+    EVENT,
+    PROFILE,
+    UNCHANGED,
+    Call,
+    CallOutcome,
+    CallStatus,
+    PreparedRow,
+    RowOutcome,
+)
 
 # Written into the file's header: "ItSy". A file with another number is not ours.
 APPLICATION_ID = 0x49745379
@@ -49,8 +58,8 @@ MOVE_AWAY = (
     "Iterable may start again"
 )
 
-# Kinds of entries. A note keeps a text about the job, in ``body``.
-_NOTE, PROFILE, EVENT = 0, 1, 2
+# The kind of an entry that is no call: it keeps a text about the job, in ``body``.
+_NOTE = 0
 # Whether the project is known to have all that was in a call. That of the run is settled later.
 _NOT_SURE, _SURE, _OF_THIS_RUN = 0, 1, 2
 
@@ -65,8 +74,6 @@ CREATE TABLE entry (
 # To find what a run has left unsettled, which is little, without reading all.
 _INDEX = f"CREATE INDEX unsettled ON entry (sure) WHERE sure = {_OF_THIS_RUN}"
 
-# The kind and the name of an entry.
-EntryName = tuple[int, bytes]
 # A hash as a number; and of a row the halves of its names, each with its content behind it.
 _HASH = struct.Struct(">q")
 _NAMES = struct.Struct(">q8xqq8xq")
@@ -171,7 +178,8 @@ class DeliveryLedger:
         user, event = self._apart[PROFILE], self._apart[EVENT]
         parameters: list[int] = []
         for row in rows:
-            hashes = (row.user_name, row.user_content, row.event_name, row.event_content)
+            profile, track = row.profile, row.event
+            hashes = (profile.name, profile.content, track.name, track.content)
             name, content, event_name, event_content = _NAMES.unpack(b"".join(hashes))
             parameters += (name ^ user, content, event_name ^ event, event_content)
         return parameters
@@ -204,27 +212,24 @@ class DeliveryLedger:
         sql = "SELECT EXISTS (SELECT 1 FROM entry WHERE kind <> ? AND key = ?)"
         return bool(self._number_in(sql, _NOTE, key))
 
-    def _name(self, kind: int, name: bytes) -> int:
-        """Return what the table calls the profile or the event with *name*."""
-        return _hash(name) ^ self._apart[kind]
+    def _name(self, call: Call) -> int:
+        """Return what the table calls the profile or the event of *call*."""
+        return _hash(call.name) ^ self._apart[call.kind]
 
-    def forget(self, names: Sequence[EntryName]) -> None:
-        """Forget the entries with these *names*, even after a power failure.
+    def forget(self, calls: Sequence[Call]) -> None:
+        """Forget the entries of *calls*, even after a power failure.
 
         From when a request leaves until its answer is here, nobody knows what Iterable has, and the
         older content must not come back as if it were still there.
         """
-        if names:
+        if calls:
             with self._transaction(durable=True):
-                self._delete(names)
+                self._delete(calls)
 
-    def renew(self, contents: Sequence[tuple[bytes, int, bytes]]) -> None:
-        """Note that entries are still needed: each by its content hash, its kind and its name."""
-        if contents:
-            rows = [
-                (_hash(content), self._today, self._name(kind, name))
-                for content, kind, name in contents
-            ]
+    def renew(self, calls: Sequence[Call]) -> None:
+        """Note that the entries of *calls* are still needed, and what their contents are now."""
+        if calls:
+            rows = [(_hash(call.content), self._today, self._name(call)) for call in calls]
             with self._transaction():
                 sql = "UPDATE entry SET content = ?, day = ? WHERE name = ?"
                 self._sqlite.executemany(sql, rows)
@@ -236,20 +241,14 @@ class DeliveryLedger:
         later. On disk when this returns.
         """
         taken, refused = [], []
-        for kind, row, call in _calls_of(outcomes):
-            name, content, body = (
-                (row.user_name, row.user_content, row.user_body)
-                if kind == PROFILE
-                else (row.event_name, row.event_content, row.event_body)
-            )
-            if call.status is CallStatus.DELIVERED:
-                certain = _NOT_SURE if call.fields else _SURE if sure else _OF_THIS_RUN
-                certain = _SURE if row.once_more else certain
-                hashes = (_hash(content), _hash(body))
-                place = (self._name(kind, name), kind, self._project)
+        certain = _SURE if sure else _OF_THIS_RUN
+        for call, outcome in _calls_of(outcomes):
+            if outcome.status is CallStatus.DELIVERED:
+                place = (self._name(call), call.kind, self._project)
+                hashes = (_hash(call.content), _hash(call.digest))
                 taken.append((*place, *hashes, self._today, certain))
-            elif call.attempts and call.status in {CallStatus.REFUSED, CallStatus.FORGOTTEN}:
-                refused.append((kind, name))
+            elif outcome.attempts and outcome.status in {CallStatus.REFUSED, CallStatus.FORGOTTEN}:
+                refused.append(call)
         if taken or refused:
             with self._transaction():
                 self._delete(refused)
@@ -305,9 +304,9 @@ class DeliveryLedger:
         """Raise LedgerError when the disk has no room for *rows* more rows."""
         check_room(self._path, rows)
 
-    def _delete(self, names: Sequence[EntryName]) -> None:
+    def _delete(self, calls: Sequence[Call]) -> None:
         sql = "DELETE FROM entry WHERE name = ?"
-        self._sqlite.executemany(sql, [(self._name(*each),) for each in names])
+        self._sqlite.executemany(sql, [(self._name(call),) for call in calls])
 
     def _number_in(self, sql: str, *values: int) -> int:
         with self._explained():
@@ -437,13 +436,13 @@ def _advice(kind: int) -> str:
     return "Look at its rights, those of its folder, and the free disk"
 
 
-def _calls_of(outcomes: Iterable[RowOutcome]) -> Iterator[tuple[int, PreparedRow, CallOutcome]]:
-    """Yield the calls of rows that may say something new, each with its kind and its row."""
+def _calls_of(outcomes: Iterable[RowOutcome]) -> Iterator[tuple[Call, CallOutcome]]:
+    """Yield the calls of rows that may say something new, each with its outcome."""
     for outcome in outcomes:
         row, update, track = outcome.prepared, outcome.users_update, outcome.events_track
         if row is not None and not update is track is UNCHANGED:
-            yield PROFILE, row, update
-            yield EVENT, row, track
+            yield row.profile, update
+            yield row.event, track
 
 
 @functools.cache

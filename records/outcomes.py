@@ -121,24 +121,43 @@ NO_EVENT = CallOutcome(CallStatus.NO_EVENT)
 PLANNED = CallOutcome(CallStatus.PLANNED)
 
 
+# The kinds of calls: users/update and events/track.
+PROFILE, EVENT = 1, 2
 # The name of the event of a row without one. No hash is it.
 NO_EVENT_NAME = bytes(16)
 # Of the digit that says the variant only the lower two bits are the hash's.
 _VARIANTS = {f"{digit:x}": "89ab"[digit & 3] for digit in range(16)}
 
 
+class Call(NamedTuple):
+    """One of the two calls of a row.
+
+    ``name`` is what the ledger tells the calls of a ``kind`` apart by; ``content`` is a hash of the
+    values that the call sends. ``body`` is what it sends, encoded, once that is made; ``digest`` is
+    a hash of the body. While ``send`` is true, the call is to be made, and ``outcome`` is what will
+    have come of it if it is not.
+    """
+
+    kind: int
+    name: bytes
+    content: bytes
+    body: bytes = b""
+    digest: bytes = b""
+    send: bool = True
+    outcome: CallOutcome = NOT_SENT
+
+    def known(self, outcome: CallOutcome | None) -> "Call":
+        """Return the call that need not be made any more; as it is if *outcome* is None."""
+        return self._replace(outcome=outcome, send=False) if outcome else self
+
+
 class PreparedRow(NamedTuple):
     """A row of which it is known who and what it is about.
 
     ``row`` has its values, until there are bodies made of them. ``key`` is how Iterable tells users
-    apart: the address in lower case, or where ``user_id`` is not None, that after ``userId:``.
-    ``user_name`` and ``event_name`` are what the ledger tells profiles and events apart by: a hash
-    of the key, and what the event's id is made of, ``NO_EVENT_NAME`` if the row has no event. The
-    two contents are hashes of the values that each call sends.
-    ``user`` and ``event`` are the bodies of the calls, encoded, once they are made, and the two
-    ``_body`` their hashes. ``users_update`` and ``events_track`` are the outcomes of calls that
-    need not be made; None for a call that is to be made. ``once_more``: Iterable holds it already,
-    but perhaps not all of it.
+    apart: the address in lower case, or where ``user_id`` is not None, that after ``userId:``. The
+    name of the ``profile`` is a hash of the key, that of the ``event`` is what the event's id is
+    made of, ``NO_EVENT_NAME`` if the row has no event.
     """
 
     row: Row
@@ -146,34 +165,37 @@ class PreparedRow(NamedTuple):
     email: int | str | None
     user_id: str | None
     key: str
-    user_name: bytes
-    event_name: bytes
-    user_content: bytes
-    event_content: bytes
-    user: bytes = b""
-    event: bytes = b""
-    user_body: bytes = b""
-    event_body: bytes = b""
-    users_update: CallOutcome | None = None
-    events_track: CallOutcome | None = None
-    once_more: bool = False
+    profile: Call
+    event: Call
 
     @property
     def event_id(self) -> str:
         """The event's id as it is sent: a UUID of version 5, by RFC 9562."""
-        text = self.event_name.hex()
+        text = self.event.name.hex()
         variant = _VARIANTS[text[16]]
         return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{variant}{text[17:20]}-{text[20:]}"
 
     @property
-    def send_user(self) -> bool:
-        """Whether the profile is to be sent."""
-        return self.users_update is None
+    def next_call(self) -> Call | None:
+        """The call to be made next: no event of a user whom Iterable does not have."""
+        if self.profile.send:
+            return self.profile
+        return self.event if self.event.send and self.profile.outcome.status in ARRIVED else None
 
-    @property
-    def send_event(self) -> bool:
-        """Whether the event is to be sent, provided that Iterable has the profile."""
-        return self.events_track is None
+    def after(self, outcome: CallOutcome, *, final: bool = True) -> "PreparedRow":
+        """Return the row with the *outcome* of its next call, which if not *final* stays the next.
+
+        Only for a row that has one.
+        """
+        call = (self.next_call or self.event)._replace(outcome=outcome, send=not final)
+        return self._replace(profile=call) if call.kind == PROFILE else self._replace(event=call)
+
+    def knowing(
+        self, users_update: CallOutcome | None = None, events_track: CallOutcome | None = None
+    ) -> "PreparedRow":
+        """Return the row with the outcomes of calls that need not be made, None for the others."""
+        profile, event = self.profile.known(users_update), self.event.known(events_track)
+        return self._replace(profile=profile, event=event)
 
 
 class RowOutcome(NamedTuple):
@@ -249,14 +271,20 @@ class RowOutcome(NamedTuple):
 
 
 def outcome_of(
-    prepared: PreparedRow, users_update: CallOutcome, events_track: CallOutcome
+    prepared: PreparedRow,
+    users_update: CallOutcome | None = None,
+    events_track: CallOutcome | None = None,
 ) -> RowOutcome:
-    """Return the outcome of a row's two calls; with nothing sent it was not attempted."""
-    update, track = users_update.status, events_track.status
-    arrived = update in ARRIVED and track in ARRIVED
-    attempted = arrived or update not in NO_REQUEST or track not in NO_REQUEST
+    """Return the outcome of a row: of a call by default what is known of it.
+
+    With nothing sent the row was not attempted.
+    """
+    update = users_update or prepared.profile.outcome
+    track = events_track or prepared.event.outcome
+    arrived = update.status in ARRIVED and track.status in ARRIVED
+    attempted = arrived or update.status not in NO_REQUEST or track.status not in NO_REQUEST
     customer_id, email, user_id = prepared.customer_id, prepared.email, prepared.user_id
-    return RowOutcome(customer_id, email, users_update, events_track, prepared, attempted, user_id)
+    return RowOutcome(customer_id, email, update, track, prepared, attempted, user_id)
 
 
 class RowNames(NamedTuple):

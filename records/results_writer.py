@@ -124,9 +124,9 @@ def _row_json(outcome: RowOutcome, texts: dict[tuple[int, int, bool], str]) -> s
         return f"{who}{texts[key]}{event_id}}}}}"
     status, user, event = outcome.status, "", ""
     if prepared and update.status is CallStatus.PLANNED:
-        user = f', "payload": {prepared.user.decode()}'
+        user = f', "payload": {prepared.profile.body.decode()}'
     if prepared and track.status is CallStatus.PLANNED:
-        event = f', "payload": {prepared.event.decode()}'
+        event = f', "payload": {prepared.event.body.decode()}'
     calls = (
         f'"outcome": "{status}", "users_update": {{{_call_json(update)}{user}}}, '
         f'"events_track": {{{_call_json(track)}, "event_id": '

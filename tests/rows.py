@@ -8,17 +8,16 @@ from typing import Any
 
 from delivery.bulk import Batch, BatchLimit
 from delivery.pipeline import Pipeline
-from delivery.planner import Planner
+from delivery.planner import Planner, Repeats, find_suspects
 from delivery.project_fields import ProjectFields
 from delivery.recorder import Recorder
-from delivery.repeats import Repeats, Suspects
 from delivery.stopping import Stop
 from delivery.worker_pool import WorkerPool
 from iterable_api.mapping import CALLS, OWN_FIELDS
 from iterable_api.payloads import JOB_MAPPING, Payloads
 from records.columns import Row
 from records.delivery_ledger import DeliveryLedger
-from records.outcomes import PreparedRow, RowOutcome
+from records.outcomes import CallOutcome, PreparedRow, RowOutcome, outcome_of
 from records.results_writer import ResultsWriter
 from records.run import RunOptions, RunRecord
 
@@ -57,10 +56,19 @@ def make_prepared(number: int = 1, **changes: Any) -> PreparedRow:
     return payloads.complete(payloads.prepare(raw_row(number, **changes)))
 
 
+def with_bodies(
+    row: PreparedRow, user: bytes | None = None, event: bytes | None = None
+) -> PreparedRow:
+    """Return *row* with other bodies."""
+    profile = row.profile._replace(body=row.profile.body if user is None else user)
+    track = row.event._replace(body=row.event.body if event is None else event)
+    return row._replace(profile=profile, event=track)
+
+
 def bodies_of(payloads: Payloads, row: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the two bodies that *payloads* makes of a row; raises RowError."""
     prepared = payloads.complete(payloads.prepare(payloads.mapping.row_of(row)))
-    return json.loads(prepared.user), json.loads(prepared.event)
+    return json.loads(prepared.profile.body), json.loads(prepared.event.body)
 
 
 def open_ledger(
@@ -106,11 +114,16 @@ def repeats_in(rows: Sequence[Row]) -> Repeats:
     return Repeats(payloads, suspects_in(rows, payloads))
 
 
-def suspects_in(rows: Sequence[Row], payloads: Payloads) -> Suspects:
-    """Return which of *rows* may have the address or the event of a row before them."""
-    suspects = Suspects(payloads)
-    assert list(suspects.watch(rows)) == list(rows)
+def suspects_in(rows: Sequence[Row], payloads: Payloads) -> set[int]:
+    """Return the numbers of what may be in some of *rows* and in a row before them."""
+    suspects: set[int] = set()
+    assert list(find_suspects(rows, payloads, suspects)) == list(rows)
     return suspects
+
+
+def answered(row: PreparedRow, update: CallOutcome, track: CallOutcome) -> RowOutcome:
+    """Return the outcome of *row* if those of its calls that are to be made end so."""
+    return outcome_of(row, update if row.profile.send else None, track if row.event.send else None)
 
 
 class KeptResults(ResultsWriter):
@@ -124,6 +137,11 @@ class KeptResults(ResultsWriter):
         """Keep *outcomes* too."""
         self.outcomes += outcomes
         super().add(outcomes)
+
+
+def no_waits() -> tuple[int, int]:
+    """Say that no request waits for a limiter."""
+    return 0, 0
 
 
 def deliver_rows(
@@ -144,13 +162,12 @@ def deliver_rows(
     ):
         recorder = Recorder(run, stop, ledger, project_fields(ledger, run), results)
         recorder.begin(len(raw_rows), {})
-        pool = WorkerPool(
-            stop,
-            lambda row: process([row])[0],
-            (lambda batch: (process(batch), [])) if batch_size > 1 else None,
-            workers,
-            lambda: (0, 0),
-        )
+
+        def send(batch: Batch) -> Batch:
+            outcomes = zip(batch, process(batch), strict=True)
+            return [row.knowing(o.users_update, o.events_track) for row, o in outcomes]
+
+        pool = WorkerPool(stop, send, send if batch_size > 1 else None, workers, no_waits)
         planner = make_planner(ledger, repeats_in(raw_rows), fields=recorder.fields)
         pipeline = Pipeline(planner, pool, recorder, BatchLimit(batch_size), folder)
         pipeline.deliver(chunks_of(raw_rows))

@@ -93,7 +93,7 @@ def first_bodies(database, zone=UTC, **changes):
     with closing(spool):
         payloads = Payloads("db", zone, RowMapping(spool.columns))
         prepared = payloads.complete(payloads.prepare(next(spool.chunks())[0]))
-    return json.loads(prepared.user), json.loads(prepared.event)
+    return json.loads(prepared.profile.body), json.loads(prepared.event.body)
 
 
 def error_of(connection, sql="SELECT 1"):

@@ -14,7 +14,7 @@ from iterable_api.answers import Repeat
 from iterable_api.payloads import Payloads
 from iterable_api.transport import Response
 from iterable_client import IterableClient
-from records.outcomes import SUPERSEDED, UNCHANGED, CallOutcome, CallStatus, RowStatus
+from records.outcomes import SUPERSEDED, UNCHANGED, CallOutcome, CallStatus, RowStatus, outcome_of
 from sandbox.faults import Fault
 from tests.brisk import Brisk, hurry
 from tests.rows import bodies_of, make_prepared, make_row
@@ -119,9 +119,9 @@ def test_a_delivered_user_with_a_blocked_event_is_a_partial_failure(client, iter
 
 @pytest.mark.parametrize("known", [UNCHANGED, SUPERSEDED])
 def test_a_call_whose_outcome_is_known_is_not_made(client, iterable, known):
-    outcome = client.process_prepared(make_prepared()._replace(users_update=known))
+    outcome = outcome_of(client.process_prepared(make_prepared().knowing(users_update=known)))
     assert (outcome.users_update, outcome.events_track.status) == (known, DELIVERED)
-    outcome = client.process_prepared(make_prepared()._replace(events_track=known))
+    outcome = outcome_of(client.process_prepared(make_prepared().knowing(events_track=known)))
     assert (outcome.users_update.status, outcome.events_track) == (DELIVERED, known)
     assert [request.path for request in iterable.requests] == [
         "/api/events/track",
@@ -131,7 +131,7 @@ def test_a_call_whose_outcome_is_known_is_not_made(client, iterable, known):
 
 def test_an_event_is_not_sent_when_its_profile_is_known_not_to_have_arrived(client, iterable):
     failed = CallOutcome(REFUSED, 400)
-    outcome = client.process_prepared(make_prepared()._replace(users_update=failed))
+    outcome = outcome_of(client.process_prepared(make_prepared().knowing(users_update=failed)))
     assert (outcome.users_update, outcome.events_track.status) == (failed, NOT_SENT)
     assert iterable.requests == []
 

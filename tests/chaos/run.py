@@ -36,7 +36,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from delivery import bulk
+from delivery import worker_pool
 from sandbox.database import PrivateDatabase
 from tests.chaos.api import alone, create_fields, faults
 from tests.chaos.harm import Harm, Proxy, SmallDisk, close, reset, stall
@@ -100,7 +100,7 @@ def unrecorded_bound(run: Run) -> int:
         return 0
     # The worker pool lets so many batches be under way; their outcomes are recorded as they come.
     if "--bulk" in run.flags:
-        return bulk.MOST_BATCHES * BATCH + WORKERS
+        return worker_pool.MOST_BATCHES * BATCH + WORKERS
     return WORKERS
 
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from delivery import repeats
-from delivery.repeats import Repeats
+from delivery import planner
+from delivery.planner import Repeats
 from iterable_api.mapping import Identity, RowMapping
 from iterable_api.payloads import JOB_MAPPING, Payloads
 from records.outcomes import (
@@ -19,7 +19,7 @@ from records.outcomes import (
     Fault,
     outcome_of,
 )
-from tests.rows import make_prepared, raw_row, repeats_in, suspects_in
+from tests.rows import answered, make_prepared, raw_row, repeats_in, suspects_in
 
 OK = CallOutcome(CallStatus.DELIVERED, 200, "Success", 1)
 BAD = CallOutcome(CallStatus.REFUSED, 400, "BadParams", 1)
@@ -64,7 +64,7 @@ def test_rows_without_an_event_wait_for_their_address_alone():
     assert [row.email[0] for row in waiting] == ["a", "b"]
     found.note(outcome_of(PAYLOADS.prepare(rows[0]), OK, NO_EVENT))
     row = again(found, waiting[0])
-    assert (row.users_update, row.events_track) == (SUPERSEDED, NO_EVENT)
+    assert (row.profile.outcome, row.event.outcome) == (SUPERSEDED, NO_EVENT)
 
 
 def test_the_second_and_later_rows_of_an_event_wait():
@@ -120,14 +120,14 @@ def test_what_became_of_the_profile_is_known_when_the_next_row_comes():
     assert again(found, second) == second
     assert found.turn_of(third) is None
     found.note(outcome_of(second, OK, OK))
-    assert again(found, third) == third._replace(users_update=SUPERSEDED)
+    assert again(found, third) == third.knowing(users_update=SUPERSEDED)
 
 
 @pytest.mark.parametrize("arrived", [OK, UNCHANGED, SUPERSEDED, PLANNED])
 def test_a_row_that_comes_twice_is_superseded(arrived):
     found, (second,) = found_in([raw_row(1), raw_row(1)])
     found.note(outcome_of(prepared_of([raw_row(1)])[0], arrived, arrived))
-    both = second._replace(users_update=SUPERSEDED, events_track=SUPERSEDED)
+    both = second.knowing(users_update=SUPERSEDED, events_track=SUPERSEDED)
     # Nor does a later one of the same round wait.
     assert found.turn_of(second) == both
 
@@ -135,9 +135,9 @@ def test_a_row_that_comes_twice_is_superseded(arrived):
 def test_of_an_event_that_did_not_arrive_the_next_row_is_sent():
     found, (second, third) = found_in([raw_row(1)] * 3)
     found.note(outcome_of(second, OK, BAD))
-    assert again(found, second) == second._replace(users_update=SUPERSEDED)
+    assert again(found, second) == second.knowing(users_update=SUPERSEDED)
     found.note(outcome_of(second, SUPERSEDED, OK))
-    assert again(found, third).events_track is SUPERSEDED
+    assert again(found, third).event.outcome is SUPERSEDED
 
 
 @pytest.mark.parametrize("track", [OK, BAD, None])
@@ -146,7 +146,7 @@ def test_another_event_under_the_same_id_is_refused_whatever_became_of_the_first
     found, (second,) = found_in(rows)
     if track is not None:
         found.note(outcome_of(prepared_of(rows)[0], OK, track))
-    refusal = again(found, second).events_track
+    refusal = again(found, second).event.outcome
     assert (refusal.status, refusal.fault) == (CallStatus.REFUSED, Fault.ROW)
     assert (refusal.attempts, refusal.http_status) == (0, None)
     assert refusal.message == (
@@ -159,15 +159,15 @@ def test_what_is_refused_does_not_become_the_first():
     rows = [raw_row(1, **ONE_EVENT, browser=browser) for browser in ("Lynx", "Edge", "Lynx")]
     found, (second, third) = found_in(rows)
     found.note(outcome_of(prepared_of(rows)[0], OK, OK))
-    found.note(outcome_of(second, SUPERSEDED, again(found, second).events_track))
-    assert again(found, third).events_track is SUPERSEDED
+    found.note(outcome_of(second, SUPERSEDED, again(found, second).event.outcome))
+    assert again(found, third).event.outcome is SUPERSEDED
 
 
 def test_an_event_that_is_sent_again_is_the_first_of_its_kind():
     """Its row has its bodies, and no values any more."""
     found, (second,) = found_in([raw_row(1), raw_row(1)])
-    first = make_prepared(1)._replace(users_update=OK)
-    found.note(outcome_of(first, OK, NOT_SENT))
+    first = make_prepared(1).knowing(users_update=OK)
+    found.note(outcome_of(first))
     assert again(found, first) == first
     assert found.turn_of(second) is None
 
@@ -191,24 +191,24 @@ ROWS = st.lists(
 def test_iterable_holds_of_each_address_and_event_what_came_first(rows, bits, in_flight):
     """Also when most of them share a place in the map. Everything that is sent arrives."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(repeats, "_MAP_BITS", bits)
+        patch.setattr(planner, "_MAP_BITS", bits)
         found = repeats_in(rows)
     prepared = prepared_of(rows)
     profiles: dict[str, bytes] = {}
     events: dict[bytes, bytes] = {}
     for one in sent_of(prepared, found, in_flight):
-        if one.send_user:
-            assert profiles.setdefault(one.key, one.user_content) == one.user_content
-        if one.send_event:
-            assert events.setdefault(one.event_name, one.event_content) == one.event_content
-        first = next(each for each in prepared if each.event_name == one.event_name)
-        refused = (one.events_track or OK).status is CallStatus.REFUSED
-        assert refused == (first.event_content != one.event_content)
+        if one.profile.send:
+            assert profiles.setdefault(one.key, one.profile.content) == one.profile.content
+        if one.event.send:
+            assert events.setdefault(one.event.name, one.event.content) == one.event.content
+        first = next(each for each in prepared if each.event.name == one.event.name)
+        refused = one.event.outcome.status is CallStatus.REFUSED
+        assert refused == (first.event.content != one.event.content)
     for row in reversed(prepared):
         first = next(each for each in prepared if each.key == row.key)
-        assert profiles[row.key] == first.user_content
-        first = next(each for each in prepared if each.event_name == row.event_name)
-        assert events[row.event_name] == first.event_content
+        assert profiles[row.key] == first.profile.content
+        first = next(each for each in prepared if each.event.name == row.event.name)
+        assert events[row.event.name] == first.event.content
 
 
 def sent_of(rows, found, in_flight):
@@ -222,7 +222,7 @@ def sent_of(rows, found, in_flight):
                 waiting.append(row)
                 continue
             yield one
-            under_way.append(outcome_of(one, one.users_update or OK, one.events_track or OK))
+            under_way.append(answered(one, OK, OK))
             if len(under_way) == in_flight:
                 found.note(under_way.pop(0))
         for outcome in under_way:

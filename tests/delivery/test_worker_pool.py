@@ -6,34 +6,37 @@ import time
 import pytest
 
 from delivery import worker_pool
-from delivery.bulk import OpenRow
 from delivery.stopping import Stop
 from delivery.worker_pool import ENOUGH_BATCHES_WAITING, ENOUGH_WAITING, WorkerPool
 from records.exit_statuses import StopReason
-from records.outcomes import NOT_SENT, CallOutcome, CallStatus, RowStatus, outcome_of
-from tests.rows import make_prepared
+from records.outcomes import NOT_SENT, CallOutcome, CallStatus, RowStatus
+from tests.rows import make_prepared, no_waits
 
 OK = CallOutcome(CallStatus.DELIVERED, 200, "Success", 1)
 UNKNOWN = CallOutcome(CallStatus.UNKNOWN, 200)
 
 
-def send(row):
-    return outcome_of(row, OK, OK)
+def send(rows):
+    return [row.knowing(OK, OK) for row in rows]
 
 
-def one_by_one(process, stop, workers, waiting=lambda: (0, 0)):
+def one_by_one(process, stop, workers, waiting=no_waits):
     """Return a pool that sends every row singly."""
     return WorkerPool(stop, process, None, workers, waiting)
 
 
-def batches(count, **changes):
-    return [[make_prepared(number, **changes)] for number in range(count)]
+def batches(count):
+    return [[make_prepared(number)] for number in range(count)]
 
 
 def run(pool, work):
-    """Send *work* through the pool; return the outcomes."""
+    """Send *work* through the pool; return the outcomes in the order of their rows."""
     with pool:
-        return [outcome for outcomes in pool.send(work) for outcome in outcomes]
+        return sorted(outcome for outcomes in pool.send(work) for outcome in outcomes)
+
+
+def numbers(outcomes):
+    return [outcome.customer_id for outcome in outcomes]
 
 
 class Together:
@@ -43,49 +46,50 @@ class Together:
         self.now, self.most = 0, 0
         self._lock = threading.Lock()
 
-    def __call__(self, row):
+    def __call__(self, rows):
         with self._lock:
             self.now += 1
             self.most = max(self.most, self.now)
         time.sleep(0.01)
         with self._lock:
             self.now -= 1
-        return send(row)
+        return send(rows)
 
 
 @pytest.mark.parametrize(("rows", "workers"), [(3, 100), (50, 4)])
-def test_no_more_threads_are_started_than_there_are_rows_or_workers(rows, workers):
-    pool = one_by_one(Together(), Stop(), workers)
-    assert len(run(pool, batches(rows))) == rows
-    assert len(pool._threads) == min(rows, workers)
+def test_no_more_rows_are_sent_together_than_there_are_workers(rows, workers):
+    together = Together()
+    pool = one_by_one(together, Stop(), workers)
+    assert numbers(run(pool, batches(rows))) == list(range(rows))
+    assert 1 < together.most <= len(pool._threads._threads) <= min(rows, workers)
 
 
-@pytest.mark.parametrize("allowed", [1, 2])
-def test_a_system_that_gives_no_more_threads_makes_the_run_slower_and_nothing_else(
-    monkeypatch, allowed, warned
-):
-    start, pool = threading.Thread.start, one_by_one(send, Stop(), 50)
+@pytest.mark.parametrize("allowed", [0, 1])
+def test_a_system_that_gives_no_more_threads_stops_the_run_and_loses_no_row(monkeypatch, allowed):
+    start = threading.Thread.start
+    begun: list[threading.Thread] = []
+    sent: list[int] = []
 
     def scarce(self):
-        if self.name == "delivery" and len(pool._threads) >= allowed:
+        if len(begun) == allowed:
             raise RuntimeError("can't start new thread")
+        begun.append(self)
         start(self)
 
     monkeypatch.setattr(threading.Thread, "start", scarce)
-    outcomes = run(pool, batches(100))
-    assert sorted(out.customer_id for out in outcomes) == list(range(100))
-    assert warned == [f"The system gives no more threads: rows are sent by {allowed} at a time"]
 
+    def process(rows):
+        sent.extend(row.customer_id for row in rows)
+        return send(rows)
 
-def test_a_system_that_gives_no_thread_at_all_stops_the_run(monkeypatch):
-    def scarce(self):
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(worker_pool, "GRACE_S", 0.05)
-    monkeypatch.setattr(threading.Thread, "start", scarce)
     stop = Stop()
-    assert len(run(one_by_one(send, stop, 50), batches(40))) == 40
-    with pytest.raises(RuntimeError):
+    outcomes = run(one_by_one(process, stop, 50), batches(40))
+    assert numbers(outcomes) == list(range(40))
+    for outcome in outcomes:
+        # Nobody knows it of a row for which there was no thread.
+        if outcome.users_update.status is not CallStatus.UNKNOWN:
+            assert (outcome.customer_id in sent) == (outcome.status is RowStatus.SUCCESSFUL)
+    with pytest.raises(RuntimeError, match="start new thread"):
         stop.raise_bug()
 
 
@@ -111,28 +115,38 @@ def test_a_single_row_does_not_wait_for_others():
         assert sent.wait(30)
         yield [make_prepared(2)]
 
-    def telling(row):
+    def process(rows):
         sent.set()
-        return send(row)
+        return send(rows)
 
-    assert len(run(one_by_one(telling, Stop(), 50), work())) == 2
+    assert len(run(one_by_one(process, Stop(), 50), work())) == 2
 
 
-def test_rows_that_a_batch_leaves_open_are_sent_singly():
-    taken = []
+def test_rows_that_a_batch_leaves_open_are_sent_singly(monkeypatch):
+    """No more batches are sent while there are many of them."""
+    monkeypatch.setattr(worker_pool, "MOST_OPEN", 10)
+    taken: list[int] = []
+    waited: list[int] = []
 
     def send_batch(batch):
-        first, *others = batch
-        return [send(first)], list(map(OpenRow, others))
+        return [*send(batch[:1]), *batch[1:]]
 
-    def send_one(row):
-        taken.append(row.customer_id)
-        return send(row)
+    def send_singly(rows):
+        taken.extend(row.customer_id for row in rows)
+        return send(rows)
 
-    pool = WorkerPool(Stop(), send_one, send_batch, 50, lambda: (0, 0))
-    outcomes = run(pool, [[make_prepared(n) for n in range(100)]])
-    assert sorted(taken) == list(range(1, 100))
-    assert sorted(out.customer_id for out in outcomes) == list(range(100))
+    def work():
+        for first in (0, 100):
+            yield [make_prepared(n) for n in range(first, first + 100)]
+            waited.append(len(taken))
+
+    def one_batch_at_a_time():
+        return 0, ENOUGH_BATCHES_WAITING if pool._batches else 0
+
+    pool = WorkerPool(Stop(), send_singly, send_batch, 50, one_batch_at_a_time)
+    assert numbers(run(pool, work())) == list(range(200))
+    assert sorted(taken) == [n for n in range(200) if n % 100]
+    assert waited[0] > 99 - 10 - 50
 
 
 def test_a_stop_gives_open_rows_the_outcome_that_the_batch_left_them():
@@ -140,9 +154,9 @@ def test_a_stop_gives_open_rows_the_outcome_that_the_batch_left_them():
 
     def send_batch(batch):
         stop.request(StopReason.SIGTERM)
-        return [], [OpenRow(batch[0]), OpenRow(batch[1], UNKNOWN)]
+        return [batch[0], batch[1].after(UNKNOWN, final=False)]
 
-    pool = WorkerPool(stop, send, send_batch, 50, lambda: (0, 0))
+    pool = WorkerPool(stop, send, send_batch, 50, no_waits)
     outcomes = run(pool, [[make_prepared(1), make_prepared(2)]])
     assert [out.users_update for out in outcomes] == [NOT_SENT, UNKNOWN]
 
@@ -153,56 +167,42 @@ def given_up(monkeypatch):
     monkeypatch.setattr(worker_pool, "GRACE_S", 0.05)
     stop, release = Stop(), threading.Event()
 
-    def process(row):
+    def hang(rows):
         stop.request(StopReason.SIGTERM)
-        release.wait(5)
-        return send(row)
+        release.wait(30)
+        return send(rows)
 
-    yield lambda work: run(one_by_one(process, stop, 1), work)
+    yield lambda work: run(one_by_one(hang, stop, 1), work)
     release.set()
 
 
 def test_what_has_not_begun_when_the_grace_is_over_was_not_sent(given_up):
-    outcomes = sorted(given_up(batches(5)))
-    assert [out.status for out in outcomes] == [
-        RowStatus.TOTAL_FAILURE,
-        *[RowStatus.NOT_ATTEMPTED] * 4,
-    ]
-    assert outcomes[0].users_update.status is CallStatus.UNKNOWN
+    first, *others = given_up(batches(40))
+    assert first.users_update.status is CallStatus.UNKNOWN
+    assert [out.status for out in others] == [RowStatus.NOT_ATTEMPTED] * 39
 
 
 def test_an_event_that_hangs_leaves_the_profile_known_that_was_known_before(given_up):
-    (outcome,) = given_up([[make_prepared()._replace(users_update=OK)]])
+    (outcome,) = given_up([[make_prepared().knowing(users_update=OK)]])
     assert outcome.users_update == OK
     assert outcome.events_track.status is CallStatus.UNKNOWN
 
 
-def test_what_was_given_up_takes_no_room_any_more(monkeypatch, given_up):
-    """Or whoever waits for room would wait for ever."""
-    monkeypatch.setattr(worker_pool, "MOST_BYTES", 1000)
-    assert len(given_up(batches(3))) == 3
-
-
-def test_large_batches_are_in_flight_only_as_far_as_memory_allows(monkeypatch):
-    """Memory is bounded by bytes, whatever the rows are like."""
-    monkeypatch.setattr(worker_pool, "MOST_BYTES", 100_000)
-    together = Together()
-    outcomes = run(one_by_one(together, Stop(), 9), batches(9, first_name=30_000 * "x"))
-    assert len(outcomes) == 9
-    assert 2 <= together.most <= 4
-
-
-def test_no_more_batches_are_in_flight_than_the_limiter_has_use_for():
+@pytest.mark.parametrize("waiting", [True, False])
+def test_no_more_batches_are_in_flight_than_there_is_use_for(waiting):
     release = threading.Event()
 
     def send_batch(batch):
-        release.wait(5)
-        return [send(row) for row in batch], []
+        release.wait(30)
+        return send(batch)
 
-    pool = WorkerPool(Stop(), send, send_batch, 1, lambda: (0, pool._batches))
+    pool = WorkerPool(
+        Stop(), send, send_batch, 1, lambda: (0, len(pool._batches) if waiting else 0)
+    )
     with pool:
-        sending = pool.send(batches(9))
+        sending = pool.send(batches(12))
         assert next(sending) == []
-        assert pool._batches == ENOUGH_BATCHES_WAITING
+        most = ENOUGH_BATCHES_WAITING if waiting else worker_pool.MOST_BATCHES
+        assert len(pool._batches) == most
         release.set()
-        assert sum(map(len, sending)) == 9
+        assert sum(map(len, sending)) == 12

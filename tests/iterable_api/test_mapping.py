@@ -63,11 +63,11 @@ def test_more_columns_stand_behind_the_jobs_own_and_null_is_left_out():
         "user.null": "null",
     }
     prepared, plain = prepared_of(payloads, **row), make_prepared()
-    assert prepared.user == (
-        plain.user.removesuffix(b"}}")
+    assert prepared.profile.body == (
+        plain.profile.body.removesuffix(b"}}")
         + b', "spent": 12.0, "tags": ["a"], "Gr\\u00f6\\u00dfe": "XL"}}'
     )
-    assert prepared.event == plain.event.removesuffix(b"}}") + b', "count": 3}}'
+    assert prepared.event.body == plain.event.body.removesuffix(b"}}") + b', "count": 3}}'
     assert prepared.event_id == plain.event_id
 
 
@@ -282,7 +282,7 @@ def test_with_user_ids_no_email_is_sent_and_none_is_needed():
     payloads = payloads_of(identity=Identity.USER_ID)
     for email in (None, "", "no at sign", b"\xff"):
         prepared = prepared_of(payloads, email=email)
-        assert b"email" not in prepared.user + prepared.event
+        assert b"email" not in prepared.profile.body + prepared.event.body
 
 
 @pytest.mark.parametrize(

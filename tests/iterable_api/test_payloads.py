@@ -90,7 +90,7 @@ def test_whatever_a_column_holds_it_is_sent_as_text_or_left_out(columns):
 @given(st.fixed_dictionaries(dict.fromkeys(TEXT_COLUMNS, COLUMN_VALUES)))
 def test_bodies_are_what_jsons_own_encoder_makes_of_them_to_the_byte(columns):
     prepared = make_prepared(email='Zoë"1"@example.com', **columns)
-    for body in (prepared.user, prepared.event):
+    for body in (prepared.profile.body, prepared.event.body):
         assert json.dumps(json.loads(body)).encode() == body
 
 
@@ -135,16 +135,17 @@ def test_a_row_that_cannot_be_sent_names_the_column_and_not_the_value(changes, c
 @pytest.mark.parametrize("changes", [{}, {"event_time": None}, {"page": b"\xff"}])
 def test_a_row_without_a_page_view_id_has_a_profile_and_no_event(changes):
     prepared = make_prepared(page_view_id=None, **changes)
-    assert (prepared.user, prepared.user_content) == (
-        make_prepared().user,
-        make_prepared().user_content,
+    assert (prepared.profile.body, prepared.profile.content) == (
+        make_prepared().profile.body,
+        make_prepared().profile.content,
     )
-    assert (prepared.events_track, prepared.event) == (NO_EVENT, b"")
+    assert (prepared.event.outcome, prepared.event.body) == (NO_EVENT, b"")
 
 
 def test_what_a_row_is_called_is_known_before_its_values_are_looked_at():
     prepared = PAYLOADS.prepare(raw_row(first_name=b"\xff"))
-    assert (prepared.email, prepared.user, prepared.event) == ("user1@example.com", b"", b"")
+    assert prepared.email == "user1@example.com"
+    assert prepared.profile.body == prepared.event.body == b""
     with pytest.raises(RowError, match=r"^first_name is not valid UTF-8 text$"):
         PAYLOADS.complete(prepared)
 
@@ -155,7 +156,9 @@ def test_bodies_take_the_place_of_the_values_and_are_made_once():
     complete = PAYLOADS.complete(prepared)
     assert (prepared.row, complete.row) == (row, ())
     assert PAYLOADS.complete(complete) is complete
-    assert complete[1:9] == prepared[1:9]  # its names, and the hashes of its contents
+    assert complete[1:5] == prepared[1:5]  # its names
+    for whole, call in ((complete.profile, prepared.profile), (complete.event, prepared.event)):
+        assert whole[:3] == call[:3]  # and the hashes of its contents
 
 
 @pytest.mark.parametrize("inside", [" ", "\t", "\r\n", "\0", "\x7f", "\xa0", "\u200b", "\ufeff"])
@@ -304,8 +307,9 @@ def test_what_a_customer_changes_leaves_the_event_the_same():
 def test_the_key_of_a_user_is_the_address_in_lower_case(email):
     prepared, other = (PAYLOADS.prepare(raw_row(email=each)) for each in (email, "b@example.com"))
     assert prepared.key == "anna@example.com"
-    assert prepared.user_name == PAYLOADS.prepare(raw_row(2, email="ANNA@example.com")).user_name
-    assert prepared.user_name != other.user_name
+    same = PAYLOADS.prepare(raw_row(2, email="ANNA@example.com"))
+    assert prepared.profile.name == same.profile.name
+    assert prepared.profile.name != other.profile.name
 
 
 EMAILS = st.sampled_from([
@@ -330,7 +334,7 @@ def test_rows_of_one_user_and_rows_of_one_event_have_a_number_in_common(
     except RowError:
         return
     assert (first[0] == second[0]) == (one.key == two.key)
-    assert (first[1] == second[1]) == (one.event_name == two.event_name)
+    assert (first[1] == second[1]) == (one.event.name == two.event.name)
     # As whoever has the key works it out.
     assert first[0] == hash(one.key)
 
@@ -338,10 +342,10 @@ def test_rows_of_one_user_and_rows_of_one_event_have_a_number_in_common(
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_a_bulk_body_holds_the_bodies_as_they_are(count):
     prepared = [make_prepared(number) for number in range(count)]
-    body = bulk_body("users", [each.user for each in prepared])
+    body = bulk_body("users", [each.profile.body for each in prepared])
     users = [bodies_of(PAYLOADS, make_row(number))[0] for number in range(count)]
     assert json.loads(body) == {"users": users}
-    assert all(each.user in body for each in prepared)
+    assert all(each.profile.body in body for each in prepared)
 
 
 # --- Hashes of what a row would send
@@ -354,7 +358,7 @@ SENT_WITH_AN_EVENT = ("page", "browser", "location")
 def contents(payloads=PAYLOADS, **changes):
     """Return the two hashes of contents of a row, whose values may be none that can be sent."""
     prepared = payloads.prepare(raw_row(**changes))
-    return prepared.user_content, prepared.event_content
+    return prepared.profile.content, prepared.event.content
 
 
 @given(st.tuples(VALUES, VALUES), st.tuples(VALUES, VALUES))
@@ -406,7 +410,7 @@ def contents_by(source="db", zone=UTC, mapping=JOB_MAPPING, **options):
     more = {field.column.name: "1" for field in mapping.fields}
     row = mapping.row_of(make_row() | more)
     prepared = payloads.prepare(row)
-    return prepared.user_content, prepared.event_content
+    return prepared.profile.content, prepared.event.content
 
 
 INT, DEC, MOMENT = Kind.INTEGER, Kind.DECIMAL, Kind.MOMENT
@@ -500,6 +504,6 @@ def test_a_column_of_another_type_that_is_sent_the_same_leaves_the_body_the_same
         row = payloads.mapping.row_of(make_row() | {column[0]: value})
         found.append(payloads.complete(payloads.prepare(row)))
     old, new = found
-    assert old.user_content != new.user_content
-    assert (old.user_body, old.user) == (new.user_body, new.user)
-    assert (old.event_content, old.event_body) == (new.event_content, new.event_body)
+    assert old.profile.content != new.profile.content
+    assert (old.profile.digest, old.profile.body) == (new.profile.digest, new.profile.body)
+    assert (old.event.content, old.event.digest) == (new.event.content, new.event.digest)

@@ -32,7 +32,8 @@ def test_rows_that_were_not_delivered_are_counted_and_their_reasons_found(caplog
 def test_fields_that_were_left_out_say_what_became_of_the_rest(caplog):
     assert end_of(filtered(1), caplog) == [
         "The project takes no new fields: Iterable left candidate, plan_type out of users/update. "
-        "The rest has arrived. Create the fields in Iterable; then these rows are sent once more"
+        "The rest has arrived. Create the fields in Iterable; then profiles that lack some are "
+        "sent once more"
     ]
 
 

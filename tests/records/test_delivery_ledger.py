@@ -5,10 +5,8 @@ import fcntl
 import os
 import sqlite3
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings
@@ -18,17 +16,17 @@ from iterable_api.mapping import RowMapping
 from iterable_api.payloads import JOB_MAPPING, Payloads
 from records.columns import Kind
 from records.delivery_ledger import (
-    EVENT,
     FORMAT_VERSION,
     KEEP_DAYS,
     MARK_DAYS,
-    PROFILE,
     LedgerBusyError,
     LedgerError,
 )
 from records.outcomes import (
     ARRIVED,
+    EVENT,
     NOT_SENT,
+    PROFILE,
     UNCHANGED,
     CallOutcome,
     CallStatus,
@@ -44,7 +42,6 @@ FORGOTTEN = CallOutcome(CallStatus.FORGOTTEN, 409, "ForgottenUserError", 1)
 UNKNOWN = CallOutcome(CallStatus.UNKNOWN, attempts=5)
 # Refused on this machine: Iterable has judged nothing.
 REFUSED_HERE = CallOutcome(CallStatus.REFUSED, message="one event", fault=Fault.ROW)
-WITHOUT_A_FIELD = replace(OK, fields=(("first_name", "filtered out"),))
 
 
 @pytest.fixture
@@ -74,7 +71,7 @@ def to_send(ledger, *rows):
     prepared = [PAYLOADS.prepare(row) for row in rows]
     sent = {row.event_id: row for row in make_planner(ledger).plan(prepared).to_send}
     found = [sent.get(row.event_id) for row in prepared]
-    return [(row.send_user, row.send_event) if row else (False, False) for row in found]
+    return [(row.profile.send, row.event.send) if row else (False, False) for row in found]
 
 
 def deliver(ledger, row, update=OK, track=OK, *, sure=True):
@@ -181,7 +178,7 @@ def test_a_row_that_iterable_holds_costs_no_body(ledger):
     payloads = Counted("db")
     (outcome,) = planned_with(ledger, payloads, raw_row()).outcomes
     assert payloads.made == 0
-    assert outcome.prepared.user == outcome.prepared.event == b""
+    assert outcome.prepared.profile.body == outcome.prepared.event.body == b""
 
 
 OTHER_COLUMNS = RowMapping(
@@ -220,8 +217,8 @@ def test_a_body_that_is_the_same_under_another_key_proves_nothing(path):
         deliver(ledger, raw_row())
     with open_ledger(path, key="new") as ledger:
         plan = planned_with(ledger, PAYLOADS, raw_row(email="user1@example.com "))
-        assert [(row.send_user, row.send_event) for row in plan.to_send] == [(True, True)]
-        assert sorted(kind for kind, _ in plan.forget) == [PROFILE, EVENT]
+        assert [(row.profile.send, row.event.send) for row in plan.to_send] == [(True, True)]
+        assert sorted(call.kind for call in plan.forget) == [PROFILE, EVENT]
 
 
 # --- Keys, hosts and projects
@@ -596,30 +593,18 @@ def test_what_a_killed_run_did_not_settle_is_not_sure(path, ledger, tmp_path):
         assert is_sure(killed, 2) == [(True, False)] * 2
 
 
-def test_a_call_of_which_a_field_was_left_out_is_held_and_never_settled(ledger):
-    ledger.begin_run({})
-    deliver(ledger, raw_row(), WITHOUT_A_FIELD, OK)
-    assert is_sure(ledger) == [(True, False), (True, True)]
-    ledger.settle(sure=True)
-    assert is_sure(ledger) == [(True, False), (True, True)]
-
-
 def test_what_was_not_sure_is_sent_once_more_and_then_no_longer(ledger):
     """The project has all fields of ``make_row()``, as the look at the start has found."""
-    deliver(ledger, raw_row(), WITHOUT_A_FIELD, WITHOUT_A_FIELD)
+    deliver(ledger, raw_row(), sure=False)
+    ledger.settle(sure=False)
     plan = make_planner(ledger).plan([make_prepared()])
     (row,) = plan.to_send
-    assert (row.send_user, row.send_event, row.once_more) == (True, True, True)
+    assert (row.profile.send, row.event.send) == (True, True)
     # It is there already: nothing of it is forgotten.
     assert plan.forget == []
-    ledger.record([outcome_of(row, WITHOUT_A_FIELD, WITHOUT_A_FIELD)], sure=False)
+    ledger.record([outcome_of(row, OK, OK)], sure=True)
     assert is_sure(ledger) == [(True, True)] * 2
     assert to_send(ledger, raw_row()) == [(False, False)]
-
-
-def test_of_a_row_that_is_sent_once_more_only_the_call_that_is_not_sure_is_made(ledger):
-    deliver(ledger, raw_row(), OK, WITHOUT_A_FIELD)
-    assert to_send(ledger, raw_row()) == [(False, True)]
 
 
 # --- Notes
@@ -687,7 +672,7 @@ def test_a_mark_makes_nothing_sure(path, day):
     day(MARK_DAYS + 1)
     with open_ledger(path) as ledger:
         row = make_prepared()
-        ledger.renew([(row.user_content, PROFILE, row.user_name)])
+        ledger.renew([row.profile])
         assert is_sure(ledger) == [(True, False)] * 2
 
 
@@ -727,45 +712,39 @@ RUNS = st.lists(
 )
 
 
-class Call(NamedTuple):
-    """A call of a row: the name of its entry, the hash of its body, and whether it is made."""
-
-    name: tuple[int, bytes]
-    body: bytes
-    made: bool
-
-
 class World:
     """What one project holds, and which calls a run with a key need not make again."""
 
     def __init__(self):
-        self.holds: dict[tuple[int, bytes], bytes] = {}
-        self.certain: dict[tuple[int, bytes], tuple[str, bytes]] = {}
+        self.holds: dict[bytes, bytes] = {}
+        self.certain: dict[bytes, tuple[str, bytes]] = {}
+        self.unsure: set[bytes] = set()
 
     def check(self, call, key, *, again):
         """Check that *call* is made if it must be, and only if it must be or may be *again*."""
-        if not call.made:
-            assert self.holds.get(call.name) == call.body
-        elif self.certain.get(call.name) == (key, call.body):
-            assert again
+        if not call.send:
+            assert self.holds.get(call.name) == call.digest
+        elif self.certain.get(call.name) == (key, call.digest):
+            assert again or call.name in self.unsure
 
-    def send(self, call, end, key):
+    def send(self, call, end, key, *, sure):
         """Return the outcome of *call*, which ends so if it is made."""
         status, applied = end
-        if not call.made:
+        if not call.send:
             return UNCHANGED
         if applied:
-            self.holds[call.name] = call.body
+            self.holds[call.name] = call.digest
         if status is CallStatus.DELIVERED:
-            self.certain[call.name] = (key, call.body)
+            self.certain[call.name] = (key, call.digest)
+            (self.unsure.discard if sure else self.unsure.add)(call.name)
         elif status is CallStatus.REFUSED:
-            self.forget([call.name])
+            self.forget([call])
         return CallOutcome(status, attempts=int(status is not CallStatus.NOT_SENT))
 
-    def forget(self, names):
+    def forget(self, calls):
         """Expect no more that these need not be sent."""
-        for name in names:
-            self.certain.pop(name, None)
+        for call in calls:
+            self.certain.pop(call.name, None)
 
 
 def run_once(ledger, world, run):
@@ -773,23 +752,22 @@ def run_once(ledger, world, run):
     key, prepared = run["key"], PAYLOADS.prepare(raw_row(**run["row"]))
     ledger.begin_run({})
     plan = make_planner(ledger, send_all=run["send_all"]).plan([prepared])
-    whole = PAYLOADS.complete(prepared)._replace(users_update=UNCHANGED, events_track=UNCHANGED)
+    whole = PAYLOADS.complete(prepared).knowing(users_update=UNCHANGED, events_track=UNCHANGED)
     row = plan.to_send[0] if plan.to_send else whole
-    profile = Call((PROFILE, row.user_name), row.user_body, row.send_user)
-    event = Call((EVENT, row.event_name), row.event_body, row.send_event)
+    profile, event = row.profile, row.event
     for call in (profile, event):
-        world.check(call, key, again=run["send_all"] or row.once_more)
+        world.check(call, key, again=run["send_all"])
     ledger.forget(plan.forget)
     ledger.renew(plan.renew)
     world.forget(plan.forget)
     if not plan.to_send:
         return
-    update = world.send(profile, run["update"], key)
+    update = world.send(profile, run["update"], key, sure=run["sure"])
     end = run["track"] if update.status in ARRIVED else (CallStatus.NOT_SENT, False)
-    track = world.send(event, end, key)
+    track = world.send(event, end, key, sure=run["sure"])
     if run["killed"]:
         # Before it was written down.
-        world.forget([call.name for call in (profile, event) if call.made])
+        world.forget([call for call in (profile, event) if call.send])
     else:
         ledger.record([outcome_of(row, update, track)], sure=run["sure"])
 

@@ -39,5 +39,6 @@ def test_the_id_of_an_integer_column_is_a_number(customer_id):
 
 @given(st.binary(min_size=16, max_size=16))
 def test_an_events_id_is_the_uuid_of_version_5_that_its_name_in_the_ledger_makes(name):
-    prepared = make_prepared()._replace(event_name=name)
+    prepared = make_prepared()
+    prepared = prepared._replace(event=prepared.event._replace(name=name))
     assert prepared.event_id == str(uuid.UUID(bytes=name, version=5))

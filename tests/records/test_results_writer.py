@@ -190,18 +190,18 @@ def test_a_folder_that_cannot_be_written_is_found_at_once(tmp_path):
 
 
 def test_a_dry_run_shows_the_bodies_of_the_calls_it_would_make(tmp_path):
-    no_event = PREPARED[1]._replace(event=b"")
+    no_event = PREPARED[1]._replace(event=PREPARED[1].event._replace(body=b""))
     rows = [
         RowOutcome(1, "a@example.com", PLANNED, UNCHANGED, no_event),
         RowOutcome(2, "b@example.com", PLANNED, PLANNED, PREPARED[2]),
     ]
     first, second = write(tmp_path, rows)["results"]
     assert first["outcome"] == second["outcome"] == "planned"
-    assert first["users_update"]["payload"] == json.loads(PREPARED[1].user)
+    assert first["users_update"]["payload"] == json.loads(PREPARED[1].profile.body)
     assert first["events_track"]["status"] == "unchanged"
     assert "payload" not in first["events_track"]
-    assert second["users_update"]["payload"] == json.loads(PREPARED[2].user)
-    assert second["events_track"]["payload"] == json.loads(PREPARED[2].event)
+    assert second["users_update"]["payload"] == json.loads(PREPARED[2].profile.body)
+    assert second["events_track"]["payload"] == json.loads(PREPARED[2].event.body)
 
 
 def test_a_disk_that_fills_up_is_told_at_once_and_at_the_end(tmp_path):
