@@ -171,7 +171,8 @@ def warn_of_times_ahead(rows: RowSpool, settings: Settings) -> None:
         for ahead in (LEAST_AHEAD, MOST_AHEAD)
     )
     place = [column.name for column in rows.columns].index("event_time")
-    count = sum(first <= time <= last for (time,) in rows.values([place]) if time)
+    times = (row[place] for chunk in rows.chunks() for row in chunk)
+    count = sum(first <= time <= last for time in times if time)
     if count:
         logger.warning(
             "DB_TIME_ZONE: %s ahead of now in %s, so this seems not to be the zone of the data. "
@@ -205,10 +206,13 @@ def begin_run(rows: RowSpool, look: FirstLook, settings: Settings, recorder: Rec
         # Nothing is under way yet, and Iterable may take a minute not to answer.
         with stop.interrupting():
             recorder.fields.know(_look_at_project(mapping, settings, stop))
-        if not recorder.ledger.is_empty:
+        if recorder.ledger.counts()[0]:
             recorder.refusals.accept(look.planner(recorder).held_at(rows.chunks()))
     if options.limit:
-        rows.cut(_rows_to_send(options.limit, rows, look, recorder))
+        # It counts rows that need sending: otherwise each run would meet the same ones again.
+        dry = look.planner(recorder, dry_run=True)
+        every = options.send_all
+        rows.cut(options.limit if every else length_to_send(options.limit, rows.chunks(), dry))
     recorder.begin(len(rows), run_notes(settings, mapping))
 
 
@@ -269,17 +273,6 @@ def wrong_types(types: Mapping[str, str], mapping: RowMapping) -> Iterator[str]:
             f"{kind}: Iterable refuses every row with it, and cannot change the type "
             f"of a field. {advice}"
         )
-
-
-def _rows_to_send(limit: int, rows: RowSpool, look: FirstLook, recorder: Recorder) -> int:
-    """Return how many of *rows* the run is about.
-
-    The limit counts rows that need sending: otherwise each run would meet the same ones again.
-    With --all every row does.
-    """
-    if recorder.run.options.send_all:
-        return limit
-    return length_to_send(limit, rows.chunks(), look.planner(recorder, dry_run=True))
 
 
 # --- After the last row

@@ -7,7 +7,7 @@ from delivery.project_fields import ProjectFields
 from delivery.repeats import Repeats
 from iterable_api.payloads import Payloads, RowError
 from records.columns import Row
-from records.delivery_ledger import EVENT, PROFILE, DeliveryLedger, EntryName, Held
+from records.delivery_ledger import DeliveryLedger, Held
 from records.outcomes import (
     PLANNED,
     UNCHANGED,
@@ -33,8 +33,8 @@ class Plan:
     outcomes: list[RowOutcome] = field(default_factory=list)
     to_send: list[PreparedRow] = field(default_factory=list)
     later: list[PreparedRow] = field(default_factory=list)
-    forget: list[EntryName] = field(default_factory=list)
-    renew: list[tuple[bytes, int, bytes]] = field(default_factory=list)
+    forget: list[bytes] = field(default_factory=list)
+    renew: list[tuple[bytes, bytes]] = field(default_factory=list)
 
 
 class Planner:
@@ -111,9 +111,9 @@ class Planner:
         if self._send_all or not (update and track):
             return None
         if profile.stale and update is UNCHANGED:
-            plan.renew.append((row.user_content, PROFILE, row.user_name))
+            plan.renew.append((row.user_content, row.user_name))
         if event.stale and track is UNCHANGED:
-            plan.renew.append((row.event_content, EVENT, row.event_name))
+            plan.renew.append((row.event_content, row.event_name))
         return outcome_of(row, update, track)
 
     def _decide(
@@ -129,32 +129,32 @@ class Planner:
         if unsure and not self._send_all:
             whole = whole._replace(once_more=self._fields.may_be_sent_again(whole))
             self._fields.unsure_rows += not (whole.once_more or self._dry_run)
-        update = whole.users_update or self._held(plan, whole, PROFILE, profile)
-        track = whole.events_track or self._held(plan, whole, EVENT, event)
+        update = whole.users_update or self._held(plan, whole, "user", profile)
+        track = whole.events_track or self._held(plan, whole, "event", event)
         if update and track:
             return outcome_of(whole, update, track)
         if self._dry_run:
             return outcome_of(whole, update or PLANNED, track or PLANNED)
         return whole._replace(users_update=update, events_track=track)
 
-    def _held(self, plan: Plan, row: PreparedRow, kind: int, held: Held) -> CallOutcome | None:
+    def _held(self, plan: Plan, row: PreparedRow, call: str, held: Held) -> CallOutcome | None:
         """Return the outcome of a call that Iterable holds; None if it is to be made.
 
         Add to *plan* what that makes untrue, or shows to be needed.
         """
         content, name, body = (
             (row.user_content, row.user_name, row.user_body)
-            if kind == PROFILE
+            if call == "user"
             else (row.event_content, row.event_name, row.event_body)
         )
         same = held.body == body or held.same
         wanted = held.same and not held.sure and row.once_more
         if same and not self._send_all and not wanted:
             if held.stale or not held.same:
-                plan.renew.append((content, kind, name))
+                plan.renew.append((content, name))
             return UNCHANGED
         if held.known and not same:
-            plan.forget.append((kind, name))
+            plan.forget.append(name)
         return None
 
 

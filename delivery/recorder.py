@@ -11,7 +11,7 @@ from iterable_api.answers import user_not_found
 from iterable_client import IterableClient
 from logger_config import get_logger
 from monitoring.console import RowLog
-from records.delivery_ledger import PROFILE, DeliveryLedger, LedgerError
+from records.delivery_ledger import DeliveryLedger, LedgerError
 from records.exit_statuses import RunError, StopReason
 from records.outcomes import RowOutcome, RowStatus
 from records.results_writer import ResultsWriter
@@ -104,7 +104,7 @@ class Recorder:
         self.ledger.record(outcomes, sure=self.fields.add(outcomes))
         # Iterable knows nothing of a user whose profile it is thought to have.
         lost = [
-            (PROFILE, outcome.prepared.user_name)
+            outcome.prepared.user_name
             for outcome in outcomes
             if outcome.prepared and user_not_found(outcome.events_track)
         ]

@@ -24,11 +24,9 @@ from configuration.settings import HERE
 from db_connection import DatabaseConnection
 from iterable_api.mapping import RowMapping
 from iterable_api.payloads import Payloads
-from records import query_file
 from records.columns import JOB_COLUMNS, ColumnError, Kind
 from records.database_errors import DatabaseError
 from records.exit_statuses import ExitStatus, RunError
-from records.query_file import load_query
 from records.row_spool import SpoolError
 from sandbox.database import PrivateDatabase, run_script
 from tests.conftest import local_servers
@@ -721,87 +719,6 @@ def test_a_query_needs_a_connection():
     with pytest.raises(DatabaseError, match="not connected"):
         connection.execute_query("SELECT 1")
     connection.disconnect()
-
-
-@pytest.fixture
-def queries_file(tmp_path, monkeypatch):
-    """Return the path of a file that the queries are read from; it is not there yet."""
-    path = tmp_path / "queries.sql"
-    monkeypatch.setattr(query_file, "QUERIES_FILE", path)
-    return path
-
-
-def test_a_query_is_found_by_its_comment(queries_file):
-    queries_file.write_text(
-        "USE x;\n-- Query 1: a\nSELECT 1;\n-- Query 2: b\n-- as Query 1\nSELECT 2;\n\n"
-    )
-    assert load_query(1) == "SELECT 1"
-    assert load_query(2) == "-- as Query 1\nSELECT 2"
-
-
-@pytest.mark.parametrize(
-    ("text", "sql"),
-    [
-        ("SELECT 1 -- ends; here\n;\n-- over\n", "SELECT 1 -- ends; here"),
-        ("SELECT ';', `;`, \";\", 'it''s; \\'; /* ' */' # ;\n;;", None),
-        ("/* ; */ (SELECT 1) UNION SELECT 2", None),
-        ("with x as (select 1) select * from x;", None),
-        ("SELECT '/*!', 1 AS `into outfile`, '*/', \"/*! INTO OUTFILE */\"", None),
-        ("SELECT /*!50000 SQL_NO_CACHE */ 1", None),
-    ],
-)
-def test_a_semicolon_in_text_or_in_a_comment_ends_no_query(queries_file, text, sql):
-    queries_file.write_text(f"-- Query 2: b\n{text}", encoding="utf-8-sig")
-    assert load_query(2) == (sql or text.rstrip(";").strip())
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("", "is empty"),
-        ("-- SELECT 1;\n/* SELECT 2; */ ;", "is empty"),
-        ("SELECT 1; SELECT 2;", "must be one statement"),
-        ("SELECT 1;\n-- and\nDELETE FROM customers;", "must be one statement"),
-        ("SELECT '\\\\'; DROP TABLE customers -- '", "must be one statement"),
-        ("DELETE FROM customers;", "must begin with SELECT or WITH"),
-        ("/*! DELETE */ SELECT 1", "must begin with SELECT or WITH"),
-        ("SELECTED", "must begin with SELECT or WITH"),
-        ("SELECT 1 INTO\nOUTFILE '/tmp/x'", "must return its rows, not write them"),
-        ("SELECT 1 /*!50000 INTO DUMPFILE '/tmp/x' */", "must return its rows, not write them"),
-        ("SELECT 1 /*!50000INTO OUTFILE '/tmp/x' */", "must return its rows, not write them"),
-        ("SELECT 1 /*M!100100INTO/**/OUTFILE '/tmp/x' */", "must return its rows, not write them"),
-        ("SELECT 1 /*!INTO*/ /*!OUTFILE*/ '/tmp/x'", "must return its rows, not write them"),
-        ("SELECT 1 /*! INTO /* a */ OUTFILE '/tmp/x' */", "must return its rows, not write them"),
-        ("SELECT 1 /*! ; DELETE FROM customers */", "must be one statement"),
-    ],
-)
-def test_a_query_that_does_not_only_read_is_refused_by_name(queries_file, text, told):
-    queries_file.write_text(f"-- Query 2: b\n{text}\n-- Query 3: c\nSELECT 3;")
-    with pytest.raises(DatabaseError, match=rf"^Query 2 in queries.sql {told}"):
-        load_query(2)
-
-
-@pytest.mark.parametrize(
-    "text", ["", "-- Query two: b\nSELECT 2;", 2 * "-- Query 2: b\nSELECT 2;\n"]
-)
-def test_a_query_that_is_not_there_once_is_an_error(queries_file, text):
-    queries_file.write_text(text)
-    with pytest.raises(DatabaseError, match=r"must have one line '-- Query 2: \.\.\.'"):
-        load_query(2)
-
-
-def test_a_file_that_ends_with_the_querys_comment_has_an_empty_query(queries_file):
-    queries_file.write_text("-- Query 2: b")
-    with pytest.raises(DatabaseError, match="is empty"):
-        load_query(2)
-
-
-def test_a_query_file_that_cannot_be_read_is_named(queries_file):
-    with pytest.raises(DatabaseError, match=r"queries\.sql cannot be read: No such file"):
-        load_query(2)
-    queries_file.write_bytes(b"-- Query 2: caf\xe9\nSELECT 2;")
-    with pytest.raises(DatabaseError, match=r"queries\.sql is not UTF-8"):
-        load_query(2)
 
 
 # A column's type, a value of it, and the kind it is.

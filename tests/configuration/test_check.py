@@ -265,9 +265,9 @@ def test_entries_that_no_longer_count_are_told_and_nothing_is_noted(checked, env
     for _ in range(2):
         _, lines = checked(SOURCE_NAME="another")
         (warning,) = warnings_in(lines)
-        assert warning.startswith("STATE_FILE: 1 entry no longer counts: changed since the last")
+        assert warning.startswith("STATE_FILE: entries that no longer count: up to 2; changed ")
     with open_ledger(settings) as ledger:
-        assert (ledger.count(), ledger.noted("SOURCE_NAME")) == (2, settings.source)
+        assert (ledger.counts(), ledger.noted("SOURCE_NAME")) == ((2, 2), settings.source)
 
 
 def test_an_absent_ledger_beside_results_of_deliveries_is_told(checked, environ):

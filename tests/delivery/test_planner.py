@@ -9,7 +9,7 @@ from delivery.project_fields import ProjectFields
 from iterable_api.mapping import RowMapping
 from iterable_api.payloads import JOB_MAPPING, Payloads
 from records.columns import Column, Kind
-from records.delivery_ledger import EVENT, MARK_DAYS, PROFILE
+from records.delivery_ledger import MARK_DAYS
 from records.outcomes import (
     NO_EVENT,
     SUPERSEDED,
@@ -83,9 +83,9 @@ def test_a_call_whose_outcome_is_known_stays_as_it_is(ledger):
 def test_a_plan_tells_what_sending_makes_untrue(ledger):
     rows = [make_prepared(1, first_name="Anna"), make_prepared(2)]
     plan = make_planner(ledger).plan(rows)
-    assert (plan.forget, plan.renew) == ([(PROFILE, rows[0].user_name)], [])
+    assert (plan.forget, plan.renew) == ([rows[0].user_name], [])
     plan = make_planner(ledger).plan([make_prepared(1, browser="Lynx")])
-    assert (plan.forget, plan.renew) == ([(EVENT, rows[0].event_name)], [])
+    assert (plan.forget, plan.renew) == ([rows[0].event_name], [])
     plan = make_planner(ledger).plan([make_prepared(1)])
     assert (plan.forget, plan.renew) == ([], [])
 
@@ -209,4 +209,4 @@ def test_a_row_that_is_superseded_renews_nothing_of_the_first_ones(ledger, monke
     first, second = make_prepared(1), make_prepared(1, first_name="Anna")
     monkeypatch.setattr(ledger, "_today", ledger._today + MARK_DAYS + 1)
     plan = make_planner(ledger).plan([second._replace(users_update=SUPERSEDED)])
-    assert plan.renew == [(first.event_content, EVENT, first.event_name)]
+    assert plan.renew == [(first.event_content, first.event_name)]
