@@ -3,6 +3,7 @@
 A step raises RunError for what ends a run, and logs what a run warns of.
 """
 
+import json
 import os
 import platform
 import stat
@@ -12,7 +13,6 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from configuration.lost_entries import lost_entries, run_notes
 from configuration.settings import Settings
 from configuration.wiring import user_fields
 from delivery.planner import Planner, length_to_send
@@ -20,7 +20,7 @@ from delivery.recorder import Recorder
 from delivery.repeats import Repeats, Suspects
 from delivery.stopping import Stop
 from iterable_api.answers import KEY_LACKS, Repeat
-from iterable_api.endpoints import UPDATE_USER
+from iterable_api.endpoints import TRACK_EVENT, UPDATE_USER
 from iterable_api.field_types import FieldType
 from iterable_api.mapping import RowMapping
 from iterable_api.payloads import Payloads
@@ -29,10 +29,11 @@ from logger_config import get_logger, keep_to_owner, setup_logger
 from monitoring.console import key_advice, summary_lines, table_lines
 from monitoring.heartbeat import Heartbeat
 from records.columns import Column, Kind, Row
+from records.delivery_ledger import DeliveryLedger
 from records.exit_statuses import MEANINGS, ExitStatus, RunError, StopReason
 from records.file_owner import in_the_way, owners_command
 from records.outcomes import Fault
-from records.results_files import other_jobs, remove_old, results_files
+from records.results_files import other_jobs, remove_old, results_files, tells_of_deliveries
 from records.results_writer import ResultsWriter
 from records.row_spool import RowSpool
 from records.run import RunRecord
@@ -41,6 +42,7 @@ logger = get_logger(__name__)
 
 OWN_FILES = "Give each job a STATE_FILE, a LOG_FILE and a RESULTS_DIR of its own"
 NO_METRICS = "METRICS_FILE %s cannot be written: %s"
+AGAIN = "What they stand for is sent again, and journeys in Iterable may start again"
 # Clocks differ by less than the first, and time zones by no more than the second.
 LEAST_AHEAD, MOST_AHEAD = timedelta(minutes=5), timedelta(hours=26)
 # The other types of a project's field that take a value of the job's.
@@ -190,6 +192,41 @@ def row_count_problem(rows: int, settings: Settings) -> str:
     if settings.max_rows is not None and rows > settings.max_rows:
         return f"Query 2 found {rows} rows and MAX_ROWS is {settings.max_rows}; nothing was sent"
     return ""
+
+
+def run_notes(settings: Settings, mapping: RowMapping) -> dict[str, str]:
+    """Return what the ledger is to note of a run: what its entries depend on."""
+    return {
+        "SOURCE_NAME": settings.source,
+        "DB_TIME_ZONE": settings.db_time_zone,
+        "Query 2's profile fields": json.dumps(mapping.shape_of(UPDATE_USER)),
+        "Query 2's event fields": json.dumps(mapping.shape_of(TRACK_EVENT)),
+    }
+
+
+def lost_entries(ledger: DeliveryLedger | None, settings: Settings, mapping: RowMapping) -> str:
+    """Return why, and how many, entries of *ledger* no longer count; empty if they all do.
+
+    None stands for a ledger that is not there yet.
+    """
+    own, total = ledger.counts() if ledger else (0, 0)
+    if ledger is None or not total:
+        if not tells_of_deliveries(settings.results_dir, settings.job):
+            return ""
+        return (
+            f"STATE_FILE: {settings.state_file} is empty, but results in {settings.results_dir} "
+            "tell of deliveries. Every row is sent again, and journeys in Iterable may start again"
+        )
+    why = "the API key, ITERABLE_PROJECT or ITERABLE_API_BASE_URL is new"
+    if own:
+        notes = run_notes(settings, mapping).items()
+        changed = [name for name, note in notes if ledger.noted(name) not in {"", note}]
+        if not changed:
+            return ""
+        why = f"changed since the last run: {', '.join(changed)}"
+    # What a change does to an entry is only known when its row is there.
+    count = f"up to {own}" if own else total
+    return f"STATE_FILE: entries that no longer count: {count}; {why}. {AGAIN}"
 
 
 def begin_run(rows: RowSpool, look: FirstLook, settings: Settings, recorder: Recorder) -> None:

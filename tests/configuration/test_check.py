@@ -10,8 +10,8 @@ import pytest
 
 from configuration.check import FIRST_ROWS, check
 from configuration.command_line import parse_args
-from configuration.lost_entries import run_notes
 from configuration.settings import HERE
+from configuration.steps import run_notes
 from configuration.wiring import open_ledger
 from iterable_api.payloads import JOB_MAPPING
 from logger_config import setup_logger

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from configuration import steps
-from configuration.lost_entries import lost_entries, run_notes
+from configuration.steps import lost_entries, run_notes
 from configuration.wiring import open_ledger
 from delivery.recorder import Recorder
 from delivery.stopping import Stop
