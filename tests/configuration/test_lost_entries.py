@@ -95,18 +95,6 @@ def test_a_new_key_is_told_with_the_number_of_entries(environ, changes):
     assert told(settings_of(environ, **changes)) == f"{LOST}4; {NEW_KEY}. {AGAIN}"
 
 
-def test_naming_the_project_before_the_key_is_rotated_loses_nothing(environ):
-    deliver(settings_of(environ))
-    named = settings_of(environ, ITERABLE_PROJECT="shop")
-    assert told(named) == ""
-    with open_ledger(named) as ledger:
-        ledger.begin_run({})
-    rotated = settings_of(environ, ITERABLE_PROJECT="shop", ITERABLE_API_KEY="f" * 32)
-    assert told(rotated) == ""
-    other = settings_of(environ, ITERABLE_PROJECT="other", ITERABLE_API_KEY="f" * 32)
-    assert NEW_KEY in told(other)
-
-
 # --- What is changed in the settings or in Query 2
 
 
@@ -118,34 +106,17 @@ def test_naming_the_project_before_the_key_is_rotated_loses_nothing(environ):
         ({"DB_TIME_ZONE": "Europe/Berlin"}, JOB_MAPPING, ["DB_TIME_ZONE"]),
         ({}, with_field("user.visits"), ["Query 2's profile fields"]),
         ({}, with_field("event.price"), ["Query 2's event fields"]),
-        ({}, with_field("event_name", Kind.TEXT), ["Query 2's event fields"]),
         (
             {"SOURCE_NAME": "another"},
             with_field("user_id", Kind.TEXT, Identity.USER_ID),
             ["SOURCE_NAME", "Query 2's profile fields", "Query 2's event fields"],
         ),
-        # It goes nowhere.
-        ({}, with_field("remark"), []),
     ],
 )
 def test_all_that_has_changed_is_told_at_once(environ, changes, mapping, names):
     deliver(settings_of(environ))
     text = told(settings_of(environ, **changes), mapping)
     assert text == (changed(*names) if names else "")
-
-
-def test_another_type_of_a_field_is_another_mapping(environ):
-    settings = settings_of(environ)
-    deliver(settings, with_field("user.visits"))
-    assert told(settings, with_field("user.visits:string")) == changed("Query 2's profile fields")
-    assert told(settings, with_field("user.visits:long")) == ""
-
-
-def test_without_notes_of_a_run_nothing_has_changed(environ):
-    settings = settings_of(environ)
-    with open_ledger(settings) as ledger:
-        ledger.record([outcome_of(make_prepared(), OK, OK)], sure=True)
-    assert told(settings) == ""
 
 
 # --- Who tells it, and when

@@ -1,7 +1,7 @@
 """Settings: what is accepted, and what each mistake is told."""
 
 import traceback
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -176,22 +176,6 @@ def test_a_blank_key_in_the_environment_does_not_choose_between_key_and_file(tmp
     env_file.write_text("ITERABLE_API_KEY=a\nITERABLE_API_KEY_FILE=b\n")
     told = ["ITERABLE_API_KEY and ITERABLE_API_KEY_FILE are both set; keep one"]
     assert problems_of(GOOD | {"ITERABLE_API_KEY": ""}, env_file).problems == told
-
-
-@pytest.mark.parametrize(
-    ("clock", "hours", "which"),
-    [
-        ("2026-01-13 12:00", 1, "winter"),
-        ("2026-07-13 12:00", 2, "summer"),
-        ("2026-10-25 02:30", 2, "the hour that comes twice: the first of the two"),
-        ("2026-03-29 02:30", 1, "the hour that is missing: the offset before"),
-    ],
-)
-def test_a_named_zone_has_an_offset_for_each_time(clock, hours, which):
-    loaded = load_environment_variables(None, GOOD | {"DB_TIME_ZONE": "Europe/Berlin"})
-    assert loaded.db_time_zone == "Europe/Berlin"
-    when = datetime.fromisoformat(clock)
-    assert when.replace(tzinfo=loaded.time_zone).utcoffset() == timedelta(hours=hours), which
 
 
 def test_without_any_settings_the_message_names_them_and_the_demo(monkeypatch, tmp_path):

@@ -38,9 +38,6 @@ OK = CallOutcome(CallStatus.DELIVERED, 200, "Success", 1)
 PAYLOADS = Payloads("db")
 REFUSED = CallOutcome(CallStatus.REFUSED, 400, "BadParams", 1)
 FORGOTTEN = CallOutcome(CallStatus.FORGOTTEN, 409, "ForgottenUserError", 1)
-UNKNOWN = CallOutcome(CallStatus.UNKNOWN, attempts=5)
-# Refused on this machine: Iterable has judged nothing.
-REFUSED_HERE = CallOutcome(CallStatus.REFUSED, message="one event", fault=Fault.ROW)
 WITHOUT_A_FIELD = replace(OK, fields=(("first_name", "filtered out"),))
 
 
@@ -127,41 +124,7 @@ def test_only_a_delivered_call_counts(ledger, status):
     assert to_send(ledger, raw_row(2)) == [(True, True)]
 
 
-def test_content_that_may_have_been_replaced_is_forgotten(ledger):
-    """Sent and not answered: then nobody knows which of the two Iterable has."""
-    deliver(ledger, raw_row())
-    changed = raw_row(first_name="Anna", browser="Safari")
-    deliver(ledger, changed, UNKNOWN, NOT_SENT)
-    assert to_send(ledger, raw_row()) == [(True, True)]
-
-
 # --- Two hashes: what MySQL has, and what was sent
-
-
-class Counted(Payloads):
-    """Counts the bodies that are made."""
-
-    made = 0
-
-    def complete(self, prepared):
-        """Make one more, if it is not there yet."""
-        self.made += 1
-        return super().complete(prepared)
-
-
-def planned_with(ledger, payloads, row):
-    """Return the plan of one row of *payloads*, and how many bodies were made for it."""
-    planner = make_planner(ledger)
-    planner.payloads = payloads
-    return planner.plan([payloads.prepare(row)])
-
-
-def test_a_row_that_iterable_holds_costs_no_body(ledger):
-    deliver(ledger, raw_row())
-    payloads = Counted("db")
-    (outcome,) = planned_with(ledger, payloads, raw_row()).outcomes
-    assert payloads.made == 0
-    assert outcome.prepared.user == outcome.prepared.event == b""
 
 
 OTHER_COLUMNS = RowMapping(
@@ -174,34 +137,34 @@ OTHER_COLUMNS = RowMapping(
 
 
 @pytest.mark.parametrize(
-    ("mapping", "changes"),
+    ("mapping", "changes", "bodies"),
     [
-        (OTHER_COLUMNS, {}),
-        (JOB_MAPPING, {"email": " user1@example.com "}),
-        (JOB_MAPPING, {"event_time": "2026-01-13 14:30:45.000000"}),
+        (JOB_MAPPING, {}, 0),
+        (OTHER_COLUMNS, {}, 1),
+        (JOB_MAPPING, {"email": " user1@example.com "}, 1),
+        (JOB_MAPPING, {"event_time": "2026-01-13 14:30:45.000000"}, 1),
     ],
 )
 def test_content_of_which_the_same_body_is_made_is_not_sent_and_costs_one_body(
-    ledger, mapping, changes
+    ledger, monkeypatch, mapping, changes, bodies
 ):
     """An ALTER TABLE, another server or a new version of this program starts no journey."""
     deliver(ledger, raw_row())
-    payloads, row = Counted("db", mapping=mapping), raw_row(**changes)
-    plan = planned_with(ledger, payloads, row)
-    assert (plan.to_send, plan.forget, payloads.made) == ([], [], 1)
-    assert plan.renew
+    made, complete = [], Payloads.complete
+
+    def counted(payloads, row):
+        made.append(row)
+        return complete(payloads, row)
+
+    monkeypatch.setattr(Payloads, "complete", counted)
+    payloads = Payloads("db", mapping=mapping)
+    planner = make_planner(ledger, payloads=payloads)
+    plan = planner.plan([payloads.prepare(raw_row(**changes))])
+    assert (plan.to_send, plan.forget, len(made)) == ([], [], bodies)
+    assert bool(plan.renew) is bool(bodies)
     ledger.renew(plan.renew)
-    again = planned_with(ledger, payloads, row)
-    assert (again.to_send, again.renew, payloads.made) == ([], [], 1)
-
-
-def test_a_body_that_is_the_same_under_another_key_proves_nothing(path):
-    with open_ledger(path, key="old") as ledger:
-        deliver(ledger, raw_row())
-    with open_ledger(path, key="new") as ledger:
-        plan = planned_with(ledger, PAYLOADS, raw_row(email="user1@example.com "))
-        (row,) = plan.to_send
-        assert plan.forget == [row.user_name, row.event_name]
+    again = planner.plan([payloads.prepare(raw_row(**changes))])
+    assert (again.to_send, again.renew, len(made)) == ([], [], bodies)
 
 
 # --- Keys, hosts and projects
@@ -224,10 +187,9 @@ def test_another_destination_has_its_own_memory(path, other):
 def test_with_a_named_project_a_new_key_sends_nothing_again(path):
     with open_ledger(path, key="old", project="shop") as ledger:
         deliver(ledger, raw_row())
-    with open_ledger(path, key="new", project="shop") as ledger:
-        assert to_send(ledger, raw_row()) == [(False, False)]
-    with open_ledger(path, key="new", project="other shop") as ledger:
-        assert to_send(ledger, raw_row()) == [(True, True)]
+    for project, sends in (("shop", False), ("other shop", True)):
+        with open_ledger(path, key="new", project=project) as ledger:
+            assert to_send(ledger, raw_row()) == [(sends, sends)]
 
 
 def test_a_name_takes_over_what_was_delivered_with_its_key_alone(path):
@@ -235,18 +197,16 @@ def test_a_name_takes_over_what_was_delivered_with_its_key_alone(path):
         deliver(ledger, raw_row(2))
     with open_ledger(path, key="old") as ledger:
         deliver(ledger, raw_row(1))
-    with open_ledger(path, key="old", project="shop") as ledger:
-        assert to_send(ledger, raw_row(1), raw_row(2)) == [(False, False), (True, True)]
-    # A look that begins no run, such as --check, takes over nothing.
-    with open_ledger(path, key="old") as ledger:
-        assert to_send(ledger, raw_row(1)) == [(False, False)]
-    with open_ledger(path, key="old", project="shop") as ledger:
-        ledger.begin_run({})
-        assert to_send(ledger, raw_row(1)) == [(False, False)]
+    for begins in (False, True):
+        # A look that begins no run, such as --check, takes over nothing.
+        with open_ledger(path, key="new", project="shop") as ledger:
+            assert to_send(ledger, raw_row(1), raw_row(2)) == [(True, True)] * 2
+        with open_ledger(path, key="old", project="shop") as ledger:
+            assert to_send(ledger, raw_row(1), raw_row(2)) == [(False, False), (True, True)]
+            if begins:
+                ledger.begin_run({})
     with open_ledger(path, key="new", project="shop") as ledger:
-        assert to_send(ledger, raw_row(1)) == [(False, False)]
-    with open_ledger(path, key="of another project") as ledger:
-        assert to_send(ledger, raw_row(2)) == [(False, False)]
+        assert to_send(ledger, raw_row(1), raw_row(2)) == [(False, False), (True, True)]
 
 
 def test_neither_the_key_nor_a_customers_data_are_in_the_file(path):
@@ -260,14 +220,12 @@ def test_neither_the_key_nor_a_customers_data_are_in_the_file(path):
 # --- The file
 
 
-def test_every_record_is_on_disk_at_once(path, ledger, tmp_path):
+def test_a_run_that_is_killed_keeps_all_and_claims_nothing_of_a_call_under_way(
+    path, ledger, tmp_path
+):
     deliver(ledger, raw_row())
-    with as_killed(path, tmp_path / "copy") as killed:
+    with as_killed(path, tmp_path / "before") as killed:
         assert to_send(killed, raw_row()) == [(False, False)]
-
-
-def test_a_run_that_is_killed_while_a_call_is_under_way_claims_nothing(path, ledger, tmp_path):
-    deliver(ledger, raw_row())
     plan = make_planner(ledger).plan([make_prepared(first_name="Anna")])
     ledger.forget(plan.forget)
     with as_killed(path, tmp_path / "copy") as killed:
@@ -309,13 +267,12 @@ def test_a_damaged_file_is_refused_and_left_as_it_is(tmp_path, content):
     assert path.read_bytes() == content
 
 
-@pytest.mark.parametrize("change", ["RENAME body TO sent", "ADD further INTEGER"])
-def test_what_the_ledger_cannot_do_is_found_before_anything_is_sent(path, ledger, change):
+def test_what_the_ledger_cannot_do_is_found_before_anything_is_sent(path, ledger):
     ledger.close()
     with closing(sqlite3.connect(path)) as other:
-        other.execute(f"ALTER TABLE entry {change}")
+        other.execute("ALTER TABLE entry RENAME body TO sent")
     with open_ledger(path) as changed, pytest.raises(LedgerError, match="Name another file"):
-        deliver(changed, raw_row())
+        changed.held([make_prepared()])
 
 
 def record_many(ledger, count):
@@ -393,12 +350,9 @@ def test_a_refusal_takes_back_what_was_remembered(ledger, refusal):
     assert to_send(ledger, row) == [(True, False)]
     deliver(ledger, row, OK, refusal)
     assert to_send(ledger, row) == [(False, True)]
-
-
-def test_a_refusal_on_this_machine_takes_nothing_back(ledger):
-    row = raw_row()
     deliver(ledger, row)
-    deliver(ledger, row, UNCHANGED, REFUSED_HERE)
+    # Refused on this machine: Iterable has judged nothing.
+    deliver(ledger, row, UNCHANGED, CallOutcome(CallStatus.REFUSED, fault=Fault.ROW))
     assert to_send(ledger, row) == [(False, False)]
 
 
@@ -489,17 +443,6 @@ def test_an_entry_is_marked_as_needed_only_now_and_then(path, day, days, marks):
         assert len(renew) == marks
         ledger.renew(renew)
         assert make_planner(ledger).plan([PAYLOADS.prepare(raw_row())]).renew == []
-
-
-def test_a_mark_makes_nothing_sure(path, day):
-    with open_ledger(path) as ledger:
-        deliver(ledger, raw_row(), sure=False)
-        ledger.settle(sure=False)
-    day(MARK_DAYS + 1)
-    with open_ledger(path) as ledger:
-        row = make_prepared()
-        ledger.renew([(row.user_content, row.user_name)])
-        assert is_sure(ledger) == [(True, False)] * 2
 
 
 # --- Whatever happens: a model of what Iterable holds
