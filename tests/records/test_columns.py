@@ -69,14 +69,8 @@ def test_people_see_a_number_a_text_or_bytes_in_hex(kind, value, shown):
     ("kind", "value", "converted"),
     [
         (Kind.DATE, b"2026-01-13", date(2026, 1, 13)),
-        (Kind.DATE, b"0000-00-00", "0000-00-00"),
         (Kind.DATE, b"2026-00-13", "2026-00-13"),
-        (Kind.MOMENT, b"2026-01-13 14:30:45", datetime(2026, 1, 13, 14, 30, 45)),  # noqa: DTZ001
-        (
-            Kind.MOMENT,
-            b"2026-01-13 14:30:45.123456",
-            datetime(2026, 1, 13, 14, 30, 45, 123456),  # noqa: DTZ001 - as MySQL gives it
-        ),
+        (Kind.MOMENT, b"2026-01-13 14:30:45.5", datetime(2026, 1, 13, 14, 30, 45, 500_000)),  # noqa: DTZ001 - as MySQL gives it
         (Kind.MOMENT, b"0000-00-00 00:00:00", "0000-00-00 00:00:00"),
         (Kind.MOMENT, b"\xff", "0xff"),
         (Kind.DATE, None, None),
