@@ -571,6 +571,23 @@ def test_a_query_needs_a_connection():
     connection.disconnect()
 
 
+@pytest.mark.database
+@pytest.mark.parametrize(("length", "together"), [(10, {1, 100}), (20_000, {1})])
+def test_of_large_rows_few_are_in_memory(database, monkeypatch, length, together):
+    asked: set[int] = set()
+    get_rows = db_connection._Session.get_rows
+
+    def counted(session, *count, **options):
+        asked.update(count)
+        return get_rows(session, *count, **options)
+
+    monkeypatch.setattr(db_connection._Session, "get_rows", counted)
+    query = with_job_columns(f"REPEAT('x', {length})", "page_views")
+    with connection_to(database.settings) as connection:
+        connection.get_pro_users_recent_engagement(query).close()
+    assert asked == together
+
+
 # A column's type, a value of it, and the kind it is.
 KINDS = {
     "BOOLEAN": ("1", Kind.TINYINT),
