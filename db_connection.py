@@ -4,7 +4,7 @@ import re
 import struct
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -148,12 +148,10 @@ class DatabaseConnection:
         A query that the server still runs goes on there until its own time limit ends it.
         """
         connection, self._connection = self._connection, None
-        if connection is None:
-            return
-        try:
-            connection.close()
-        except Exception as error:  # noqa: BLE001 - a dead connection fails in several ways
-            logger.debug("closing the connection failed: %s", type(error).__name__)
+        # A dead connection fails in several ways.
+        with suppress(Exception):
+            if connection is not None:
+                connection.close()
 
     def execute_query(self, sql: str) -> list[dict[str, Any]]:
         """Return the rows of one SELECT, each a dict from column name to value."""
@@ -184,8 +182,7 @@ class DatabaseConnection:
             # Not buffered: the connector would hold all rows in memory.
             cursor = self._opened().cursor(raw=True)
             cursor.execute(query or load_query(JOB_QUERY))
-            described = columns_of(cursor.description or ())
-        columns = job_columns(described)
+            columns = job_columns(columns_of(cursor.description or ()))
         spool = RowSpool(columns, folder)
         try:
             rows = self._raw_rows(cursor, len(columns))
@@ -215,10 +212,9 @@ class DatabaseConnection:
         # nothing that a mode of the server could read in another way.
         zone = self._time_zone.encode().hex()
         cursor.execute(f"SET SESSION time_zone = _utf8mb4 X'{zone}'")
-        limit_s = self._query_timeout_s
-        if not _set(cursor, f"max_execution_time = {limit_s * 1000:d}"):
+        if not _set(cursor, f"max_execution_time = {self._query_timeout_s * 1000:d}"):
             # MariaDB's name for it, in seconds.
-            cursor.execute(f"SET SESSION max_statement_time = {limit_s:d}")
+            cursor.execute(f"SET SESSION max_statement_time = {self._query_timeout_s:d}")
         _use_collation_of_database(cursor)
         if self._time_zone[0] not in "+-":
             _compare_zones(cursor, self._time_zone)

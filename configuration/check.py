@@ -10,7 +10,6 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from configuration import steps, wiring
-from configuration.lost_entries import lost_entries
 from configuration.settings import Settings, load_environment_variables
 from iterable_api.answers import Repeat
 from iterable_api.mapping import RowMapping
@@ -51,7 +50,7 @@ def check(env_file: Path | None, environ: Mapping[str, str], run: RunRecord) -> 
             _check_rows(rows, payloads, settings)
     # That the ledger cannot be opened is said already.
     with suppress(RunError), _ledger(settings) as ledger:
-        if text := lost_entries(ledger, settings, mapping):
+        if text := steps.lost_entries(ledger, settings, mapping):
             logger.warning("%s", text)
     _check_project(mapping, settings, failures)
     if failures:

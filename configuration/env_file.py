@@ -12,6 +12,7 @@ from pathlib import Path
 from dotenv.parser import parse_stream
 
 from records.exit_statuses import RunError
+from records.file_owner import text_of
 
 # Each may be read from a file instead, which the variable NAME_FILE names.
 SECRETS = ("DB_PASSWORD", "ITERABLE_API_KEY")
@@ -38,14 +39,14 @@ def read_env_file(path: Path, known: Collection[str]) -> tuple[dict[str, str], l
     A line is no use when it is not ``NAME=value``, or its name is not *known*, or not new, or its
     value is not all that seems to be meant.
 
-    Raises SettingsError when the file as a whole cannot be read.
+    Raises ValueError when the file as a whole cannot be read.
     """
     values: dict[str, str] = {}
     problems = []
     # Line by line, or a quote that is not closed would take in the next lines. The parser, not
     # dotenv_values(): that drops duplicates and broken lines in silence, and would replace a ${...}
     # inside a password.
-    for number, line in enumerate(io.StringIO(_text_of(path)), 1):
+    for number, line in enumerate(io.StringIO(text_of(path)), 1):
         (binding,) = parse_stream(io.StringIO(line))
         where = f"{path.name} line {number}"
         if not binding.error and binding.key is None:  # a comment
@@ -68,30 +69,38 @@ def read_env_file(path: Path, known: Collection[str]) -> tuple[dict[str, str], l
     return values, problems
 
 
-def less_overridden(values: dict[str, str], environ: Mapping[str, str]) -> dict[str, str]:
-    """Return *values* of the dotenv file without the secrets that *environ* has, or files of."""
+def merged(file: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of a dotenv *file* and of *environ*, which wins.
+
+    What is set to nothing is not set, in either: a template leaves that of what nobody needs. An
+    empty password is one. A secret in one of them wins over its file in the other.
+    """
+    file, environ = _set_in(file), _set_in(environ)
     for name in SECRETS:
-        both = (name, f"{name}_FILE")
-        if any(environ.get(each, "").strip() for each in both):
-            values = {key: values[key] for key in values if key not in both}
-    return values
+        both = {name, f"{name}_FILE"}
+        if any(map(environ.get, both)):
+            file = {key: value for key, value in file.items() if key not in both}
+    return file | environ
+
+
+def _set_in(values: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in values.items() if value.strip() or name == "DB_PASSWORD"}
 
 
 def read_secret_files(values: dict[str, str], folder: Path) -> dict[str, str]:
     """Put the secrets that the ``_FILE`` variables name into *values*.
 
-    A variable set to nothing is not set. Relative paths start in *folder*.
-
-    Return a problem for each secret that cannot be had, by the secret's name.
+    Relative paths start in *folder*. Return a problem for each secret that cannot be had, by the
+    secret's name.
     """
     problems = {}
     for name in SECRETS:
-        path = values.get(f"{name}_FILE", "").strip()
+        path = values.get(f"{name}_FILE")
         if path and values.get(name, "").strip():
             problems[name] = f"{name} and {name}_FILE are both set; keep one"
         elif path:
             try:
-                values[name] = _secret_in(absolute_path(path, folder))
+                values[name] = _secret_in(absolute_path(path.strip(), folder))
             except ValueError as error:
                 problems[name] = f"{name}_FILE {error}"
     return problems
@@ -106,20 +115,6 @@ def absolute_path(path: str, folder: Path) -> Path:
         return folder / Path(path).expanduser()
     except RuntimeError:
         raise ValueError("begins with ~ and a user who has no home here") from None
-
-
-def _text_of(path: Path) -> str:
-    try:
-        # utf-8-sig: editors on Windows begin a file with a byte order mark.
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise SettingsError([f"{path} cannot be read: {error.strerror}"]) from None
-    except UnicodeDecodeError:
-        raise SettingsError([f"{path} is not UTF-8; save it as UTF-8"]) from None
-    # No variable of a real environment can hold one, and no file has one in its name.
-    if "\0" in text:
-        raise SettingsError([f"{path} holds a NUL byte; save it as UTF-8"])
-    return text
 
 
 def _misquoted(written: str, *, broken: bool) -> str:
@@ -140,13 +135,9 @@ def _misquoted(written: str, *, broken: bool) -> str:
 def _secret_in(path: Path) -> str:
     """Return the text of *path* without its last line's end."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ValueError(f"names a file that cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ValueError("names a file that is not UTF-8") from None
-    # Python has read a CRLF as the one "\n".
-    text = text.removesuffix("\n")
+        text = text_of(path).removesuffix("\n")
+    except ValueError as error:
+        raise ValueError(f"names a file that {error}") from None
     if not text:
         raise ValueError("names an empty file")
     return text

@@ -29,11 +29,12 @@ from pydantic_core import ErrorDetails
 from configuration.env_file import (
     SettingsError,
     absolute_path,
-    less_overridden,
+    merged,
     read_env_file,
     read_secret_files,
 )
 from iterable_api.mapping import Identity
+from records.file_owner import unreadable
 from records.query_file import QUERIES_FILE
 
 # The folder of main.py. Relative paths start here, not in the working folder: cron starts the job
@@ -58,8 +59,7 @@ def _readable(path: Path) -> Path:
     try:
         path.open("rb").close()
     except OSError as error:
-        text = f"names a file that cannot be read: {error.strerror} ({path})"
-        raise ValueError(text) from None
+        raise ValueError(f"names {path}, which {unreadable(path, error)}") from None
     return path
 
 
@@ -281,18 +281,16 @@ def load_environment_variables(
     """
     environ = os.environ if environ is None else environ
     values, problems = _values_of(env_file)
-    given = {name: environ[name] for name in VARIABLES if name in environ}
-    # A template leaves a blank variable for what nobody needs, so blanks win over nothing.
-    values = given | less_overridden(values, _without_blanks(given)) | _without_blanks(given)
+    values = merged(values, {name: environ[name] for name in VARIABLES if name in environ})
     unread = read_secret_files(values, HERE)
     problems += unread.values()
     try:
-        settings = Settings.model_validate(_without_blanks(values))
+        settings = Settings.model_validate(values)
     except ValidationError as error:
         for detail in error.errors():
             # That a secret is missing goes without saying where its file could not be read.
             if str(detail["loc"][0]).removesuffix("_FILE") not in unread:
-                problems.append(_sentence(detail, values))
+                problems.append(_sentence(detail))
     if problems:
         hint = ".env.example explains every variable"
         if env_file is not None and not env_file.exists():
@@ -309,10 +307,10 @@ def load_results_dir(env_file: Path | None, environ: Mapping[str, str]) -> Path:
 
     Raises SettingsError when *env_file* cannot be read, or the folder is in nobody's home.
     """
-    values = _values_of(env_file)[0] | _without_blanks(environ)
+    values = merged(_values_of(env_file)[0], environ)
     default: Path = Settings.model_fields["results_dir"].default
     try:
-        return _beside_main(values.get("RESULTS_DIR", "").strip() or str(default))
+        return _beside_main(values.get("RESULTS_DIR", str(default)).strip())
     except ValueError as error:
         raise SettingsError([f"RESULTS_DIR {error}"]) from None
 
@@ -321,18 +319,16 @@ def _values_of(env_file: Path | None) -> tuple[dict[str, str], list[str]]:
     """Return the variables of *env_file* and its problems; it need not be there by default."""
     if env_file is None or (env_file == DEFAULT_ENV_FILE and not env_file.exists()):
         return {}, []
-    return read_env_file(env_file, VARIABLES)
+    try:
+        return read_env_file(env_file, VARIABLES)
+    except ValueError as error:
+        raise SettingsError([f"{env_file} {error}"]) from None
 
 
-def _without_blanks(values: Mapping[str, str]) -> dict[str, str]:
-    """Drop variables set to nothing: they mean the default, except for an empty password."""
-    return {name: value for name, value in values.items() if value.strip() or name == "DB_PASSWORD"}
-
-
-def _sentence(detail: ErrorDetails, values: Mapping[str, str]) -> str:
+def _sentence(detail: ErrorDetails) -> str:
     """Turn one of pydantic's findings into a sentence that begins with the variable's name."""
     name = detail["loc"][0]
     if detail["type"] == "missing":
-        return f"{name} is {'empty' if name in values else 'missing'}"
+        return f"{name} is missing or empty"
     text = detail["msg"].removeprefix("Value error, ").partition(", unable to parse")[0]
     return f"{name} {text.replace('Input should', 'must')}"

@@ -3,6 +3,7 @@
 A step raises RunError for what ends a run, and logs what a run warns of.
 """
 
+import json
 import os
 import platform
 import stat
@@ -12,14 +13,13 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from configuration.lost_entries import lost_entries, run_notes
 from configuration.settings import Settings
 from configuration.wiring import user_fields
 from delivery.planner import Planner, Repeats, find_suspects, length_to_send
 from delivery.recorder import Recorder
 from delivery.stopping import Stop
 from iterable_api.answers import KEY_LACKS, Repeat
-from iterable_api.endpoints import UPDATE_USER
+from iterable_api.endpoints import TRACK_EVENT, UPDATE_USER
 from iterable_api.field_types import FieldType
 from iterable_api.mapping import RowMapping
 from iterable_api.payloads import Payloads
@@ -28,10 +28,11 @@ from logger_config import get_logger, keep_to_owner, setup_logger
 from monitoring.console import key_advice, summary_lines, table_lines
 from monitoring.heartbeat import Heartbeat
 from records.columns import Column, Kind, Row
+from records.delivery_ledger import DeliveryLedger
 from records.exit_statuses import MEANINGS, ExitStatus, RunError, StopReason
 from records.file_owner import in_the_way, owners_command
 from records.outcomes import Fault
-from records.results_files import other_jobs, remove_old, results_files
+from records.results_files import other_jobs, remove_old, results_files, tells_of_deliveries
 from records.results_writer import ResultsWriter
 from records.row_spool import RowSpool
 from records.run import RunRecord
@@ -40,6 +41,7 @@ logger = get_logger(__name__)
 
 OWN_FILES = "Give each job a STATE_FILE, a LOG_FILE and a RESULTS_DIR of its own"
 NO_METRICS = "METRICS_FILE %s cannot be written: %s"
+AGAIN = "What they stand for is sent again, and journeys in Iterable may start again"
 # Clocks differ by less than the first, and time zones by no more than the second.
 LEAST_AHEAD, MOST_AHEAD = timedelta(minutes=5), timedelta(hours=26)
 # The other types of a project's field that take a value of the job's.
@@ -169,7 +171,8 @@ def warn_of_times_ahead(rows: RowSpool, settings: Settings) -> None:
         for ahead in (LEAST_AHEAD, MOST_AHEAD)
     )
     place = [column.name for column in rows.columns].index("event_time")
-    count = sum(first <= time <= last for (time,) in rows.values([place]) if time)
+    times = (row[place] for chunk in rows.chunks() for row in chunk)
+    count = sum(first <= time <= last for time in times if time)
     if count:
         logger.warning(
             "DB_TIME_ZONE: %s ahead of now in %s, so this seems not to be the zone of the data. "
@@ -189,6 +192,41 @@ def row_count_problem(rows: int, settings: Settings) -> str:
     return ""
 
 
+def run_notes(settings: Settings, mapping: RowMapping) -> dict[str, str]:
+    """Return what the ledger is to note of a run: what its entries depend on."""
+    return {
+        "SOURCE_NAME": settings.source,
+        "DB_TIME_ZONE": settings.db_time_zone,
+        "Query 2's profile fields": json.dumps(mapping.shape_of(UPDATE_USER)),
+        "Query 2's event fields": json.dumps(mapping.shape_of(TRACK_EVENT)),
+    }
+
+
+def lost_entries(ledger: DeliveryLedger | None, settings: Settings, mapping: RowMapping) -> str:
+    """Return why, and how many, entries of *ledger* no longer count; empty if they all do.
+
+    None stands for a ledger that is not there yet.
+    """
+    own, total = ledger.counts() if ledger else (0, 0)
+    if ledger is None or not total:
+        if not tells_of_deliveries(settings.results_dir, settings.job):
+            return ""
+        return (
+            f"STATE_FILE: {settings.state_file} is empty, but results in {settings.results_dir} "
+            "tell of deliveries. Every row is sent again, and journeys in Iterable may start again"
+        )
+    why = "the API key, ITERABLE_PROJECT or ITERABLE_API_BASE_URL is new"
+    if own:
+        notes = run_notes(settings, mapping).items()
+        changed = [name for name, note in notes if ledger.noted(name) not in {"", note}]
+        if not changed:
+            return ""
+        why = f"changed since the last run: {', '.join(changed)}"
+    # What a change does to an entry is only known when its row is there.
+    count = f"up to {own}" if own else total
+    return f"STATE_FILE: entries that no longer count: {count}; {why}. {AGAIN}"
+
+
 def begin_run(rows: RowSpool, look: FirstLook, settings: Settings, recorder: Recorder) -> None:
     """Look at what decides which of *rows* need sending, and begin the run about these.
 
@@ -204,7 +242,10 @@ def begin_run(rows: RowSpool, look: FirstLook, settings: Settings, recorder: Rec
         with stop.interrupting():
             recorder.fields.know(_look_at_project(mapping, settings, stop))
     if options.limit:
-        rows.cut(_rows_to_send(options.limit, rows, look, recorder))
+        # It counts rows that need sending: otherwise each run would meet the same ones again.
+        dry = look.planner(recorder, dry_run=True)
+        every = options.send_all
+        rows.cut(options.limit if every else length_to_send(options.limit, rows.chunks(), dry))
     recorder.begin(len(rows), run_notes(settings, mapping))
 
 
@@ -265,17 +306,6 @@ def wrong_types(types: Mapping[str, str], mapping: RowMapping) -> Iterator[str]:
             f"{kind}: Iterable refuses every row with it, and cannot change the type "
             f"of a field. {advice}"
         )
-
-
-def _rows_to_send(limit: int, rows: RowSpool, look: FirstLook, recorder: Recorder) -> int:
-    """Return how many of *rows* the run is about.
-
-    The limit counts rows that need sending: otherwise each run would meet the same ones again.
-    With --all every row does.
-    """
-    if recorder.run.options.send_all:
-        return limit
-    return length_to_send(limit, rows.chunks(), look.planner(recorder, dry_run=True))
 
 
 # --- After the last row

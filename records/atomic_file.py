@@ -17,9 +17,7 @@ def write_atomically(path: Path, content: bytes, mode: int = 0o600) -> None:
     It has *mode* from the moment it has its name, under any umask. After a failure the old file is
     as it was, and nothing else is left.
 
-    Raises:
-        OSError: the folder of *path* cannot be written, or the disk is full.
-
+    Raises OSError if the folder of *path* cannot be written, or the disk is full.
     """
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
     partial = Path(name)
@@ -36,13 +34,9 @@ def write_atomically(path: Path, content: bytes, mode: int = 0o600) -> None:
 
 
 def publish(file: IO[Any], partial: Path, path: Path) -> None:
-    """Give *partial*, which is open as *file*, the name *path* once it is on disk.
+    """Give *partial*, which is open as *file*, the name *path* once its content is on disk.
 
-    Both the content and the name survive a power failure, where the file system can do that.
-
-    Raises:
-        OSError: the disk is full, or the folder is no longer writable.
-
+    Raises OSError if the disk is full, or the folder no longer writable.
     """
     file.flush()
     try:
@@ -51,15 +45,3 @@ def publish(file: IO[Any], partial: Path, path: Path) -> None:
         if error.errno not in UNSUPPORTED:
             raise
     partial.replace(path)
-    # The file has its name and is whole: nothing that fails here takes that away.
-    with suppress(OSError):
-        _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Write the names in *folder* to disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import date, datetime
 from enum import StrEnum
+from textwrap import shorten
 from typing import Any, NamedTuple
 
 from records.database_errors import DatabaseError
@@ -25,8 +26,6 @@ FIELD_COLUMNS = {
     "location": "event.location",
 }
 _KNOWN = frozenset({*JOB_COLUMNS, USER_ID, "event_name"})
-# Names of columns that a message lists.
-MOST_SHOWN = 20
 
 # A row of a result: the values of its columns, each as MySQL wrote it, None for NULL.
 Row = Sequence[bytes | None]
@@ -161,10 +160,9 @@ def _known_name(name: str) -> str:
 
 def _missing(missing: Sequence[str], returned: Sequence[str]) -> str:
     """Return what to write in Query 2 for the *missing* columns; *returned* are those it has."""
-    more = f" and {len(returned) - MOST_SHOWN} more" if len(returned) > MOST_SHOWN else ""
     text = (
-        f"Query 2 must return {', '.join(missing)}; it returned {', '.join(returned[:MOST_SHOWN])}"
-        f"{more}. Write AS {missing[0]} after the column that is meant"
+        f"Query 2 must return {', '.join(missing)}; it returned {shorten(', '.join(returned), 500)}"
+        f". Write AS {missing[0]} after the column that is meant"
     )
     # The others say who it is, and what happened when.
     if spare := [name for name in missing if name in FIELD_COLUMNS]:

@@ -25,10 +25,6 @@ LOST = (
     "the server did not answer in time, or closed the connection; check DB_HOST, DB_PORT and the "
     "server's own log"
 )
-NO_TLS = (
-    "the server wants to read the password and offers no TLS, so anybody on the way could read it "
-    "too: it was not sent; turn TLS on at the server, or name its Unix socket in DB_HOST"
-)
 EXPIRED = "the password of DB_USER has expired; give the account a new one with ALTER USER"
 LOCKED = "the account of DB_USER is locked on the server; unlock it with ALTER USER"
 # What the operator can change, by the error's number. Numbers, because several of them share
@@ -60,7 +56,8 @@ HINTS = {
     2013: LOST,
     2026: "TLS failed; check DB_SSL_CA and that the server's certificate names DB_HOST",
     2055: "the connection was lost, or TLS failed; check DB_SSL_CA and the server's own log",
-    2061: NO_TLS,
+    2061: "the server wants to read the password and offers no TLS, so anybody on the way could "
+    "read it too: it was not sent; turn TLS on at the server, or name its Unix socket in DB_HOST",
     3024: "the query ran longer than DB_QUERY_TIMEOUT_SECONDS; check its index",
     3118: LOCKED,
     4151: LOCKED,

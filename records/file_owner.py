@@ -1,49 +1,66 @@
-"""Files of the job that belong to another user: whose they are, and what to do about it."""
+"""Files that are there already: what is in them, whose they are, and what to do about it."""
 
 import os
 import pwd
 import shlex
 import sys
-import tempfile
 from pathlib import Path
 
 # What it means for the data if such a file is moved away instead.
 _MEANING = {
-    "STATE_FILE": "Do not remove it: without it, the next run sends every row again",
-    "LOG_FILE": "It holds log lines alone, so you can also move it away",
-    "RESULTS_DIR": "What is in it stays as it is, so you can also name another folder",
+    "STATE_FILE": ". Do not remove it: without it, the next run sends every row again",
+    "LOG_FILE": ". It holds log lines alone, so you can also move it away",
+    "RESULTS_DIR": ". What is in it stays as it is, so you can also name another folder",
 }
 
 
-def in_the_way(variable: str, path: Path) -> str:
-    """Return whose *path* is and what to do; empty if this user owns it or may write to it."""
+def text_of(path: Path) -> str:
+    """Return the text of a file that the operator has written.
+
+    Raises ValueError with the reason, as the end of a sentence about the file.
+    """
+    try:
+        # utf-8-sig: editors on Windows begin a file with a byte order mark.
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ValueError(unreadable(path, error)) from None
+    except UnicodeDecodeError:
+        text = "\0"
+    # UTF-16 without a byte order mark can be read as UTF-8 with a NUL in each character.
+    if "\0" in text:
+        raise ValueError("is not UTF-8; save it as UTF-8")
+    return text
+
+
+def unreadable(path: Path, error: OSError) -> str:
+    """Return why *path* cannot be read, and if it belongs to another user, to whom."""
+    advice = in_the_way("", path, os.R_OK)
+    text = f"cannot be read: {error.strerror}"
+    return f"{text}. {advice}" if advice else text
+
+
+def in_the_way(variable: str, path: Path, right: int = os.W_OK) -> str:
+    """Return whose *path* is and what to do; empty if this user owns it or has that *right*."""
     try:
         owner = path.stat().st_uid
     except OSError:
         return ""
-    if owner == os.geteuid() or os.access(path, os.W_OK, effective_ids=True):
+    if owner == os.geteuid() or os.access(path, right, effective_ids=True):
         return ""
     me = _name_of(os.geteuid())
     whose = f"It belongs to {_name_of(owner)} and the job runs as {me}"
-    return f"{whose}; as root: {shlex.join(['chown', me, str(path)])}. {_MEANING[variable]}"
+    return f"{whose}; as root: {shlex.join(['chown', me, str(path)])}{_MEANING.get(variable, '')}"
 
 
 def owners_command(path: Path) -> str:
     """Return to whom the file *path* belongs and how that user runs this program; empty if to us.
 
-    Raises OSError if *path* cannot be looked at or its folder not be written.
+    Raises OSError if *path* cannot be looked at.
     """
-    if not path.is_file():
+    if not path.is_file() or (uid := path.stat().st_uid) == os.geteuid():
         return ""
-    # Some file systems give all files to one user, whoever makes them.
-    with tempfile.TemporaryFile(dir=path.parent) as new:
-        if os.fstat(new.fileno()).st_uid == (uid := path.stat().st_uid):
-            return ""
     name = _name_of(uid)
-    runner = ["runuser", "-u", name]
-    if name == str(uid):  # runuser knows no user without a name
-        runner = ["setpriv", f"--reuid={uid}", "--clear-groups"]
-    command = shlex.join([*runner, "--", *sys.orig_argv])
+    command = shlex.join(["runuser", "-u", name, "--", *sys.orig_argv])
     return f"belongs to {name}, whose runs would fail after one as root. As {name}: {command}"
 
 

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from records.database_errors import DatabaseError
+from records.file_owner import text_of
 
 QUERIES_FILE = Path(__file__).resolve().parent.parent / "phase2_queries.sql"
 JOB_QUERY = 2
@@ -27,29 +28,23 @@ def load_query(number: int, path: Path | None = None) -> str:
     Raises DatabaseError when there is none, more than one, or one that does not only read.
     """
     file = path or QUERIES_FILE
-    name, text = file.name, _text_of(file)
+    try:
+        text = text_of(file)
+    except ValueError as error:
+        raise DatabaseError(f"{file} {error}") from None
     statement = rf"^-- Query {number}:[^\n]*(.*?)(?=^-- Query \d+:|\Z)"
     found = re.findall(statement, text, re.DOTALL | re.MULTILINE)
     if path and not re.search(r"^-- Query \d+:", text, re.MULTILINE):
         found = [text]
     if len(found) != 1:
         raise DatabaseError(
-            f"{name} must have one line '-- Query {number}: ...' above the job's query, "
+            f"{file.name} must have one line '-- Query {number}: ...' above the job's query, "
             f"not {len(found)}"
         )
     try:
         return _single_select(found[0])
     except ValueError as error:
-        raise DatabaseError(f"Query {number} in {name} {error}") from None
-
-
-def _text_of(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DatabaseError(f"{file} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise DatabaseError(f"{file} is not UTF-8; save it as UTF-8") from None
+        raise DatabaseError(f"Query {number} in {file.name} {error}") from None
 
 
 def _single_select(sql: str) -> str:

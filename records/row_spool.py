@@ -2,9 +2,8 @@
 
 import itertools
 import marshal
-import os
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,11 @@ from typing import Any
 from records.columns import Column, Row
 from records.exit_statuses import RunError
 
-# What is written, and read back into memory, at a time: so many rows, fewer if they are large.
+# What is written, and read back into memory, at a time: a number of rows, fewer if they are large.
 CHUNK_ROWS = 1000
 CHUNK_BYTES = 1_000_000
+# The length of a chunk, in front of it, is written in so many bytes.
+_LENGTH_BYTES = 8
 
 
 class SpoolError(RunError):
@@ -25,15 +26,12 @@ class RowSpool:
     """A list of rows that keeps them in a file; ``columns`` describe their values.
 
     The file has no name, so nobody else can open it and nothing is left of it, however the process
-    ends. It is made in *folder*, by default the system's for temporary files. In it the columns
-    stand apart, so that some can be read without the others.
+    ends. It is made in *folder*, by default the system's for temporary files.
 
     ``chunks()`` yields the rows as they were added. Iterating yields dicts for people: numbers,
     texts and dates by the name of their column.
 
-    Raises (also when rows are added):
-        SpoolError: the folder cannot be written, or the disk is full.
-
+    Raises SpoolError, also when rows are added: the folder cannot be written, or the disk is full.
     """
 
     def __init__(self, columns: Sequence[Column], folder: Path | None = None) -> None:
@@ -58,10 +56,10 @@ class RowSpool:
 
     def _write(self, rows: list[Row]) -> None:
         # For bytes alone, and for this process alone, it is the quickest form.
-        columns = [marshal.dumps(values) for values in zip(*rows, strict=True)]
+        data = marshal.dumps(rows)
         with self._explained():
-            marshal.dump([len(column) for column in columns], self._file)
-            self._file.writelines(columns)
+            self._file.write(len(data).to_bytes(_LENGTH_BYTES, "big"))
+            self._file.write(data)
         self._length += len(rows)
 
     def flush(self) -> None:
@@ -92,17 +90,6 @@ class RowSpool:
 
     def chunks(self) -> Iterator[list[Row]]:
         """Yield the rows as they are read into memory: ``CHUNK_ROWS``, or fewer large ones."""
-        for columns in self._read(range(len(self.columns))):
-            yield list(zip(*columns, strict=True))
-
-    def values(self, places: Sequence[int]) -> Iterator[tuple[bytes | None, ...]]:
-        """Yield the values of the columns in *places* alone, which is quicker."""
-        stored = sorted(set(places))
-        for columns in self._read(stored):
-            yield from zip(*(columns[stored.index(place)] for place in places), strict=True)
-
-    def _read(self, places: Collection[int]) -> Iterator[list[Sequence[Any]]]:
-        """Yield the values of the columns in *places*, chunk by chunk."""
         # What a full disk did not take stays with the writer, which cannot let go of it.
         with suppress(OSError):
             self._file.flush()
@@ -110,15 +97,11 @@ class RowSpool:
         with open(self._file.fileno(), "rb", buffering=1 << 20, closefd=False) as file:
             file.seek(0)
             while remaining > 0:
-                columns = []
+                length = int.from_bytes(file.read(_LENGTH_BYTES), "big")
                 # Written above, and readable by nobody else.
-                for place, size in enumerate(marshal.load(file)):  # noqa: S302
-                    if place in places:
-                        columns.append(marshal.loads(file.read(size))[:remaining])  # noqa: S302
-                    else:
-                        file.seek(size, os.SEEK_CUR)
-                yield columns
-                remaining -= len(columns[0])
+                rows: list[Row] = marshal.loads(file.read(length))[:remaining]  # noqa: S302
+                yield rows
+                remaining -= len(rows)
 
     def close(self) -> None:
         """Give the disk space back."""

@@ -146,7 +146,7 @@ def test_every_fault_of_a_settings_file_is_told_in_one_run(tmp_path):
         "job.env line 3: DB_USERS is no setting; did you mean DB_USER?",
         "job.env line 8 is not NAME=value",
         "DB_USER is missing",
-        "DB_NAME is empty",
+        "DB_NAME is missing or empty",
         "DB_PORT must be a valid integer",
         "DB_PASSWORD and DB_PASSWORD_FILE are both set; keep one",
         "job.env line 9: the quote that begins the value is not closed at the end of the line",

@@ -3,48 +3,41 @@
 import contextlib
 import itertools
 import json
-import math
-import secrets
 import socket
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
-from zoneinfo import ZoneInfo
 
 import mysql.connector
 import pytest
 import trustme
 
 import db_connection
-from configuration.settings import HERE
 from db_connection import DatabaseConnection
 from iterable_api.mapping import RowMapping
 from iterable_api.payloads import Payloads
-from records import query_file
 from records.columns import JOB_COLUMNS, ColumnError, Kind
 from records.database_errors import DatabaseError
-from records.exit_statuses import ExitStatus, RunError
-from records.query_file import load_query
-from records.row_spool import SpoolError
 from sandbox.database import PrivateDatabase, run_script
 from tests.conftest import local_servers
-from tests.rows import bodies_of, make_row
 
 # Some 8 MB, sent as it is found: much more than the sockets on the way hold.
 LONG_ANSWER = "SELECT v1.id AS n, REPEAT('x', 100) AS x FROM {0} v1, {0} v2, {0} v3"
 
 
 class Wire:
-    """Stands between the job and the server. It passes ``left`` bytes of answers, then nothing."""
+    """Stands between the job and the server: ``change`` is done to all that the server says.
+
+    ``heard`` is what the job has said.
+    """
 
     def __init__(self, options):
-        self.left = math.inf
+        self.change = lambda data: data
+        self.heard = b""
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
+        self.way = {"host": "127.0.0.1", "port": self._listener.getsockname()[1]}
         self._server = socket.socket(socket.AF_UNIX if "unix_socket" in options else socket.AF_INET)
         self._server.connect(options.get("unix_socket") or (options["host"], options["port"]))
         threading.Thread(target=self._serve, daemon=True).start()
@@ -53,14 +46,13 @@ class Wire:
         with contextlib.suppress(OSError):
             client, _ = self._listener.accept()
             threading.Thread(target=self._ask, args=[client], daemon=True).start()
-            while self.left > 0 and (data := self._server.recv(4096)):
-                if self.left > 0:
-                    client.sendall(data)
-                    self.left -= len(data)
+            while data := self._server.recv(65536):
+                client.sendall(self.change(data))
 
     def _ask(self, client):
         with contextlib.suppress(OSError), client:
             while data := client.recv(4096):
+                self.heard += data
                 self._server.sendall(data)
 
     def close(self):
@@ -70,15 +62,13 @@ class Wire:
         self._listener.close()
 
 
+ACCOUNT = ("DB_HOST", "DB_PORT", "DB_USER", "DB_PASSWORD", "DB_NAME")
+
+
 def connection_to(settings, **changes):
-    options = {
-        "host": settings["DB_HOST"],
-        "port": int(settings["DB_PORT"]),
-        "user": settings["DB_USER"],
-        "password": settings["DB_PASSWORD"],
-        "database": settings["DB_NAME"],
-    }
-    return DatabaseConnection(**options | changes)
+    host, port, user, password, database = (settings[name] for name in ACCOUNT)
+    options = {"host": host, "port": int(port), "user": user, "password": password}
+    return DatabaseConnection(**{**options, "database": database, **changes})
 
 
 def job_rows(connection):
@@ -127,43 +117,28 @@ def test_the_session_is_read_only_even_for_a_user_who_may_write(database, databa
 
 @pytest.mark.database
 @pytest.mark.parametrize(
-    ("value", "sent"),
-    [
-        ("👩‍👩‍👧 Zoë", "👩‍👩‍👧 Zoë"),
-        ('O\'Brien "Bob" \\ %s', 'O\'Brien "Bob" \\ %s'),
-        ("two\nlines\ttab\0nul", "two\nlines\ttab\0nul"),
-        ("x" * 10_000, "x" * 10_000),
-        (None, None),
-        ("", ""),
-    ],
-    ids=["emoji", "quotes", "controls", "10,000 characters", "NULL", "empty"],
+    "value",
+    ["👩‍👩‍👧 Zoë", 'O\'Brien "Bob" \\ %s\n\0', "x" * 10_000, None, ""],
+    ids=["emoji", "quotes and controls", "10,000 characters", "NULL", "empty"],
 )
-def test_text_survives_the_way_from_the_table_to_the_payload(database, value, sent):
+def test_text_survives_the_way_from_the_table_to_the_payload(database, value):
     database.execute("ALTER TABLE customers MODIFY first_name MEDIUMTEXT NULL")
     database.execute("UPDATE customers SET first_name = %s WHERE id = 1", (value,))
-    assert first_bodies(database)[0]["dataFields"].get("first_name") == sent
+    assert first_bodies(database)[0]["dataFields"].get("first_name") == value
 
 
 @pytest.mark.database
 @pytest.mark.parametrize(
     ("column_type", "stored", "sent"),
     [
-        ("DECIMAL(10,2)", "12.5", "12.50"),
         ("BIGINT UNSIGNED", "18446744073709551615", "18446744073709551615"),
-        ("DATE", "2026-01-13", "2026-01-13"),
         ("DATETIME(6)", "2026-01-13 14:30:45.123456", "2026-01-13 14:30:45.123456"),
-        ("TIME", "26:03:04", "26:03:04"),
         ("VARBINARY(20)", "Zoë", "Zoë"),
-        ("BOOLEAN", "1", "1"),
-        ("DOUBLE", "0.1", "0.1"),
         ("JSON", '{"a": 1}', '{"a": 1}'),
         ("SET('c','b','a')", "a,c", "c,a"),
         ("INT(5) ZEROFILL", "42", "00042"),
         ("DATE", "0000-00-00", "0000-00-00"),
-        ("ENUM('a','b')", "b", "b"),
-        ("YEAR", "2026", "2026"),
         ("BIT(8)", 5, "5"),
-        ("BLOB", "Zoë", "Zoë"),
     ],
 )
 def test_a_column_of_any_type_reaches_iterable_as_text(database, column_type, stored, sent):
@@ -191,7 +166,6 @@ def test_the_instant_of_an_event_does_not_depend_on_the_sessions_zone(database):
     ("changes", "told"),
     [
         ({"password": "wrong-password"}, "check DB_USER and DB_PASSWORD"),
-        ({"user": "nobody_here"}, "check DB_USER and DB_PASSWORD"),
         ({"database": "no_such_database"}, "DB_NAME"),
     ],
 )
@@ -207,7 +181,6 @@ def test_a_login_that_fails_says_what_to_check(database, changes, told):
     ("sql", "told"),
     [
         ("SELECT * FROM no_such_table", "a table is missing"),
-        ("SELECT no_such_column FROM customers", "a column is missing"),
         ("SELEC 1", "check the query's syntax"),
         ("SELECT 1 AS a, 2 AS a", "the query returns a twice"),
     ],
@@ -232,18 +205,6 @@ def test_a_query_without_the_jobs_columns_is_refused_before_anything_is_sent(dat
     )
     with connection_to(database.settings) as connection, missing:
         connection.get_pro_users_recent_engagement("SELECT 1 AS customer_id")
-    of_no_use = "NULL AS first_name, NULL AS plan_type, NULL AS page, NULL AS browser"
-    rest = f"SELECT 1 AS customer_id, 2 AS email, 3 AS page_view_id, 4 AS event_time, {of_no_use}"
-    without = pytest.raises(DatabaseError, match="where you have no location, write NULL AS locat")
-    with connection_to(database.settings) as connection, without:
-        connection.get_pro_users_recent_engagement(rest)
-
-
-@pytest.mark.database
-def test_rows_that_cannot_be_kept_are_an_error_of_the_disks(database, tmp_path):
-    nowhere = pytest.raises(SpoolError, match="nowhere")
-    with connection_to(database.settings) as connection, nowhere:
-        connection.get_pro_users_recent_engagement(folder=tmp_path / "nowhere")
 
 
 @pytest.mark.database
@@ -262,17 +223,24 @@ def test_a_server_that_stalls_is_given_up(database, monkeypatch):
     monkeypatch.setattr(db_connection, "READ_MARGIN_S", 0)
 
     def error_after(passing):
+        left = passing
+
+        def cut(data):
+            nonlocal left
+            left, passed = max(0, left - len(data)), data[:left]
+            return passed
+
         with closing(Wire(database.server.connection_options())) as wire:
-            through = {"host": "127.0.0.1", "port": wire.port, "query_timeout_s": 1}
+            through = wire.way | {"query_timeout_s": 1}
             with connection_to(database.settings, **through) as connection:
-                wire.left = passing
+                wire.change = cut
                 with pytest.raises(DatabaseError) as caught:
                     connection.execute_query(LONG_ANSWER.format("page_views"))
         return str(caught.value)
 
-    # Before the query, before its answer, in the middle of the answer.
+    # Before its answer, and in the middle of the answer.
     with ThreadPoolExecutor() as pool:
-        for error in pool.map(error_after, [0, 1, 100_000]):
+        for error in pool.map(error_after, [0, 100_000]):
             assert error.startswith("the query failed: the server did not answer in time")
 
 
@@ -299,79 +267,29 @@ def endless(marker):
     return f"-- endless\nSELECT SUM(v0.id), '{marker}'\nFROM {views}"
 
 
-@pytest.mark.database
-@pytest.mark.program
-def test_the_server_ends_the_query_of_a_job_that_was_killed(database):
-    if database.server.kind == "seekdb":
-        pytest.skip("this server does not enforce max_execution_time")
-    marker = secrets.token_hex(8)
-    program = (
-        "import sys, json; from tests.test_db_connection import connection_to\n"
-        "with connection_to(json.loads(sys.argv[1]), query_timeout_s=2) as connection:\n"
-        "    connection.execute_query(sys.argv[2])"
-    )
-    arguments = [json.dumps(database.settings), endless(marker)]
-    options = database.server.connection_options()
-    with subprocess.Popen([sys.executable, "-c", program, *arguments], cwd=HERE) as job:
-        wait_until(lambda: running(options, marker), 20.0)
-        job.kill()
-    wait_until(lambda: not running(options, marker), 4.0)
-
-
-@pytest.fixture
-def bare_server(mysql_path):
-    """Start a MySQL without TLS, whose accounts have caching_sha2_password."""
-    with PrivateDatabase(mysql_path, ["--tls-version="]) as private:
-        private.settings["DB_NAME"] = "mysql"
-        yield private
-
-
-@pytest.fixture
-def mysql_path():
-    path = next((each for each in local_servers() if each.name == "mysqld"), None)
+@contextlib.contextmanager
+def private(name, *options):
+    """Start a server of our own, which a test may change or end; skip where there is none."""
+    path = next((each for each in local_servers() if each.name == name), None)
     if path is None:
-        pytest.skip("needs mysqld: tests/fetch_server.sh mysql gets one")
-    return path
+        pytest.skip(f"needs {name}: tests/fetch_server.sh gets one")
+    with PrivateDatabase(path, options) as server:
+        server.settings["DB_NAME"] = "mysql"
+        yield server
 
 
-class Garbler(Wire):
-    """A wire that puts ``garble`` in the place of the first row of the next answer."""
-
-    garble = b""
-
-    def _serve(self):
-        with contextlib.suppress(OSError):
-            client, _ = self._listener.accept()
-            threading.Thread(target=self._ask, args=[client], daemon=True).start()
-            while data := self._server.recv(65536):
-                at = data.find(b"sarah.johnson")
-                if self.garble and at >= 0:
-                    # Before the address stand four bytes of the packet, the customer's id with its
-                    # length, and the address's length. Nothing that follows is of use.
-                    data = data[: at - 7] + self.garble
-                client.sendall(data)
-
-
-class Listener(Wire):
-    """A wire that writes down what the job says."""
-
-    def __init__(self, options):
-        self.heard = b""
-        super().__init__(options)
-
-    def _ask(self, client):
-        with contextlib.suppress(OSError), client:
-            while data := client.recv(4096):
-                self.heard += data
-                self._server.sendall(data)
+@pytest.fixture
+def bare_server():
+    """Start a MySQL without TLS, whose accounts have caching_sha2_password."""
+    with private("mysqld", "--tls-version=") as server:
+        yield server
 
 
 @pytest.mark.database
 def test_no_password_is_sent_over_tcp_without_tls(bare_server):
     password = bare_server.settings["DB_PASSWORD"]
-    with closing(Listener(bare_server.connection_options())) as wire:
-        through = {"host": "127.0.0.1", "port": wire.port}
-        error = error_of(connection_to(bare_server.settings, **through))
+    with closing(Wire(bare_server.connection_options())) as wire:
+        error = error_of(connection_to(bare_server.settings, **wire.way))
     assert error.startswith("cannot connect: the server wants to read the password")
     assert "was not sent" in error
     assert "(MySQL error 2061: " in error
@@ -385,37 +303,42 @@ def test_no_password_is_sent_over_tcp_without_tls(bare_server):
             assert connection.execute_query("SELECT 1 AS one") == [{"one": 1}]
 
 
+@contextlib.contextmanager
+def listening(*words):
+    """Say *words*, each after an answer; yield a connection to that, and what is heard from it."""
+    heard: list[bytes] = []
+
+    def serve():
+        client, _ = listener.accept()
+        with contextlib.suppress(OSError), client:
+            for each in words:
+                client.sendall(each)
+                heard.append(client.recv(4096))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        port = listener.getsockname()[1]
+        settings = dict(zip(ACCOUNT, ("127.0.0.1", str(port), "u", "pass-word", "d"), strict=True))
+        yield connection_to(settings), heard
+        thread.join(5)
+
+
 @pytest.mark.parametrize("how", ["more data", "switch"])
 def test_a_server_that_only_claims_to_be_one_gets_no_password(how):
     """It offers no TLS and asks for the password as it is, the second way at once."""
-    heard: list[bytes] = []
 
     def packet(number, payload):
         return len(payload).to_bytes(3, "little") + bytes([number]) + payload
 
-    def serve():
-        client, _ = other.accept()
-        plugin = b"caching_sha2_password\0"
-        # Protocol 4.1, secure connection, plugins; 20 bytes for the scramble.
-        greeting = b"\x0a8.0.36\0" + (7).to_bytes(4, "little") + b"a" * 8 + b"\0"
-        greeting += b"\x08\x82" + b"\x2d" + b"\x02\0" + b"\x08\0" + b"\x15" + bytes(10)
-        greeting += b"b" * 12 + b"\0" + plugin
-        asked = b"\x01\x04" if how == "more data" else b"\xfe" + plugin + b"\x04"
-        with contextlib.suppress(OSError), client:
-            client.sendall(packet(0, greeting))
-            heard.append(client.recv(4096))
-            client.sendall(packet(2, asked))
-            heard.append(client.recv(4096))
-
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        options = {"host": "127.0.0.1", "port": other.getsockname()[1]}
-        error = error_of(
-            DatabaseConnection(user="u", password="pass-word", database="d", **options)
-        )
-        thread.join(5)
-    assert "it was not sent" in error
+    plugin = b"caching_sha2_password\0"
+    # Protocol 4.1, secure connection, plugins; 20 bytes for the scramble.
+    greeting = b"\x0a8.0.36\0" + (7).to_bytes(4, "little") + b"a" * 8 + b"\0"
+    greeting += b"\x08\x82" + b"\x2d" + b"\x02\0" + b"\x08\0" + b"\x15" + bytes(10)
+    greeting += b"b" * 12 + b"\0" + plugin
+    asked = b"\x01\x04" if how == "more data" else b"\xfe" + plugin + b"\x04"
+    with listening(packet(0, greeting), packet(2, asked)) as (connection, heard):
+        assert "it was not sent" in error_of(connection)
     assert heard[0]
     assert b"pass-word" not in b"".join(heard)
 
@@ -458,11 +381,9 @@ def test_a_syntax_error_says_where_and_what_an_old_server_lacks(database):
 
 
 @pytest.mark.database
-@pytest.mark.parametrize("limit", [1, 100, 250])
+@pytest.mark.parametrize("limit", [1, 250])
 def test_only_the_first_rows_are_read_if_so_asked(database, limit):
-    rows = " UNION ALL ".join(["SELECT 1"] * 250)
-    columns = ", ".join(f"1 AS {name}" for name in JOB_COLUMNS)
-    query = f"SELECT {columns} FROM ({rows}) AS many, page_views AS a, page_views AS b"
+    query = with_job_columns("1", "page_views AS a, page_views AS b, page_views AS c")
     with connection_to(database.settings) as connection:
         spool = connection.get_pro_users_recent_engagement(
             query, watch=lambda _, rows: itertools.islice(rows, limit)
@@ -473,13 +394,8 @@ def test_only_the_first_rows_are_read_if_so_asked(database, limit):
 
 @pytest.fixture
 def spare_server():
-    """Start a server for one test alone, which may change its tables or end it."""
-    path = next((each for each in local_servers() if each.name == "mariadbd"), None)
-    if path is None:
-        pytest.skip("needs a server that starts quickly")
-    with PrivateDatabase(path) as private:
-        private.settings["DB_NAME"] = "mysql"
-        yield private
+    with private("mariadbd") as server:
+        yield server
 
 
 @pytest.mark.database
@@ -497,73 +413,22 @@ def test_a_zone_that_the_server_does_not_know_says_what_to_do(database):
     assert "mysql_tzinfo_to_sql /usr/share/zoneinfo | mysql -u root -p mysql" in error
 
 
-def load_zone(server, changes, summer_s=7200):
-    """Give *server* tables of Europe/Berlin with these *changes*: a unix time, and a type."""
-    transitions = ", ".join(f"(9, {second}, {kind})" for second, kind in changes)
-    with mysql.connector.connect(**server.connection_options("mysql")) as connection:
-        run_script(
-            connection,
-            f"""
-            INSERT INTO time_zone VALUES (9, 'N');
-            INSERT INTO time_zone_name VALUES ('Europe/Berlin', 9);
-            INSERT INTO time_zone_transition VALUES {transitions};
-            INSERT INTO time_zone_transition_type VALUES (9, 1, 3600, 0, 'CET');
-            INSERT INTO time_zone_transition_type VALUES (9, 2, {summer_s}, 1, 'CEST');
-            """,
-        )
-
-
-def changes_of_berlin():
-    """Return when Europe/Berlin sets its clocks this year, as ``load_zone()`` takes it."""
-    zone, found, before = ZoneInfo("Europe/Berlin"), [(0, 1)], 3600
-    start = datetime(datetime.now(UTC).year, 1, 1, tzinfo=UTC)
-    for hour in range(365 * 24):
-        moment = start + timedelta(hours=hour)
-        offset = int((moment.astimezone(zone).utcoffset() or timedelta()).total_seconds())
-        if offset != before:
-            found.append((int(moment.timestamp()), 2 if offset == 7200 else 1))
-            before = offset
-    assert len(found) == 3
-    return found
-
-
 @pytest.mark.database
-def test_a_timestamp_in_a_named_zone(spare_server):
-    changes = changes_of_berlin()
-    load_zone(spare_server, changes)
-    hour_back = datetime.fromtimestamp(changes[2][0], UTC)
-    year = hour_back.year
-    earlier, later = hour_back - timedelta(minutes=30), hour_back + timedelta(minutes=30)
-    stored = {
-        f"{year}-01-13 12:00:00": f"{year}-01-13 12:00:00",
-        f"{year}-07-13 12:00:00": f"{year}-07-13 12:00:00",
-        f"{earlier:%Y-%m-%d %H:%M:%S}": f"{earlier:%Y-%m-%d %H:%M:%S}",
-        # The second 02:30 of that night.
-        f"{later:%Y-%m-%d %H:%M:%S}": f"{earlier:%Y-%m-%d %H:%M:%S}",
-    }
-    values = ", ".join(f"('{moment}')" for moment in stored)
+def test_zone_tables_that_differ_from_this_machines_end_the_run_at_once(spare_server):
+    """The server's tables have no summer, which is right in Algiers and wrong in Berlin."""
     with mysql.connector.connect(**spare_server.connection_options("mysql")) as connection:
         run_script(
             connection,
-            "CREATE TABLE moments (event_time TIMESTAMP);"
-            f"SET time_zone = '+00:00'; INSERT INTO moments VALUES {values};",
+            "INSERT INTO time_zone VALUES (9, 'N');"
+            "INSERT INTO time_zone_name VALUES ('Europe/Berlin', 9), ('Africa/Algiers', 9);"
+            "INSERT INTO time_zone_transition VALUES (9, 0, 1);"
+            "INSERT INTO time_zone_transition_type VALUES (9, 1, 3600, 0, 'CET');",
         )
-    with connection_to(spare_server.settings, time_zone="Europe/Berlin") as session:
-        rows = session.execute_query("SELECT event_time FROM moments")
-    payloads = Payloads("db", ZoneInfo("Europe/Berlin"))
-    sent = [bodies_of(payloads, make_row(**row))[1]["createdAt"] for row in rows]
-    assert sent == [datetime.fromisoformat(f"{each}Z").timestamp() for each in stored.values()]
-
-
-@pytest.mark.database
-@pytest.mark.parametrize("wrong", ["no summer", "another summer"])
-def test_zone_tables_that_differ_from_this_machines_end_the_run_at_once(spare_server, wrong):
-    changes = changes_of_berlin()
-    load_zone(spare_server, changes if wrong == "another summer" else changes[:1], 10_800)
+    with connection_to(spare_server.settings, time_zone="Africa/Algiers") as session:
+        assert session.execute_query("SELECT HOUR(FROM_UNIXTIME(0)) AS n") == [{"n": 1}]
     error = error_of(connection_to(spare_server.settings, time_zone="Europe/Berlin"))
-    year, server_s = datetime.now(UTC).year, 3600 if wrong == "no summer" else 10_800
-    assert f"DB_TIME_ZONE Europe/Berlin: on {year}-07-15 the server is {server_s} s ahead" in error
-    assert "this machine 7200 s" in error
+    summer = f"on {datetime.now(UTC).year}-07-15 the server is 3600 s ahead"
+    assert f"DB_TIME_ZONE Europe/Berlin: {summer} of UTC, and this machine 7200 s" in error
     assert "the server's time zone tables (as the server's root: mysql_tzinfo_to_sql" in error
     assert "tzdata" in error
 
@@ -585,23 +450,19 @@ NUMBERS = "(SELECT 1 AS n UNION SELECT 2 UNION SELECT 3 UNION SELECT 4) AS numbe
 
 
 @pytest.mark.database
-@pytest.mark.parametrize(
-    ("sql", "rows"),
-    [
-        (f"SELECT n FROM {NUMBERS} ORDER BY n", [1, 2, 3, 4]),
-        (f"SELECT LENGTH(GROUP_CONCAT(REPEAT('x', 674))) AS n FROM {NUMBERS}", [2699]),
-        (
-            f"SELECT n FROM {NUMBERS} ORDER BY CONCAT(REPEAT('x', 500), 9 - n)",
-            [4, 3, 2, 1],
-        ),
-        (f"SELECT COUNT(*) AS n FROM {NUMBERS} JOIN information_schema.collations", None),
-    ],
-    ids=["limit", "group_concat", "sort", "join"],
-)
-def test_a_server_changes_or_cuts_no_rows_behind_the_querys_back(odd_server, sql, rows):
+def test_a_server_changes_or_cuts_no_rows_behind_the_querys_back(odd_server):
+    def numbers(sql):
+        return [row["n"] for row in connection.execute_query(sql)]
+
+    long = "ORDER BY CONCAT(REPEAT('x', 500), 9 - n)"
+    joined = f"SELECT COUNT(*) AS n FROM {NUMBERS} JOIN information_schema.collations"
     with connection_to(odd_server.settings) as connection:
-        found = [row["n"] for row in connection.execute_query(sql)]
-    assert found == rows if rows else found[0] > 100
+        assert numbers(f"SELECT n FROM {NUMBERS} ORDER BY n") == [1, 2, 3, 4]
+        assert numbers(f"SELECT n FROM {NUMBERS} {long}") == [4, 3, 2, 1]
+        assert numbers(f"SELECT LENGTH(GROUP_CONCAT(REPEAT('x', 674))) AS n FROM {NUMBERS}") == [
+            2699
+        ]
+        assert numbers(joined)[0] > 100
 
 
 def with_job_columns(expression, source="(SELECT 1 AS n) AS t"):
@@ -618,13 +479,9 @@ def test_what_the_server_warns_of_is_one_warning_without_its_text(odd_server, wa
     (text,) = warned
     assert text.startswith("Query 2: the server gave 4 warning(s), 4 of code 1292")
     assert "secret" not in text
-
-
-@pytest.mark.database
-def test_a_query_without_warnings_warns_of_nothing(database, warned):
-    with connection_to(database.settings) as connection:
-        connection.get_pro_users_recent_engagement().close()
-    assert warned == []
+    with connection_to(odd_server.settings) as connection:
+        connection.get_pro_users_recent_engagement(with_job_columns("'Ann'")).close()
+    assert len(warned) == 1
 
 
 @pytest.mark.database
@@ -649,12 +506,21 @@ def test_texts_are_compared_as_the_mysql_client_compares_them(database, collatio
 def test_bytes_that_are_no_protocol_are_an_error_of_the_database(database, broken, tmp_path):
     if database.server.kind != "mariadb":
         pytest.skip("this server's answers are encrypted, or in another order")
-    with closing(Garbler(database.server.connection_options())) as wire:
-        through = {"host": "127.0.0.1", "port": wire.port}
-        with connection_to(database.settings, **through) as connection:
-            wire.garble = {"width": b"\x02\0\0\x0f\x011", "protocol": b"\x01\0\0\x0f\xfd"}[broken]
-            with pytest.raises(DatabaseError, match="what answers there is no MySQL server"):
-                connection.get_pro_users_recent_engagement(folder=tmp_path)
+    garble = {"width": b"\x02\0\0\x0f\x011", "protocol": b"\x01\0\0\x0f\xfd"}[broken]
+
+    def change(data):
+        # Before the first row's address stand four bytes of the packet, the customer's id with its
+        # length, and the address's length. Nothing that follows is of use.
+        at = data.find(b"sarah.johnson")
+        return data if at < 0 else data[: at - 7] + garble
+
+    with (
+        closing(Wire(database.server.connection_options())) as wire,
+        connection_to(database.settings, **wire.way) as connection,
+    ):
+        wire.change = change
+        with pytest.raises(DatabaseError, match="what answers there is no MySQL server"):
+            connection.get_pro_users_recent_engagement(folder=tmp_path)
 
 
 @pytest.mark.database
@@ -684,33 +550,15 @@ def test_a_server_that_is_not_there(host, told):
         )
 
 
-def test_a_server_that_never_greets_does_not_hang_the_job(monkeypatch):
-    monkeypatch.setattr(db_connection, "CONNECT_TIMEOUT_S", 1)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        port = silent.getsockname()[1]
-        error = error_of(
-            DatabaseConnection(host="127.0.0.1", port=port, user="u", password="p", database="d")
-        )
-    assert error.startswith("cannot connect: ")
-
-
 @pytest.mark.parametrize(
-    "greeting",
-    [b"HTTP/1.1 400 Bad Request\r\n\r\n", bytes(100), b"\x07\0\0\0\x0a8.0.30", b""],
-    ids=["HTTP", "zeros", "cut off", "nothing"],
+    "words",
+    [[b"HTTP/1.1 400 Bad Request\r\n\r\n"], [bytes(100)], [], [b""]],
+    ids=["HTTP", "zeros", "closed", "silence"],
 )
-def test_a_port_where_no_database_answers_is_told(greeting):
-    def serve():
-        client, _ = other.accept()
-        with client:
-            client.sendall(greeting)
-
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        threading.Thread(target=serve, daemon=True).start()
-        port = other.getsockname()[1]
-        error = error_of(
-            DatabaseConnection(host="127.0.0.1", port=port, user="u", password="p", database="d")
-        )
+def test_a_port_where_no_database_answers_is_told(monkeypatch, words):
+    monkeypatch.setattr(db_connection, "CONNECT_TIMEOUT_S", 0.3)
+    with listening(*words) as (connection, _):
+        error = error_of(connection)
     assert error.startswith("cannot connect: ")
     assert "check DB_HOST" in error
     assert "DB_PORT" in error
@@ -723,97 +571,29 @@ def test_a_query_needs_a_connection():
     connection.disconnect()
 
 
-@pytest.fixture
-def queries_file(tmp_path, monkeypatch):
-    """Return the path of a file that the queries are read from; it is not there yet."""
-    path = tmp_path / "queries.sql"
-    monkeypatch.setattr(query_file, "QUERIES_FILE", path)
-    return path
+@pytest.mark.database
+@pytest.mark.parametrize(("length", "together"), [(10, {1, 100}), (20_000, {1})])
+def test_of_large_rows_few_are_in_memory(database, monkeypatch, length, together):
+    asked: set[int] = set()
+    get_rows = db_connection._Session.get_rows
 
+    def counted(session, *count, **options):
+        asked.update(count)
+        return get_rows(session, *count, **options)
 
-def test_a_query_is_found_by_its_comment(queries_file):
-    queries_file.write_text(
-        "USE x;\n-- Query 1: a\nSELECT 1;\n-- Query 2: b\n-- as Query 1\nSELECT 2;\n\n"
-    )
-    assert load_query(1) == "SELECT 1"
-    assert load_query(2) == "-- as Query 1\nSELECT 2"
-
-
-@pytest.mark.parametrize(
-    ("text", "sql"),
-    [
-        ("SELECT 1 -- ends; here\n;\n-- over\n", "SELECT 1 -- ends; here"),
-        ("SELECT ';', `;`, \";\", 'it''s; \\'; /* ' */' # ;\n;;", None),
-        ("/* ; */ (SELECT 1) UNION SELECT 2", None),
-        ("with x as (select 1) select * from x;", None),
-        ("SELECT '/*!', 1 AS `into outfile`, '*/', \"/*! INTO OUTFILE */\"", None),
-        ("SELECT /*!50000 SQL_NO_CACHE */ 1", None),
-    ],
-)
-def test_a_semicolon_in_text_or_in_a_comment_ends_no_query(queries_file, text, sql):
-    queries_file.write_text(f"-- Query 2: b\n{text}", encoding="utf-8-sig")
-    assert load_query(2) == (sql or text.rstrip(";").strip())
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("", "is empty"),
-        ("-- SELECT 1;\n/* SELECT 2; */ ;", "is empty"),
-        ("SELECT 1; SELECT 2;", "must be one statement"),
-        ("SELECT 1;\n-- and\nDELETE FROM customers;", "must be one statement"),
-        ("SELECT '\\\\'; DROP TABLE customers -- '", "must be one statement"),
-        ("DELETE FROM customers;", "must begin with SELECT or WITH"),
-        ("/*! DELETE */ SELECT 1", "must begin with SELECT or WITH"),
-        ("SELECTED", "must begin with SELECT or WITH"),
-        ("SELECT 1 INTO\nOUTFILE '/tmp/x'", "must return its rows, not write them"),
-        ("SELECT 1 /*!50000 INTO DUMPFILE '/tmp/x' */", "must return its rows, not write them"),
-        ("SELECT 1 /*!50000INTO OUTFILE '/tmp/x' */", "must return its rows, not write them"),
-        ("SELECT 1 /*M!100100INTO/**/OUTFILE '/tmp/x' */", "must return its rows, not write them"),
-        ("SELECT 1 /*!INTO*/ /*!OUTFILE*/ '/tmp/x'", "must return its rows, not write them"),
-        ("SELECT 1 /*! INTO /* a */ OUTFILE '/tmp/x' */", "must return its rows, not write them"),
-        ("SELECT 1 /*! ; DELETE FROM customers */", "must be one statement"),
-    ],
-)
-def test_a_query_that_does_not_only_read_is_refused_by_name(queries_file, text, told):
-    queries_file.write_text(f"-- Query 2: b\n{text}\n-- Query 3: c\nSELECT 3;")
-    with pytest.raises(DatabaseError, match=rf"^Query 2 in queries.sql {told}"):
-        load_query(2)
-
-
-@pytest.mark.parametrize(
-    "text", ["", "-- Query two: b\nSELECT 2;", 2 * "-- Query 2: b\nSELECT 2;\n"]
-)
-def test_a_query_that_is_not_there_once_is_an_error(queries_file, text):
-    queries_file.write_text(text)
-    with pytest.raises(DatabaseError, match=r"must have one line '-- Query 2: \.\.\.'"):
-        load_query(2)
-
-
-def test_a_file_that_ends_with_the_querys_comment_has_an_empty_query(queries_file):
-    queries_file.write_text("-- Query 2: b")
-    with pytest.raises(DatabaseError, match="is empty"):
-        load_query(2)
-
-
-def test_a_query_file_that_cannot_be_read_is_named(queries_file):
-    with pytest.raises(DatabaseError, match=r"queries\.sql cannot be read: No such file"):
-        load_query(2)
-    queries_file.write_bytes(b"-- Query 2: caf\xe9\nSELECT 2;")
-    with pytest.raises(DatabaseError, match=r"queries\.sql is not UTF-8"):
-        load_query(2)
+    monkeypatch.setattr(db_connection._Session, "get_rows", counted)
+    query = with_job_columns(f"REPEAT('x', {length})", "page_views")
+    with connection_to(database.settings) as connection:
+        connection.get_pro_users_recent_engagement(query).close()
+    assert asked == together
 
 
 # A column's type, a value of it, and the kind it is.
 KINDS = {
     "BOOLEAN": ("1", Kind.TINYINT),
-    "BIT(1)": ("b'1'", Kind.BIT),
     "BIT(8)": ("b'11'", Kind.BIT),
-    "TINYINT": ("7", Kind.TINYINT),
-    "TINYINT UNSIGNED": ("7", Kind.TINYINT),
     "SMALLINT": ("7", Kind.INTEGER),
     "MEDIUMINT": ("7", Kind.INTEGER),
-    "INT": ("7", Kind.INTEGER),
     "BIGINT UNSIGNED": ("18446744073709551615", Kind.INTEGER),
     "YEAR": ("2026", Kind.INTEGER),
     "DECIMAL(20,4)": ("12.5", Kind.DECIMAL),
@@ -843,8 +623,7 @@ def test_a_columns_kind_is_that_of_its_type_in_mysql(database):
     database.execute(f"CREATE TABLE kinds ({declared})")
     values = ", ".join(value for value, _ in KINDS.values())
     database.execute(f"INSERT INTO kinds VALUES ({values})")
-    job_columns = ", ".join(f"1 AS {name}" for name in JOB_COLUMNS)
-    query = f"SELECT {job_columns}, kinds.* FROM kinds"
+    query = with_job_columns("NULL", "kinds").replace(" FROM", ", kinds.* FROM")
     with connection_to(database.settings) as connection:
         spool = connection.get_pro_users_recent_engagement(query)
     with closing(spool):
@@ -861,38 +640,8 @@ def test_a_columns_kind_is_that_of_its_type_in_mysql(database):
 
 
 @pytest.mark.database
-def test_text_of_mariadb_that_cannot_be_json_is_not_taken_for_json(database):
-    if database.server.kind != "mariadb":
-        pytest.skip("only MariaDB has these types")
-    columns = "UUID() AS a, CAST(UUID() AS UUID) AS b, CAST('::1' AS INET6) AS c, '{}' AS d"
-    query = f"SELECT {', '.join(f'1 AS {name}' for name in JOB_COLUMNS)}, {columns}"
-    with connection_to(database.settings) as connection:
-        spool = connection.get_pro_users_recent_engagement(query)
-    with closing(spool):
-        found = {column.name: column for column in spool.columns if len(column.name) == 1}
-    assert [(each.kind, each.by_bytes) for each in found.values()] == [(Kind.TEXT, False)] * 4
-
-
-@pytest.mark.database
-def test_an_expression_has_the_kind_that_a_run_finds(database):
-    job_columns = ", ".join(f"1 AS {name}" for name in JOB_COLUMNS)
-    # Within another query MAX() of a BOOLEAN would be one again.
-    query = (
-        f"SELECT {job_columns}, MAX(v) AS a, 1 > 0 AS b, COUNT(*) AS c, SUM(v) AS d, NOW() AS e "
-        "FROM (SELECT 1 AS v) AS t"
-    )
-    with connection_to(database.settings) as connection:
-        spool = connection.get_pro_users_recent_engagement(query)
-    with closing(spool):
-        columns = spool.columns
-    kinds = [column.kind for column in columns if len(column.name) == 1]
-    number = Kind.INTEGER
-    assert kinds == [number, number, number, Kind.DECIMAL, Kind.MOMENT]
-
-
-@pytest.mark.database
 def test_fields_of_one_name_are_left_to_the_mapping(database):
-    query = f"SELECT {', '.join(f'1 AS {name}' for name in JOB_COLUMNS)}"
+    query = with_job_columns("NULL", "(SELECT 1) AS t").partition(" FROM")[0]
     with connection_to(database.settings) as connection:
         both = connection.get_pro_users_recent_engagement(f"{query}, 1 AS `user.x`, 2 AS `user.x`")
         with closing(both), pytest.raises(ColumnError, match="x is there twice for users/update"):
@@ -900,8 +649,3 @@ def test_fields_of_one_name_are_left_to_the_mapping(database):
     doubled = pytest.raises(DatabaseError, match="the query returns email twice")
     with connection_to(database.settings) as connection, doubled:
         connection.get_pro_users_recent_engagement(f"{query}, 2 AS email")
-
-
-def test_what_the_database_does_ends_a_run_with_the_databases_status():
-    assert issubclass(DatabaseError, RunError)
-    assert DatabaseError("no").status is ExitStatus.DATABASE

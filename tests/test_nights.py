@@ -243,7 +243,7 @@ def test_a_key_is_rotated_without_a_second_delivery(job, iterable, mode):
     assert len(writes(iterable)) == before
     # Without a name for the project the same would have been told, and sent.
     done = job("--dry-run", *mode, ITERABLE_API_KEY="f" * 32)
-    assert "STATE_FILE: 6 entries no longer count: the API key" in done.stderr
+    assert "STATE_FILE: entries that no longer count: 6; the API key" in done.stderr
     assert "journeys in Iterable may start again" in done.stderr
 
 

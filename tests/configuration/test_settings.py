@@ -1,7 +1,7 @@
 """Settings: what is accepted, and what each mistake is told."""
 
 import traceback
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -9,10 +9,7 @@ import trustme
 
 from configuration import settings
 from configuration.env_file import SettingsError
-from configuration.settings import (
-    load_environment_variables,
-    load_results_dir,
-)
+from configuration.settings import load_environment_variables, load_results_dir
 from tests.conftest import ROOT
 
 GOOD = {
@@ -39,24 +36,47 @@ def without(*names):
 
 def test_the_eight_variables_are_enough():
     loaded = load_environment_variables(None, GOOD)
-    assert loaded.db_port == 3306
-    assert loaded.db_password.get_secret_value() == "s3cret-password"
+    assert (loaded.db_port, loaded.iterable_identity) == (3306, "email")
+    assert (loaded.iterable_workers, loaded.create_new_fields) == (None, None)
     assert loaded.time_zone.utcoffset(None) == timedelta(0)
     assert (loaded.max_runtime_seconds, loaded.min_rows, loaded.max_rows) == (0, 0, None)
     assert (loaded.results_keep, loaded.heartbeat_url, loaded.metrics_file) == (0, None, None)
 
 
-def test_the_real_environment_wins_over_the_file(tmp_path):
+def test_values_are_taken_as_they_are_meant(tmp_path):
+    trustme.CA().cert_pem.write_to_path(tmp_path / "ca.pem")
+    given = {
+        "DB_PORT": " ",
+        "DB_TIME_ZONE": "-05:30",
+        "ITERABLE_CA_FILE": str(tmp_path / "ca.pem"),
+        "ITERABLE_CREATE_FIELDS": "NEVER",
+        "ITERABLE_IDENTITY": "User_ID",
+        "ITERABLE_PROXY": "http://me:p%40ss@proxy.example:3128/",
+        "HEARTBEAT_URL": "https://a.b/sEcReT-uuid",
+        "MAX_RUNTIME_SECONDS": "0.5",
+        "MIN_ROWS": "10",
+        "MAX_ROWS": "10",
+    }
+    loaded = load_environment_variables(None, GOOD | given)
+    assert loaded.db_port == 3306
+    assert loaded.time_zone.utcoffset(None) == -timedelta(hours=5, minutes=30)
+    assert loaded.iterable_ca_file == tmp_path / "ca.pem"
+    assert (loaded.iterable_identity, loaded.create_new_fields) == ("user_id", False)
+    assert loaded.proxy == given["ITERABLE_PROXY"]
+    assert (loaded.max_runtime_seconds, loaded.min_rows, loaded.max_rows) == (0.5, 10, 10)
+    assert loaded.heartbeat_url
+    assert loaded.heartbeat_url.get_secret_value() == given["HEARTBEAT_URL"]
+    secrets = [GOOD["DB_PASSWORD"], GOOD["ITERABLE_API_KEY"], "sEcReT-uuid", "p%40ss"]
+    for shown in (repr(loaded), str(loaded), f"{loaded}", loaded.model_dump_json()):
+        assert not [secret for secret in secrets if secret in shown]
+
+
+def test_an_empty_password_is_one_and_an_absent_one_is_not(tmp_path):
     env_file = tmp_path / ".env"
-    env_file.write_text("".join(f"{name}={value}\n" for name, value in GOOD.items()))
-    loaded = load_environment_variables(env_file, {"DB_HOST": "other"})
-    assert (loaded.db_host, loaded.db_user) == ("other", "reader")
-
-
-def test_an_empty_password_is_allowed_and_an_absent_one_is_not():
-    loaded = load_environment_variables(None, GOOD | {"DB_PASSWORD": ""})
+    env_file.write_text("DB_PASSWORD=of-the-file\n")
+    loaded = load_environment_variables(env_file, GOOD | {"DB_PASSWORD": ""})
     assert loaded.db_password.get_secret_value() == ""
-    assert problems_of(without("DB_PASSWORD")).problems == ["DB_PASSWORD is missing"]
+    assert problems_of(without("DB_PASSWORD")).problems == ["DB_PASSWORD is missing or empty"]
 
 
 def test_all_problems_are_told_at_once_and_no_value_is_shown():
@@ -73,18 +93,9 @@ def test_all_problems_are_told_at_once_and_no_value_is_shown():
             "METRICS_FILE": "sEcReT",
         }
     )
-    named = [problem.split()[0] for problem in error.problems]
-    assert named == [
-        "DB_HOST",
-        "DB_PORT",
-        "DB_USER",
-        "DB_NAME",
-        "DB_TIME_ZONE",
-        "ITERABLE_API_KEY",
-        "ITERABLE_API_BASE_URL",
-        "LOG_LEVEL",
-        "HEARTBEAT_URL",
-        "METRICS_FILE",
+    assert [problem.split()[0] for problem in error.problems] == [
+        *("DB_HOST", "DB_PORT", "DB_USER", "DB_NAME", "DB_TIME_ZONE", "ITERABLE_API_KEY"),
+        *("ITERABLE_API_BASE_URL", "LOG_LEVEL", "HEARTBEAT_URL", "METRICS_FILE"),
     ]
     assert "secret" not in "".join(traceback.format_exception(error)).lower()
 
@@ -94,20 +105,15 @@ def test_all_problems_are_told_at_once_and_no_value_is_shown():
     [
         ("DB_PORT", "0", "must be greater than or equal to 1"),
         ("DB_PORT", "3306a", "must be a valid integer"),
-        ("DB_SSL_CA", "no-such-ca.pem", "names a file that cannot be read: No such file"),
+        ("DB_SSL_CA", "/no/ca.pem", "names /no/ca.pem, which cannot be read: No such file"),
         ("LOG_FILE", "~no-such-user/x", "begins with ~ and a user who has no home here"),
         ("DB_PASSWORD", "\udcff", "is not valid UTF-8"),
         ("DB_NAME", "\udcff", "must be a valid string"),
-        (
-            "DB_TIME_ZONE",
-            "Europe/Nowhere",
-            "must be an offset from UTC such as +00:00 or",
-        ),
+        ("DB_TIME_ZONE", "Europe/Nowhere", "must be an offset from UTC such as +00:00 or"),
         ("DB_TIME_ZONE", "Europe", "must be an offset from UTC"),
         ("DB_TIME_ZONE", "../zone", "must be an offset from UTC"),
         ("DB_TIME_ZONE", "+15:00", "must be an offset from UTC"),
         ("ITERABLE_API_KEY", "key\nX-Other: 1", "must be the key alone"),
-        ("ITERABLE_API_KEY", "schlüssel", "must be the key alone"),
         ("ITERABLE_API_BASE_URL", "api.iterable.com", "must start with https://"),
         ("ITERABLE_API_BASE_URL", "http://api.iterable.com", "must use https://"),
         ("ITERABLE_API_BASE_URL", "https://a:b@api.iterable.com", "must not hold a user name"),
@@ -119,15 +125,20 @@ def test_all_problems_are_told_at_once_and_no_value_is_shown():
         ("MAX_RUNTIME_SECONDS", "inf", "must be less than or equal to 604800"),
         ("ITERABLE_IDENTITY", "phone", "must be 'email' or 'user_id'"),
         ("ITERABLE_CREATE_FIELDS", "yes", "must be 'project', 'always' or 'never'"),
-        ("QUERY_FILE", "/nowhere/x.sql", "names a file that cannot be read: No such file"),
+        ("MAX_ROWS", "9", "must not be less than MIN_ROWS"),
         ("LOG_LEVEL", "LOUD", "must be 'DEBUG', 'INFO'"),
+        ("ITERABLE_PROXY", "https://sEcReT:sEcReT@p:1", "must be http:// with a host and a port"),
+        ("ITERABLE_PROXY", "http://sEcReT", "must be http:// with a host and a port, such as http"),
+        ("ITERABLE_PROXY", "sEcReT:3128", "must start with http:// and a host"),
+        ("ITERABLE_PROXY", "http://proxy:3128?sEcReT", "must end after the port"),
         ("HEARTBEAT_URL", "hc-ping.com/1", "must start with https://"),
         ("METRICS_FILE", "/var/lib/metrics.txt", "must end in .prom"),
     ],
 )
 def test_a_value_out_of_range_is_told_what_to_change(name, value, told):
-    (problem,) = problems_of(GOOD | {name: value}).problems
+    (problem,) = problems_of(GOOD | {"MIN_ROWS": "10", name: value}).problems
     assert problem.startswith(f"{name} {told}")
+    assert "sEcReT" not in problem
 
 
 @pytest.mark.parametrize(
@@ -135,8 +146,6 @@ def test_a_value_out_of_range_is_told_what_to_change(name, value, told):
     [
         ("https://api.iterable.com/", "https://api.iterable.com"),
         ("https://api.eu.iterable.com/api/", "https://api.eu.iterable.com"),
-        ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
-        ("http://localhost:8080", "http://localhost:8080"),
         ("http://[::1]:8080", "http://[::1]:8080"),
         ("HTTPS://API.Iterable.com", "https://api.iterable.com"),
     ],
@@ -144,11 +153,6 @@ def test_a_value_out_of_range_is_told_what_to_change(name, value, told):
 def test_base_urls_that_mean_the_same_place(given, used):
     loaded = load_environment_variables(None, GOOD | {"ITERABLE_API_BASE_URL": given})
     assert loaded.iterable_api_base_url == used
-
-
-def test_a_blank_optional_variable_means_its_default():
-    loaded = load_environment_variables(None, GOOD | {"DB_PORT": "", "DB_SSL_CA": " "})
-    assert (loaded.db_port, loaded.db_ssl_ca) == (3306, None)
 
 
 def test_a_blank_variable_does_not_override_one_that_is_set(tmp_path):
@@ -159,54 +163,11 @@ def test_a_blank_variable_does_not_override_one_that_is_set(tmp_path):
     assert (loaded.min_rows, loaded.db_host, loaded.max_rows) == (10, "of-the-file", None)
 
 
-def test_a_blank_password_is_one(tmp_path):
-    env_file = tmp_path / ".env"
-    env_file.write_text("DB_PASSWORD=of-the-file\n")
-    loaded = load_environment_variables(env_file, GOOD | {"DB_PASSWORD": ""})
-    assert loaded.db_password.get_secret_value() == ""
-
-
-def test_a_blank_key_in_the_environment_does_not_choose_between_key_and_file(tmp_path):
-    env_file = tmp_path / ".env"
-    env_file.write_text("ITERABLE_API_KEY=a\nITERABLE_API_KEY_FILE=b\n")
-    told = ["ITERABLE_API_KEY and ITERABLE_API_KEY_FILE are both set; keep one"]
-    assert problems_of(GOOD | {"ITERABLE_API_KEY": ""}, env_file).problems == told
-
-
-def test_the_limits_of_a_run():
-    given = {"MAX_RUNTIME_SECONDS": "0.5", "MIN_ROWS": "10", "MAX_ROWS": "10"}
-    loaded = load_environment_variables(None, GOOD | given)
-    assert (loaded.max_runtime_seconds, loaded.min_rows, loaded.max_rows) == (0.5, 10, 10)
-    (problem,) = problems_of(GOOD | given | {"MAX_ROWS": "9"}).problems
-    assert problem == "MAX_ROWS must not be less than MIN_ROWS"
-
-
-@pytest.mark.parametrize(
-    ("clock", "hours", "which"),
-    [
-        ("2026-01-13 12:00", 1, "winter"),
-        ("2026-07-13 12:00", 2, "summer"),
-        ("2026-10-25 02:30", 2, "the hour that comes twice: the first of the two"),
-        ("2026-03-29 02:30", 1, "the hour that is missing: the offset before"),
-    ],
-)
-def test_a_named_zone_has_an_offset_for_each_time(clock, hours, which):
-    loaded = load_environment_variables(None, GOOD | {"DB_TIME_ZONE": "Europe/Berlin"})
-    assert loaded.db_time_zone == "Europe/Berlin"
-    when = datetime.fromisoformat(clock)
-    assert when.replace(tzinfo=loaded.time_zone).utcoffset() == timedelta(hours=hours), which
-
-
-def test_an_offset_west_of_greenwich():
-    loaded = load_environment_variables(None, GOOD | {"DB_TIME_ZONE": "-05:30"})
-    assert loaded.time_zone.utcoffset(None) == -timedelta(hours=5, minutes=30)
-
-
 def test_without_any_settings_the_message_names_them_and_the_demo(monkeypatch, tmp_path):
     monkeypatch.setattr(settings, "DEFAULT_ENV_FILE", tmp_path / ".env")
     error = problems_of({}, tmp_path / ".env")
     for name in list(GOOD)[:6]:
-        assert f"{name} is missing" in error.problems
+        assert f"{name} is missing or empty" in error.problems
     assert "--demo" in str(error)
 
 
@@ -218,15 +179,9 @@ def test_the_files_of_a_run_are_beside_main_whatever_the_working_folder_is(monke
     assert settings.HERE == loaded.results_dir == ROOT
     assert loaded.log_file == ROOT / "iterable_integration.log"
     assert loaded.state_file == ROOT / "sync_state.sqlite3"
-
-
-def test_relative_paths_start_beside_main(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    given = {"LOG_FILE": "logs/job.log", "RESULTS_DIR": "out", "STATE_FILE": "../state"}
-    loaded = load_environment_variables(None, GOOD | given)
-    assert loaded.log_file == ROOT / "logs" / "job.log"
-    assert loaded.results_dir == ROOT / "out"
-    assert loaded.state_file == ROOT / ".." / "state"
+    relative = {"LOG_FILE": "logs/x.log", "STATE_FILE": "../s"}
+    loaded = load_environment_variables(None, GOOD | relative)
+    assert (loaded.log_file, loaded.state_file) == (ROOT / "logs" / "x.log", ROOT / ".." / "s")
 
 
 @pytest.mark.parametrize(
@@ -255,25 +210,6 @@ def test_without_its_settings_the_results_are_not_looked_for_elsewhere(tmp_path)
         load_results_dir(None, {"RESULTS_DIR": "~no-such-user/out"})
 
 
-@pytest.mark.parametrize(
-    ("url", "told"),
-    [
-        ("https://sEcReT:sEcReT@proxy:3128", "must be http:// with a host and a port"),
-        ("http://sEcReT", "must be http:// with a host and a port"),
-        ("socks5://sEcReT:1080", "must start with http:// and a host"),
-        ("sEcReT:3128", "must start with http:// and a host"),
-        ("http://proxy:3128/sEcReT", "must end after the port"),
-        ("http://proxy:3128?sEcReT", "must end after the port"),
-        ("http://proxy:99999", "has no usable host or port"),
-    ],
-)
-def test_a_proxy_that_is_none_is_told_without_its_password(url, told):
-    (problem,) = problems_of(GOOD | {"ITERABLE_PROXY": url}).problems
-    assert problem.startswith(f"ITERABLE_PROXY {told}")
-    assert "sEcReT" not in problem
-    assert "http://proxy.example:3128" in problem
-
-
 def test_a_proxy_is_never_given_a_request_that_it_could_read():
     environ = {"ITERABLE_PROXY": "http://p:1", "ITERABLE_API_BASE_URL": "http://localhost:8080"}
     told = ["ITERABLE_PROXY is for an https:// address in ITERABLE_API_BASE_URL only"]
@@ -285,40 +221,3 @@ def test_a_file_without_a_certificate_is_told(tmp_path, content):
     (tmp_path / "ca.pem").write_bytes(content)
     told = ["ITERABLE_CA_FILE names a file without a certificate in PEM format"]
     assert problems_of(GOOD | {"ITERABLE_CA_FILE": str(tmp_path / "ca.pem")}).problems == told
-    (problem,) = problems_of(GOOD | {"ITERABLE_CA_FILE": str(tmp_path / "nowhere")}).problems
-    assert problem.startswith("ITERABLE_CA_FILE names a file that cannot be read: No such file")
-
-
-def test_a_proxy_and_an_authority_are_taken_as_they_are_given(tmp_path):
-    trustme.CA().cert_pem.write_to_path(tmp_path / "ca.pem")
-    way = {
-        "ITERABLE_CA_FILE": str(tmp_path / "ca.pem"),
-        "ITERABLE_PROXY": "http://me:p%40ss@proxy.example:3128/",
-    }
-    loaded = load_environment_variables(None, GOOD | way)
-    assert loaded.iterable_ca_file == tmp_path / "ca.pem"
-    assert loaded.proxy == "http://me:p%40ss@proxy.example:3128/"
-    assert "p%40ss" not in repr(loaded)
-    assert load_environment_variables(None, GOOD).proxy == ""
-
-
-def test_secrets_do_not_print():
-    loaded = load_environment_variables(None, GOOD | {"HEARTBEAT_URL": "https://a.b/sEcReT-uuid"})
-    secrets = [GOOD["DB_PASSWORD"], GOOD["ITERABLE_API_KEY"], "sEcReT-uuid"]
-    assert loaded.heartbeat_url
-    assert loaded.heartbeat_url.get_secret_value() == "https://a.b/sEcReT-uuid"
-    for shown in (repr(loaded), str(loaded), f"{loaded}", loaded.model_dump_json()):
-        assert not [secret for secret in secrets if secret in shown]
-
-
-@pytest.mark.parametrize(
-    ("word", "create"), [("", None), ("Project", None), ("always", True), ("NEVER", False)]
-)
-def test_new_fields_are_left_to_the_project_unless_told_otherwise(word, create):
-    loaded = load_environment_variables(None, GOOD | {"ITERABLE_CREATE_FIELDS": word})
-    assert loaded.create_new_fields is create
-    assert loaded.iterable_identity == "email"
-    assert (
-        load_environment_variables(None, GOOD | {"ITERABLE_IDENTITY": "User_ID"}).iterable_identity
-        == "user_id"
-    )

@@ -64,19 +64,6 @@ def test_a_place_that_cannot_be_written_is_told_and_left_clean(tmp_path):
     assert list(tmp_path.iterdir()) == [tmp_path / "folder"]
 
 
-def test_a_folder_that_cannot_be_synced_takes_nothing_from_a_whole_file(path, monkeypatch):
-    fsync = os.fsync
-
-    def fail_for_folders(descriptor):
-        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        fsync(descriptor)
-
-    monkeypatch.setattr(os, "fsync", fail_for_folders)
-    write_atomically(path, b"new")
-    assert path.read_bytes() == b"new"
-
-
 def test_a_file_system_that_syncs_nothing_and_has_no_modes_will_do(path, monkeypatch):
     def unsupported(*_):
         raise OSError(errno.EINVAL, "Invalid argument")

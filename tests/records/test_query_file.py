@@ -1,10 +1,35 @@
-"""A query out of a file that is named in the settings."""
+"""A query out of its file: which text it is, and what is refused before anything is run."""
 
 import pytest
 
+from records import query_file
 from records.database_errors import DatabaseError
 from records.exit_statuses import ExitStatus
 from records.query_file import load_query
+from tests.users import as_nobody, needs_root, open_folder
+
+
+@pytest.fixture
+def queries_file(tmp_path, monkeypatch):
+    """Return the path of a file that the queries are read from; it is not there yet."""
+    path = tmp_path / "queries.sql"
+    monkeypatch.setattr(query_file, "QUERIES_FILE", path)
+    return path
+
+
+def error_of(path=None):
+    with pytest.raises(DatabaseError) as caught:
+        load_query(2, path)
+    assert caught.value.status is ExitStatus.DATABASE
+    return str(caught.value)
+
+
+def test_a_query_is_found_by_its_comment(queries_file):
+    queries_file.write_text(
+        "USE x;\n-- Query 1: a\nSELECT 1;\n-- Query 2: b\n-- as Query 1\nSELECT 2;\n\n"
+    )
+    assert load_query(1) == "SELECT 1"
+    assert load_query(2) == "-- as Query 1\nSELECT 2"
 
 
 def test_a_named_file_may_hold_one_statement_and_nothing_else(tmp_path):
@@ -14,11 +39,75 @@ def test_a_named_file_may_hold_one_statement_and_nothing_else(tmp_path):
     path.write_text("-- Query 1: a\nSELECT 1;\n-- Query 2: b\nSELECT 2;\n")
     assert load_query(2, path) == "SELECT 2"
     path.write_text("-- Query 1: a\nSELECT 1;\n")
-    with pytest.raises(DatabaseError, match=r"^own.sql must have one line '-- Query 2"):
-        load_query(2, path)
-    path.write_text("DELETE FROM customers")
-    with pytest.raises(
-        DatabaseError, match=r"^Query 2 in own.sql must begin with SELECT"
-    ) as caught:
-        load_query(2, path)
-    assert caught.value.status is ExitStatus.DATABASE
+    assert error_of(path).startswith("own.sql must have one line '-- Query 2: ...'")
+
+
+@pytest.mark.parametrize(
+    ("text", "sql"),
+    [
+        ("SELECT 1 -- ends; here\n;\n-- over\n", "SELECT 1 -- ends; here"),
+        ("SELECT ';', `;`, \";\", 'it''s; \\'; /* ' */' # ;\n;;", None),
+        ("/* ; */ (SELECT 1) UNION SELECT 2", None),
+        ("with x as (select 1) select * from x;", None),
+        ("SELECT '/*!', 1 AS `into outfile`, '*/', \"/*! INTO OUTFILE */\"", None),
+        ("SELECT /*!50000 SQL_NO_CACHE */ 1", None),
+    ],
+)
+def test_a_semicolon_in_text_or_in_a_comment_ends_no_query(queries_file, text, sql):
+    queries_file.write_text(f"-- Query 2: b\n{text}", encoding="utf-8-sig")
+    assert load_query(2) == (sql or text.rstrip(";").strip())
+
+
+ONE, SELECTS, RETURNS = (
+    "must be one statement",
+    "must begin with SELECT or WITH",
+    "must return its rows, not write them",
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("-- SELECT 1;\n/* SELECT 2; */ ;", "is empty"),
+        ("SELECT 1;\n-- and\nDELETE FROM customers;", ONE),
+        ("SELECT '\\\\'; DROP TABLE customers -- '", ONE),
+        ("SELECT 1 /*! ; DELETE FROM customers */", ONE),
+        ("DELETE FROM customers;", SELECTS),
+        ("/*! DELETE */ SELECT 1", SELECTS),
+        ("SELECTED", SELECTS),
+        ("SELECT 1 INTO\nOUTFILE '/tmp/x'", RETURNS),
+        ("SELECT 1 /*!50000INTO DUMPFILE '/tmp/x' */", RETURNS),
+        ("SELECT 1 /*M!100100INTO/**/OUTFILE '/tmp/x' */", RETURNS),
+        ("SELECT 1 /*! INTO /* a */ OUTFILE '/tmp/x' */", RETURNS),
+    ],
+)
+def test_a_query_that_does_not_only_read_is_refused_by_name(queries_file, text, told):
+    queries_file.write_text(f"-- Query 2: b\n{text}\n-- Query 3: c\nSELECT 3;")
+    assert error_of().startswith(f"Query 2 in queries.sql {told}")
+
+
+def test_a_file_that_ends_with_the_querys_comment_has_an_empty_query(queries_file):
+    queries_file.write_text("-- Query 2: b")
+    assert error_of() == "Query 2 in queries.sql is empty"
+
+
+@pytest.mark.parametrize("text", ["", 2 * "-- Query 2: b\nSELECT 2;\n"])
+def test_a_query_that_is_not_there_once_is_an_error(queries_file, text):
+    queries_file.write_text(text)
+    assert error_of().startswith("queries.sql must have one line '-- Query 2: ...'")
+
+
+def test_a_query_file_that_cannot_be_read_is_named(queries_file):
+    assert error_of() == f"{queries_file} cannot be read: No such file or directory"
+    queries_file.write_bytes(b"-- Query 2: caf\xe9\nSELECT 2;")
+    assert error_of() == f"{queries_file} is not UTF-8; save it as UTF-8"
+
+
+@needs_root
+def test_a_query_file_of_another_user_is_named_with_its_owner():
+    with open_folder() as folder:
+        path = folder / "own.sql"
+        path.touch(mode=0o600)
+        with as_nobody():
+            told = error_of(path)
+    assert told.startswith(f"{path} cannot be read: Permission denied. It belongs to root and the")
