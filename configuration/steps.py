@@ -14,7 +14,7 @@ from pathlib import Path
 
 from configuration.lost_entries import lost_entries, run_notes
 from configuration.settings import Settings
-from configuration.wiring import user_fields
+from configuration.wiring import network, user_fields
 from delivery.planner import Planner, length_to_send
 from delivery.recorder import Recorder
 from delivery.repeats import Repeats, Suspects
@@ -240,7 +240,7 @@ def no_fields(found: UserFields, settings: Settings) -> str:
     if found.answer.repeat is Repeat.THROTTLE:
         return f"{url} is too busy to tell the project's fields; try again later"
     if outcome.key_refused:
-        return f"Iterable refused the API key: {outcome.message}. {key_advice(url)}"
+        return f"{outcome.message}. {key_advice(url)}"
     if outcome.http_status and outcome.fault in {Fault.NETWORK, Fault.PROJECT}:
         return f"{url}: {outcome.message}"
     return f"{url}: {cause.words}; {cause.advice}"
@@ -303,7 +303,7 @@ def monitored(settings: Settings, run: RunRecord) -> Iterator[None]:
         yield
         return
     url = settings.heartbeat_url.get_secret_value() if settings.heartbeat_url else ""
-    monitor = Heartbeat(url, run.id, ca_file=settings.iterable_ca_file, proxy=settings.proxy)
+    monitor = Heartbeat(url, run.id, network(settings))
     monitor.start()
     yield
     if settings.metrics_file:

@@ -178,9 +178,8 @@ BAD_JWT = code("InvalidJwtPayload|JwtUserIdentifiersMismatched|BadAuthorizationH
 FORBIDDEN = code("Forbidden|Unauthorized")
 OUT_OF_ORDER = code("GenericError|DatabaseError")
 FIELDS_USED_UP = code("UniqueFieldsLimitExceeded")
-BAD_IDENTITY = code("InvalidEmailAddressError|InvalidUserIdError")
-# The email or userId belongs to another user.
-TAKEN_IDENTITY = code("EmailAlreadyExists|UserIdAlreadyExists|ExternalKeyConflict")
+# The email or userId is none, or belongs to another user.
+BAD_IDENTITY = code(r"Invalid(EmailAddress|UserId)Error|\w+AlreadyExists|ExternalKeyConflict")
 
 NOT_ITERABLE = (
     "answered {}, but not by Iterable: check what stands between (proxy, firewall) and "
@@ -188,8 +187,8 @@ NOT_ITERABLE = (
 )
 REDIRECTED = "redirected, not followed; check ITERABLE_API_BASE_URL"
 TOO_LARGE = "the request is larger than Iterable, or a proxy before it, takes"
-KEY_LACKS = "the API key is disabled, or lacks the permission for this call"
-KEY_REFUSED = "Iterable does not accept this API key"
+KEY_REFUSED = "Iterable refused the API key"
+KEY_LACKS = f"{KEY_REFUSED}: it is disabled, or lacks the permission for this call"
 KEY_OF_JWT = "the API key asks for a JWT of each user: use a server-side key without JWT"
 NOT_ALLOWED = "Iterable forbids this call: check what the project and its API key allow"
 NO_SUCH_CALL = (
@@ -242,7 +241,6 @@ RULES = (
     Rule(CODED,     OUT_OF_ORDER,              UNAVAILABLE, BACKOFF,  ITERABLE),
 
     Rule(CODED,     BAD_IDENTITY,              REFUSED,     NEVER,    ROW),
-    Rule(CODED,     TAKEN_IDENTITY,            REFUSED,     NEVER,    ROW),
     Rule({409},     anything,                  REFUSED,     NEVER,    ROW),
     # Such as a field that the project has as another type. In bulk it refuses the whole batch.
     Rule(VALUES,    anything,                  REFUSED,     NEVER,    FIELD),

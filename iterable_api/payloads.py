@@ -10,7 +10,7 @@ import json
 import marshal
 import uuid
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from datetime import UTC, datetime, tzinfo
 from hashlib import blake2b, sha1
 from json.encoder import encode_basestring_ascii as quoted
 from operator import itemgetter
@@ -33,7 +33,6 @@ END_OF_TIME = 4_102_444_800
 # Source: https://support.iterable.com/hc/en-us/articles/9216719179796
 LONGEST_USER_ID = 52
 
-_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - as MySQL gives times
 # A date and time to the second, as MySQL writes it.
 _MOMENT_BYTES = 19
 
@@ -54,18 +53,8 @@ class Payloads:
         self.mapping = mapping
         self._source = source
         self._zone = time_zone
-        # Looked up once, for there may be a million rows.
-        fixed = time_zone.utcoffset(None) if isinstance(time_zone, timezone) else None
-        # What the zone is ahead of UTC; None if that depends on the date.
-        self._offset_s = None if fixed is None else fixed // timedelta(seconds=1)
-        self._by_user_id = mapping.by_user_id
+        self._readers = {c.name: (place, reader(c)) for place, c in enumerate(mapping.columns)}
         self._name_of_who = '"userId"' if mapping.by_user_id else '"email"'
-        self._texts = {c.name: (place, reader(c)) for place, c in enumerate(mapping.columns)}
-        self._who_place, self._read_who = self._texts[mapping.identifier]
-        self._view_place, self._read_view = self._texts["page_view_id"]
-        self._customer_place, self._read_customer = self._texts["customer_id"]
-        self._shown_customer = mapping.columns[self._customer_place].shown
-        self._usual_name = _first_part(source, EVENT_NAME)
         self._time_place = mapping.places["event_time"]
         self._has_time = mapping.columns[self._time_place].kind in {Kind.DATE, Kind.MOMENT}
         self._encoders = {
@@ -101,11 +90,11 @@ class Payloads:
         """
         who = self._who(row)
         key = self._key(who)
-        by_user_id = self._by_user_id
+        by_user_id = self.mapping.by_user_id
         event_name = self._event_name(row)
         prepared = PreparedRow(
             row,
-            self._shown_customer(row[self._customer_place]),
+            self.mapping.shown(row, "customer_id"),
             self.mapping.shown(row, "email") if by_user_id else who,
             who if by_user_id else None,
             key,
@@ -134,24 +123,30 @@ class Payloads:
 
     def user_number(self, row: Row) -> int:
         """Return ``hash()`` of the key of the user of *row*, which rows of one user share."""
-        who = row[self._who_place]
         try:
-            return hash("" if who is None else self._key(self._read_who(who).strip()))
+            return hash(self._key((self._text(row, self.mapping.identifier) or "").strip()))
         except RowError:  # a row that is not sent
             return 0
 
     def event_number(self, row: Row) -> int:
         """Return a number that rows of one event share."""
-        return hash((row[self._view_place], row[self._customer_place]))
+        places = self.mapping.places
+        return hash((row[places["page_view_id"]], row[places["customer_id"]]))
 
     def _who(self, row: Row) -> str:
         """Return the email or the user id of *row*."""
-        value = row[self._who_place]
-        text = None if value is None else self._read_who(value)
-        return _user_id(text, self.mapping.identifier) if self._by_user_id else _email(text)
+        column = self.mapping.identifier
+        text = self._text(row, column)
+        return _user_id(text, column) if self.mapping.by_user_id else _email(text)
+
+    def _text(self, row: Row, name: str) -> str | None:
+        """Return the value of the column *name* as text, None for NULL."""
+        place, read = self._readers[name]
+        value = row[place]
+        return None if value is None else read(value)
 
     def _key(self, who: str) -> str:
-        return user_id_key(who) if self._by_user_id else who.lower()
+        return user_id_key(who) if self.mapping.by_user_id else who.lower()
 
     def _user(self, row: Row, who: str) -> bytes:
         """Return the body of users/update.
@@ -198,27 +193,20 @@ class Payloads:
         id is sent again. The ids of a table that was emptied start again; with the customer and the
         time no later view gets an earlier one's id.
         """
-        view, customer = row[self._view_place], row[self._customer_place]
+        view = self._text(row, "page_view_id")
         if view is None:
             return NO_EVENT_NAME
         created_at = self._unix_seconds(self._when(row))
-        first = self._usual_name
-        if self.mapping.has_event_name:
-            first = _first_part(self._source, self._kind_of_event(row))
-        text = self._read_view(view)
+        first = _first_part(self._source, self._kind_of_event(row))
         # With its length in front no text can pass for another one and a customer.
-        customer_text = None if customer is None else self._read_customer(customer)
-        name = f"{first}{len(text)}:{text},{customer_text},{created_at}"
+        name = f"{first}{len(view)}:{view},{self._text(row, 'customer_id')},{created_at}"
         return sha1(EVENT_NAMESPACE + name.encode(), usedforsecurity=False).digest()[:16]
 
     def _kind_of_event(self, row: Row) -> str:
         """Return the event's name, as Iterable calls its kind."""
-        if not self.mapping.has_event_name:
+        name = self._text(row, "event_name") if self.mapping.has_event_name else None
+        if name is None:
             return EVENT_NAME
-        place, read = self._texts["event_name"]
-        if (value := row[place]) is None:
-            return EVENT_NAME
-        name = read(value)
         if not name.strip():
             raise RowError("event_name is empty")
         return name
@@ -235,12 +223,8 @@ class Payloads:
         raise RowError("event_time is not a date and time")
 
     def _unix_seconds(self, when: datetime) -> int:
-        if self._offset_s is None:
-            # A datetime's fold is 0 unless told otherwise: that is the rule of the class docstring.
-            seconds = int(when.replace(tzinfo=self._zone).timestamp())
-        else:
-            since = when - _EPOCH
-            seconds = since.days * 86_400 + since.seconds - self._offset_s
+        # A datetime's fold is 0 unless told otherwise: that is the rule of the class docstring.
+        seconds = int(when.replace(tzinfo=self._zone).timestamp())
         if not 0 < seconds < END_OF_TIME:
             raise RowError("event_time is not within 1970 to 2099")
         return seconds

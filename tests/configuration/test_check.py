@@ -123,7 +123,7 @@ def test_all_that_is_wrong_is_told_at_once_without_a_secret(job, tmp_path):
     told = [
         "✗ RESULTS_DIR /proc/results cannot be written",
         "✗ cannot connect: check DB_USER and DB_PASSWORD",
-        "✗ Iterable refused the API key: Iterable does not ",
+        "✗ Iterable refused the API key. Check ITERABLE_API_KEY",
         "Not ready for a run. 3 checks failed, the first: RESULTS_DIR /proc/results cannot",
     ]
     pairs = zip(lines, told, strict=True)
@@ -402,7 +402,7 @@ def test_a_zone_that_is_not_that_of_the_data_is_told(checked, database):
 @pytest.mark.parametrize(
     ("fault", "told"),
     [
-        (Fault("unauthorized", variant="code_success"), "Iterable refused the API key: "),
+        (Fault("unauthorized", variant="code_success"), "Iterable refused the API key. Check"),
         (Fault("unauthorized", variant="bad_jwt"), "use a server-side key without JWT"),
         (Fault("redirect"), "redirected, not followed; check ITERABLE_API_BASE_URL"),
         (Fault("gateway", status=503), "answered 503"),

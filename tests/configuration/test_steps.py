@@ -164,7 +164,7 @@ def test_what_iterable_says_itself_is_not_logged(environ, iterable, warned):
 @pytest.mark.parametrize(
     ("url", "told"),
     [
-        ("http://127.0.0.1:1", "the connection was refused; check ITERABLE_API_BASE_URL"),
+        ("http://127.0.0.1:1", "connection refused; check ITERABLE_API_BASE_URL"),
         ("https://no-such-host.invalid", "DNS "),
     ],
 )

@@ -17,7 +17,7 @@ def deliver(iterable, tmp_path):
 
     def deliver(count, stop=None):
         with IterableClient(
-            "test-key", iterable.url, payloads=Payloads("db"), rate_share=1.0, connections=50
+            "test-key", iterable.url, payloads=Payloads("db"), rate_share=1.0
         ) as client:
             return deliver_rows(
                 tmp_path,
