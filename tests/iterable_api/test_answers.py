@@ -223,11 +223,12 @@ def test_too_large_has_two_spellings():
     ("errors", "fields"),
     [
         ({"on": {"expectedType": "date", "offendingValue": "soon@example.com"}}, [("on", "date")]),
-        *((errors, []) for errors in (None, [], "x", {}, {"": {"expectedType": "date"}})),
-        *(
-            ({"plan": detail}, [("plan", "another type")])
-            for detail in (None, "x", {}, {"expectedType": None}, {"expectedType": [[]]})
-        ),
+        (None, []),
+        ("x", []),
+        ({"": {"expectedType": "date"}}, []),
+        ({"plan": None}, [("plan", "another type")]),
+        ({"plan": {}}, [("plan", "another type")]),
+        ({"plan": {"expectedType": [[]]}}, [("plan", "another type")]),
         (
             {f"{n:03}{'f' * 999}": {"expectedType": "t" * 999} for n in range(500)},
             [(f"{n:03}{'f' * 61}", "t" * 20) for n in range(20)],
