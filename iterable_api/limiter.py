@@ -157,11 +157,15 @@ class Limiter:
         now_s = time.monotonic()
         while self._reports:
             self._read(self._reports.popleft())
-        if self.twin and self.twin.answered_s > self._silent_from_s:
+        if self._answered_s() > self._silent_from_s:
             self._probe_s = 0.0
         self._give_way(now_s)
         due_s = self._probe_due_s if self._probe_s else self._paced_s(now_s)
         return max(due_s, self._paused_until_s)
+
+    def _answered_s(self) -> float:
+        """Return when a definite answer came last, here or at the twin."""
+        return max(self.answered_s, self.twin.answered_s if self.twin else -math.inf)
 
     def _sleep(self, seconds: float) -> bool:
         """Sleep; return False when the run is to stop. In a silence this counts."""
@@ -194,12 +198,9 @@ class Limiter:
         if report.pause_s > SHORT_PAUSE_S or report.kind is not Kind.THROTTLED:
             self._paused_until_s = max(self._paused_until_s, report.at_s + report.pause_s)
         if report.kind is Kind.UNANSWERED:
-            answers = [each.answered_s for each in (self, self.twin) if each]
-            if report.departed_s > max(answers):
+            if report.departed_s > self._answered_s():
                 self._count_silence(report)
-            return
-        self._probe_s = 0.0
-        if report.kind is Kind.ACCEPTED:
+        elif report.kind is Kind.ACCEPTED:
             self._accepted.append(report.at_s)
         elif report.departed_s > self._cut_s:
             # What departed before tells nothing of the rate since.

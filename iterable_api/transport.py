@@ -21,7 +21,6 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3 import exceptions
 from urllib3.util import Retry
 
-CONNECT_TIMEOUT_S = 10.0
 # Connections to keep open: as many as rows may be in flight.
 MOST_CONNECTIONS = 2000
 # Bytes of an answer, decoded: enough for a thousand refused rows, or thirty thousand fields.
@@ -40,9 +39,9 @@ _BEFORE_CONNECTION = (
 class Network:
     """How this machine reaches others.
 
-    *timeout_s* bounds each wait for some bytes of an answer; it bounds connecting too, where
-    ``CONNECT_TIMEOUT_S`` is not less. The authorities in *ca_file* are trusted besides the public
-    ones. *proxy* is the http URL of one that leads to an https host by CONNECT.
+    *timeout_s* bounds connecting, and each wait for some bytes of an answer. The authorities in
+    *ca_file* are trusted besides the public ones. *proxy* is the http URL of one that leads to an
+    https host by CONNECT.
     """
 
     timeout_s: float = 30.0
@@ -129,8 +128,7 @@ class Transport:
             "Content-Type": "application/json",
             "User-Agent": "iterable-sync",
         }
-        self._answer_s = network.timeout_s
-        self._connect_s = min(CONNECT_TIMEOUT_S, network.timeout_s)
+        self._timeout_s = network.timeout_s
         self._proxies = {"https": network.proxy} if network.proxy else {}
         self._prepared: dict[str, requests.PreparedRequest] = {}
         self._adapter = _Adapter(network.tls_context())
@@ -141,7 +139,7 @@ class Transport:
             response = self._adapter.send(
                 self._request(path, body),
                 stream=True,
-                timeout=(self._connect_s, self._answer_s),
+                timeout=self._timeout_s,
                 proxies=self._proxies,
             )
             return _whole(response)
@@ -167,8 +165,7 @@ class Transport:
         """Return what *error* means: of requests, which has urllib3's own inside, or of urllib3."""
         reason = error.args[0] if isinstance(error, requests.RequestException) else error
         connected = not isinstance(reason, _BEFORE_CONNECTION)
-        seconds = self._answer_s if connected else self._connect_s
-        cause = cause_of(error, "answer" if connected else "connection", seconds)
+        cause = cause_of(error, "answer" if connected else "connection", self._timeout_s)
         if isinstance(reason, exceptions.ProxyError):
             cause = _of_proxy(cause, str(reason))
         # Nothing is sent under a certificate that is not trusted.

@@ -1,13 +1,11 @@
 """Profile fields of a project: the request that reads."""
 
-import time
 from typing import NamedTuple
 
-from iterable_api.answers import Answer, Repeat, judge_failure, judge_response, text_of
+from iterable_api.answers import Answer, judge_failure, judge_response, text_of
 from iterable_api.endpoints import GET_USER_FIELDS
 from iterable_api.transport import Transport, TransportError
 
-READ_RETRY_S = 0.5
 # Of a field whose type the answer does not tell in a word.
 UNKNOWN_TYPE = "?"
 
@@ -25,18 +23,8 @@ class UserFields(NamedTuple):
 def fetch_user_fields(transport: Transport) -> UserFields:
     """Return the profile fields of the project; changes nothing there.
 
-    If the request failed, but may be repeated, it is sent once more.
-
     Source: GET /api/users/getFields, https://api.iterable.com/api/docs
     """
-    fields = _ask(transport)
-    if fields.types is None and fields.answer.repeat is not Repeat.NEVER:
-        time.sleep(READ_RETRY_S)
-        fields = _ask(transport)
-    return fields
-
-
-def _ask(transport: Transport) -> UserFields:
     try:
         response = transport.send(GET_USER_FIELDS)
     except TransportError as error:
