@@ -182,25 +182,23 @@ FIELDS_USED_UP = code("UniqueFieldsLimitExceeded")
 BAD_IDENTITY = code(r"Invalid(EmailAddress|UserId)Error|\w+AlreadyExists|ExternalKeyConflict")
 
 NOT_ITERABLE = (
-    "answered {}, but not by Iterable: check what stands between (proxy, firewall) and "
+    "answered {}, but not by Iterable: check the proxy or firewall in between, and "
     "ITERABLE_API_BASE_URL"
 )
 REDIRECTED = "redirected, not followed; check ITERABLE_API_BASE_URL"
-TOO_LARGE = "the request is larger than Iterable, or a proxy before it, takes"
+TOO_LARGE = "the request is too large for Iterable, or for a proxy in between"
 KEY_REFUSED = "Iterable refused the API key"
 KEY_LACKS = f"{KEY_REFUSED}: it is disabled, or lacks the permission for this call"
-KEY_OF_JWT = "the API key asks for a JWT of each user: use a server-side key without JWT"
+KEY_OF_JWT = "the API key requires a JWT for each user: use a server-side key without JWT"
 NOT_ALLOWED = "Iterable forbids this call: check what the project and its API key allow"
 NO_SUCH_CALL = (
-    "Iterable has no such call: check ITERABLE_API_BASE_URL, and for a newer version of this "
-    "program"
+    "Iterable does not know this endpoint: check ITERABLE_API_BASE_URL, or update this program"
 )
-NAME_BLOCKED = "the project blocks events of this name: allow it in the project's settings"
+NAME_BLOCKED = "the project blocks events with this name: allow it in the project's settings"
 NO_MORE_FIELDS = "the project has as many fields as Iterable allows: ask Iterable for more"
 NOT_YET_KNOWN = "Iterable does not know this user, or not yet"
 OTHER_IDENTITY = (
-    "the project creates no users by this identity, email or user id, but by the other; change "
-    "ITERABLE_IDENTITY"
+    "the project identifies users by the other of email and user id: change ITERABLE_IDENTITY"
 )
 
 # The first line that fits decides. Only a reason that can lie in a row is a refusal.

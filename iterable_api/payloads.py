@@ -261,7 +261,7 @@ def _email(text: str | None) -> str:
         raise RowError("email is empty")
     # No address has these, but a careless copy of one does. All else is for Iterable to judge.
     if " " in email or not email.isprintable():
-        raise RowError("email has a blank or an invisible character inside")
+        raise RowError("email contains a space or an invisible character")
     return email
 
 
@@ -272,5 +272,5 @@ def _user_id(text: str | None, column: str) -> str:
     if len(text) > LONGEST_USER_ID:
         raise RowError(f"{column} has more than {LONGEST_USER_ID} characters")
     if not (text.isascii() and text.isprintable()) or text != text.strip():
-        raise RowError(f"{column} has blanks around it, or what is not printable ASCII")
+        raise RowError(f"{column} has spaces around it, or characters that are not printable ASCII")
     return text

@@ -219,8 +219,8 @@ class _Adapter(HTTPAdapter):
 
 # --- Why a request got no answer: in words that quote nothing but the host's name, and advice
 
-PROXY = "check ITERABLE_PROXY, its user and password, and what it lets through"
-BETWEEN = "check what stands between (proxy, firewall), or try again later"
+PROXY = "check ITERABLE_PROXY, its user and password, and the hosts that it allows"
+BETWEEN = "check the proxy or firewall in between, or try again later"
 TLS = (
     "check ITERABLE_API_BASE_URL, this machine's clock and CA certificates; where a company "
     "inspects TLS, ITERABLE_CA_FILE must name its CA"

@@ -249,7 +249,7 @@ def test_columns_that_cannot_be_sent_end_a_run_before_anything_is(job, iterable,
         assert job(*words, **environ) == ExitStatus.USAGE
         text = said(capsys)
         assert "user.score:number has the unknown type :number; use one of :string, :long" in text
-        assert "user. has no field's name behind the dot" in text
+        assert "user. needs a field name after the dot" in text
     assert not writes(iterable)
     assert results_of(tmp_path)["run"]["exit_status"] == ExitStatus.USAGE
 

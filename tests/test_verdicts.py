@@ -212,7 +212,7 @@ def test_an_event_that_the_project_blocks_is_told_as_the_reason(quick, iterable,
     iterable.disallow("page_view")
     done = quick(*mode)
     assert done.returncode == 4
-    assert "the project blocks events of this name" in last_line(done)
+    assert "the project blocks events with this name" in last_line(done)
     assert set(calls(quick).values()) == {("delivered", "unavailable")}
 
 

@@ -407,7 +407,7 @@ def test_a_zone_that_is_not_that_of_the_data_is_told(checked, database):
         (Fault("redirect"), "redirected, not followed; check ITERABLE_API_BASE_URL"),
         (Fault("gateway", status=503), "answered 503"),
         (Fault("garbage"), "answered 200, but not by Iterable"),
-        (Fault("hang"), "no answer within 0.3 s; check what stands between"),
+        (Fault("hang"), "no answer within 0.3 s; check the proxy or firewall"),
     ],
 )
 def test_an_iterable_that_does_not_answer_as_it_should_is_told(checked, iterable, fault, told):

@@ -118,21 +118,21 @@ def test_a_number_that_may_be_a_boolean_needs_its_suffix(kind):
 @pytest.mark.parametrize(
     ("column", "told"),
     [
-        ("user.", "has no field's name behind the dot"),
-        ("event. ", "has no field's name behind the dot"),
-        ("user.:boolean", "has no field's name"),
+        ("user.", "needs a field name after the dot"),
+        ("event. ", "needs a field name after the dot"),
+        ("user.:boolean", "needs a field name"),
         ("user.x:", "has the unknown type :; use one of :string, :long, :double, :boolean, :date"),
         ("user.a:b:string", "has the unknown type :b:string"),
         ("user.x:STRING", "has the unknown type :STRING"),
-        ("user.address.city", "has a second dot, which to Iterable means a field inside an object"),
-        ("user.email", "is a field that Iterable keeps to itself"),
-        ("event.userId:string", "is a field that Iterable keeps to itself"),
+        ("user.address.city", "has a second dot, which to Iterable is a field inside an object"),
+        ("user.email", "is reserved by Iterable"),
+        ("event.userId:string", "is reserved by Iterable"),
         (("user.recent_page_view", Kind.DATE), "is date and cannot be sent as :boolean"),
         (("user.first_name", Kind.BIT), "write AS `user.first_name:long` or AS `user.first"),
-        ("event.timestamp", "is a field that the job sends already"),
+        ("event.timestamp", "is already sent by the job"),
         ("user.2026", "is only digits"),
         ("user._x", "begins with _"),
-        ("user.a,b", "has , or # in it"),
+        ("user.a,b", "contains , or #"),
         ("user.a\u200bb", "has an invisible character in its name"),
         (("user.x", Kind.BINARY), "use BIN_TO_UUID() in Query 2, on MariaDB HEX()"),
         (("user.x:long", Kind.BINARY), "if they are text in UTF-8, write AS `user.x:string`"),
@@ -148,7 +148,8 @@ def test_a_column_that_cannot_be_sent_is_told_before_anything_is(column, told):
 
 def test_all_that_is_wrong_is_told_at_once():
     with pytest.raises(
-        ColumnError, match=r"user\.a:x has .*; user\. has .*; user\.z is BIT, .*; y is there twice"
+        ColumnError,
+        match=r"user\.a:x has .*; user\. needs .*; user\.z is BIT, .*; y is there twice",
     ):
         mapping_of("user.a:x", "user.", ("user.z", Kind.BIT), "user.y", "user.y:string")
 
@@ -235,9 +236,9 @@ def test_a_user_id_is_taken_from_its_column_or_else_from_customer_id():
         (None, "is empty"),
         ("", "is empty"),
         ("x" * 53, "has more than 52 characters"),
-        ("Zoë", "is not printable ASCII"),
-        (" 7", "has blanks around it"),
-        ("a\tb", "is not printable ASCII"),
+        ("Zoë", "not printable ASCII"),
+        (" 7", "has spaces around it"),
+        ("a\tb", "not printable ASCII"),
         (b"\xff", "is not valid UTF-8 text"),
     ],
 )

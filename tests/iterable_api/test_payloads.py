@@ -106,7 +106,7 @@ def test_a_dicts_values_are_written_as_mysql_writes_them(value, text):
         ({"email": " \t"}, "email is empty"),
         ({"email": b"\xff@example.com"}, "email is not valid UTF-8 text"),
         *(
-            ({"email": f"user{inside}1@example.com"}, "email has a blank or an invisible")
+            ({"email": f"user{inside}1@example.com"}, "email contains a space or an invisible")
             for inside in " \t\n\0\x7f\xa0\u200b\ufeff"
         ),
         ({"first_name": b"\xff"}, "first_name is not valid UTF-8 text"),
