@@ -139,12 +139,11 @@ def simulate(
     share: Callable[[float], float],
     *,
     noise: float = 0.0,
-    quick_429: bool = False,
 ) -> Trace:
     """Send all that the limiter lets through in *seconds*; return what came of it.
 
     ``share(seconds)`` of the limit is free. *noise* is the share of requests answered 429 without a
-    limit. An answer takes *latency_s*, a tenth more or less; a 429 next to nothing if *quick_429*.
+    limit. An answer takes *latency_s*, a tenth more or less.
     """
     chance, accepts = random.Random(7), SERVERS[kind]()
     began_s = clock.now_s
@@ -157,8 +156,6 @@ def simulate(
         accepted = chance.random() >= noise and accepts(now_s, free)
         (trace.accepted if accepted else trace.throttled).append(now_s - began_s)
         answer_s = latency_s * chance.uniform(0.9, 1.1)
-        if quick_429 and not accepted:
-            answer_s = 0.005
         kind = Kind.ACCEPTED if accepted else Kind.THROTTLED
         clock.at(now_s + answer_s, partial(limiter.report, kind, departed_s))
 

@@ -41,6 +41,7 @@ def counts(successes, failures, **lists):
         # A list may be new.
         ({"suspendedEmails": ["c@x.com"]}, [2]),
         ({"invalidEmails": ["a@x.com"], "invalidDataEmails": ["c@x.com"]}, [0, 2]),
+        ({"invalidEmails": ["a@x.com"], "notFoundEmails": ["a@x.com"]}, [0]),
     ],
 )
 @pytest.mark.parametrize("name", ["users", "events"])
@@ -77,6 +78,7 @@ A_NAMED = [OPEN, UNKNOWN, UNKNOWN, UNKNOWN]
         (counts(0, 0), [UNKNOWN] * 4),
         (counts(3, 0), [UNKNOWN] * 4),
         (counts(4, 1), [UNKNOWN] * 4),
+        (counts(9, 0), [UNKNOWN] * 4),
         (counts(3, 1), [UNKNOWN] * 4),
         (counts(0, 4), [UNKNOWN] * 4),
         # Older answers have a list beside failedUpdates.

@@ -135,6 +135,7 @@ def test_a_certificate_of_another_host_is_met_once_too(secure_url, ca_file, iter
 
 
 def test_a_handshake_that_breaks_may_do_better_at_the_next_try():
+    """Nobody knows what has left: the error is of the same type as after a request."""
     with tunnels.accepting(lambda connection: connection.recv(1)) as port:
         error = error_at(f"https://127.0.0.1:{port}")
     assert (error.left_machine, judge_failure(error).repeat) == (True, Repeat.BACKOFF)
