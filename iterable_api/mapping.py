@@ -114,10 +114,10 @@ class RowMapping:
         for target, own in _OWN.items():
             if target in said:
                 yield said[target]
-            elif own.column.name in self.places:
-                yield own._replace(column=self.columns[self.places[own.column.name]])
             elif own.constant:
                 yield own
+            else:
+                yield own._replace(column=self.columns[self.places[own.column.name]])
 
     def fields_of(self, call: str) -> tuple[MappedField, ...]:
         """Return the fields that go into *call*, in the order in which they are sent."""

@@ -109,6 +109,12 @@ def test_a_delivered_user_with_a_blocked_event_is_a_partial_failure(client, iter
     assert (track.status, track.http_status, track.code) == (UNAVAILABLE, 200, "Success")
 
 
+def test_a_project_that_identifies_users_otherwise_says_so(client, iterable):
+    iterable.change(project_type="userID")
+    outcome = client.process_user_record(make_row())
+    assert "change ITERABLE_IDENTITY" in outcome.users_update.message
+
+
 @pytest.mark.parametrize("known", [UNCHANGED, SUPERSEDED])
 def test_a_call_whose_outcome_is_known_is_not_made(client, iterable, known):
     outcome = client.process_prepared(make_prepared()._replace(users_update=known))
@@ -236,6 +242,20 @@ def test_a_stop_ends_the_waiting_and_the_call_is_told_as_it_stands(iterable):
     stop.set()
     outcome = update(client_for(iterable, wait=stop.wait, max_attempts=5))
     assert (outcome.status, outcome.attempts) == (UNAVAILABLE, 1)
+
+
+def test_a_stop_ends_the_waiting_of_a_call_that_fails_while_others_are_answered(
+    iterable, monkeypatch
+):
+    monkeypatch.setattr(limiter, "FIRST_PROBE_S", 0.0)
+    iterable.set_faults(Fault("server_error", email="user1@example.com"))
+
+    def wait(_seconds):
+        assert sender.update_user("user2@example.com", {}).status is DELIVERED
+        return True
+
+    with client_for(iterable, wait=wait, max_attempts=5) as sender:
+        assert update(sender).attempts == 1
 
 
 def test_a_stop_ends_the_waiting_for_a_silent_endpoint(iterable, monkeypatch):
