@@ -16,7 +16,7 @@ from json.encoder import encode_basestring_ascii as quoted
 from operator import itemgetter
 
 from iterable_api.endpoints import TRACK_EVENT, UPDATE_USER
-from iterable_api.field_types import FieldType, RowError, encoder, reader
+from iterable_api.field_types import RowError, encoder, reader
 from iterable_api.mapping import EVENT_NAME, JOB_MAPPING, MappedField, RowMapping
 from records.columns import Kind, Row
 from records.outcomes import NO_EVENT, NO_EVENT_NAME, PreparedRow
@@ -32,9 +32,6 @@ EVENT_NAMESPACE = uuid.UUID("5b0c3c1e-6d5e-4c7d-9a53-1f2f3f0f8f61").bytes
 END_OF_TIME = 4_102_444_800
 # Source: https://support.iterable.com/hc/en-us/articles/9216719179796
 LONGEST_USER_ID = 52
-
-# A date and time to the second, as MySQL writes it.
-_MOMENT_BYTES = 19
 
 
 class Payloads:
@@ -73,15 +70,11 @@ class Payloads:
         columns = dict.fromkeys([*names, *(field.column.name for field in fields)])
         places = [self.mapping.places[name] for name in columns]
         kinds = [str(self.mapping.columns[place].kind) for place in places]
-        has_time = "event_time" in names or any(
-            field.type is FieldType.DATE and field.column.kind is not Kind.DATE for field in fields
-        )
-        said = [self._source if call == TRACK_EVENT else "", str(self._zone) if has_time else ""]
-        shape = _hash(json.dumps([*said, self.mapping.shape_of(call), kinds]).encode())
-        values = itemgetter(*places)
+        shape = [self._source, str(self._zone), self.mapping.shape_of(call), kinds]
+        shape_hash, values = _hash(json.dumps(shape).encode()), itemgetter(*places)
         # This form has each value with its length in front, and NULL apart from what is empty. A
         # Python that writes it otherwise costs each row a body once, and nothing is sent again.
-        return lambda row: _hash(shape + marshal.dumps(values(row), 2))
+        return lambda row: _hash(shape_hash + marshal.dumps(values(row), 2))
 
     def prepare(self, row: Row) -> PreparedRow:
         """Return what *row* is called by, and hashes of what it would send, without the bodies.
@@ -216,7 +209,7 @@ class Payloads:
         value = row[self._time_place]
         try:
             if value is not None and self._has_time:
-                return datetime.fromisoformat(str(value[:_MOMENT_BYTES], "ascii"))
+                return datetime.fromisoformat(str(value[:19], "ascii"))
         except ValueError:
             pass
         # Iterable would take an event without a time for one of now.

@@ -325,7 +325,7 @@ def contents_by(*more, source="db", zone=UTC, identity=Identity.EMAIL, **kinds):
     return contents(Payloads(source, zone, mapping), **values)
 
 
-INT, DEC, MOMENT = Kind.INTEGER, Kind.DECIMAL, Kind.MOMENT
+INT, DEC = Kind.INTEGER, Kind.DECIMAL
 
 
 @pytest.mark.parametrize("call", [0, 1], ids=["profile", "event"])
@@ -354,30 +354,14 @@ def test_what_leaves_the_mapping_the_same_leaves_the_content_the_same():
     assert contents_by(("user.x:long", INT)) == plain == contents_by("unused", ("user.x", INT))
 
 
-def test_kinds_names_and_the_source_are_part_of_the_content_of_their_call():
+def test_kinds_names_the_source_and_the_zone_are_part_of_the_content():
     plain = contents_by()
     assert contents_by(first_name=Kind.BINARY)[0] != plain[0]
     assert contents_by(page=Kind.BIT)[1] != plain[1]
-    assert set(contents_by(identity=Identity.USER_ID)).isdisjoint(plain)
-    for other in (contents_by("event_name"), contents_by(source="other")):
-        assert (other[0], other[1] == plain[1]) == (plain[0], False)
-
-
-@pytest.mark.parametrize("zone", [timezone(timedelta(hours=1)), BERLIN], ids=str)
-@pytest.mark.parametrize(
-    ("columns", "profile_changes"),
-    [
-        ([("user.at", MOMENT)], True),
-        ([("user.at:date", Kind.TEXT)], True),
-        ([("user.at:string", MOMENT)], False),
-        ([("user.on", Kind.DATE)], False),
-        ([("event.at", MOMENT)], False),
-    ],
-)
-def test_the_zone_is_part_of_the_content_where_a_time_is(columns, profile_changes, zone):
-    here, there = contents_by(*columns), contents_by(*columns, zone=zone)
-    # Each event has its own time.
-    assert (here[0] != there[0], here[1] != there[1]) == (profile_changes, True)
+    named = contents_by("event_name")
+    assert (named[0], named[1] == plain[1]) == (plain[0], False)
+    for other in ({"identity": Identity.USER_ID}, {"source": "other"}, {"zone": BERLIN}):
+        assert set(contents_by(**other)).isdisjoint(plain)
 
 
 @pytest.mark.parametrize(
