@@ -13,9 +13,9 @@ from delivery.planner import Planner
 from delivery.recorder import Recorder
 from delivery.stopping import Stop
 from delivery.worker_pool import WorkerPool
+from iterable_api.answers import Answer, fetch_user_fields
 from iterable_api.payloads import Payloads
 from iterable_api.transport import Network, Transport
-from iterable_api.user_fields import UserFields, fetch_user_fields
 from iterable_client import IterableClient
 from records.delivery_ledger import DeliveryLedger
 from records.exit_statuses import StopReason
@@ -94,8 +94,8 @@ def iterable_client(settings: Settings, payloads: Payloads, stop: Stop) -> Itera
     )
 
 
-def user_fields(settings: Settings) -> UserFields:
-    """Return the project's profile fields, or why they cannot be had."""
+def user_fields(settings: Settings) -> Answer:
+    """Return the answer with the project's profile fields, or what came in its place."""
     transport = Transport(
         settings.iterable_api_base_url,
         settings.iterable_api_key.get_secret_value(),

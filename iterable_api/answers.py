@@ -10,7 +10,8 @@ from collections.abc import Callable, Container, Iterable
 from enum import Enum, auto
 from typing import Any, NamedTuple
 
-from iterable_api.transport import BETWEEN, Cause, Response, TransportError
+from iterable_api.endpoints import GET_USER_FIELDS
+from iterable_api.transport import BETWEEN, Cause, Response, Transport, TransportError
 from records.outcomes import CallOutcome, CallStatus, Fault
 
 MAX_MESSAGE = 200
@@ -18,6 +19,8 @@ MAX_MESSAGE = 200
 MAX_FIELDS = 20
 MAX_FIELD_NAME = 64
 MAX_TYPE_NAME = 20
+# Of a field whose type the answer does not tell in a word.
+UNKNOWN_TYPE = "?"
 
 
 class Repeat(Enum):
@@ -43,6 +46,14 @@ class Answer(NamedTuple):
     def definite(self) -> bool:
         """Whether Iterable itself answered, and is not merely out of order."""
         return self.repeat is not Repeat.BACKOFF and self.outcome.fault is not Fault.NETWORK
+
+    @property
+    def field_types(self) -> dict[str, str] | None:
+        """The type of each profile field, by its name; None if this is no list of fields."""
+        fields = self.document.get("fields")
+        if self.outcome.http_status != 200 or not isinstance(fields, dict):
+            return None
+        return {name: text_of(kind) or UNKNOWN_TYPE for name, kind in fields.items()}
 
 
 class Reply(NamedTuple):
@@ -106,6 +117,17 @@ def judge_failure(error: TransportError) -> Answer:
         fault=Fault.NETWORK,
     )
     return Answer(outcome, {}, Repeat.NEVER if lasting else Repeat.BACKOFF, error.cause)
+
+
+def fetch_user_fields(transport: Transport) -> Answer:
+    """Ask for the profile fields of the project, which changes nothing there.
+
+    Source: GET /api/users/getFields, https://api.iterable.com/api/docs
+    """
+    try:
+        return judge_response(transport.send(GET_USER_FIELDS))
+    except TransportError as error:
+        return judge_failure(error)
 
 
 def rule_for(reply: Reply) -> Rule:

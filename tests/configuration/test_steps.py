@@ -213,7 +213,7 @@ def test_a_field_that_the_query_leaves_out_is_not_called_wrong():
 
 def test_a_field_whose_type_is_not_told_is_not_called_wrong(environ, iterable):
     iterable.set_faults(Fault("answer", body='{"fields":{"first_name":{"odd":1}}}'))
-    types = user_fields(settings_of(environ)).types
+    types = user_fields(settings_of(environ)).field_types
     assert types is not None
     assert list(steps.wrong_types(types, JOB_MAPPING)) == []
 

@@ -5,8 +5,8 @@ from contextlib import closing
 
 import pytest
 
+from iterable_api.answers import UNKNOWN_TYPE, fetch_user_fields
 from iterable_api.transport import Network, Transport
-from iterable_api.user_fields import UNKNOWN_TYPE, fetch_user_fields
 from iterable_client import IterableClient
 from records.outcomes import Fault as At
 from sandbox.faults import Fault
@@ -20,7 +20,7 @@ def fetch(iterable, timeout_s=5.0):
 def test_the_types_of_the_fields_come_by_name(iterable):
     with IterableClient("key", iterable.url) as client:
         client.update_user("ann@example.com", {"first_name": "Ann", "candidate": True})
-    types = fetch(iterable).types
+    types = fetch(iterable).field_types
     assert (types["first_name"], types["candidate"]) == ("string", "boolean")
     request = iterable.requests[-1]
     assert (request.method, request.path, request.body) == ("GET", "/api/users/getFields", b"")
@@ -43,10 +43,10 @@ def test_the_types_of_the_fields_come_by_name(iterable):
 )
 def test_what_came_instead_is_told(iterable, fault, http_status, at, words):
     iterable.set_faults(fault)
-    fields = fetch(iterable, 0.3 if fault.kind == "hang" else 5.0)
-    outcome = fields.answer.outcome
-    assert (fields.types, outcome.http_status, outcome.fault) == (None, http_status, at)
-    assert fields.answer.cause.words.startswith(words)
+    answer = fetch(iterable, 0.3 if fault.kind == "hang" else 5.0)
+    outcome = answer.outcome
+    assert (answer.field_types, outcome.http_status, outcome.fault) == (None, http_status, at)
+    assert answer.cause.words.startswith(words)
 
 
 def test_a_project_may_have_very_many_fields_and_types_that_are_no_word(iterable):
@@ -54,4 +54,4 @@ def test_a_project_may_have_very_many_fields_and_types_that_are_no_word(iterable
     odd = {"a": None, "b": ["string"], "c": {"type": "string"}, "d": "", "e": "t" * 99}
     iterable.set_faults(Fault("answer", body=json.dumps({"fields": fields | odd})))
     unknown = dict.fromkeys("abcd", UNKNOWN_TYPE)
-    assert fetch(iterable).types == fields | unknown | {"e": "t" * 20}
+    assert fetch(iterable).field_types == fields | unknown | {"e": "t" * 20}

@@ -10,9 +10,8 @@ import pytest
 import trustme
 
 from iterable_api import transport as transport_module
-from iterable_api.answers import Repeat, judge_failure
+from iterable_api.answers import Repeat, fetch_user_fields, judge_failure
 from iterable_api.transport import DIRECT, Network, Transport, TransportError
-from iterable_api.user_fields import fetch_user_fields
 from iterable_client import IterableClient
 from records.outcomes import CallStatus
 from tests import tunnels
@@ -149,7 +148,7 @@ def test_requests_go_through_one_tunnel_and_the_proxy_sees_no_key(secure_url, ca
         named = proxy.url.replace("//", "//me:p%40ss@")
         with transport_to(secure_url, Network(ca_file=ca_file, proxy=named)) as transport:
             assert [post(transport).status_code for _ in range(2)] == [200, 200]
-            assert fetch_user_fields(transport).types is not None
+            assert fetch_user_fields(transport).field_types is not None
     (head,) = proxy.heads
     assert head.startswith(f"CONNECT 127.0.0.1:{urlsplit(secure_url).port} HTTP/1.".encode())
     # The user and the password are for the proxy alone.
