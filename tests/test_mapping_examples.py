@@ -245,7 +245,7 @@ def test_a_column_that_is_not_sent_is_told_once_a_run_and_by_check(job, tmp_path
 
 def test_columns_that_cannot_be_sent_end_a_run_before_anything_is(job, iterable, tmp_path, capsys):
     environ = query_file(tmp_path, own_query("c.id AS `user.score:number`", "1 AS `user.`"))
-    for words in (("--check",), ()):
+    for words in (("--check",), ("--dry-run",), ("--bulk",), ()):
         assert job(*words, **environ) == ExitStatus.USAGE
         text = said(capsys)
         assert "user.score:number has the unknown type :number; use one of :string, :long" in text
@@ -464,21 +464,6 @@ def test_json_is_sent_as_objects_and_arrays(database):
     database.execute("DELETE FROM kinds WHERE id = 3")
     assert sent_of(database, ":json") == expected
     assert sent_of(database, ":string")[1:3] == ["[]", "7"]
-
-
-def test_a_number_that_may_be_a_boolean_ends_a_run_before_anything_is_sent(
-    job, database, iterable, tmp_path, capsys
-):
-    make_column(database, "BOOLEAN", "1")
-    environ = query_file(tmp_path, query_of_kinds("k.x AS `user.vip`"))
-    for words in (("--check",), ("--dry-run",), ("--bulk",), ()):
-        assert job(*words, **environ) == ExitStatus.USAGE
-        assert "write AS `user.vip:long` or AS `user.vip:boolean`" in said(capsys)
-    assert not writes(iterable)
-    environ |= query_file(tmp_path, query_of_kinds("k.x AS `user.vip:boolean`"))
-    assert job("--check", **environ) == ExitStatus.OK
-    assert job(**environ) == ExitStatus.OK
-    assert [user.data_fields["vip"] for user in iterable.users.values()] == [True]
 
 
 @both_modes

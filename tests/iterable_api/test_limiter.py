@@ -269,11 +269,14 @@ def test_a_minute_of_silence_is_an_outage_and_says_why(clock):
     assert text == f"no definite answer for {at_s - began_s:.0f} s; connection reset by peer"
 
 
-def test_the_minute_begins_when_the_first_request_has_failed(clock, limiter, outages):
+def test_neither_time_before_the_first_failure_nor_without_a_request_is_silence(
+    clock, limiter, outages
+):
     departed_s = limiter.acquire()
-    clock.now_s += 300
-    fail(limiter, departed_s)
-    fail(limiter)
+    for _ in range(5):
+        clock.now_s += 300
+        fail(limiter, departed_s)
+        departed_s = None
     limiter.acquire()
     assert outages == []
 
@@ -289,14 +292,6 @@ def test_what_a_request_has_waited_for_its_answer_counts_also_when_nobody_else_w
         fail(limiter, departed_s, "no answer within 25 s")
     limiter.acquire()
     assert len(outages) == 1
-
-
-def test_time_in_which_nobody_asked_is_no_silence(clock, limiter, outages):
-    for _ in range(5):
-        fail(limiter)
-        clock.now_s += 300
-    limiter.acquire()
-    assert outages == []
 
 
 @pytest.mark.parametrize("waits", [True, False])
