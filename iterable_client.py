@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from iterable_api.answers import (
@@ -28,7 +27,7 @@ from iterable_api.endpoints import (
 from iterable_api.limiter import Kind, Limiter, backoff_s
 from iterable_api.payloads import Payloads, RowError, bulk_body, new_fields_rule
 from iterable_api.request_statistics import RequestStatistics
-from iterable_api.transport import Response, Transport, TransportError
+from iterable_api.transport import DIRECT, Network, Response, Transport, TransportError
 from logger_config import get_file_logger
 from records.outcomes import (
     NOT_SENT,
@@ -54,12 +53,11 @@ BULK_ATTEMPTS = 2
 class IterableClient(AbstractContextManager["IterableClient"]):
     """Calls the endpoints of one Iterable project; may be shared by many threads.
 
-    *timeout_s* bounds the answer to one request, and connecting. *max_attempts* is the
-    number of tries of one call; an answer 429 uses up none. *rate_share* is the share of Iterable's
-    limits to use. *connections* are kept open. *wait* sleeps for the seconds it is given and
-    returns True when the run is to stop; *outage* is told, in words, when Iterable seems to be
-    down. *create_new_fields*: whether the project creates fields that it lacks; None leaves it to
-    the project. *ca_file* and *proxy* are as Transport has them.
+    *max_attempts* is the number of attempts per call; an answer 429 uses up none. *rate_share* is
+    the share of Iterable's limits to use. *wait* sleeps for the seconds it is given and returns
+    True when the run is to stop; *outage* is told, in words, when Iterable seems to be down.
+    *create_new_fields*: whether the project creates fields that it lacks; None leaves it to the
+    project.
 
     ``statistics`` counts the requests and ``retries`` those among them that repeated another. Calls
     return outcomes and raise nothing for what the network or Iterable do. As a context manager the
@@ -72,15 +70,12 @@ class IterableClient(AbstractContextManager["IterableClient"]):
         base_url: str = "https://api.iterable.com",
         *,
         payloads: Payloads | None = None,
-        timeout_s: float = 30.0,
+        network: Network = DIRECT,
         max_attempts: int = 5,
         rate_share: float = 0.9,
-        connections: int = 10,
         wait: Callable[[float], bool | None] = time.sleep,
         outage: Callable[[str], object] = lambda _: None,
         create_new_fields: bool | None = None,
-        ca_file: Path | None = None,
-        proxy: str = "",
     ) -> None:
         self.payloads = payloads or Payloads(source="")
         self.statistics = RequestStatistics()
@@ -96,9 +91,7 @@ class IterableClient(AbstractContextManager["IterableClient"]):
         }
         for path, single in SINGLE.items():
             self._limiters[path].twin = self._limiters[single]
-        self._transport = Transport(
-            base_url, api_key, timeout_s, connections, ca_file=ca_file, proxy=proxy
-        )
+        self._transport = Transport(base_url, api_key, network)
 
     def __exit__(self, *_: object) -> None:
         self.close()

@@ -70,7 +70,9 @@ def run_integration(
         run_time.enter_context(steps.monitored(settings, run))
         run_time.enter_context(noting_end(run))
         results = run_time.enter_context(steps.open_results(settings, run))
-        fields = ProjectFields(run, ledger, lambda: wiring.user_fields(settings).types, stop.wait)
+        fields = ProjectFields(
+            run, ledger, lambda: wiring.user_fields(settings).field_types, stop.wait
+        )
         recorder = Recorder(run, stop, ledger, fields, results)
         with noting_end(run, "Nothing was sent: "):
             logger.info("[STEP 2] Connecting to database...")

@@ -192,14 +192,14 @@ def _check_project(mapping: RowMapping, settings: Settings, failures: list[RunEr
     """Ask Iterable for the project's profile fields, which changes nothing there."""
     project = wiring.user_fields(settings)
     with _step(failures):
-        if project.types is not None:
+        if project.field_types is not None:
             text = "accepts the API key; only the first row shows whether it may write"
             _say_good(f"{settings.iterable_api_base_url} {text}")
-        elif project.answer.repeat is Repeat.THROTTLE or project.answer.outcome.fault is None:
+        elif project.repeat is Repeat.THROTTLE or project.outcome.fault is None:
             # A run may do without.
             logger.warning("%s", steps.no_fields(project, settings))
         else:
             raise RunError(steps.no_fields(project, settings), ExitStatus.STOPPED)
-    for text in steps.wrong_types(project.types or {}, mapping):
+    for text in steps.wrong_types(project.field_types or {}, mapping):
         with _step(failures):
             raise RunError(text, ExitStatus.STOPPED)

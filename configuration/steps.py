@@ -14,16 +14,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from configuration.settings import Settings
-from configuration.wiring import user_fields
+from configuration.wiring import network, user_fields
 from delivery.planner import Planner, Repeats, find_suspects, length_to_send
 from delivery.recorder import Recorder
 from delivery.stopping import Stop
-from iterable_api.answers import KEY_LACKS, Repeat
+from iterable_api.answers import KEY_LACKS, UNKNOWN_TYPE, Answer, Repeat
 from iterable_api.endpoints import TRACK_EVENT, UPDATE_USER
 from iterable_api.field_types import FieldType
 from iterable_api.mapping import RowMapping
 from iterable_api.payloads import Payloads
-from iterable_api.user_fields import UNKNOWN_TYPE, UserFields
 from logger_config import get_logger, keep_to_owner, setup_logger
 from monitoring.console import key_advice, summary_lines, table_lines
 from monitoring.heartbeat import Heartbeat
@@ -258,26 +257,26 @@ def _look_at_project(
     still be good for what a run sends.
     """
     found = user_fields(settings)
-    outcome = found.answer.outcome
+    outcome = found.outcome
     if outcome.key_refused and outcome.message != KEY_LACKS:
         stop.request(StopReason.KEY_REFUSED, outcome.message)
-    elif found.types is None:
+    elif found.field_types is None:
         logger.warning("%s", no_fields(found, settings))
-    for text in wrong_types(found.types or {}, mapping):
+    for text in wrong_types(found.field_types or {}, mapping):
         logger.warning("%s", text)
-    return found.types
+    return found.field_types
 
 
-def no_fields(found: UserFields, settings: Settings) -> str:
+def no_fields(found: Answer, settings: Settings) -> str:
     """Return why the project did not tell its fields, and what to look at.
 
     Never in Iterable's own words, as it may be logged.
     """
-    outcome, cause, url = found.answer.outcome, found.answer.cause, settings.iterable_api_base_url
-    if found.answer.repeat is Repeat.THROTTLE:
+    outcome, cause, url = found.outcome, found.cause, settings.iterable_api_base_url
+    if found.repeat is Repeat.THROTTLE:
         return f"{url} is too busy to tell the project's fields; try again later"
     if outcome.key_refused:
-        return f"Iterable refused the API key: {outcome.message}. {key_advice(url)}"
+        return f"{outcome.message}. {key_advice(url)}"
     if outcome.http_status and outcome.fault in {Fault.NETWORK, Fault.PROJECT}:
         return f"{url}: {outcome.message}"
     return f"{url}: {cause.words}; {cause.advice}"
@@ -329,7 +328,7 @@ def monitored(settings: Settings, run: RunRecord) -> Iterator[None]:
         yield
         return
     url = settings.heartbeat_url.get_secret_value() if settings.heartbeat_url else ""
-    monitor = Heartbeat(url, run.id, ca_file=settings.iterable_ca_file, proxy=settings.proxy)
+    monitor = Heartbeat(url, run.id, network(settings))
     monitor.start()
     yield
     if settings.metrics_file:

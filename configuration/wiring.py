@@ -13,9 +13,9 @@ from delivery.planner import Planner
 from delivery.recorder import Recorder
 from delivery.stopping import Stop
 from delivery.worker_pool import WorkerPool
+from iterable_api.answers import Answer, fetch_user_fields
 from iterable_api.payloads import Payloads
-from iterable_api.transport import Transport
-from iterable_api.user_fields import UserFields, fetch_user_fields
+from iterable_api.transport import Network, Transport
 from iterable_client import IterableClient
 from records.delivery_ledger import DeliveryLedger
 from records.exit_statuses import StopReason
@@ -74,33 +74,32 @@ def most_workers(settings: Settings) -> int:
     return max(1, files - OTHER_OPEN_FILES)
 
 
+def network(settings: Settings) -> Network:
+    """Return how the settings let this machine reach Iterable, and the heartbeat's monitor."""
+    return Network(settings.iterable_timeout_seconds, settings.iterable_ca_file, settings.proxy)
+
+
 def iterable_client(settings: Settings, payloads: Payloads, stop: Stop) -> IterableClient:
     """Return the client that the settings ask for; its waits end early when the run is to stop."""
     return IterableClient(
         settings.iterable_api_key.get_secret_value(),
         settings.iterable_api_base_url,
         payloads=payloads,
-        timeout_s=settings.iterable_timeout_seconds,
+        network=network(settings),
         max_attempts=settings.iterable_max_attempts,
         rate_share=settings.iterable_rate_share,
-        connections=most_workers(settings),
         wait=stop.wait,
         outage=partial(stop.request, StopReason.OUTAGE),
         create_new_fields=settings.create_new_fields,
-        ca_file=settings.iterable_ca_file,
-        proxy=settings.proxy,
     )
 
 
-def user_fields(settings: Settings) -> UserFields:
-    """Return the project's profile fields, or why they cannot be had."""
+def user_fields(settings: Settings) -> Answer:
+    """Return the answer with the project's profile fields, or what came in its place."""
     transport = Transport(
         settings.iterable_api_base_url,
         settings.iterable_api_key.get_secret_value(),
-        settings.iterable_timeout_seconds,
-        connections=1,
-        ca_file=settings.iterable_ca_file,
-        proxy=settings.proxy,
+        network(settings),
     )
     with closing(transport):
         return fetch_user_fields(transport)

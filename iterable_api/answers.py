@@ -10,7 +10,8 @@ from collections.abc import Callable, Container, Iterable
 from enum import Enum, auto
 from typing import Any, NamedTuple
 
-from iterable_api.transport import BETWEEN, Cause, Response, TransportError
+from iterable_api.endpoints import GET_USER_FIELDS
+from iterable_api.transport import BETWEEN, Cause, Response, Transport, TransportError
 from records.outcomes import CallOutcome, CallStatus, Fault
 
 MAX_MESSAGE = 200
@@ -18,6 +19,8 @@ MAX_MESSAGE = 200
 MAX_FIELDS = 20
 MAX_FIELD_NAME = 64
 MAX_TYPE_NAME = 20
+# Of a field whose type the answer does not tell in a word.
+UNKNOWN_TYPE = "?"
 
 
 class Repeat(Enum):
@@ -43,6 +46,14 @@ class Answer(NamedTuple):
     def definite(self) -> bool:
         """Whether Iterable itself answered, and is not merely out of order."""
         return self.repeat is not Repeat.BACKOFF and self.outcome.fault is not Fault.NETWORK
+
+    @property
+    def field_types(self) -> dict[str, str] | None:
+        """The type of each profile field, by its name; None if this is no list of fields."""
+        fields = self.document.get("fields")
+        if self.outcome.http_status != 200 or not isinstance(fields, dict):
+            return None
+        return {name: text_of(kind) or UNKNOWN_TYPE for name, kind in fields.items()}
 
 
 class Reply(NamedTuple):
@@ -106,6 +117,17 @@ def judge_failure(error: TransportError) -> Answer:
         fault=Fault.NETWORK,
     )
     return Answer(outcome, {}, Repeat.NEVER if lasting else Repeat.BACKOFF, error.cause)
+
+
+def fetch_user_fields(transport: Transport) -> Answer:
+    """Ask for the profile fields of the project, which changes nothing there.
+
+    Source: GET /api/users/getFields, https://api.iterable.com/api/docs
+    """
+    try:
+        return judge_response(transport.send(GET_USER_FIELDS))
+    except TransportError as error:
+        return judge_failure(error)
 
 
 def rule_for(reply: Reply) -> Rule:
@@ -178,30 +200,27 @@ BAD_JWT = code("InvalidJwtPayload|JwtUserIdentifiersMismatched|BadAuthorizationH
 FORBIDDEN = code("Forbidden|Unauthorized")
 OUT_OF_ORDER = code("GenericError|DatabaseError")
 FIELDS_USED_UP = code("UniqueFieldsLimitExceeded")
-BAD_IDENTITY = code("InvalidEmailAddressError|InvalidUserIdError")
-# The email or userId belongs to another user.
-TAKEN_IDENTITY = code("EmailAlreadyExists|UserIdAlreadyExists|ExternalKeyConflict")
+# The email or userId is none, or belongs to another user.
+BAD_IDENTITY = code(r"Invalid(EmailAddress|UserId)Error|\w+AlreadyExists|ExternalKeyConflict")
 
 NOT_ITERABLE = (
-    "answered {}, but not by Iterable: check what stands between (proxy, firewall) and "
+    "answered {}, but not by Iterable: check the proxy or firewall in between, and "
     "ITERABLE_API_BASE_URL"
 )
 REDIRECTED = "redirected, not followed; check ITERABLE_API_BASE_URL"
-TOO_LARGE = "the request is larger than Iterable, or a proxy before it, takes"
-KEY_LACKS = "the API key is disabled, or lacks the permission for this call"
-KEY_REFUSED = "Iterable does not accept this API key"
-KEY_OF_JWT = "the API key asks for a JWT of each user: use a server-side key without JWT"
+TOO_LARGE = "the request is too large for Iterable, or for a proxy in between"
+KEY_REFUSED = "Iterable refused the API key"
+KEY_LACKS = f"{KEY_REFUSED}: it is disabled, or lacks the permission for this call"
+KEY_OF_JWT = "the API key requires a JWT for each user: use a server-side key without JWT"
 NOT_ALLOWED = "Iterable forbids this call: check what the project and its API key allow"
 NO_SUCH_CALL = (
-    "Iterable has no such call: check ITERABLE_API_BASE_URL, and for a newer version of this "
-    "program"
+    "Iterable does not know this endpoint: check ITERABLE_API_BASE_URL, or update this program"
 )
-NAME_BLOCKED = "the project blocks events of this name: allow it in the project's settings"
+NAME_BLOCKED = "the project blocks events with this name: allow it in the project's settings"
 NO_MORE_FIELDS = "the project has as many fields as Iterable allows: ask Iterable for more"
 NOT_YET_KNOWN = "Iterable does not know this user, or not yet"
 OTHER_IDENTITY = (
-    "the project creates no users by this identity, email or user id, but by the other; change "
-    "ITERABLE_IDENTITY"
+    "the project identifies users by the other of email and user id: change ITERABLE_IDENTITY"
 )
 
 # The first line that fits decides. Only a reason that can lie in a row is a refusal.
@@ -242,7 +261,6 @@ RULES = (
     Rule(CODED,     OUT_OF_ORDER,              UNAVAILABLE, BACKOFF,  ITERABLE),
 
     Rule(CODED,     BAD_IDENTITY,              REFUSED,     NEVER,    ROW),
-    Rule(CODED,     TAKEN_IDENTITY,            REFUSED,     NEVER,    ROW),
     Rule({409},     anything,                  REFUSED,     NEVER,    ROW),
     # Such as a field that the project has as another type. In bulk it refuses the whole batch.
     Rule(VALUES,    anything,                  REFUSED,     NEVER,    FIELD),

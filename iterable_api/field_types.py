@@ -174,22 +174,20 @@ def _json(text: str) -> str | None:
             parse_float=lambda number: float(_double(number)),
             parse_constant=_number,
         )
-        too_deep = _depth(document) > DEEPEST_JSON
+        depth = _depth(document)
     except json.JSONDecodeError:
         raise ValueError("is not valid JSON") from None
     except RecursionError:
-        too_deep = True
-    if too_deep:
+        depth = DEEPEST_JSON + 1
+    if depth > DEEPEST_JSON:
         raise ValueError("is nested too deep")
-    if document is None:
-        return None
-    if not isinstance(document, dict | list):
-        raise ValueError("is JSON, but neither an object nor an array")  # noqa: TRY004
-    return json.dumps(document)
+    if not depth and document is not None:
+        raise ValueError("is JSON, but neither an object nor an array")
+    return json.dumps(document) if depth else None
 
 
 def _depth(value: object) -> int:
-    """Return how deep arrays and objects are nested in *value*."""
+    """Return how deep arrays and objects are nested in *value*, 0 for any other value."""
     if not isinstance(value, dict | list):
         return 0
     inner = value.values() if isinstance(value, dict) else value

@@ -107,13 +107,11 @@ class Limiter:
         self._throttled: deque[float] = deque()
         self._cut_s = -math.inf
         self._free = per_second
-        # Of a silence: when it began; the latest pause, 0 for no silence; when a request may
-        # depart; its length, and the moment up to which that is counted.
-        self._silent_from_s = 0.0
-        self._probe_s = 0.0
-        self._probe_due_s = 0.0
-        self._silent_s = 0.0
-        self._counted_s = 0.0
+        # Of the latest silence: when it began; the pause before its next request; its length, and
+        # the moment up to which that is counted.
+        self._silent_from_s = -math.inf
+        self._probe_s = FIRST_PROBE_S
+        self._silent_s = self._counted_s = 0.0
 
     @property
     def waiting(self) -> int:
@@ -139,17 +137,16 @@ class Limiter:
     def _depart(self) -> float | None:
         while (early_s := self._due_s() - time.monotonic()) > 0:
             # The pace lets requests through soon, also those that finish a run that is to stop.
-            if early_s < POLL_S and not self._probe_s:
+            if early_s < POLL_S and not self._silent:
                 time.sleep(early_s)
             elif not self._sleep(min(early_s, POLL_S)):
                 return None
         now_s = time.monotonic()
         if self._rate(now_s) < self.per_second:
             self.throttled_seconds += now_s - max(self._cut_s, self._departed_s)
-        if self._probe_s:
-            self._probe_s = min(2 * self._probe_s, LONGEST_PROBE_S)
-            self._probe_due_s = now_s + self._probe_s
         self._departed_s = max(self._paced_s(now_s), now_s - CATCH_UP_S)
+        if self._silent:
+            self._probe_s = min(2 * self._probe_s, LONGEST_PROBE_S)
         return now_s
 
     def _due_s(self) -> float:
@@ -157,24 +154,31 @@ class Limiter:
         now_s = time.monotonic()
         while self._reports:
             self._read(self._reports.popleft())
-        if self.twin and self.twin.answered_s > self._silent_from_s:
-            self._probe_s = 0.0
         self._give_way(now_s)
-        due_s = self._probe_due_s if self._probe_s else self._paced_s(now_s)
-        return max(due_s, self._paused_until_s)
+        return max(self._paced_s(now_s), self._paused_until_s)
+
+    @property
+    def _last_answer_s(self) -> float:
+        """When a definite answer came last, here or at the twin."""
+        return max(self.answered_s, self.twin.answered_s if self.twin else -math.inf)
+
+    @property
+    def _silent(self) -> bool:
+        return self._silent_from_s > self._last_answer_s
 
     def _sleep(self, seconds: float) -> bool:
         """Sleep; return False when the run is to stop. In a silence this counts."""
         if self._wait(seconds):
             return False
-        if self._probe_s:
+        if self._silent:
             # Not what the clock says: a process that was frozen has not waited for Iterable.
             self._silent_s += seconds
             self._counted_s = time.monotonic()
         return True
 
     def _paced_s(self, now_s: float) -> float:
-        return self._departed_s + SPREAD_S / self._rate(now_s)
+        gap_s = self._probe_s if self._silent else SPREAD_S / self._rate(now_s)
+        return self._departed_s + gap_s
 
     def _rate(self, now_s: float) -> float:
         climbed = min(1.0, (now_s - self._cut_s) / CLIMB_S) ** 3
@@ -194,22 +198,18 @@ class Limiter:
         if report.pause_s > SHORT_PAUSE_S or report.kind is not Kind.THROTTLED:
             self._paused_until_s = max(self._paused_until_s, report.at_s + report.pause_s)
         if report.kind is Kind.UNANSWERED:
-            answers = [each.answered_s for each in (self, self.twin) if each]
-            if report.departed_s > max(answers):
+            if report.departed_s > self._last_answer_s:
                 self._count_silence(report)
-            return
-        self._probe_s = 0.0
-        if report.kind is Kind.ACCEPTED:
+        elif report.kind is Kind.ACCEPTED:
             self._accepted.append(report.at_s)
         elif report.departed_s > self._cut_s:
             # What departed before tells nothing of the rate since.
             self._throttled.append(report.at_s)
 
     def _count_silence(self, report: Report) -> None:
-        if not self._probe_s:
-            self._probe_s, self._probe_due_s = FIRST_PROBE_S, report.at_s + FIRST_PROBE_S
-            self._silent_s, self._counted_s = 0.0, report.at_s
-            self._silent_from_s = report.at_s
+        if not self._silent:
+            self._silent_from_s = self._counted_s = report.at_s
+            self._silent_s, self._probe_s = 0.0, FIRST_PROBE_S
         # The request waited for its answer, too. The limit is for a process that was frozen.
         waited_s = report.at_s - max(report.departed_s, self._counted_s)
         self._silent_s += max(0.0, min(waited_s, OUTAGE_S / 2))

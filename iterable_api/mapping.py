@@ -114,10 +114,10 @@ class RowMapping:
         for target, own in _OWN.items():
             if target in said:
                 yield said[target]
-            elif own.column.name in self.places:
-                yield own._replace(column=self.columns[self.places[own.column.name]])
             elif own.constant:
                 yield own
+            else:
+                yield own._replace(column=self.columns[self.places[own.column.name]])
 
     def fields_of(self, call: str) -> tuple[MappedField, ...]:
         """Return the fields that go into *call*, in the order in which they are sent."""
@@ -213,7 +213,7 @@ def _query_field(column: Column) -> MappedField:
     _check_name(name)
     own = _OWN.get((call, name))
     if own and own.column.name == "event_time":
-        raise ValueError("is a field that the job sends already")
+        raise ValueError("is already sent by the job")
     usual = own.type if own else None
     kind = _type_of(column, f"{prefix}.{name}", suffix if colon else usual)
     return MappedField(call, name, kind, column)
@@ -243,15 +243,15 @@ def _check_name(name: str) -> None:
     Iterable creates whatever the API sends, for good; these are the rules of its own pages.
     """
     if not name.strip() or name != name.strip():
-        raise ValueError("has no field's name behind the dot, or blanks around it")
+        raise ValueError("needs a field name after the dot, without spaces around it")
     if "." in name:
-        raise ValueError("has a second dot, which to Iterable means a field inside an object")
+        raise ValueError("has a second dot, which to Iterable is a field inside an object")
     if name.isdecimal() or name.startswith("_") or re.search(r"[,#]", name):
-        raise ValueError("is only digits, begins with _ or has , or # in it: Iterable takes none")
+        raise ValueError("is only digits, begins with _, or contains , or #; Iterable forbids it")
     if not name.isprintable():
         raise ValueError("has an invisible character in its name")
     if name in RESERVED:
-        raise ValueError("is a field that Iterable keeps to itself; use another name")
+        raise ValueError("is reserved by Iterable; use another name")
 
 
 def _written(name: str, value: object) -> bytes | None:

@@ -10,13 +10,13 @@ import json
 import marshal
 import uuid
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from datetime import UTC, datetime, tzinfo
 from hashlib import blake2b, sha1
 from json.encoder import encode_basestring_ascii as quoted
 from operator import itemgetter
 
 from iterable_api.endpoints import TRACK_EVENT, UPDATE_USER
-from iterable_api.field_types import FieldType, RowError, encoder, reader
+from iterable_api.field_types import RowError, encoder, reader
 from iterable_api.mapping import EVENT_NAME, JOB_MAPPING, MappedField, RowMapping
 from records.columns import Kind, Row
 from records.outcomes import EVENT, NO_EVENT, NO_EVENT_NAME, PROFILE, Call, PreparedRow
@@ -32,10 +32,6 @@ EVENT_NAMESPACE = uuid.UUID("5b0c3c1e-6d5e-4c7d-9a53-1f2f3f0f8f61").bytes
 END_OF_TIME = 4_102_444_800
 # Source: https://support.iterable.com/hc/en-us/articles/9216719179796
 LONGEST_USER_ID = 52
-
-_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - as MySQL gives times
-# A date and time to the second, as MySQL writes it.
-_MOMENT_BYTES = 19
 
 
 class Payloads:
@@ -54,18 +50,8 @@ class Payloads:
         self.mapping = mapping
         self._source = source
         self._zone = time_zone
-        # Looked up once, for there may be a million rows.
-        fixed = time_zone.utcoffset(None) if isinstance(time_zone, timezone) else None
-        # What the zone is ahead of UTC; None if that depends on the date.
-        self._offset_s = None if fixed is None else fixed // timedelta(seconds=1)
-        self._by_user_id = mapping.by_user_id
+        self._readers = {c.name: (place, reader(c)) for place, c in enumerate(mapping.columns)}
         self._name_of_who = '"userId"' if mapping.by_user_id else '"email"'
-        self._texts = {c.name: (place, reader(c)) for place, c in enumerate(mapping.columns)}
-        self._who_place, self._read_who = self._texts[mapping.identifier]
-        self._view_place, self._read_view = self._texts["page_view_id"]
-        self._customer_place, self._read_customer = self._texts["customer_id"]
-        self._shown_customer = mapping.columns[self._customer_place].shown
-        self._usual_name = _first_part(source, EVENT_NAME)
         self._time_place = mapping.places["event_time"]
         self._has_time = mapping.columns[self._time_place].kind in {Kind.DATE, Kind.MOMENT}
         self._encoders = {
@@ -84,15 +70,11 @@ class Payloads:
         columns = dict.fromkeys([*names, *(field.column.name for field in fields)])
         places = [self.mapping.places[name] for name in columns]
         kinds = [str(self.mapping.columns[place].kind) for place in places]
-        has_time = "event_time" in names or any(
-            field.type is FieldType.DATE and field.column.kind is not Kind.DATE for field in fields
-        )
-        said = [self._source if call == TRACK_EVENT else "", str(self._zone) if has_time else ""]
-        shape = _hash(json.dumps([*said, self.mapping.shape_of(call), kinds]).encode())
-        values = itemgetter(*places)
+        shape = [self._source, str(self._zone), self.mapping.shape_of(call), kinds]
+        shape_hash, values = _hash(json.dumps(shape).encode()), itemgetter(*places)
         # This form has each value with its length in front, and NULL apart from what is empty. A
         # Python that writes it otherwise costs each row a body once, and nothing is sent again.
-        return lambda row: _hash(shape + marshal.dumps(values(row), 2))
+        return lambda row: _hash(shape_hash + marshal.dumps(values(row), 2))
 
     def prepare(self, row: Row) -> PreparedRow:
         """Return what *row* is called by, and hashes of what it would send, without the bodies.
@@ -101,13 +83,13 @@ class Payloads:
         """
         who = self._who(row)
         key = self._key(who)
-        by_user_id = self._by_user_id
+        by_user_id = self.mapping.by_user_id
         user_name = blake2b(key.encode(), digest_size=16).digest()
         event_name = self._event_name(row)
         event = Call(EVENT, event_name, self._event_content(row))
         return PreparedRow(
             row,
-            self._shown_customer(row[self._customer_place]),
+            self.mapping.shown(row, "customer_id"),
             self.mapping.shown(row, "email") if by_user_id else who,
             who if by_user_id else None,
             key,
@@ -134,24 +116,30 @@ class Payloads:
 
     def user_number(self, row: Row) -> int:
         """Return ``hash()`` of the key of the user of *row*, which rows of one user share."""
-        who = row[self._who_place]
         try:
-            return hash("" if who is None else self._key(self._read_who(who).strip()))
+            return hash(self._key((self._text(row, self.mapping.identifier) or "").strip()))
         except RowError:  # a row that is not sent
             return 0
 
     def event_number(self, row: Row) -> int:
         """Return a number that rows of one event share."""
-        return hash((row[self._view_place], row[self._customer_place]))
+        places = self.mapping.places
+        return hash((row[places["page_view_id"]], row[places["customer_id"]]))
 
     def _who(self, row: Row) -> str:
         """Return the email or the user id of *row*."""
-        value = row[self._who_place]
-        text = None if value is None else self._read_who(value)
-        return _user_id(text, self.mapping.identifier) if self._by_user_id else _email(text)
+        column = self.mapping.identifier
+        text = self._text(row, column)
+        return _user_id(text, column) if self.mapping.by_user_id else _email(text)
+
+    def _text(self, row: Row, name: str) -> str | None:
+        """Return the value of the column *name* as text, None for NULL."""
+        place, read = self._readers[name]
+        value = row[place]
+        return None if value is None else read(value)
 
     def _key(self, who: str) -> str:
-        return user_id_key(who) if self._by_user_id else who.lower()
+        return user_id_key(who) if self.mapping.by_user_id else who.lower()
 
     def _user(self, row: Row, who: str) -> bytes:
         """Return the body of users/update.
@@ -198,27 +186,20 @@ class Payloads:
         id is sent again. The ids of a table that was emptied start again; with the customer and the
         time no later view gets an earlier one's id.
         """
-        view, customer = row[self._view_place], row[self._customer_place]
+        view = self._text(row, "page_view_id")
         if view is None:
             return NO_EVENT_NAME
         created_at = self._unix_seconds(self._when(row))
-        first = self._usual_name
-        if self.mapping.has_event_name:
-            first = _first_part(self._source, self._kind_of_event(row))
-        text = self._read_view(view)
+        first = _first_part(self._source, self._kind_of_event(row))
         # With its length in front no text can pass for another one and a customer.
-        customer_text = None if customer is None else self._read_customer(customer)
-        name = f"{first}{len(text)}:{text},{customer_text},{created_at}"
+        name = f"{first}{len(view)}:{view},{self._text(row, 'customer_id')},{created_at}"
         return sha1(EVENT_NAMESPACE + name.encode(), usedforsecurity=False).digest()[:16]
 
     def _kind_of_event(self, row: Row) -> str:
         """Return the event's name, as Iterable calls its kind."""
-        if not self.mapping.has_event_name:
+        name = self._text(row, "event_name") if self.mapping.has_event_name else None
+        if name is None:
             return EVENT_NAME
-        place, read = self._texts["event_name"]
-        if (value := row[place]) is None:
-            return EVENT_NAME
-        name = read(value)
         if not name.strip():
             raise RowError("event_name is empty")
         return name
@@ -228,19 +209,15 @@ class Payloads:
         value = row[self._time_place]
         try:
             if value is not None and self._has_time:
-                return datetime.fromisoformat(str(value[:_MOMENT_BYTES], "ascii"))
+                return datetime.fromisoformat(str(value[:19], "ascii"))
         except ValueError:
             pass
         # Iterable would take an event without a time for one of now.
         raise RowError("event_time is not a date and time")
 
     def _unix_seconds(self, when: datetime) -> int:
-        if self._offset_s is None:
-            # A datetime's fold is 0 unless told otherwise: that is the rule of the class docstring.
-            seconds = int(when.replace(tzinfo=self._zone).timestamp())
-        else:
-            since = when - _EPOCH
-            seconds = since.days * 86_400 + since.seconds - self._offset_s
+        # A datetime's fold is 0 unless told otherwise: that is the rule of the class docstring.
+        seconds = int(when.replace(tzinfo=self._zone).timestamp())
         if not 0 < seconds < END_OF_TIME:
             raise RowError("event_time is not within 1970 to 2099")
         return seconds
@@ -277,7 +254,7 @@ def _email(text: str | None) -> str:
         raise RowError("email is empty")
     # No address has these, but a careless copy of one does. All else is for Iterable to judge.
     if " " in email or not email.isprintable():
-        raise RowError("email has a blank or an invisible character inside")
+        raise RowError("email contains a space or an invisible character")
     return email
 
 
@@ -288,5 +265,5 @@ def _user_id(text: str | None, column: str) -> str:
     if len(text) > LONGEST_USER_ID:
         raise RowError(f"{column} has more than {LONGEST_USER_ID} characters")
     if not (text.isascii() and text.isprintable()) or text != text.strip():
-        raise RowError(f"{column} has blanks around it, or what is not printable ASCII")
+        raise RowError(f"{column} has spaces around it, or characters that are not printable ASCII")
     return text

@@ -6,12 +6,12 @@ goes nowhere but to the base URL's host. A proxy that is named is asked for a tu
 more of the requests than the host's name.
 """
 
-import errno
-import http.client
 import re
 import socket
 import ssl
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from http.client import HTTPException, IncompleteRead, RemoteDisconnected
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,13 +21,10 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3 import exceptions
 from urllib3.util import Retry
 
-from iterable_api.endpoints import GET_USER_FIELDS, TRACK_EVENTS, UPDATE_USERS
-
-CONNECT_TIMEOUT_S = 10.0
-# Bytes of an answer, decoded. Only answers about many rows, or fields, are long.
-MAX_BYTES = 100_000
-MAX_BYTES_OF_MANY = 8_000_000
-ABOUT_MANY = frozenset({UPDATE_USERS, TRACK_EVENTS, GET_USER_FIELDS})
+# Connections to keep open: as many as rows may be in flight.
+MOST_CONNECTIONS = 2000
+# Bytes of an answer, decoded: enough for a thousand refused rows, or thirty thousand fields.
+MAX_BYTES = 1_000_000
 MAX_RETRY_AFTER_S = 60.0
 
 # With these there was no connection yet.
@@ -36,6 +33,41 @@ _BEFORE_CONNECTION = (
     exceptions.ConnectTimeoutError,
     exceptions.ProxyError,
 )
+
+
+@dataclass(frozen=True)
+class Network:
+    """How this machine reaches others.
+
+    *timeout_s* bounds connecting, and each wait for some bytes of an answer. The authorities in
+    *ca_file* are trusted besides the public ones. *proxy* is the http URL of one that leads to an
+    https host by CONNECT.
+    """
+
+    timeout_s: float = 30.0
+    ca_file: Path | None = None
+    proxy: str = ""
+
+    def tls_context(self) -> ssl.SSLContext:
+        """Return a TLS context for all connections: loading the authorities takes long."""
+        context = _SharedContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(DEFAULT_CA_BUNDLE_PATH)
+        if self.ca_file is not None:
+            context.load_verify_locations(self.ca_file)
+            # A company often names the lower one of its authorities.
+            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        return context
+
+
+# By no proxy, and trusting the public authorities alone.
+DIRECT = Network()
+
+
+class _SharedContext(ssl.SSLContext):
+    """A TLS context that no connection changes."""
+
+    def set_alpn_protocols(self, alpn_protocols: object) -> None:
+        """Do nothing: urllib3 would set them for each connection, while OpenSSL may copy them."""
 
 
 class Response(NamedTuple):
@@ -87,35 +119,19 @@ class TransportError(Exception):
 
 
 class Transport:
-    """Sends requests to the API at *base_url*; may be shared by threads.
+    """Sends requests to the API at *base_url*; may be shared by threads."""
 
-    *timeout_s* bounds each wait for some bytes of an answer; it bounds connecting too, where
-    ``CONNECT_TIMEOUT_S`` is not less. *connections* are kept open. The authorities in *ca_file* are
-    trusted besides the public ones. *proxy* is the http URL of one that leads to a host by CONNECT;
-    it is for an https *base_url* alone.
-    """
-
-    def __init__(  # noqa: PLR0913 - the last two by name
-        self,
-        base_url: str,
-        api_key: str,
-        timeout_s: float,
-        connections: int,
-        *,
-        ca_file: Path | None = None,
-        proxy: str = "",
-    ) -> None:
+    def __init__(self, base_url: str, api_key: str, network: Network = DIRECT) -> None:
         self._base_url = f"{base_url.rstrip('/')}/api/"
         self._headers = {
             "Api-Key": api_key,
             "Content-Type": "application/json",
             "User-Agent": "iterable-sync",
         }
-        self._answer_s = timeout_s
-        self._connect_s = min(CONNECT_TIMEOUT_S, timeout_s)
-        self._proxies = {"https": proxy} if proxy else {}
+        self._timeout_s = network.timeout_s
+        self._proxies = {"https": network.proxy} if network.proxy else {}
         self._prepared: dict[str, requests.PreparedRequest] = {}
-        self._adapter = _Adapter(_tls_context(ca_file), connections)
+        self._adapter = _Adapter(network.tls_context())
 
     def send(self, path: str, body: bytes | None = None) -> Response:
         """Send *body* to the endpoint *path*, or ask it without one; raises TransportError."""
@@ -123,10 +139,10 @@ class Transport:
             response = self._adapter.send(
                 self._request(path, body),
                 stream=True,
-                timeout=(self._connect_s, self._answer_s),
+                timeout=self._timeout_s,
                 proxies=self._proxies,
             )
-            return _whole(response, path)
+            return _whole(response)
         except (requests.RequestException, exceptions.HTTPError) as error:
             raise self._failure(error) from error
 
@@ -149,8 +165,7 @@ class Transport:
         """Return what *error* means: of requests, which has urllib3's own inside, or of urllib3."""
         reason = error.args[0] if isinstance(error, requests.RequestException) else error
         connected = not isinstance(reason, _BEFORE_CONNECTION)
-        seconds = self._answer_s if connected else self._connect_s
-        cause = cause_of(error, "answer" if connected else "connection", seconds)
+        cause = cause_of(error, "answer" if connected else "connection", self._timeout_s)
         if isinstance(reason, exceptions.ProxyError):
             cause = _of_proxy(cause, str(reason))
         # Nothing is sent under a certificate that is not trusted.
@@ -165,17 +180,16 @@ def _of_proxy(cause: Cause, error: str) -> Cause:
     return cause._replace(words=f"the proxy: {cause.words}", advice=PROXY)
 
 
-def _whole(response: requests.Response, path: str) -> Response:
+def _whole(response: requests.Response) -> Response:
     """Read the answer to its end; its connection is closed if it is none, or too long."""
     status = response.status_code
-    most = MAX_BYTES_OF_MANY if path in ABOUT_MANY else MAX_BYTES
     if status < 200:
         raise _unusable(response, f"only an interim answer came ({status})")
     try:
-        content: bytes = response.raw.read(most + 1, decode_content=True)
+        content: bytes = response.raw.read(MAX_BYTES + 1, decode_content=True)
     except exceptions.DecodeError:
         raise _unusable(response, "the answer cannot be decoded") from None
-    if len(content) > most:
+    if len(content) > MAX_BYTES:
         raise _unusable(response, "the answer is too long")
     return Response(status, response.headers, content)
 
@@ -185,94 +199,71 @@ def _unusable(response: requests.Response, words: str) -> TransportError:
     return TransportError("UnusableAnswer", left_machine=True, cause=Cause(words, BETWEEN))
 
 
-class _SharedContext(ssl.SSLContext):
-    """A TLS context for all connections: to load the authorities takes long."""
-
-    def set_alpn_protocols(self, alpn_protocols: object) -> None:
-        """Do nothing: urllib3 would set them for each connection, while OpenSSL may copy them."""
-
-
-def _tls_context(ca_file: Path | None) -> ssl.SSLContext:
-    context = _SharedContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.load_verify_locations(DEFAULT_CA_BUNDLE_PATH)
-    if ca_file is not None:
-        context.load_verify_locations(ca_file)
-        # A company often names the lower one of its authorities.
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    return context
-
-
 class _Adapter(HTTPAdapter):
     """Connects under one TLS context, which has the authorities already."""
 
-    def __init__(self, context: ssl.SSLContext, connections: int) -> None:
+    def __init__(self, context: ssl.SSLContext) -> None:
         self._context = context
-        super().__init__(1, connections, Retry(total=False))  # the client repeats requests
+        super().__init__(1, MOST_CONNECTIONS, Retry(total=False))  # the client repeats requests
 
-    def init_poolmanager(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - as requests has it
-        super().init_poolmanager(*args, ssl_context=self._context, **options)
+    def build_connection_pool_key_attributes(
+        self, request: requests.PreparedRequest, *_: object, **__: object
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return what tells pools of connections apart: the host, and how to connect to it."""
+        host, _options = super().build_connection_pool_key_attributes(request, verify=True)
+        return host, {"ssl_context": self._context}
 
-    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:  # noqa: ANN401 - as requests has it
-        return super().proxy_manager_for(proxy, ssl_context=self._context, **options)
-
-    def cert_verify(self, *_args: Any, **_options: Any) -> None:  # noqa: ANN401 - as requests has it
+    def cert_verify(self, *_args: object, **_options: object) -> None:
         """Load no authorities for a connection."""
 
 
 # --- Why a request got no answer: in words that quote nothing but the host's name, and advice
 
-PROXY = "check ITERABLE_PROXY, its user and password, and what it lets through"
-BETWEEN = "check what stands between (proxy, firewall), or try again later"
+PROXY = "check ITERABLE_PROXY, its user and password, and the hosts that it allows"
+BETWEEN = "check the proxy or firewall in between, or try again later"
 TLS = (
     "check ITERABLE_API_BASE_URL, this machine's clock and CA certificates; where a company "
     "inspects TLS, ITERABLE_CA_FILE must name its CA"
 )
-RESOURCES = "lower ITERABLE_WORKERS, or raise the machine's limits"
-NO_WAY = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN, errno.EACCES}
-EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL}
+DNS = "check ITERABLE_API_BASE_URL, this machine's network and DNS"
 
-# By the class of an error and, if there are any, its numbers. The first line decides that fits the
-# error, or any of those that led to it. A cause's words may have holes, for cause_of() to fill.
-# fmt: off
-CAUSES: tuple[tuple[type[BaseException], Container[int | None] | None, Cause], ...] = (
-    (socket.gaierror, None, Cause("DNS has no address for the host",
-                                  "check ITERABLE_API_BASE_URL, this machine's network and DNS")),
-    (ssl.SSLCertVerificationError, None, Cause("TLS failed: {reason}", TLS, lasting=True)),
-    (ssl.SSLError, None, Cause("TLS failed: {reason}", TLS)),
-    (TimeoutError, None, Cause("no {awaited} within {seconds:g} s", BETWEEN)),
-    (ConnectionRefusedError, None, Cause("the connection was refused", ADDRESS)),
-    (http.client.RemoteDisconnected, None,
-     Cause("the connection was closed without an answer", BETWEEN)),
-    (ConnectionError, None, Cause("the connection was reset", BETWEEN)),
-    (OSError, NO_WAY, Cause("there is no way to the host", ADDRESS)),
-    (OSError, EXHAUSTED, Cause("this machine has no more files, ports or memory", RESOURCES)),
-    (http.client.IncompleteRead, None, Cause("the answer broke off", BETWEEN)),
-    (http.client.HTTPException, None, Cause("the answer is not HTTP", ADDRESS)),
+# By the class of an error. The first line decides that fits the error, or any of those that led to
+# it. A cause's words may have holes, for cause_of() to fill.
+CAUSES: tuple[tuple[type[BaseException], Cause], ...] = (
+    (socket.gaierror, Cause("DNS has no address for the host", DNS)),
+    (ssl.SSLCertVerificationError, Cause("TLS failed: {reason}", TLS, lasting=True)),
+    (ssl.SSLError, Cause("TLS failed: {reason}", TLS)),
+    (TimeoutError, Cause("no {awaited} within {seconds:g} s", BETWEEN)),
+    (ConnectionRefusedError, Cause("{reason}", ADDRESS)),
+    (RemoteDisconnected, Cause("the connection was closed without an answer", BETWEEN)),
+    (ConnectionError, Cause("{reason}", BETWEEN)),
+    (OSError, Cause("{reason}", "check this machine's network, and its limits of files and ports")),
+    (IncompleteRead, Cause("the answer broke off", BETWEEN)),
+    (HTTPException, Cause("the answer is not HTTP", ADDRESS)),
 )
-# fmt: on
 
 
 def cause_of(error: BaseException, awaited: str, seconds: float) -> Cause:
     """Return what *error* came of; after a timeout *awaited* did not come within *seconds*."""
-    for kind, numbers, cause in CAUSES:
-        for each in _led_to(error):
-            number = getattr(each, "errno", None)
-            if isinstance(each, kind) and (numbers is None or number in numbers):
+    errors = list(_led_to(error))
+    for kind, cause in CAUSES:
+        for each in errors:
+            if isinstance(each, kind):
                 holes = {"reason": _reason(each), "awaited": awaited, "seconds": seconds}
                 return cause._replace(words=cause.words.format(**holes))
     return UNKNOWN
 
 
 def _led_to(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield *error* and those that led to it."""
+    """Yield *error* and those that led to it, but not those of requests, which are OSErrors too."""
     while error is not None:
-        yield error
+        if not isinstance(error, requests.RequestException):
+            yield error
         error = error.__cause__ or error.__context__
 
 
 def _reason(error: BaseException) -> str:
-    """Return why TLS failed: of a certificate that is not trusted, or of the protocol."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return error.verify_message
-    reason = getattr(error, "reason", None)
-    return reason.replace("_", " ").lower() if isinstance(reason, str) else "no reason given"
+    """Return what is wrong with a certificate, or what TLS or the system says."""
+    said = (getattr(error, name, None) for name in ("verify_message", "reason", "strerror"))
+    texts = [text for text in said if isinstance(text, str)]
+    return texts[0].replace("_", " ").lower() if texts else "no reason given"

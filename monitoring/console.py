@@ -202,8 +202,7 @@ def stop_advice(reason: StopReason | None, detail: str, base_url: str) -> str:
     """Return why a run was stopped early and what to do about it; empty if it was not."""
     match reason:
         case StopReason.KEY_REFUSED:
-            said = f": {detail}" if detail else ""
-            return f"Iterable refused the API key{said}. {NO_MORE_SENT}. {key_advice(base_url)}"
+            return f"{detail}. {NO_MORE_SENT}. {key_advice(base_url)}"
         case StopReason.OUTAGE:
             return f"Iterable seems to be down: {detail}. {NO_MORE_SENT}. {RUN_AGAIN}"
         case StopReason.DEADLINE:

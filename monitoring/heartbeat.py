@@ -1,14 +1,12 @@
 """Tell a monitor that the run began and how it ended, by the conventions of Healthchecks."""
 
-import ssl
 import uuid
-from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import urllib3
-from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.exceptions import HTTPError, LocationValueError, SSLError
 
+from iterable_api.transport import DIRECT, Network
 from logger_config import get_logger
 
 logger = get_logger(__name__)
@@ -31,20 +29,17 @@ class Heartbeat:
     *run_id* is a UUID, with or without hyphens. A ping that fails is one warning in the log and
     raises nothing. The URL is a secret, because whoever knows it can ping: it is never logged.
 
-    The authorities in *ca_file* are trusted besides the public ones. *proxy* is the http URL of one
-    that leads to an https *url* by CONNECT; an http one, which a proxy could read, goes without.
+    *network* says whom to trust, and which proxy leads to an https *url*. A ping to an http one,
+    which a proxy could read, uses none.
 
     Raises:
         ValueError: *run_id* is no UUID.
 
     """
 
-    def __init__(
-        self, url: str, run_id: str, *, ca_file: Path | None = None, proxy: str = ""
-    ) -> None:
+    def __init__(self, url: str, run_id: str, network: Network = DIRECT) -> None:
         self._url = url
-        self._ca_file = ca_file
-        self._proxy = proxy
+        self._network = network
         # Healthchecks documents the form with hyphens only.
         self._run_id = str(uuid.UUID(run_id))
 
@@ -86,14 +81,10 @@ class Heartbeat:
         parts = urlsplit(self._url)
         query = "&".join(filter(None, (parts.query, f"rid={self._run_id}")))
         url = urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/") + suffix, query, ""))
-        context = ssl.create_default_context(cafile=DEFAULT_CA_BUNDLE_PATH)
-        if self._ca_file is not None:
-            context.load_verify_locations(self._ca_file)
-            # A company often names the lower one of its authorities.
-            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        context, proxy = self._network.tls_context(), self._network.proxy
         way = urllib3.PoolManager(ssl_context=context)
-        if self._proxy and parts.scheme == "https":
-            way = urllib3.ProxyManager(self._proxy, ssl_context=context)
+        if proxy and parts.scheme == "https":
+            way = urllib3.ProxyManager(proxy, ssl_context=context)
         with way:
             answer = way.request(
                 "POST",

@@ -24,7 +24,6 @@ import trustme
 from mysql.connector.abstracts import MySQLConnectionAbstract
 from mysql.connector.pooling import PooledMySQLConnection
 
-from iterable_api import user_fields
 from logger_config import setup_logger
 from sandbox.database import DATABASE_NAME, NoServerError, PrivateDatabase, find_servers, run_script
 from sandbox.iterable import IterableSandbox
@@ -38,12 +37,6 @@ EXPECTED = os.environ.get("EXPECT_DATABASE", "")
 def pytest_xdist_auto_num_workers() -> int:
     """Return how many processes ``-n auto`` starts: tests wait as much as they compute."""
     return 3 * (os.cpu_count() or 1) // 2
-
-
-@pytest.fixture(autouse=True)
-def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have what only reads tried again at once."""
-    monkeypatch.setattr(user_fields, "READ_RETRY_S", 0.0)
 
 
 @pytest.fixture(autouse=True)

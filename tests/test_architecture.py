@@ -12,7 +12,8 @@ from configuration.settings import HERE
 LAYERS = (
     {"logger_config"},
     {"records"},
-    {"iterable_api", "monitoring"},
+    {"iterable_api"},
+    {"monitoring"},
     {"db_connection", "iterable_client"},
     {"delivery"},
     {"configuration"},
@@ -25,7 +26,7 @@ FOLDERS = PACKAGES | {"benchmarks", "deploy", "docs", "requirements", "sandbox",
 # The only modules that may import a library themselves.
 EDGES = {
     "mysql": {"db_connection"},
-    "requests": {"iterable_api.transport", "monitoring.heartbeat"},
+    "requests": {"iterable_api.transport"},
     "urllib3": {"iterable_api.transport", "monitoring.heartbeat"},
     "sqlite3": {"records.delivery_ledger"},
     "dotenv": {"configuration.env_file"},

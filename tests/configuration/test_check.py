@@ -309,6 +309,7 @@ def test_a_zone_that_is_not_that_of_the_data_is_told(checked, database):
 @pytest.mark.parametrize(
     ("fault", "told"),
     [
+        (Fault("unauthorized", variant="code_success"), "Iterable refused the API key. Check"),
         (Fault("unauthorized", variant="bad_jwt"), "use a server-side key without JWT"),
         (Fault("redirect"), "redirected, not followed; check ITERABLE_API_BASE_URL"),
         (Fault("garbage"), "answered 200, but not by Iterable"),

@@ -165,7 +165,7 @@ def test_an_iterable_that_cannot_be_reached_is_told_with_what_to_look_at(environ
     url = "http://127.0.0.1:1"
     assert look(environ, ITERABLE_API_BASE_URL=url) == (None, None)
     (text,) = warned
-    assert text.startswith(f"{url}: the connection was refused; check ITERABLE_API_BASE_URL")
+    assert text.startswith(f"{url}: connection refused; check ITERABLE_API_BASE_URL")
 
 
 @pytest.mark.parametrize(

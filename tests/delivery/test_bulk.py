@@ -57,7 +57,6 @@ class Bulk:
             max_attempts=3,
             wait=self.wait,
             rate_share=1000,
-            connections=100,
             create_new_fields=create_new_fields,
         )
         self.delivery = BulkDelivery(self.client, self.stop, self.limit)

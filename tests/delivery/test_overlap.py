@@ -18,7 +18,7 @@ def arrivals(iterable, tmp_path):
     def arrivals(**latency_ms):
         iterable.change(latency_ms={name.replace("_", "/"): ms for name, ms in latency_ms.items()})
         with IterableClient(
-            "test-key", iterable.url, payloads=Payloads("db"), rate_share=1.0, connections=50
+            "test-key", iterable.url, payloads=Payloads("db"), rate_share=1.0
         ) as client:
             outcomes = deliver_rows(
                 tmp_path,

@@ -1,29 +1,19 @@
-"""The limiter against simulated servers, in simulated time.
-
-    python3 -m tests.iterable_api.simulation 500 2000
-
-plays all latencies and kinds of servers at these limits, and prints what came of it. It takes a
-minute of the processor for each thousand.
-"""
+"""The limiter against simulated servers, in simulated time."""
 
 import heapq
 import itertools
 import math
 import random
-import sys
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
-from iterable_api import limiter as limiter_module
 from iterable_api.limiter import Kind, Limiter
 
 # The time that a request takes from its turn to the server, beyond a constant part.
 WIRE_S = (0.0005, 0.003)
-LATENCIES_S = (0.02, 0.1, 0.3, 0.6, 1.2)
 
 
 class Clock:
@@ -50,63 +40,59 @@ class Clock:
         """Have *event* called at this moment."""
         heapq.heappush(self._events, (moment_s, next(self._numbers), event))
 
-    def replace_time(self, put: Callable[[Any, str, Any], object]) -> None:
-        """Take the place of the module time, by *put*(module, name, value)."""
-        put(limiter_module, "time", self)
+
+# Servers: a function of the moment of a request, and of the number that is free in a second, which
+# says whether the server accepts the request.
+Server = Callable[[float, float], bool]
 
 
-class SlidingWindow:
-    """A server that accepts what leaves no second, wherever it begins, with more than is free."""
+def sliding_window() -> Server:
+    """Accept what leaves no second, wherever it begins, with more than is free."""
+    accepted: deque[float] = deque()
 
-    def __init__(self, per_second: float) -> None:
-        self._accepted: deque[float] = deque()
+    def accepts(now_s: float, free: float) -> bool:
+        while accepted and accepted[0] <= now_s - 1:
+            accepted.popleft()
+        if len(accepted) < int(free):
+            accepted.append(now_s)
+            return True
+        return False
 
-    def accepts(self, now_s: float, free: float) -> bool:
-        """Whether a request that arrives now is accepted when so many a second are *free*."""
-        while self._accepted and self._accepted[0] <= now_s - 1:
-            self._accepted.popleft()
-        if len(self._accepted) >= int(free):
+    return accepts
+
+
+def fixed_window() -> Server:
+    """Count anew with each full second."""
+    counts: dict[int, int] = {}
+
+    def accepts(now_s: float, free: float) -> bool:
+        counts[int(now_s)] = counts.get(int(now_s), 0) + 1
+        return counts[int(now_s)] <= int(free)
+
+    return accepts
+
+
+def token_bucket(kept_s: float = 1.0) -> Server:
+    """Accept while there are tokens; *kept_s* seconds' worth of them are kept."""
+    tokens, seen_s = math.inf, 1000.0
+
+    def accepts(now_s: float, free: float) -> bool:
+        nonlocal tokens, seen_s
+        tokens = min(max(2.0, free * kept_s), tokens + free * (now_s - seen_s))
+        seen_s = now_s
+        if tokens < 1:
             return False
-        self._accepted.append(now_s)
+        tokens -= 1
         return True
 
-
-class FixedWindow:
-    """A server that begins to count anew with each full second."""
-
-    def __init__(self, per_second: float) -> None:
-        self._second = self._count = 0
-
-    def accepts(self, now_s: float, free: float) -> bool:
-        """Whether a request that arrives now is accepted when so many a second are *free*."""
-        if int(now_s) != self._second:
-            self._second, self._count = int(now_s), 0
-        self._count += 1
-        return self._count <= int(free)
+    return accepts
 
 
-class TokenBucket:
-    """A server that accepts while there are tokens, of which it keeps *kept_s* seconds' worth."""
-
-    def __init__(self, per_second: float, kept_s: float = 1.0) -> None:
-        self._most = self._tokens = max(2.0, per_second * kept_s)
-        self._seen_s = 1000.0
-
-    def accepts(self, now_s: float, free: float) -> bool:
-        """Whether a request that arrives now is accepted when so many a second are *free*."""
-        self._tokens = min(self._most, self._tokens + free * (now_s - self._seen_s))
-        self._seen_s = now_s
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
-
-
-SERVERS: dict[str, Callable[[float], Any]] = {
-    "sliding": SlidingWindow,
-    "fixed": FixedWindow,
-    "bucket": TokenBucket,
-    "small bucket": partial(TokenBucket, kept_s=0.1),
+SERVERS: dict[str, Callable[[], Server]] = {
+    "sliding": sliding_window,
+    "fixed": fixed_window,
+    "bucket": token_bucket,
+    "small bucket": partial(token_bucket, 0.1),
 }
 
 
@@ -122,15 +108,16 @@ class Trace:
         """Return how many were accepted a second between two moments."""
         return _count(self.accepted, from_s, to_s) / (to_s - from_s)
 
-    def share_429(self, from_s: float = 0.0, to_s: float = math.inf) -> float:
-        """Return the share of requests answered 429 between two moments."""
-        throttled = _count(self.throttled, from_s, to_s)
-        return throttled / max(1, throttled + _count(self.accepted, from_s, to_s))
+    def share_429(self, from_s: float = 0.0) -> float:
+        """Return the share of requests answered 429 from a moment on."""
+        throttled = _count(self.throttled, from_s, math.inf)
+        return throttled / max(1, throttled + _count(self.accepted, from_s, math.inf))
 
     def back_s(self, from_s: float, rate: float) -> float:
         """Return how long after *from_s* the rate is back: for half a second, and from then on."""
-        last_s = self.accepted[-1] - 0.5
-        low = [at for at in _steps(from_s, last_s) if self.rate(at, at + 0.5) < rate]
+        steps = int((self.accepted[-1] - 0.5 - from_s) / 0.05)
+        moments = (from_s + 0.05 * step for step in range(steps))
+        low = [at for at in moments if self.rate(at, at + 0.5) < rate]
         return low[-1] + 0.05 - from_s if low else 0.0
 
 
@@ -138,74 +125,9 @@ def _count(moments: list[float], from_s: float, to_s: float) -> int:
     return bisect_left(moments, to_s) - bisect_left(moments, from_s)
 
 
-def _steps(from_s: float, to_s: float) -> Iterable[float]:
-    return (from_s + 0.05 * step for step in range(int((to_s - from_s) / 0.05)))
-
-
 def most_in_a_second(moments: list[float]) -> int:
     """Return how many of *moments*, which are in order, fall into any one second."""
     return max(bisect_left(moments, at + 1.0, i) - i for i, at in enumerate(moments))
-
-
-def play(
-    clock: Clock,
-    server: Any,
-    seconds: float,
-    *,
-    per_second: float,
-    latency_s: float,
-    free: Callable[[float], float],
-    noise: float = 0.0,
-    quick_429: bool = False,
-) -> Trace:
-    """Send all the limiter lets through for so many *seconds*; return what came of it.
-
-    Of *server*'s limit ``free(seconds)`` is free. *noise* is the share of requests answered 429
-    without a limit. An answer takes *latency_s*, a tenth more or less; a 429 next to nothing if it
-    is a *quick_429*.
-    """
-    chance = random.Random(7)
-    began_s = clock.now_s
-    limiter = Limiter(per_second, wait=clock.sleep)
-    trace = Trace(limiter)
-
-    def arrive(departed_s: float) -> None:
-        now_s = clock.now_s
-        accepted = chance.random() >= noise and server.accepts(now_s, free(now_s - began_s))
-        (trace.accepted if accepted else trace.throttled).append(now_s - began_s)
-        answer_s = latency_s * chance.uniform(0.9, 1.1)
-        if quick_429 and not accepted:
-            answer_s = 0.005
-        kind = Kind.ACCEPTED if accepted else Kind.THROTTLED
-        clock.at(now_s + answer_s, partial(limiter.report, kind, departed_s))
-
-    while clock.now_s < began_s + seconds:
-        departed_s = limiter.acquire()
-        assert departed_s is not None
-        clock.at(clock.now_s + chance.uniform(*WIRE_S), partial(arrive, departed_s))
-    return trace
-
-
-def _grid(per_second: float) -> None:
-    clock = Clock()
-    clock.replace_time(setattr)
-    for latency_s, kind, quick_429 in itertools.product(LATENCIES_S, SERVERS, (False, True)):
-        run = partial(simulate, clock, per_second, latency_s, kind, quick_429=quick_429)
-        alone = run(12, lambda _: 1.0)
-        burst = run(16, lambda at_s: 0.1 if 4 <= at_s < 6 else 1.0)
-        half = run(60, lambda at_s: 0.5 if at_s < 50 else 1.0)
-        noisy = run(30, lambda _: 1.0, noise=0.02)
-        cost_s = (alone.rate(4, 12) - burst.rate(4, 16)) * 12 / per_second
-        sys.stdout.write(
-            f"{per_second:5.0f}/s {latency_s:4.2f} s {kind:12} {'quick 429' if quick_429 else '':9}"
-            f" alone {alone.rate(1, 12) / per_second:.3f}, {len(alone.throttled)} 429"
-            f" | burst back {burst.back_s(6, 0.9 * per_second):4.2f} s, cost {cost_s:4.2f} s"
-            f" | half {half.rate(2, 50) / per_second * 2:.3f},"
-            f" 429 {half.share_429(0, 50):.1%}, from 10 s {half.share_429(10, 50):.1%},"
-            f" back {half.back_s(50, 0.9 * per_second):4.2f} s"
-            f" | 2 % noise {noisy.rate(2, 30) / per_second:.3f}\n"
-        )
-        sys.stdout.flush()
 
 
 def simulate(
@@ -217,21 +139,28 @@ def simulate(
     share: Callable[[float], float],
     *,
     noise: float = 0.0,
-    quick_429: bool = False,
 ) -> Trace:
-    """Play a run for so many *seconds*, of which ``share(seconds)`` of the limit is free."""
-    return play(
-        clock,
-        SERVERS[kind](per_second),
-        seconds,
-        per_second=per_second,
-        latency_s=latency_s,
-        quick_429=quick_429,
-        free=lambda at_s: per_second * share(at_s),
-        noise=noise,
-    )
+    """Send all that the limiter lets through in *seconds*; return what came of it.
 
+    ``share(seconds)`` of the limit is free. *noise* is the share of requests answered 429 without a
+    limit. An answer takes *latency_s*, a tenth more or less.
+    """
+    chance, accepts = random.Random(7), SERVERS[kind]()
+    began_s = clock.now_s
+    limiter = Limiter(per_second, wait=clock.sleep)
+    trace = Trace(limiter)
 
-if __name__ == "__main__":
-    for limit in sys.argv[1:] or ["500"]:
-        _grid(float(limit))
+    def arrive(departed_s: float) -> None:
+        now_s = clock.now_s
+        free = per_second * share(now_s - began_s)
+        accepted = chance.random() >= noise and accepts(now_s, free)
+        (trace.accepted if accepted else trace.throttled).append(now_s - began_s)
+        answer_s = latency_s * chance.uniform(0.9, 1.1)
+        kind = Kind.ACCEPTED if accepted else Kind.THROTTLED
+        clock.at(now_s + answer_s, partial(limiter.report, kind, departed_s))
+
+    while clock.now_s < began_s + seconds:
+        departed_s = limiter.acquire()
+        assert departed_s is not None
+        clock.at(clock.now_s + chance.uniform(*WIRE_S), partial(arrive, departed_s))
+    return trace

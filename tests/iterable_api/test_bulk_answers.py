@@ -32,19 +32,16 @@ def counts(successes, failures, **lists):
     return {"successCount": successes, "failCount": failures, "failedUpdates": lists}
 
 
-def test_a_batch_without_failures_is_delivered():
-    assert statuses(counts(4, 0)) == [DELIVERED] * 4
-
-
 @pytest.mark.parametrize(
     ("lists", "places"),
     [
+        ({}, []),
         ({"invalidEmails": ["A@x.com "]}, [0]),
-        ({"invalidDataEmails": ["b@x.com"]}, [1]),
         ({"invalidUserIds": ["A1"]}, [3]),
         # A list may be new.
         ({"suspendedEmails": ["c@x.com"]}, [2]),
         ({"invalidEmails": ["a@x.com"], "invalidDataEmails": ["c@x.com"]}, [0, 2]),
+        ({"invalidEmails": ["a@x.com"], "notFoundEmails": ["a@x.com"]}, [0]),
     ],
 )
 @pytest.mark.parametrize("name", ["users", "events"])
@@ -72,34 +69,30 @@ def test_an_event_whose_user_is_not_found_waits_and_a_profile_is_open(name, key)
     assert told(document, "users")[KEYS.index(key)] is NOT_SENT
 
 
+A_NAMED = [OPEN, UNKNOWN, UNKNOWN, UNKNOWN]
+
+
 @pytest.mark.parametrize(
-    "document",
+    ("document", "found"),
     [
-        counts(0, 0),
-        counts(3, 0),
-        counts(4, 1),
-        counts(9, 0),
-        counts(3, 1),
+        (counts(0, 0), [UNKNOWN] * 4),
+        (counts(3, 0), [UNKNOWN] * 4),
+        (counts(4, 1), [UNKNOWN] * 4),
+        (counts(9, 0), [UNKNOWN] * 4),
+        (counts(3, 1), [UNKNOWN] * 4),
+        (counts(0, 4), [UNKNOWN] * 4),
         # Older answers have a list beside failedUpdates.
-        {**counts(3, 1), "invalidEmails": ["a@x.com"]},
-        counts(2, 2, invalidEmails=["a@x.com"]),
-        counts(0, 4),
+        ({**counts(3, 1), "invalidEmails": ["a@x.com"]}, [UNKNOWN] * 4),
+        (counts(2, 2, invalidEmails=["a@x.com"]), A_NAMED),
         # It names the address that stands in the way.
-        counts(3, 1, conflictEmails=["a@x.com"]),
-        counts(3, 1, invalidEmails=["other@x.com"]),
-        counts(3, 1, invalidEmails="b@x.com"),
-        counts(3, 1, invalidEmails={"b@x.com": "a reason"}),
-        counts(3, 1, invalidEmails=7, invalidUserIds=[None, 7, ["a@x.com"], {"a@x.com": 1}]),
+        (counts(3, 1, conflictEmails=["a@x.com"]), [UNKNOWN] * 4),
+        (counts(3, 1, invalidEmails=["other@x.com"]), [UNKNOWN] * 4),
+        (counts(3, 1, invalidEmails="b@x.com"), [UNKNOWN] * 4),
+        (counts(3, 1, invalidEmails=7, invalidUserIds=[None, 7, ["a@x.com"]]), [UNKNOWN] * 4),
     ],
 )
-def test_failures_that_are_counted_and_not_named_leave_all_open_that_are_not_named(document):
-    found = statuses(document)
-    named = (
-        "a@x.com" in document["failedUpdates"].get("invalidEmails", [])
-        if (isinstance(document["failedUpdates"].get("invalidEmails"), list))
-        else False
-    )
-    assert found == [OPEN if named else UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN]
+def test_failures_that_are_counted_and_not_named_leave_all_open_that_are_not_named(document, found):
+    assert statuses(document) == found
 
 
 @pytest.mark.parametrize("successes", [3, 4])
@@ -111,8 +104,7 @@ def test_rows_that_change_nothing_need_not_be_counted(successes):
 def test_events_of_a_blocked_name_are_open_whether_they_are_counted_or_not(counted):
     bodies = [BODY, b'{"eventName": "other"}'] * 2
     document = {**counts(2, counted), "disallowedEventNames": ["page_view", 7]}
-    found = statuses(document, bodies=bodies)
-    assert found == [OPEN, DELIVERED] * 2
+    assert statuses(document, bodies=bodies) == [OPEN, DELIVERED] * 2
     # One of the others failed, too.
     document = {**counts(1, counted + 1), "disallowedEventNames": ["page_view"]}
     assert statuses(document, bodies=bodies) == [OPEN, UNKNOWN] * 2
@@ -120,48 +112,32 @@ def test_events_of_a_blocked_name_are_open_whether_they_are_counted_or_not(count
 
 def test_fields_that_are_left_out_are_told_of_the_rows_that_have_them():
     document = {**counts(4, 0), "filteredOutFields": ["plan_type", "at.home", "age", 7]}
-    bodies = [BODY, b'{"dataFields": {}}'] * 2
-    fields = [call.fields for call in told(document, bodies=bodies)]
-    assert fields[0] == (("plan_type", "filtered out"), ("at.home", "filtered out"))
-    assert fields == [fields[0], ()] * 2
+    first, *others = [
+        call.fields for call in told(document, bodies=[BODY, b'{"dataFields":{}}'] * 2)
+    ]
+    assert first == (("plan_type", "filtered out"), ("at.home", "filtered out"))
+    assert others == [(), first, ()]
 
 
-# --- Any shape
-
-texts = st.sampled_from(["a@x.com", "A@X.com ", "page_view", "", "\ud800"]) | st.text(max_size=5)
+texts = st.sampled_from(["a@x.com", "A@X.com ", "page_view", "\ud800"]) | st.text(max_size=5)
 anything = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | texts,
+    st.none() | st.integers() | texts,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
     max_leaves=12,
 )
-names = st.sampled_from(
-    ["invalidEmails", "forgottenUserIds", "notFoundEmails", "conflictEmails", "invalidDataEmails"]
-)
+names = st.sampled_from(["invalidEmails", "forgottenUserIds", "notFoundEmails", "conflictEmails"])
 lists = st.dictionaries(names | texts, anything | st.lists(texts, max_size=5), max_size=5)
+others = ("invalidEmails", "disallowedEventNames", "filteredOutFields", "msg")
 documents = st.fixed_dictionaries(
     {"successCount": st.integers(0, 4)},
-    optional={
-        "failedUpdates": anything | lists,
-        "invalidEmails": anything,
-        "invalidUserIds": anything,
-        "disallowedEventNames": anything,
-        "filteredOutFields": anything,
-        "msg": anything,
-    },
+    optional={"failedUpdates": anything | lists} | dict.fromkeys(others, anything),
 )
 
 
 @given(documents, st.sampled_from(["users", "events"]))
 def test_of_an_answer_of_any_shape_no_more_rows_are_delivered_than_it_counts(document, name):
     document["failCount"] = 4 - document["successCount"]
-    calls = told(document, name)
-    found = [call.status for call in calls]
+    found = statuses(document, name)
     assert found.count(DELIVERED) <= document["successCount"]
     assert set(found) <= {DELIVERED, FORGOTTEN, UNAVAILABLE, OPEN, UNKNOWN}
     assert UNAVAILABLE not in found or name == "events"
-
-
-def test_a_huge_answer_is_read():
-    keys = [f"user{number}@example.com" for number in range(100_000)]
-    document = counts(0, 100_000, invalidEmails=[*keys, *keys])
-    assert set(statuses(document, keys=keys)) == {OPEN}

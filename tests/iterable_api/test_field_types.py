@@ -28,57 +28,36 @@ def encoded(kind, value, zone=UTC, of=Kind.TEXT):
     ("kind", "of", "value", "sent"),
     [
         ("string", T, "Zoë", "Zoë"),
-        ("string", T, "", ""),
         ("string", INT, "01234", "01234"),
-        ("string", INT, "18446744073709551615", "18446744073709551615"),
         ("string", TINY, "1", "1"),
         ("string", DEC, "12.50", "12.50"),
-        ("string", DEC, "1e300", "1e300"),
         ("string", Kind.TIME, "-26:00:01", "-26:00:01"),
-        ("string", T, "c,a", "c,a"),
         ("string", Kind.DATE, "0000-00-00", "0000-00-00"),
-        ("string", Kind.MOMENT, "2026-01-13 14:30:45.123456", "2026-01-13 14:30:45.123456"),
         ("string", Kind.JSON, '{"a": 1.50}', '{"a": 1.50}'),
-        ("string", Kind.BINARY, b"ok", "ok"),
-        ("long", INT, "5", 5),
         ("long", INT, "00005", 5),
-        ("long", INT, str(-(2**53)), -(2**53)),
         ("long", INT, str(2**53), 2**53),
-        ("long", TINY, "-128", -128),
         ("long", DEC, "5.000", 5),
         ("long", DEC, "5e3", 5000),
         ("long", T, " 007 ", 7),
-        ("long", Kind.BIT, b"\x05", 5),
         ("long", Kind.BIT, b"\x01\x00", 256),
-        ("long", Kind.BIT, b"\x00" * 8, 0),
         ("double", INT, "12", 12.0),
-        ("double", TINY, "1", 1.0),
         ("double", DEC, "1250.50", 1250.5),
-        ("double", DEC, "0.1", 0.1),
         ("double", DEC, "1e300", 1e300),
         ("double", DEC, "-1.7976931348623157e308", -1.7976931348623157e308),
         ("double", DEC, "-0", -0.0),
         ("double", T, "1.5e3", 1500.0),
         ("boolean", TINY, "1", True),
-        ("boolean", TINY, "0", False),
-        ("boolean", INT, "1", True),
         ("boolean", DEC, "1.00", True),
-        ("boolean", DEC, "0.00", False),
         ("boolean", T, " True", True),
         ("boolean", T, "FALSE", False),
-        ("boolean", T, "0", False),
-        ("boolean", Kind.BIT, b"\x01", True),
         ("boolean", Kind.BIT, b"\x00\x00", False),
         ("date", Kind.DATE, "2026-01-13", "2026-01-13"),
-        ("date", Kind.DATE, "0001-01-01", "0001-01-01"),
         ("date", Kind.MOMENT, "2026-01-13 14:30:45.999999", "2026-01-13 13:30:45 +00:00"),
-        ("date", Kind.MOMENT, "2026-07-13 14:30:00", "2026-07-13 12:30:00 +00:00"),
         ("date", T, " 2026-01-13 ", "2026-01-13"),
         ("date", T, "2026-01-13 14:30:45", "2026-01-13 13:30:45 +00:00"),
         ("date", T, "2026-01-13T14:30:45+05:30", "2026-01-13 09:00:45 +00:00"),
         ("date", T, "2026-01-13T14:30:45Z", "2026-01-13 14:30:45 +00:00"),
         ("json", Kind.JSON, '{"a": [1, 2.5, null, "é"]}', {"a": [1, 2.5, None, "é"]}),
-        ("json", Kind.JSON, "[]", []),
         ("json", T, '{"a": 1}', {"a": 1}),
         ("json", T, "null", None),
         ("json", T, '{"deep": "' + "[" * 500 + '"}', {"deep": "[" * 500}),
@@ -96,58 +75,36 @@ def test_a_value_becomes_one_of_its_fields_type(kind, of, value, sent):
     ("kind", "of", "value", "told"),
     [
         ("string", T, b"\xff", "is not valid UTF-8 text"),
-        ("string", Kind.BINARY, b"\xff", "is not valid UTF-8 text"),
         ("string", T, b"\xed\xa0\x80", "is not valid UTF-8 text"),  # half of a character
         ("long", INT, str(2**53 + 1), "is beyond 2^53, where numbers are rounded; send it as :st"),
-        ("long", INT, str(-(2**64)), "is beyond 2^53"),
         ("long", Kind.BIT, b"\x00\x20\x00\x00\x00\x00\x00\x01", "is beyond 2^53"),
-        ("long", DEC, "1e22", "is beyond 2^53"),
         ("long", DEC, "1.5", "is not a whole number"),
         ("long", T, "1e9999999", "is beyond 2^53"),
-        ("long", T, "-1e9999999", "is beyond 2^53"),
         ("long", T, "1e9999999999999999999", "is not a number"),
         ("long", T, "nan", "is not a number"),
-        ("long", T, "inf", "is not a number"),
         ("long", T, "", "is not a number"),
         ("long", T, "1_000", "is not a number"),
-        ("long", T, "1,5", "is not a number"),
-        ("long", T, "1.2.3", "is not a number"),
         ("long", T, "٣", "is not a number"),
-        ("long", T, b"\xff", "is not valid UTF-8 text"),
         ("double", DEC, "12345678901234567.89", "has more digits than a double keeps; round it"),
-        ("double", INT, str(2**53 + 1), "has more digits than a double keeps"),
         ("double", T, "1e400", "has more digits than a double keeps"),
-        ("double", T, "1e-400", "has more digits than a double keeps"),
-        ("double", T, "Infinity", "is not a number"),
         ("boolean", TINY, "2", "is neither 0 nor 1"),
-        ("boolean", TINY, "-1", "is neither 0 nor 1"),
-        ("boolean", Kind.BIT, b"\x02", "is neither 0 nor 1"),
         ("boolean", T, "yes", "is neither 0 nor 1"),
-        ("boolean", T, "", "is neither 0 nor 1"),
         ("boolean", T, "1e9999999", "is neither 0 nor 1"),
         ("boolean", DEC, "0.5", "is neither 0 nor 1"),
         ("date", Kind.DATE, "0000-00-00", "is not a date such as 2026-01-13 or 2026-01-13 14:30"),
-        ("date", Kind.DATE, "2026-00-13", "is not a date such as"),
-        ("date", Kind.DATE, "0000-05-01", "is not a date such as"),
-        ("date", Kind.MOMENT, "0000-00-00 00:00:00", "is not a date such as"),
         ("date", Kind.MOMENT, "0001-01-01 00:00:00", "is beyond the calendar"),
-        ("date", T, "", "is not a date such as"),
         ("date", T, "13.01.2026", "is not a date such as"),
         # Python's own reading would make a moment of the first, and a day of the second.
         ("date", T, "20260113", "is not a date such as"),
         ("date", T, "2026-W03-2", "is not a date such as"),
         ("date", T, "2026-02-30", "is not a date such as"),
         ("json", T, "{", "is not valid JSON"),
-        ("json", T, "", "is not valid JSON"),
         ("json", Kind.JSON, "7", "is JSON, but neither an object nor an array"),
-        ("json", Kind.JSON, '"x"', "is JSON, but neither an object nor an array"),
         ("json", T, '{"a": NaN}', "is not a number"),
         ("json", T, '{"a": 9007199254740993}', "is beyond 2^53"),
         ("json", T, '{"a": 0.12345678901234567890123}', "has more digits"),
-        ("json", T, '{"a": 1e9999999}', "has more digits"),
         ("json", T, "[" * 101 + "]" * 101, "is nested too deep"),
         ("json", T, "[" * 100_000, "is nested too deep"),
-        ("json", T, b"\xff", "is not valid UTF-8 text"),
     ],
 )
 def test_a_value_that_does_not_fit_names_its_column_and_not_itself(kind, of, value, told):
@@ -156,17 +113,11 @@ def test_a_value_that_does_not_fit_names_its_column_and_not_itself(kind, of, val
     assert str(caught.value).startswith(f"user.x {told}")
 
 
-def test_bytes_of_no_known_type_are_refused():
+def test_the_jobs_own_columns_are_read_as_text_and_bits_as_their_number():
+    assert reader(Column("page", Kind.BIT))(b"\x01\x00") == "256"
+    assert reader(Column("page", Kind.BINARY))(b"ok") == "ok"
     with pytest.raises(RowError, match=r"^page has a type that cannot be sent$"):
         reader(Column("page", Kind.OTHER))(b"\x00")
-
-
-@pytest.mark.parametrize(
-    ("kind", "value", "text"),
-    [(Kind.BIT, b"\x01\x00", "256"), (Kind.BINARY, b"ok", "ok"), (Kind.TINYINT, b"1", "1")],
-)
-def test_values_are_read_as_mysql_writes_them_and_bits_as_their_number(kind, value, text):
-    assert reader(Column("page", kind))(value) == text
 
 
 # As MySQL may write any of them, and as it never does.
@@ -181,14 +132,7 @@ ANYTHING = st.one_of(
         lambda value: json.dumps(value).encode()
     ),
 )
-READ_AS = {
-    "string": str,
-    "long": int,
-    "double": float,
-    "boolean": bool,
-    "date": str,
-    "json": dict | list,
-}
+READ_AS = dict(zip(FieldType, (str, int, float, bool, str, dict | list), strict=True))
 PAIRS = [(kind, of) for of, kinds in TYPES_OF.items() for kind in kinds]
 
 
@@ -218,18 +162,7 @@ def test_a_decimal_is_sent_to_its_last_digit_or_not_at_all(value):
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_a_double_is_sent_as_the_very_number_that_it_is(value):
     sent = encoded("double", repr(value), of=Kind.DECIMAL)
-    assert math.copysign(1, sent) == math.copysign(1, value)
-    assert sent == value
-
-
-@given(st.binary(min_size=1, max_size=8))
-def test_bits_are_the_number_of_them_or_refused(bits):
-    number = int.from_bytes(bits, "big")
-    if number > 2**53:
-        with pytest.raises(RowError, match="beyond 2"):
-            encoded("long", bits, of=Kind.BIT)
-    else:
-        assert encoded("long", bits, of=Kind.BIT) == number
+    assert (sent, math.copysign(1, sent)) == (value, math.copysign(1, value))
 
 
 @given(st.dates(), st.datetimes(datetime(2, 1, 1), datetime(9998, 1, 1)))  # noqa: DTZ001

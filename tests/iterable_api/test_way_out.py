@@ -1,17 +1,17 @@
-"""The way to Iterable by a company's proxy, and under its own certificates."""
+"""The way to Iterable over TLS, by a company's proxy, and under its own certificates."""
 
 import contextlib
 import socket
 import ssl
+import threading
 from urllib.parse import urlsplit
 
 import pytest
 import trustme
 
-from iterable_api import transport
-from iterable_api.answers import Repeat, judge_failure
-from iterable_api.transport import Transport, TransportError
-from iterable_api.user_fields import fetch_user_fields
+from iterable_api import transport as transport_module
+from iterable_api.answers import Repeat, fetch_user_fields, judge_failure
+from iterable_api.transport import DIRECT, Network, Transport, TransportError
 from iterable_client import IterableClient
 from records.outcomes import CallStatus
 from tests import tunnels
@@ -39,66 +39,86 @@ def secure_url(iterable, authority):
         yield url
 
 
-@contextlib.contextmanager
-def transport_to(url, timeout_s=5.0, **way):
-    transport = Transport(url, KEY, timeout_s, 10, **way)
-    try:
-        yield transport
-    finally:
-        transport.close()
+def transport_to(url, network):
+    return contextlib.closing(Transport(url, KEY, network))
 
 
 def post(transport):
     return transport.send("users/update", BODY)
 
 
-def error_of(url, timeout_s=5.0, **way):
-    with transport_to(url, timeout_s, **way) as transport, pytest.raises(TransportError) as caught:
-        post(transport)
+def status_at(url, network=DIRECT):
+    with transport_to(url, network) as transport:
+        return post(transport).status_code
+
+
+def error_at(url, network=DIRECT):
+    with pytest.raises(TransportError) as caught:
+        status_at(url, network)
     return caught.value
 
 
-# --- A company's own authority
+# --- TLS
 
 
-def test_a_server_of_a_private_authority_is_trusted_when_its_file_is_named(
-    secure_url, ca_file, iterable
+def test_all_connections_share_the_authorities_which_are_read_once(
+    secure_url, ca_file, iterable, monkeypatch
 ):
-    with transport_to(secure_url, ca_file=ca_file) as transport:
-        assert post(transport).status_code == 200
-    assert len(iterable.requests) == 1
+    monkeypatch.setattr(transport_module, "DEFAULT_CA_BUNDLE_PATH", ca_file)
+    read, load = [], ssl.SSLContext.load_verify_locations
+
+    def loading(context, *paths):
+        read.append(paths)
+        load(context, *paths)
+
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", loading)
+    barrier = threading.Barrier(8)
+    with transport_to(secure_url, DIRECT) as transport:
+        threads = [
+            threading.Thread(target=lambda: (barrier.wait(), post(transport))) for _ in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert [request.status for request in iterable.requests] == [200] * 8
+    assert iterable.stats["connections"] > 1
+    assert len(read) == 1
 
 
-def test_the_public_authorities_are_trusted_besides(
-    secure_url, ca_file, iterable, monkeypatch, tmp_path
+def test_the_environment_has_no_say_in_whom_to_trust(secure_url, ca_file, iterable, monkeypatch):
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
+        monkeypatch.setenv(name, str(ca_file))
+    error = error_at(secure_url)
+    assert (error.problem, error.left_machine) == ("SSLError", False)
+    assert not iterable.requests
+
+
+def test_the_public_authorities_are_trusted_besides_a_companys(
+    secure_url, ca_file, monkeypatch, tmp_path
 ):
-    other = trustme.CA()
-    other.cert_pem.write_to_path(tmp_path / "other.pem")
-    monkeypatch.setattr("iterable_api.transport.DEFAULT_CA_BUNDLE_PATH", ca_file)
-    with transport_to(secure_url, ca_file=tmp_path / "other.pem") as transport:
-        assert post(transport).status_code == 200
+    assert status_at(secure_url, Network(ca_file=ca_file)) == 200
+    trustme.CA().cert_pem.write_to_path(tmp_path / "other.pem")
+    monkeypatch.setattr(transport_module, "DEFAULT_CA_BUNDLE_PATH", ca_file)
+    assert status_at(secure_url, Network(ca_file=tmp_path / "other.pem")) == 200
 
 
 def test_a_file_may_hold_the_lower_authority_alone(iterable, authority, tmp_path):
     lower = authority.create_child_ca()
     lower.cert_pem.write_to_path(tmp_path / "lower.pem")
-    with (
-        tunnels.with_tls(urlsplit(iterable.url).port, lower) as url,
-        transport_to(url, ca_file=tmp_path / "lower.pem") as transport,
-    ):
-        assert post(transport).status_code == 200
+    with tunnels.with_tls(urlsplit(iterable.url).port, lower) as url:
+        assert status_at(url, Network(ca_file=tmp_path / "lower.pem")) == 200
 
 
 def test_strictness_that_companies_certificates_fail_at_is_not_asked_for(ca_file):
-    context = transport._tls_context(ca_file)
+    context = Network(ca_file=ca_file).tls_context()
     assert not context.verify_flags & ssl.VERIFY_X509_STRICT
     assert context.check_hostname
     assert context.verify_mode is ssl.CERT_REQUIRED
 
 
 def test_a_certificate_that_is_not_trusted_is_met_once_and_nothing_is_sent(secure_url, iterable):
-    client = IterableClient(KEY, secure_url, max_attempts=5)
-    with client:
+    with IterableClient(KEY, secure_url, max_attempts=5) as client:
         outcome = client.update_user("ann@example.com", {})
     assert (outcome.status, outcome.attempts) == (CallStatus.UNAVAILABLE, 1)
     assert "TLS failed: " in outcome.message
@@ -108,131 +128,86 @@ def test_a_certificate_that_is_not_trusted_is_met_once_and_nothing_is_sent(secur
 
 
 def test_a_certificate_of_another_host_is_met_once_too(secure_url, ca_file, iterable):
-    error = error_of(secure_url.replace("127.0.0.1", "localhost"), ca_file=ca_file)
+    error = error_at(secure_url.replace("127.0.0.1", "localhost"), Network(ca_file=ca_file))
     assert (error.left_machine, judge_failure(error).repeat) == (False, Repeat.NEVER)
-    assert "ITERABLE_CA_FILE" in error.cause.advice
     assert not iterable.requests
 
 
 def test_a_handshake_that_breaks_may_do_better_at_the_next_try():
+    """Nobody knows what has left: the error is of the same type as after a request."""
     with tunnels.accepting(lambda connection: connection.recv(1)) as port:
-        error = error_of(f"https://127.0.0.1:{port}")
-    assert judge_failure(error).repeat is Repeat.BACKOFF
+        error = error_at(f"https://127.0.0.1:{port}")
+    assert (error.left_machine, judge_failure(error).repeat) == (True, Repeat.BACKOFF)
 
 
 # --- A proxy
 
 
 def test_requests_go_through_one_tunnel_and_the_proxy_sees_no_key(secure_url, ca_file, iterable):
-    with (
-        tunnels.proxy() as proxy,
-        transport_to(secure_url, ca_file=ca_file, proxy=proxy.url) as transport,
-    ):
-        assert [post(transport).status_code for _ in range(3)] == [200] * 3
-    (head,) = proxy.heads
-    assert head.startswith(f"CONNECT 127.0.0.1:{urlsplit(secure_url).port} HTTP/1.".encode())
-    assert b"api-key" not in head.lower()
-    seen = head + b"".join(proxy.relayed)
-    assert not any(secret in seen for secret in (KEY.encode(), b"ann@example.com", b"users/update"))
-    assert len(iterable.requests) == 3
-    assert "proxy-authorization" not in iterable.requests[0].headers
-
-
-def test_a_user_and_a_password_are_for_the_proxy_alone(secure_url, ca_file, iterable):
     with tunnels.proxy() as proxy:
         named = proxy.url.replace("//", "//me:p%40ss@")
-        with transport_to(secure_url, ca_file=ca_file, proxy=named) as transport:
-            post(transport)
-    assert b"\r\nProxy-Authorization: Basic bWU6cEBzcw==\r\n" in proxy.heads[0]
+        with transport_to(secure_url, Network(ca_file=ca_file, proxy=named)) as transport:
+            assert [post(transport).status_code for _ in range(2)] == [200, 200]
+            assert fetch_user_fields(transport).field_types is not None
+    (head,) = proxy.heads
+    assert head.startswith(f"CONNECT 127.0.0.1:{urlsplit(secure_url).port} HTTP/1.".encode())
+    # The user and the password are for the proxy alone.
+    assert b"\r\nProxy-Authorization: Basic bWU6cEBzcw==\r\n" in head
     assert "proxy-authorization" not in iterable.requests[0].headers
+    seen = head + b"".join(proxy.relayed)
+    for secret in (KEY.encode(), b"ann@example.com", b"users/update", b"api-key", b"Api-Key"):
+        assert secret not in seen
+    assert len(iterable.requests) == 3
 
 
 @pytest.mark.parametrize(
-    ("answer", "words", "repeat"),
+    ("answer", "words", "left_machine", "repeat"),
     [
-        (b"HTTP/1.1 407 Sign in\r\n\r\n", "the proxy answered 407", Repeat.NEVER),
-        (b"HTTP/1.1 403 No\r\n\r\n", "the proxy answered 403", Repeat.NEVER),
-        (b"HTTP/1.1 502 x\r\n\r\n", "the proxy answered 502", Repeat.BACKOFF),
+        (b"HTTP/1.1 407 Sign in\r\n\r\n", "the proxy answered 407", False, Repeat.NEVER),
+        (b"HTTP/1.1 403 No\r\n\r\n", "the proxy answered 403", False, Repeat.NEVER),
+        (b"HTTP/1.1 502 x\r\n\r\n", "the proxy answered 502", False, Repeat.BACKOFF),
+        # The error is of the same type as after a request: nobody knows what has left.
+        (b"", "the connection was closed without an answer", True, Repeat.BACKOFF),
+        (b"no HTTP\r\n\r\n", "the answer is not HTTP", True, Repeat.BACKOFF),
     ],
 )
-def test_a_proxy_that_leads_nowhere_is_told_and_nothing_has_left(
-    secure_url, ca_file, iterable, answer, words, repeat
+def test_a_proxy_that_leads_nowhere_is_told(
+    secure_url, ca_file, iterable, answer, words, left_machine, repeat
 ):
     with tunnels.proxy(answer) as proxy:
-        error = error_of(secure_url, ca_file=ca_file, proxy=proxy.url)
-    assert error.cause.words.startswith(words)
-    assert "ITERABLE_PROXY" in error.cause.advice
-    judged = judge_failure(error)
-    assert (error.left_machine, judged.repeat) == (False, repeat)
-    assert judged.outcome.status is CallStatus.UNAVAILABLE
+        error = error_at(secure_url, Network(ca_file=ca_file, proxy=proxy.url))
+    assert error.cause.words == words
+    assert ("ITERABLE_PROXY, its user" in error.cause.advice) is not left_machine
+    assert (error.left_machine, judge_failure(error).repeat) == (left_machine, repeat)
     assert not iterable.requests
 
 
-def test_a_proxy_that_is_not_there_is_told(secure_url):
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    error = error_of(secure_url, proxy=f"http://127.0.0.1:{port}")
-    assert error.cause.words == "the proxy: the connection was refused"
-    assert not error.left_machine
-
-
-@pytest.mark.parametrize(
-    ("answer", "words"),
-    [
-        (b"", "the connection was closed without an answer"),
-        (b"no HTTP\r\n\r\n", "the answer is not HTTP"),
-    ],
-)
-def test_of_a_proxy_that_breaks_off_nobody_knows_what_has_left(
-    secure_url, ca_file, iterable, answer, words
-):
-    """The error is of the same type as after a request."""
-    with tunnels.proxy(answer) as proxy:
-        error = error_of(secure_url, ca_file=ca_file, proxy=proxy.url)
-    assert (error.left_machine, error.cause.words) == (True, words)
-    assert judge_failure(error).repeat is Repeat.BACKOFF
-    assert not iterable.requests
-
-
-def test_a_proxy_that_says_nothing_is_not_waited_for_long(secure_url):
+def test_a_proxy_that_is_not_there_or_says_nothing_is_told(secure_url):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         proxy = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        assert error_of(secure_url, 0.1, proxy=proxy).cause.words == "no answer within 0.1 s"
+        error = error_at(secure_url, Network(timeout_s=0.1, proxy=proxy))
+    assert error.cause.words == "no answer within 0.1 s"
+    error = error_at(secure_url, Network(proxy=proxy))
+    assert (error.cause.words, error.left_machine) == ("the proxy: connection refused", False)
 
 
 def test_a_proxy_that_inspects_without_its_authority_gets_no_key(secure_url, iterable):
     with tunnels.proxy() as proxy:
-        error = error_of(secure_url, proxy=proxy.url)
+        error = error_at(secure_url, Network(proxy=proxy.url))
     assert error.cause.words.startswith("TLS failed: ")
     assert "ITERABLE_CA_FILE" in error.cause.advice
     assert (error.left_machine, error.cause.lasting) == (False, True)
     assert not iterable.requests
 
 
-@pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
-def test_the_environments_proxies_are_not_used(secure_url, ca_file, monkeypatch, name):
+def test_the_environment_leads_neither_to_a_proxy_nor_around_one(
+    secure_url, ca_file, iterable, monkeypatch
+):
     with tunnels.proxy() as proxy:
-        monkeypatch.setenv(name, proxy.url)
-        with transport_to(secure_url, ca_file=ca_file) as transport:
-            assert post(transport).status_code == 200
-    assert not proxy.heads
-
-
-def test_the_environment_does_not_lead_around_the_proxy(secure_url, ca_file, monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "*")
-    with (
-        tunnels.proxy() as proxy,
-        transport_to(secure_url, ca_file=ca_file, proxy=proxy.url) as transport,
-    ):
-        assert post(transport).status_code == 200
-    assert proxy.heads
-
-
-def test_the_question_of_a_check_goes_the_same_way(secure_url, ca_file):
-    with (
-        tunnels.proxy() as proxy,
-        transport_to(secure_url, ca_file=ca_file, proxy=proxy.url) as transport,
-    ):
-        fields = fetch_user_fields(transport)
-    assert fields.types is not None
-    assert len(proxy.heads) == 1
+        for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.url)
+        assert status_at(secure_url, Network(ca_file=ca_file)) == 200
+        assert not proxy.heads
+        monkeypatch.setenv("NO_PROXY", "*")
+        assert status_at(secure_url, Network(ca_file=ca_file, proxy=proxy.url)) == 200
+        assert proxy.heads

@@ -62,7 +62,7 @@ def test_a_stop_says_what_happened_then_what_it_means_then_what_to_do(reason, de
 @pytest.mark.parametrize(("url", "other"), [(US, EU), (EU, US)])
 def test_a_refused_key_names_the_other_data_centre(url, other):
     said = stop_advice(StopReason.KEY_REFUSED, "the key is disabled", url)
-    begin = "Iterable refused the API key: the key is disabled. No more rows were sent. Check ITER"
+    begin = "the key is disabled. No more rows were sent. Check ITERABLE_API_KEY"
     assert said.startswith(begin)
     assert said.endswith(f"needs {other}")
     assert "that project's data centre" in key_advice("http://localhost:1")

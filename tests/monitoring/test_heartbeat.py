@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 import trustme
 
+from iterable_api.transport import Network
 from logger_config import setup_logger
 from monitoring import heartbeat
 from monitoring.heartbeat import MAX_BODY_BYTES, NO_HARM, Heartbeat
@@ -220,14 +221,14 @@ def way_out(monitor, authority, tmp_path):
 
 def test_a_private_authority_is_trusted_when_its_file_is_named(monitor, way_out, warnings):
     url, ca_file, _ = way_out
-    Heartbeat(url, RUN_ID, ca_file=ca_file).start()
+    Heartbeat(url, RUN_ID, Network(ca_file=ca_file)).start()
     assert monitor.targets == [f"/s3cret-check/start?rid={RID}"]
     assert warnings() == []
 
 
 def test_a_ping_goes_by_the_proxy_which_does_not_see_its_url(monitor, way_out, warnings):
     url, ca_file, proxy = way_out
-    heartbeat = Heartbeat(url, RUN_ID, ca_file=ca_file, proxy=proxy.url)
+    heartbeat = Heartbeat(url, RUN_ID, Network(ca_file=ca_file, proxy=proxy.url))
     heartbeat.start()
     heartbeat.finish(0, "done")
     assert len(monitor.requests) == len(proxy.heads) == 2
@@ -236,7 +237,7 @@ def test_a_ping_goes_by_the_proxy_which_does_not_see_its_url(monitor, way_out, w
 
 
 def test_a_ping_that_a_proxy_could_read_goes_without_it(monitor, way_out, warnings):
-    Heartbeat(monitor.url, RUN_ID, proxy=way_out[2].url).start()
+    Heartbeat(monitor.url, RUN_ID, Network(proxy=way_out[2].url)).start()
     assert len(monitor.requests) == 1
     assert not way_out[2].heads
     assert warnings() == []
@@ -245,7 +246,7 @@ def test_a_ping_that_a_proxy_could_read_goes_without_it(monitor, way_out, warnin
 def test_a_proxy_that_refuses_is_one_warning(monitor, way_out, warnings):
     url, ca_file, proxy = way_out
     proxy.answer = b"HTTP/1.1 403 s3cret-check\r\n\r\n"
-    Heartbeat(url, RUN_ID, ca_file=ca_file, proxy=proxy.url).start()
+    Heartbeat(url, RUN_ID, Network(ca_file=ca_file, proxy=proxy.url)).start()
     assert warnings() == [f"HEARTBEAT_URL did not answer: ProxyError. {NO_HARM}"]
     assert not monitor.requests
 
