@@ -27,8 +27,10 @@ PAYLOADS = Payloads("db")
 ONE_EVENT = {"customer_id": 1, "page_view_id": 17}
 
 
-def prepared_of(rows):
-    return [PAYLOADS.prepare(row) for row in rows]
+@pytest.fixture(autouse=True)
+def _small_map(monkeypatch):
+    """Let the map take no time: it need not find a million rows apart."""
+    monkeypatch.setattr(planner, "_MAP_BITS", 1 << 20)
 
 
 def found_in(rows, payloads=PAYLOADS):
@@ -44,64 +46,67 @@ def again(found, row):
     return found.turn_of(row)
 
 
-def of_address(name, number):
-    return raw_row(number, email=f"{name}@example.com")
+def with_columns(*columns, identity=Identity.EMAIL):
+    """Return what makes bodies of rows that have more *columns*."""
+    more = [JOB_MAPPING.columns[2]._replace(name=name) for name in columns]
+    return Payloads("db", mapping=RowMapping([*JOB_MAPPING.columns, *more], identity))
 
 
-def test_the_second_and_later_rows_of_an_address_wait():
-    names = [*(f"user{n}" for n in range(50)), "a", "b", "A", "c", "B", " a"]
-    rows = [of_address(name, number) for number, name in enumerate(names)]
-    _, waiting = found_in([*rows, raw_row(99, email=None)])
-    assert [row.key[0] for row in waiting] == ["a", "b", "a"]
+OF_ONE_EVENT = [raw_row(n, email=f"{n}@example.com", **ONE_EVENT) for n in range(4)]
 
 
-def test_rows_without_an_event_wait_for_their_address_alone():
-    rows = [
-        raw_row(number, email=f"{name}@example.com", customer_id=7, page_view_id=None)
-        for number, name in enumerate("abab")
-    ]
-    found, waiting = found_in(rows)
-    assert [row.email[0] for row in waiting] == ["a", "b"]
-    found.note(outcome_of(PAYLOADS.prepare(rows[0]), OK, NO_EVENT))
-    row = again(found, waiting[0])
-    assert (row.profile.outcome, row.event.outcome) == (SUPERSEDED, NO_EVENT)
-
-
-def test_the_second_and_later_rows_of_an_event_wait():
-    rows = [
-        raw_row(1, **ONE_EVENT),
-        # Another time, customer or view is another event.
-        raw_row(2, **ONE_EVENT | {"event_time": "2026-01-13 14:30:46"}),
-        raw_row(3, **ONE_EVENT | {"customer_id": 2}),
-        raw_row(4, **ONE_EVENT | {"page_view_id": 18}),
-        raw_row(5, **ONE_EVENT),
-    ]
-    _, waiting = found_in(rows)
-    assert [row.email for row in waiting] == ["user5@example.com"]
-
-
-def test_events_with_names_of_their_own_are_no_repeats():
-    columns = [*JOB_MAPPING.columns, JOB_MAPPING.columns[2]._replace(name="event_name")]
-    payloads = Payloads("db", mapping=RowMapping(columns))
-    names = (b"order", b"refund", None, b"order")
-    rows = [(*raw_row(n, email=f"{n}@example.com", **ONE_EVENT), b) for n, b in enumerate(names)]
-    _, waiting = found_in(rows, payloads)
-    assert [row.email for row in waiting] == ["3@example.com"]
-
-
-def test_with_user_ids_the_address_repeats_nothing():
-    columns = [*JOB_MAPPING.columns, JOB_MAPPING.columns[1]._replace(name="user_id")]
-    payloads = Payloads("db", mapping=RowMapping(columns, Identity.USER_ID))
-    ids = [b"u1", b"U1", b"u2", b"u1"]
-    rows = [(*raw_row(n, email="a@example.com"), id_) for n, id_ in enumerate(ids)]
-    _, waiting = found_in(rows, payloads)
-    assert [row.customer_id for row in waiting] == [3]
-
-
-def test_without_repeats_hardly_any_row_is_looked_at_closely():
-    found, waiting = found_in([raw_row(number) for number in range(20_000)])
-    assert waiting == []
-    assert len(found._rounds) < 50
+@pytest.mark.parametrize(
+    ("payloads", "rows", "waiting"),
+    [
+        # By address, whatever the case or the blanks around it.
+        (
+            PAYLOADS,
+            [
+                raw_row(n, email=f"{name}@example.com" if name else None)
+                for n, name in enumerate(["a", "b", "A", "c", "B", " a", None, None])
+            ],
+            [2, 4, 5],
+        ),
+        # By event: another time, customer or view is another one.
+        (
+            PAYLOADS,
+            [
+                OF_ONE_EVENT[0],
+                raw_row(1, **ONE_EVENT | {"event_time": "2026-01-13 14:30:46"}),
+                raw_row(2, **ONE_EVENT | {"customer_id": 2}),
+                raw_row(3, **ONE_EVENT | {"page_view_id": 18}),
+                raw_row(4, **ONE_EVENT),
+            ],
+            [4],
+        ),
+        # Rows without an event repeat none.
+        (PAYLOADS, [raw_row(n, customer_id=7, page_view_id=None) for n in range(3)], []),
+        # An event with a name of its own is another one.
+        (
+            with_columns("event_name"),
+            [
+                (*row, name)
+                for row, name in zip(
+                    OF_ONE_EVENT, (b"order", b"refund", None, b"order"), strict=True
+                )
+            ],
+            [3],
+        ),
+        # With user ids the address repeats nothing.
+        (
+            with_columns("user_id", identity=Identity.USER_ID),
+            [
+                (*raw_row(n, email="a@example.com"), name)
+                for n, name in enumerate((b"u1", b"U1", b"u2", b"u1"))
+            ],
+            [3],
+        ),
+    ],
+    ids=["address", "event", "no event", "event name", "user id"],
+)
+def test_the_second_and_later_rows_of_a_user_or_an_event_wait(payloads, rows, waiting):
+    prepared = [payloads.prepare(row) for row in rows if row[1] is not None]
+    assert found_in(rows, payloads)[1] == [prepared[place] for place in waiting]
 
 
 def test_rows_that_were_not_looked_through_repeat_nothing():
@@ -109,13 +114,17 @@ def test_rows_that_were_not_looked_through_repeat_nothing():
     assert [Repeats(PAYLOADS).turn_of(row)] * 2 == [row] * 2
 
 
+def test_without_repeats_hardly_any_row_is_looked_at_closely():
+    assert len(suspects_in([raw_row(number) for number in range(5000)], PAYLOADS)) < 100
+
+
 # --- When it is known what became of the first row
 
 
 def test_what_became_of_the_profile_is_known_when_the_next_row_comes():
-    rows = [of_address("a", 1), of_address("a", 2), of_address("a", 3)]
+    rows = [raw_row(n, email="a@example.com") for n in (1, 2, 3)]
     found, (second, third) = found_in(rows)
-    found.note(outcome_of(prepared_of(rows)[0], BAD, NOT_SENT))
+    found.note(outcome_of(PAYLOADS.prepare(rows[0]), BAD, NOT_SENT))
     # Nothing stands for the second: it is sent, and the third waits for that.
     assert again(found, second) == second
     assert found.turn_of(third) is None
@@ -123,13 +132,20 @@ def test_what_became_of_the_profile_is_known_when_the_next_row_comes():
     assert again(found, third) == third.knowing(users_update=SUPERSEDED)
 
 
+def test_a_row_without_an_event_waits_for_its_address_alone():
+    rows = [raw_row(n, email="a@example.com", page_view_id=None) for n in (1, 2)]
+    found, (second,) = found_in(rows)
+    found.note(outcome_of(PAYLOADS.prepare(rows[0]), OK))
+    row = again(found, second)
+    assert (row.profile.outcome, row.event.outcome) == (SUPERSEDED, NO_EVENT)
+
+
 @pytest.mark.parametrize("arrived", [OK, UNCHANGED, SUPERSEDED, PLANNED])
 def test_a_row_that_comes_twice_is_superseded(arrived):
     found, (second,) = found_in([raw_row(1), raw_row(1)])
-    found.note(outcome_of(prepared_of([raw_row(1)])[0], arrived, arrived))
-    both = second.knowing(users_update=SUPERSEDED, events_track=SUPERSEDED)
+    found.note(outcome_of(PAYLOADS.prepare(raw_row(1)), arrived, arrived))
     # Nor does a later one of the same round wait.
-    assert found.turn_of(second) == both
+    assert found.turn_of(second) == second.knowing(SUPERSEDED, SUPERSEDED)
 
 
 def test_of_an_event_that_did_not_arrive_the_next_row_is_sent():
@@ -142,25 +158,19 @@ def test_of_an_event_that_did_not_arrive_the_next_row_is_sent():
 
 @pytest.mark.parametrize("track", [OK, BAD, None])
 def test_another_event_under_the_same_id_is_refused_whatever_became_of_the_first(track):
-    rows = [raw_row(1, **ONE_EVENT), raw_row(1, **ONE_EVENT, browser="Lynx")]
-    found, (second,) = found_in(rows)
+    rows = [raw_row(1, **ONE_EVENT, browser=browser) for browser in ("Chrome", "Lynx", "Chrome")]
+    found, (second, third) = found_in(rows)
     if track is not None:
-        found.note(outcome_of(prepared_of(rows)[0], OK, track))
+        found.note(outcome_of(PAYLOADS.prepare(rows[0]), OK, track))
     refusal = again(found, second).event.outcome
-    assert (refusal.status, refusal.fault) == (CallStatus.REFUSED, Fault.ROW)
-    assert (refusal.attempts, refusal.http_status) == (0, None)
-    assert refusal.message == (
+    text = (
         "page_view_id 17 came before for this customer and time: one event would overwrite the "
         "other; give each row an id of its own"
     )
-
-
-def test_what_is_refused_does_not_become_the_first():
-    rows = [raw_row(1, **ONE_EVENT, browser=browser) for browser in ("Lynx", "Edge", "Lynx")]
-    found, (second, third) = found_in(rows)
-    found.note(outcome_of(prepared_of(rows)[0], OK, OK))
-    found.note(outcome_of(second, SUPERSEDED, again(found, second).event.outcome))
-    assert again(found, third).event.outcome is SUPERSEDED
+    assert refusal == CallOutcome(CallStatus.REFUSED, message=text, fault=Fault.ROW)
+    # It does not become the first.
+    found.note(outcome_of(second, SUPERSEDED, refusal))
+    assert (again(found, third).event.outcome is SUPERSEDED) == (track is OK)
 
 
 def test_an_event_that_is_sent_again_is_the_first_of_its_kind():
@@ -193,22 +203,16 @@ def test_iterable_holds_of_each_address_and_event_what_came_first(rows, bits, in
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(planner, "_MAP_BITS", bits)
         found = repeats_in(rows)
-    prepared = prepared_of(rows)
-    profiles: dict[str, bytes] = {}
-    events: dict[bytes, bytes] = {}
+    prepared = [PAYLOADS.prepare(row) for row in rows]
+    held: dict[bytes, bytes] = {}
+    first = {call.name: call for row in reversed(prepared) for call in (row.profile, row.event)}
     for one in sent_of(prepared, found, in_flight):
-        if one.profile.send:
-            assert profiles.setdefault(one.key, one.profile.content) == one.profile.content
-        if one.event.send:
-            assert events.setdefault(one.event.name, one.event.content) == one.event.content
-        first = next(each for each in prepared if each.event.name == one.event.name)
+        for call in (one.profile, one.event):
+            if call.send:
+                assert held.setdefault(call.name, call.content) == call.content
         refused = one.event.outcome.status is CallStatus.REFUSED
-        assert refused == (first.event.content != one.event.content)
-    for row in reversed(prepared):
-        first = next(each for each in prepared if each.key == row.key)
-        assert profiles[row.key] == first.profile.content
-        first = next(each for each in prepared if each.event.name == row.event.name)
-        assert events[row.event.name] == first.event.content
+        assert refused == (first[one.event.name].content != one.event.content)
+    assert held == {name: call.content for name, call in first.items()}
 
 
 def sent_of(rows, found, in_flight):
