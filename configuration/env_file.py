@@ -72,8 +72,8 @@ def read_env_file(path: Path, known: Collection[str]) -> tuple[dict[str, str], l
 def merged(file: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
     """Return the variables of a dotenv *file* and of *environ*, which wins.
 
-    What is set to nothing is not set, in either: a template leaves that of what nobody needs. An
-    empty password is one. A secret in one of them wins over its file in the other.
+    A blank variable is not set, in either: a template leaves it so; only DB_PASSWORD may be empty.
+    A secret in *environ*, or a file of it, takes the place of both in *file*.
     """
     file, environ = _set_in(file), _set_in(environ)
     for name in SECRETS:

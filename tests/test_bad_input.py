@@ -1,4 +1,4 @@
-"""Bad rows and bad settings through the whole program: each is told, and none hurts another."""
+"""Bad rows through the whole program: each is told, and none hurts another."""
 
 from contextlib import closing
 from datetime import UTC, datetime
@@ -15,7 +15,6 @@ BAD_ADDRESS = "Iterable judges"
 # What Query 2 returns: email, first name (bytes), event time; then what must become of the row.
 ROWS = [
     ("plain@example.com", NAME, NOW, SENT, ""),
-    ("CAPITALS@Example.COM", NAME, NOW, SENT, ""),
     ("twice@example.com", b"First", NOW, SENT, ""),
     ("Twice@example.com", b"Second", NOW, SENT, ""),
     (" blanks-around@example.com\t", NAME, NOW, SENT, ""),
@@ -23,10 +22,8 @@ ROWS = [
     ("control@example.com", b"a\0b\n\x1b[31m", NOW, SENT, ""),
     ("earliest@example.com", NAME, datetime(1970, 1, 1, 0, 0, 1), SENT, ""),  # noqa: DTZ001
     (None, NAME, NOW, NOT_SENT, "email is empty"),
-    ("", NAME, NOW, NOT_SENT, "email is empty"),
     (" \t ", NAME, NOW, NOT_SENT, "email is empty"),
     ("nul\0inside@example.com", NAME, NOW, NOT_SENT, "email contains a space or an invisible"),
-    ("two\nlines@example.com", NAME, NOW, NOT_SENT, "email contains a space or an invisible"),
     ("a b@example.com", NAME, NOW, NOT_SENT, "email contains a space or an invisible"),
     ("not-an-address", NAME, NOW, NOT_SENT, BAD_ADDRESS),
     (f"{'x' * 300}@example.com", NAME, NOW, NOT_SENT, BAD_ADDRESS),
@@ -34,7 +31,6 @@ ROWS = [
     ("no-time@example.com", NAME, None, NOT_SENT, "event_time is not a date and time"),
     ("zero@example.com", NAME, "0000-00-00", NOT_SENT, "event_time is not a date and time"),
     ("old@example.com", NAME, "1969-12-31 23:59:59", NOT_SENT, "event_time is not within 1970"),
-    ("never@example.com", NAME, "9999-12-31", NOT_SENT, "event_time is not within 1970"),
 ]
 
 QUERY = """-- Query 2: bad rows
@@ -102,58 +98,3 @@ def test_a_bad_row_is_refused_by_itself_and_the_others_are_delivered(job, iterab
     assert {event.data_fields["location"] for event in iterable.events.values()} == {"12.50"}
     # Nothing in a row makes a line of its own.
     assert {line.split(":")[0] for line in done.stderr.splitlines()} == {"ERROR", "WARNING"}
-
-
-def test_a_query_that_does_not_only_read_ends_the_run_before_it_connects(tmp_path):
-    program = copy_program(tmp_path / "copy")
-    (tmp_path / "copy" / "phase2_queries.sql").write_text("-- Query 2: x\nDELETE FROM customers;")
-    environ = {
-        "DB_HOST": "/no/server.sock",
-        "DB_USER": "reader",
-        "DB_PASSWORD": "",
-        "DB_NAME": "iterable_challenge",
-        "ITERABLE_API_KEY": API_KEY,
-        "ITERABLE_API_BASE_URL": "http://127.0.0.1:9",
-        "RESULTS_DIR": str(tmp_path / "results"),
-    }
-    job = Job(environ, tmp_path, program)
-    done = job()
-    assert done.returncode == 3
-    told = "Query 2 in phase2_queries.sql must begin with SELECT or WITH"
-    assert f"Nothing was sent: {told}" in done.stderr
-    assert job.results["run"]["error"] == told
-
-
-def test_every_fault_of_a_settings_file_is_told_in_one_run(tmp_path):
-    env_file = tmp_path / "job.env"
-    env_file.write_bytes(
-        b"\xef\xbb\xbfDB_HOST=localhost\r\n"
-        b"DB_HOST=again\r\n"
-        b"DB_USERS=reader\r\n"
-        b"DB_PORT=sEcReT\r\n"
-        b"DB_PASSWORD=sEcReT\r\n"
-        b"DB_PASSWORD_FILE=/run/secrets/password\r\n"
-        b"DB_NAME=\r\n"
-        b"this is no line\r\n"
-        b"ITERABLE_API_KEY='sEcReT\nsEcReT'\r\n"
-        b"ITERABLE_API_BASE_URL=http://sEcReT:sEcReT@api.iterable.com\r\n"
-        b"MIN_ROWS=10\r\nMAX_ROWS=9\r\n"
-    )
-    done = Job({"ITERABLE_TIMEOUT_SECONDS": "0"}, tmp_path)("--env-file", str(env_file))
-    assert done.returncode == 2
-    for told in (
-        "job.env line 2: DB_HOST is set a second time",
-        "job.env line 3: DB_USERS is no setting; did you mean DB_USER?",
-        "job.env line 8 is not NAME=value",
-        "DB_USER is missing",
-        "DB_NAME is missing or empty",
-        "DB_PORT must be a valid integer",
-        "DB_PASSWORD and DB_PASSWORD_FILE are both set; keep one",
-        "job.env line 9: the quote that begins the value is not closed at the end of the line",
-        "job.env line 10 is not NAME=value",
-        "ITERABLE_API_BASE_URL must not hold a user name or password",
-        "ITERABLE_TIMEOUT_SECONDS must be greater than 0",
-        "MAX_ROWS must not be less than MIN_ROWS",
-    ):
-        assert told in done.stderr
-    assert "sEcReT" not in done.stdout + done.stderr

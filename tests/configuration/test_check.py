@@ -49,6 +49,7 @@ def checked(environ, tmp_path, capsys):
             status = check(env_file, environ | changes, RunRecord(RunOptions(), "1.0.0"))
         except RunError as error:
             status = error.status
+            sys.stderr.write(str(error))
         out, err = capsys.readouterr()
         return status, (out + err).splitlines()
 
@@ -128,6 +129,7 @@ def test_files_that_cannot_be_written_are_named_each(checked, tmp_path):
     assert status is ExitStatus.USAGE
     told = [line.split()[0] for line in failures_in(lines) if "cannot be written: " in line]
     assert told == ["STATE_FILE", "LOG_FILE", "RESULTS_DIR"]
+    assert lines[-1].startswith("Not ready for a run. 4 checks failed, the first: STATE_FILE /proc")
     # A run goes on without its metrics.
     (warning,) = warnings_in(lines)
     assert warning.startswith("METRICS_FILE ")

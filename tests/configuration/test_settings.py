@@ -79,7 +79,8 @@ def test_an_empty_password_is_one_and_an_absent_one_is_not(tmp_path):
     assert problems_of(without("DB_PASSWORD")).problems == ["DB_PASSWORD is missing or empty"]
 
 
-def test_all_problems_are_told_at_once_and_no_value_is_shown():
+def test_all_problems_are_told_at_once_and_no_value_is_shown(tmp_path):
+    (tmp_path / "job.env").write_text("LOG_FILE='sEcReT\nDB_USERS=sEcReT\n")
     error = problems_of(
         {
             "DB_HOST": " ",
@@ -91,9 +92,15 @@ def test_all_problems_are_told_at_once_and_no_value_is_shown():
             "LOG_LEVEL": "sEcReT",
             "HEARTBEAT_URL": "https://sEcReT\u2100:1/",
             "METRICS_FILE": "sEcReT",
-        }
+        },
+        tmp_path / "job.env",
     )
-    assert [problem.split()[0] for problem in error.problems] == [
+    of_file, of_values = error.problems[:2], error.problems[2:]
+    assert [problem.partition(":")[0] for problem in of_file] == [
+        "job.env line 1",
+        "job.env line 2",
+    ]
+    assert [problem.split()[0] for problem in of_values] == [
         *("DB_HOST", "DB_PORT", "DB_USER", "DB_NAME", "DB_TIME_ZONE", "ITERABLE_API_KEY"),
         *("ITERABLE_API_BASE_URL", "LOG_LEVEL", "HEARTBEAT_URL", "METRICS_FILE"),
     ]
