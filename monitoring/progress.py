@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, NoReturn
 
-from logger_config import get_logger, guard_console
+from logger_config import get_logger
 from records.outcomes import FAILED_OUTCOMES, RowStatus
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ class Progress:
     def close(self) -> None:
         """Take the bar away."""
         if self._bar is not None:
-            guard_console(None)
             self._bar.close()
 
     def add(self, counts: Counter[RowStatus]) -> None:
@@ -54,7 +53,6 @@ class Progress:
 def _new_bar(total: int) -> "tqdm[NoReturn]":
     from tqdm import tqdm
 
-    guard_console(tqdm.external_write_mode)
     return tqdm(
         total=total,
         file=sys.stderr,

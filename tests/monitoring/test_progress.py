@@ -79,5 +79,7 @@ def test_log_lines_stand_on_lines_of_their_own_beside_the_bar(monkeypatch):
     get_logger("main").info("another line")
     # What a terminal shows: each piece between carriage returns overwrites the one before.
     shown = terminal.getvalue().split("\r")
-    assert any(piece.startswith("a line\n") for piece in shown)
-    assert terminal.getvalue().endswith("another line\n")
+    clear = "\x1b[K"
+    assert f"{clear}a line\n" in shown
+    assert shown[shown.index(f"{clear}a line\n") + 1].startswith(" 20% ")
+    assert shown[-1] == f"{clear}another line\n"
