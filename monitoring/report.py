@@ -10,10 +10,9 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from monitoring.report_charts import MOST_DAYS, Chart, stacked_bars
+from monitoring.report_charts import MOST_DAYS, Chart, count, duration, stacked_bars, when
 from monitoring.report_health import judge
 from monitoring.report_history import History, read_history
-from monitoring.report_text import count, duration, when
 from records.atomic_file import write_atomically
 from records.exit_statuses import MEANINGS, RunError
 from records.outcomes import CallOutcome, CallStatus, Fault, RowStatus
@@ -57,14 +56,19 @@ def write_report(folder: Path, now: datetime | None = None) -> Path:
     owner may read it. A results file that cannot be read is skipped; the page names it.
 
     Raises:
-        ReportError: *folder* has no results file, or cannot be read or written.
+        ReportError: *folder* has no results file, or cannot be written.
 
     """
     target, now = folder / "report.html", now or datetime.now(UTC)
-    page = render(_history_of(folder, now), now)
+    history = read_history(folder, now)
+    if not history.files and not history.unfinished:
+        raise ReportError(
+            f"{folder} has no results file to report on, or none that you may see. Run python3 "
+            "main.py first; RESULTS_DIR must name the folder with its integration_results_*.json"
+        )
     try:
         # A customer's email may hold half a character, which has no place in UTF-8.
-        write_atomically(target, page.encode(errors="replace"))
+        write_atomically(target, render(history, now).encode(errors="replace"))
     except OSError as error:
         text = (
             f"{target} cannot be written: {error.strerror}. There is no new report; check the "
@@ -72,22 +76,6 @@ def write_report(folder: Path, now: datetime | None = None) -> Path:
         )
         raise ReportError(text) from error
     return target
-
-
-def _history_of(folder: Path, now: datetime) -> History:
-    try:
-        history = read_history(folder, now)
-    except FileNotFoundError:
-        history = History([], [], 0)
-    except OSError as error:
-        text = f"{folder} cannot be read: {error.strerror}. Check RESULTS_DIR and its rights"
-        raise ReportError(text) from error
-    if not history.files and not history.unfinished:
-        raise ReportError(
-            f"{folder} has no results file to report on. Run python3 main.py first; "
-            "if it has run, RESULTS_DIR must name the folder with its integration_results_*.json"
-        )
-    return history
 
 
 def render(history: History, now: datetime) -> str:

@@ -1,4 +1,4 @@
-"""Turns numbers into the shapes of a chart: where columns, grid and labels go.
+"""Turns numbers into what the page shows: times and durations, and the shapes of a chart.
 
 All lengths are in percent of the chart's width or height. The horizontal axis has a column for each
 day up to today, so that a day without a run is a gap; the runs of one day share its column.
@@ -10,12 +10,37 @@ from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from typing import NamedTuple
 
-from monitoring.report_text import when
-
 LEAST_DAYS, MOST_DAYS = 14, 90
 _MOST_LABELS = 4
 # One failed row among a million must still be seen.
 _LEAST_HEIGHT = 1.5
+# Unit, its seconds, the next smaller unit, its seconds.
+_UNITS = (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1))
+
+
+# Spaces inside these do not break: no line begins with a unit.
+
+
+def when(moment: datetime) -> str:
+    """Return a time to the minute."""
+    return f"{moment:%a} {moment.day} {moment:%b %Y, %H:%M}\xa0UTC"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in its two largest units."""
+    if seconds < 10:
+        return f"{seconds:.1f}\xa0s"
+    whole = round(seconds)
+    for unit, size, smaller, part in _UNITS:
+        if whole >= size:
+            rest = whole % size // part
+            return f"{whole // size}\xa0{unit}" + (f" {rest}\xa0{smaller}" if rest else "")
+    return f"{whole}\xa0s"
+
+
+def count(number: int, noun: str) -> str:
+    """Return a number of things, which *noun* names in the singular."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 class Column(NamedTuple):
@@ -54,28 +79,22 @@ def stacked_bars(
     groups = [group for group in groups if any(group[2])]
     highest = max(map(sum, zip(*(values for _, _, values in groups), strict=True)), default=0)
     top, y_ticks = _y_axis(highest)
-    times = [time for time, _ in runs]
-    days = max(LEAST_DAYS, (now.date() - times[0].date()).days + 1)
+    today, first = now.date(), runs[0][0].date()
+    days = max(LEAST_DAYS, (today - first).days + 1)
+    runs_of_day = Counter(time.date() for time, _ in runs)
+    seen: Counter[date] = Counter()
     columns = []
-    for i, (x, width) in enumerate(_places(times, now.date(), days)):
+    for i, (time, failed) in enumerate(runs):
+        day = time.date()
+        width = 100 / days / runs_of_day[day]
+        x = 100 * (days - 1 - (today - day).days) / days + width * seen[day]
+        seen[day] += 1
         values = [(name, css_class, each[i]) for name, css_class, each in groups if each[i]]
         told = ", ".join(f"{_number(value)} {name}" for name, _, value in values) or "none"
         parts = _stacked([(css_class, 100 * value / top) for _, css_class, value in values])
-        columns.append(Column(x, width, parts, f"{when(times[i])}: {told}", runs[i][1]))
+        columns.append(Column(x, width, parts, f"{when(time)}: {told}", failed))
     legend = [(name, css_class) for name, css_class, _ in groups]
-    return Chart(title, unit, legend, columns, y_ticks, _x_axis(now.date(), days))
-
-
-def _places(times: Sequence[datetime], today: date, days: int) -> list[tuple[float, float]]:
-    """Return the left side and the width of each run's column."""
-    runs_of_day = Counter(time.date() for time in times)
-    seen: Counter[date] = Counter()
-    places = []
-    for day in (time.date() for time in times):
-        width = 100 / days / runs_of_day[day]
-        places.append((100 * (days - 1 - (today - day).days) / days + width * seen[day], width))
-        seen[day] += 1
-    return places
+    return Chart(title, unit, legend, columns, y_ticks, _x_axis(today, days))
 
 
 def _stacked(heights: Sequence[tuple[str, float]]) -> list[tuple[str, float, float]]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from monitoring.report_history import History
 from records.exit_statuses import MEANINGS, RUN_AGAIN
-from records.results_files import UnfinishedRun
+from records.results_writer import UnfinishedRun
 from records.run import RunRecord
 
 HEADLINES = {"good": "Healthy", "warn": "Needs a look", "bad": "Failing"}

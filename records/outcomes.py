@@ -1,5 +1,6 @@
 """What became of a row and of its two API calls: the words the other modules share."""
 
+import functools
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
@@ -30,7 +31,7 @@ class CallStatus(StrEnum):
 _NOT_NEEDED = frozenset({CallStatus.UNCHANGED, CallStatus.SUPERSEDED, CallStatus.NO_EVENT})
 ARRIVED = _NOT_NEEDED | {CallStatus.DELIVERED}
 # No request was sent for the call.
-NO_REQUEST = _NOT_NEEDED | {CallStatus.NOT_SENT}
+_NO_REQUEST = _NOT_NEEDED | {CallStatus.NOT_SENT}
 
 
 class Fault(StrEnum):
@@ -58,26 +59,13 @@ class RowStatus(StrEnum):
     __hash__ = str.__hash__
 
 
-# How a row ends when all is well.
-GOOD_OUTCOMES = frozenset(
-    {RowStatus.SUCCESSFUL, RowStatus.UNCHANGED, RowStatus.FORGOTTEN, RowStatus.PLANNED}
-)
 # How a row ends that was tried and is not, or not wholly, at Iterable.
 FAILED_OUTCOMES = frozenset({RowStatus.PARTIAL_FAILURE, RowStatus.TOTAL_FAILURE})
-# How most rows end, by the status of both their calls.
-_OF_TWO_ALIKE = {
-    CallStatus.DELIVERED: RowStatus.SUCCESSFUL,
-    CallStatus.UNCHANGED: RowStatus.UNCHANGED,
-}
+# How a row ends when all is well.
+GOOD_OUTCOMES = frozenset(RowStatus) - FAILED_OUTCOMES - {RowStatus.NOT_ATTEMPTED}
 # What the summary of the results file calls the number of rows that ended so.
 COUNTERS = {
-    RowStatus.SUCCESSFUL: "successful",
-    RowStatus.PARTIAL_FAILURE: "partial_failures",
-    RowStatus.TOTAL_FAILURE: "total_failures",
-    RowStatus.UNCHANGED: "unchanged",
-    RowStatus.FORGOTTEN: "forgotten",
-    RowStatus.NOT_ATTEMPTED: "not_attempted",
-    RowStatus.PLANNED: "planned",
+    status: f"{status}s" if status in FAILED_OUTCOMES else str(status) for status in RowStatus
 }
 
 
@@ -188,7 +176,6 @@ class RowOutcome(NamedTuple):
     users_update: CallOutcome
     events_track: CallOutcome
     prepared: PreparedRow | None = None
-    attempted: bool = True
     user_id: int | str | None = None
 
     @property
@@ -199,25 +186,7 @@ class RowOutcome(NamedTuple):
     @property
     def status(self) -> RowStatus:
         """The row's status, which follows from its two calls."""
-        update, track = self.users_update.status, self.events_track.status
-        if update is track and update in _OF_TWO_ALIKE:
-            return _OF_TWO_ALIKE[update]
-        if not self.attempted:
-            return RowStatus.NOT_ATTEMPTED
-        if CallStatus.PLANNED in {update, track}:
-            return RowStatus.PLANNED
-        if CallStatus.FORGOTTEN in {update, track}:
-            return RowStatus.FORGOTTEN
-        return self._status_of_attempt()
-
-    def _status_of_attempt(self) -> RowStatus:
-        update, track = self.users_update.status, self.events_track.status
-        if update not in ARRIVED:
-            return RowStatus.TOTAL_FAILURE
-        if track not in ARRIVED:
-            return RowStatus.PARTIAL_FAILURE
-        nothing_sent = update in NO_REQUEST and track in NO_REQUEST
-        return RowStatus.UNCHANGED if nothing_sent else RowStatus.SUCCESSFUL
+        return _status_of(self.users_update.status, self.events_track.status)
 
     @property
     def failed_call(self) -> CallOutcome | None:
@@ -234,12 +203,8 @@ class RowOutcome(NamedTuple):
     @property
     def refused_for_itself(self) -> bool:
         """Whether a value of the row is why the row was not delivered."""
-        call = self.failed_call
-        return (
-            call is not None
-            and call.status is CallStatus.REFUSED
-            and call.fault in {Fault.ROW, Fault.FIELD}
-        )
+        call = self.failed_call or self.users_update
+        return call.status is CallStatus.REFUSED and call.fault in {Fault.ROW, Fault.FIELD}
 
     @property
     def event_id(self) -> str | None:
@@ -248,15 +213,21 @@ class RowOutcome(NamedTuple):
         return self.prepared.event_id if self.prepared and has_event else None
 
 
-def outcome_of(
-    prepared: PreparedRow, users_update: CallOutcome, events_track: CallOutcome
-) -> RowOutcome:
-    """Return the outcome of a row's two calls; with nothing sent it was not attempted."""
-    update, track = users_update.status, events_track.status
-    arrived = update in ARRIVED and track in ARRIVED
-    attempted = arrived or update not in NO_REQUEST or track not in NO_REQUEST
-    customer_id, email, user_id = prepared.customer_id, prepared.email, prepared.user_id
-    return RowOutcome(customer_id, email, users_update, events_track, prepared, attempted, user_id)
+@functools.cache
+def _status_of(update: CallStatus, track: CallStatus) -> RowStatus:
+    """Return the status of a row whose two calls ended so."""
+    both = {update, track}
+    if CallStatus.PLANNED in both:
+        return RowStatus.PLANNED
+    if CallStatus.FORGOTTEN in both:
+        return RowStatus.FORGOTTEN
+    if both <= _NOT_NEEDED:
+        return RowStatus.UNCHANGED
+    if both <= ARRIVED:
+        return RowStatus.SUCCESSFUL
+    if both <= _NO_REQUEST:
+        return RowStatus.NOT_ATTEMPTED
+    return RowStatus.PARTIAL_FAILURE if update in ARRIVED else RowStatus.TOTAL_FAILURE
 
 
 class RowNames(NamedTuple):
@@ -267,6 +238,11 @@ class RowNames(NamedTuple):
     user_id: int | str | None = None
 
 
+def outcome_of(row: PreparedRow, update: CallOutcome, track: CallOutcome) -> RowOutcome:
+    """Return the outcome of a row's two calls."""
+    return RowOutcome(row.customer_id, row.email, update, track, row, row.user_id)
+
+
 def refused_row(names: RowNames, reason: str) -> RowOutcome:
     """Return the outcome of a row that cannot be sent as it is."""
     refusal = CallOutcome(CallStatus.REFUSED, message=reason, fault=Fault.ROW)
@@ -275,6 +251,4 @@ def refused_row(names: RowNames, reason: str) -> RowOutcome:
 
 def row_not_attempted(names: RowNames) -> RowOutcome:
     """Return the outcome of a row that the run did not come to."""
-    return RowOutcome(
-        names.customer_id, names.email, NOT_SENT, NOT_SENT, attempted=False, user_id=names.user_id
-    )
+    return RowOutcome(names.customer_id, names.email, NOT_SENT, NOT_SENT, user_id=names.user_id)

@@ -436,7 +436,7 @@ def test_a_refused_key_ends_the_calls_that_have_not_been_sent(client, iterable):
     iterable.set_faults(Fault("unauthorized"))
     assert update(client).key_refused
     outcome = client.process_user_record(make_row())
-    assert (outcome.users_update.status, outcome.attempted) == (NOT_SENT, False)
+    assert (outcome.users_update.status, outcome.status) == (NOT_SENT, RowStatus.NOT_ATTEMPTED)
     assert len(iterable.requests) == 1
 
 

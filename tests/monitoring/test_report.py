@@ -6,7 +6,6 @@ import stat
 import tracemalloc
 from dataclasses import replace
 from datetime import timedelta
-from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -14,15 +13,7 @@ from hypothesis import strategies as st
 
 from monitoring.report import OUTCOMES, ReportError, charts, what_to_do, write_report
 from monitoring.report_history import RUNS_SHOWN, read_history
-from records.exit_statuses import ExitStatus, RunError
-from records.outcomes import (
-    COUNTERS,
-    NOT_SENT,
-    CallOutcome,
-    CallStatus,
-    Fault,
-    RowOutcome,
-)
+from records.outcomes import NOT_SENT, CallOutcome, CallStatus, Fault, RowOutcome, RowStatus
 from tests.monitoring.browser import browser
 from tests.monitoring.report_page import NOW, report_text, write_report_at
 from tests.results import (
@@ -45,7 +36,7 @@ HOSTILE = '<script>hacked=1</script><img src=x onerror="hacked=2">@example.com'
 
 
 def test_every_outcome_is_shown():
-    assert {status for status, *_ in OUTCOMES} == set(COUNTERS)
+    assert {status for status, *_ in OUTCOMES} == set(RowStatus)
     assert len({css_class for *_, css_class in OUTCOMES}) == len(OUTCOMES)
 
 
@@ -60,8 +51,11 @@ def test_nothing_from_the_data_becomes_markup(tmp_path):
     endpoints = {HOSTILE: {"requests": 1, "answers": {HOSTILE: 1}, "latency_seconds": {"p50": 0.1}}}
     fields = dict.fromkeys(("error", "job", "version"), HOSTILE)
     summary = {"endpoints": endpoints, "filtered_fields": {HOSTILE: [HOSTILE]}}
-    save(tmp_path, rows=[row], status=4, summary=summary, **fields)
+    # Half a character has no place in UTF-8.
+    rows = [row, RowOutcome(2, "\ud800@example.com", call, OK)]
+    save(tmp_path, rows=rows, status=4, summary=summary, **fields)
     page = write_report_at(tmp_path).read_text()
+    assert "?@example.com" in page
     assert "<script" not in page
     assert "<img" not in page
     assert page.count(html.escape(HOSTILE).replace("&quot;", "&#34;")) > 10
@@ -137,12 +131,6 @@ def test_only_the_newest_runs_are_read_and_the_page_says_so(tmp_path):
     assert f"{RUNS_SHOWN} runs as a table" in text
 
 
-def test_runs_of_one_second_come_in_the_order_of_their_numbers(tmp_path):
-    names = [save(tmp_path, rows=delivered(number)).name for number in range(1, 12)]
-    assert names[-1] == "integration_results_20260301_021500_11.json"
-    assert "Yes, 11 of 11 rows." in report_text(tmp_path)
-
-
 def test_a_file_that_cannot_be_read_is_left_out_and_named(tmp_path):
     (tmp_path / "integration_results_20260302_000000.json").write_bytes(b"[]")
     text = report_text(tmp_path)
@@ -174,17 +162,6 @@ def test_two_charts_show_the_runs_of_the_whole_job_by_day(tmp_path):
     assert charts(read_history(tmp_path, NOW).judged[:1], NOW) == []
 
 
-def test_an_event_that_the_run_did_not_come_to_is_to_be_sent_again(tmp_path):
-    save(tmp_path, rows=[RowOutcome(1, "a@example.com", OK, NOT_SENT)], status=4)
-    text = report_text(tmp_path)
-    assert "Run again: the run ended before it was sent. events/track, not sent." in text
-
-
-def test_half_a_character_does_not_stop_the_report(tmp_path):
-    save(tmp_path, rows=refused(1, "\ud800@example.com"), status=1)
-    assert "?@example.com" in report_text(tmp_path)
-
-
 RUN_FIELDS = ("started_at", "duration_seconds", "sending_seconds", "exit_status", "error", "limit")
 SUMMARY_FIELDS = (
     *("total", "successful", "partial_failures", "total_failures", "forgotten", "users_update"),
@@ -192,7 +169,7 @@ SUMMARY_FIELDS = (
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.fixed_dictionaries({}, optional=dict.fromkeys(RUN_FIELDS, JSON)),
     st.fixed_dictionaries({}, optional=dict.fromkeys(SUMMARY_FIELDS, JSON)),
@@ -236,30 +213,16 @@ def test_the_report_is_private_and_replaced_as_a_whole(tmp_path):
 @pytest.mark.parametrize("name", ["", "missing"])
 def test_a_folder_without_results_is_told_what_to_do(tmp_path, name):
     (tmp_path / "integration_results_20260302_000000.json").mkdir()
-    (tmp_path / "integration_results_old.json").touch()
     with pytest.raises(ReportError, match=r"Run python3 main.py first.*RESULTS_DIR"):
         write_report(tmp_path / name)
-
-
-def test_a_folder_that_cannot_be_read_is_named(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(ReportError, match=r"read: Not a directory\. Check RESULTS_DIR"):
-        write_report(tmp_path / "file")
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     results = save(tmp_path)
     (tmp_path / "report.html").mkdir()
-    with pytest.raises(
-        ReportError, match=r"written: Is a directory. There is no new report; check"
-    ):
+    with pytest.raises(ReportError, match=r"written: Is a directory\. There is no new"):
         write_report(tmp_path)
     assert sorted(tmp_path.iterdir()) == [results, tmp_path / "report.html"]
-
-
-def test_a_report_that_fails_is_one_of_the_errors_that_end_a_run():
-    assert issubclass(ReportError, RunError)
-    assert ReportError.status is ExitStatus.USAGE
 
 
 # The contrast of each text with what is behind it, and the text. Source: WCAG 2.2, 1.4.3 (AA: 4.5).
@@ -280,19 +243,6 @@ const behind = element => {
         return [Math.max(...both) / Math.min(...both), each.textContent.slice(0, 40)];
     })
 """
-
-
-def test_what_is_drawn_is_also_told(tmp_path):
-    save_daily(tmp_path, [0, 0, 3, 0])
-    page = write_report_at(tmp_path).read_text()
-    assert '<html lang="en">' in page
-    headings = [int(level) for level in re.findall(r"<h(\d)", page)]
-    assert headings[0] == 1
-    assert all(after <= before + 1 for before, after in pairwise(headings))
-    drawn = re.findall(r"<(?:svg|div)[^>]*(?:viewBox|role=\"img\")[^>]*>", page)
-    assert len(drawn) >= 4
-    # The keys of the legend stand in a list that is hidden as a whole.
-    assert all("aria-label=" in each or 'viewBox="0 0 16 10"' in each for each in drawn)
 
 
 @pytest.mark.program

@@ -1,4 +1,4 @@
-"""What outcomes say of a row, for people."""
+"""How a row ends, and what outcomes say of it for people."""
 
 import uuid
 
@@ -8,8 +8,36 @@ from hypothesis import strategies as st
 
 from iterable_api.mapping import RowMapping
 from records.columns import JOB_COLUMNS, Column, Kind
-from records.outcomes import refused_row, row_not_attempted
+from records.outcomes import (
+    CallOutcome,
+    CallStatus,
+    RowOutcome,
+    RowStatus,
+    refused_row,
+    row_not_attempted,
+)
 from tests.rows import make_prepared, make_row
+
+
+@pytest.mark.parametrize(
+    ("update", "track", "status"),
+    [
+        ("delivered", "delivered", RowStatus.SUCCESSFUL),
+        ("unchanged", "delivered", RowStatus.SUCCESSFUL),
+        ("delivered", "no_event", RowStatus.SUCCESSFUL),
+        ("delivered", "not_sent", RowStatus.PARTIAL_FAILURE),
+        ("superseded", "unknown", RowStatus.PARTIAL_FAILURE),
+        ("refused", "not_sent", RowStatus.TOTAL_FAILURE),
+        ("superseded", "no_event", RowStatus.UNCHANGED),
+        ("delivered", "forgotten", RowStatus.FORGOTTEN),
+        ("not_sent", "not_sent", RowStatus.NOT_ATTEMPTED),
+        ("unchanged", "not_sent", RowStatus.NOT_ATTEMPTED),
+        ("unchanged", "planned", RowStatus.PLANNED),
+    ],
+)
+def test_the_status_of_a_row_follows_from_its_two_calls(update, track, status):
+    calls = CallOutcome(CallStatus(update)), CallOutcome(CallStatus(track))
+    assert RowOutcome(1, "a@example.com", *calls).status is status
 
 
 def names_of(**values):
