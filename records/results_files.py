@@ -103,7 +103,7 @@ def _number(text: str) -> float:
 @functools.cache
 def _adapter(kind: type[T]) -> "TypeAdapter[T]":
     """Return what makes a *kind* of what stands in a file."""
-    from pydantic import TypeAdapter  # noqa: PLC0415 - takes a while to load
+    from pydantic import TypeAdapter
 
     return TypeAdapter(kind)
 

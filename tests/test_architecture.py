@@ -32,7 +32,7 @@ EDGES = {
     "pydantic": {"configuration.settings", "records.results_files"},
     "prometheus_client": {"monitoring.metrics"},
     "jinja2": {"monitoring.report"},
-    "tqdm": {"monitoring.progress"},
+    "tqdm": {"monitoring.console"},
 }
 # What these never reach, not even through others.
 NEVER_REACHED = {
