@@ -28,16 +28,14 @@ OUTCOMES = (  # outcome, what it is called, CSS class
     (RowStatus.NOT_ATTEMPTED, "not attempted", "unattempted"),
 )
 _UNITS = (("hours", 3600), ("minutes", 60), ("seconds", 1))
-_FIX_WHAT_IS_NAMED = "Fix what the message names, then run again."
 _ANOTHER_TYPE = (
     "Iterable cannot change the type of a field: in Query 2, convert the value, or give the field "
     "another name."
 )
-_BY_STATUS = {
+# By what an error says of itself.
+_WHAT_TO_DO = {
     CallStatus.UNKNOWN: "Run again: it may have arrived, and is sent once more.",
     CallStatus.NOT_SENT: "Run again: the run ended before it was sent.",
-}
-_BY_FAULT = {
     Fault.ROW: "Fix the row in the database: Iterable will not take it as it is.",
     Fault.FIELD: "Fix the value in the database: the project does not take it in this field.",
     Fault.ITERABLE: "Run again: Iterable was down, or needed more time.",
@@ -105,9 +103,8 @@ def what_to_do(error: CallOutcome) -> str:
         return "Run again: Iterable asked for fewer requests."
     if error.fault is Fault.FIELD and error.fields:
         return _ANOTHER_TYPE
-    if error.fault and error.status not in _BY_STATUS:
-        return _BY_FAULT.get(error.fault, _FIX_WHAT_IS_NAMED)
-    return _BY_STATUS.get(error.status, _FIX_WHAT_IS_NAMED)
+    known = (_WHAT_TO_DO[each] for each in (error.status, error.fault) if each in _WHAT_TO_DO)
+    return next(known, "Fix what the message names, then run again.")
 
 
 def charts(runs: Sequence[RunRecord], now: datetime) -> list[Chart]:

@@ -61,6 +61,11 @@ class History:
     repeated: list[RepeatedRow] = field(default_factory=list)
 
     @property
+    def killed(self) -> list[UnfinishedRun]:
+        """The runs since the last one that left no results: a run removes what those left."""
+        return [run for run in self.unfinished if not run.alive]
+
+    @property
     def judged(self) -> list[RunRecord]:
         """The runs that were the whole job."""
         return [run for run in self.runs if not run.is_trial]
