@@ -81,8 +81,8 @@ def test_every_number_of_a_run_is_there(path):
 def test_the_time_of_the_last_success_outlives_failing_runs(path):
     write_metrics(path, make_run(outcomes={RowStatus.FORGOTTEN: 2}), SYNC)
     later = FINISHED + timedelta(days=1)
-    for _ in range(2):
-        write_metrics(path, make_run(ExitStatus.STOPPED, finished_at=later), SYNC)
+    for finished_at in (FINISHED, later):
+        write_metrics(path, make_run(ExitStatus.STOPPED, finished_at=finished_at), SYNC)
     after = read(path)
     assert after[SUCCESS] == FINISHED_S
     assert after["last_run_timestamp_seconds",] == FINISHED_S + 86400

@@ -157,9 +157,13 @@ def test_rows_that_are_refused_night_after_night_are_named_with_what_to_do(tmp_p
 
 
 def test_a_row_that_was_delivered_in_between_is_not_refused_night_after_night(tmp_path):
-    for days, rows in enumerate((refused(1), delivered(1), refused(1))):
-        save(tmp_path, LAST - timedelta(days=days), rows, int(rows != delivered(1)))
-    assert "night after night" not in report_text(tmp_path)
+    nights = (refused(2), [*delivered(1), *refused(2)[1:]], refused(2))
+    for days, rows in enumerate(nights):
+        save(tmp_path, LAST - timedelta(days=days), rows, 1)
+    text = report_text(tmp_path)
+    assert "1 row refused night after night" in text
+    assert "Refused night after night Customer 1 user@example.com since Fri 27 Feb" in text
+    assert "in 3 runs" in text
 
 
 @pytest.mark.parametrize(

@@ -183,7 +183,13 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path, content, reason):
 
 
 @pytest.mark.parametrize(
-    "run", [{"exit_status": 99}, {"duration_seconds": -1}, {"started_at": "2026-01-01T00:00:00"}]
+    "run",
+    [
+        {"exit_status": 99},
+        {"duration_seconds": -1},
+        {"duration_seconds": float("inf")},
+        {"started_at": "2026-01-01T00:00:00"},
+    ],
 )
 def test_what_no_run_writes_is_damage_and_never_quoted(tmp_path, run):
     with pytest.raises(ResultsFileError, match="does not know") as caught:
