@@ -106,12 +106,8 @@ def setup_logger(
     The console shows *console_level* and above, warnings on standard error; nothing at all when
     *quiet*, or when *log_file* is the console itself. The file gets DEBUG and above, and rotates at
     10 MB; what is no regular file is written as it is. Calling again replaces what an earlier call
-    set up. What goes to ``get_file_logger()`` is kept from the console.
-
-    Raises:
-        BlockingIOError: another process is writing to *log_file*.
-        OSError: *log_file* cannot be written.
-
+    set up. What goes to ``get_file_logger()`` is kept from the console. Raises BlockingIOError if
+    another process is writing to *log_file*, OSError if it cannot be written.
     """
     top, records = logging.getLogger(ROOT), logging.getLogger(FILE_ONLY)
     for logger in (top, records, _warnings):

@@ -98,7 +98,7 @@ class RowLog(AbstractContextManager["RowLog"]):
         if not self._few:
             self._tell_progress()
         if self._run.options.dry_run and not self._run.options.quiet:
-            self._shown = show_payloads(outcomes, self._shown)
+            self._show_payloads(outcomes)
 
     def _tell(self, outcomes: Sequence[RowOutcome], before: int) -> None:
         for number, outcome in enumerate(outcomes, before + 1):
@@ -125,6 +125,22 @@ class RowLog(AbstractContextManager["RowLog"]):
             text = "%d of %d rows, %.0f a second, %.0f s left, %d failed"
             logger.info(text, done, total, rate, left_s, failed)
 
+    def _show_payloads(self, outcomes: Sequence[RowOutcome]) -> None:
+        """Print the bodies of the first rows, not log them: they hold customers' data."""
+        for outcome in outcomes:
+            row = outcome.prepared
+            if row is None or outcome.status is not RowStatus.PLANNED:
+                continue
+            if self._shown == PAYLOADS_SHOWN:
+                break
+            self._shown += 1
+            for path, call, body in (
+                ("users/update", outcome.users_update, row.user),
+                ("events/track", outcome.events_track, row.event),
+            ):
+                if call.status is CallStatus.PLANNED:
+                    sys.stdout.write(f"  POST /api/{path} {body.decode()}\n")
+
 
 def _new_bar(total: int) -> "tqdm[NoReturn]":
     from tqdm import tqdm
@@ -147,26 +163,6 @@ def table_lines(rows: Iterable[Sequence[str]]) -> list[str]:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in table
     ]
-
-
-def show_payloads(outcomes: Sequence[RowOutcome], shown: int) -> int:
-    """Print the bodies of planned rows until enough are *shown*; return how many are shown then.
-
-    They hold customers' data, so they are printed and not logged.
-    """
-    for outcome in outcomes:
-        if outcome.prepared is None or outcome.status is not RowStatus.PLANNED:
-            continue
-        if shown == PAYLOADS_SHOWN:
-            break
-        for path, call, body in (
-            ("users/update", outcome.users_update, outcome.prepared.user),
-            ("events/track", outcome.events_track, outcome.prepared.event),
-        ):
-            if call.status is CallStatus.PLANNED:
-                sys.stdout.write(f"  POST /api/{path} {body.decode()}\n")
-        shown += 1
-    return shown
 
 
 def log_end(run: RunRecord, results: Path, advice: str) -> None:

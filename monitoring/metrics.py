@@ -26,11 +26,7 @@ def write_metrics(path: Path, run: RunRecord, sync: str) -> None:
 
     The time of the last success is the run's own if its exit status is 0, else that of the file
     before, else 0. There are counts and durations in it, no customers. node_exporter reads only
-    files that end in .prom.
-
-    Raises:
-        OSError: *path* cannot be read or written.
-
+    files that end in .prom. Raises OSError if *path* cannot be read or written.
     """
     finished_s = (run.finished_at or run.started_at).replace(microsecond=0).timestamp()
     succeeded = run.exit_status is ExitStatus.OK

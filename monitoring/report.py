@@ -51,11 +51,8 @@ def write_report(folder: Path, now: datetime | None = None) -> Path:
     """Write ``report.html`` on the results files of *folder* beside them; return its path.
 
     *now* is in UTC, by default the time of the call. The page is replaced as a whole, and only its
-    owner may read it. A results file that cannot be read is skipped; the page names it.
-
-    Raises:
-        ReportError: *folder* has no results file, or cannot be written.
-
+    owner may read it. A results file that cannot be read is skipped; the page names it. Raises
+    ReportError if *folder* has no results file, or cannot be written.
     """
     target, now = folder / "report.html", now or datetime.now(UTC)
     history = read_history(folder, now)

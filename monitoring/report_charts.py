@@ -6,7 +6,7 @@ day up to today, so that a day without a run is a gap; the runs of one day share
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date, datetime, timedelta
 from typing import NamedTuple
 
@@ -79,22 +79,26 @@ def stacked_bars(
     groups = [group for group in groups if any(group[2])]
     highest = max(map(sum, zip(*(values for _, _, values in groups), strict=True)), default=0)
     top, y_ticks = _y_axis(highest)
-    today, first = now.date(), runs[0][0].date()
-    days = max(LEAST_DAYS, (today - first).days + 1)
-    runs_of_day = Counter(time.date() for time, _ in runs)
-    seen: Counter[date] = Counter()
+    times = [time for time, _ in runs]
+    days = max(LEAST_DAYS, (now.date() - times[0].date()).days + 1)
     columns = []
-    for i, (time, failed) in enumerate(runs):
-        day = time.date()
-        width = 100 / days / runs_of_day[day]
-        x = 100 * (days - 1 - (today - day).days) / days + width * seen[day]
-        seen[day] += 1
+    for i, (x, width) in enumerate(_places(times, now.date(), days)):
         values = [(name, css_class, each[i]) for name, css_class, each in groups if each[i]]
         told = ", ".join(f"{_number(value)} {name}" for name, _, value in values) or "none"
         parts = _stacked([(css_class, 100 * value / top) for _, css_class, value in values])
-        columns.append(Column(x, width, parts, f"{when(time)}: {told}", failed))
+        columns.append(Column(x, width, parts, f"{when(times[i])}: {told}", runs[i][1]))
     legend = [(name, css_class) for name, css_class, _ in groups]
-    return Chart(title, unit, legend, columns, y_ticks, _x_axis(today, days))
+    return Chart(title, unit, legend, columns, y_ticks, _x_axis(now.date(), days))
+
+
+def _places(times: Sequence[datetime], today: date, days: int) -> Iterator[tuple[float, float]]:
+    """Yield the left side and the width of each run's column."""
+    runs_of_day = Counter(time.date() for time in times)
+    seen: Counter[date] = Counter()
+    for day in (time.date() for time in times):
+        width = 100 / days / runs_of_day[day]
+        yield 100 * (days - 1 - (today - day).days) / days + width * seen[day], width
+        seen[day] += 1
 
 
 def _stacked(heights: Sequence[tuple[str, float]]) -> list[tuple[str, float, float]]:

@@ -48,11 +48,8 @@ def results_files(folder: Path) -> list[Path]:
 def read_run(path: Path) -> RunRecord:
     """Return what the file says of its run, without its rows.
 
-    A field that an earlier version did not write has its default.
-
-    Raises:
-        ResultsFileError: it is not a results file of this version, or cannot be read.
-
+    A field that an earlier version did not write has its default. Raises ResultsFileError if it is
+    not a results file of this version, or cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -111,9 +108,7 @@ def _adapter(kind: type[T]) -> "TypeAdapter[T]":
 def read_failed_rows(path: Path) -> Iterator[RowOutcome]:
     """Yield the partial and total failures, one at a time, in the file's order.
 
-    Raises:
-        ResultsFileError: a row is damaged, or the file cannot be read any more.
-
+    Raises ResultsFileError if a row is damaged, or the file cannot be read any more.
     """
     try:
         with path.open("rb") as file:
@@ -161,10 +156,7 @@ def remove_old(own: Path, keep: int) -> None:
     """Remove the oldest results files beside *own* until *keep* are left with it; 0 keeps all.
 
     Files that are dated later than *own* were written while the clock was ahead: they go first.
-
-    Raises:
-        OSError: a file cannot be removed.
-
+    Raises OSError if one cannot be removed.
     """
     if keep:
         others = [path for path in results_files(own.parent) if path != own]

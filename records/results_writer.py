@@ -67,11 +67,7 @@ class ResultsWriter:
 
     It is whole or it is not there: the rows go to the partial file, which takes the final name only
     when it is complete and on disk. Both are readable by their owner alone. *started_at* is in UTC.
-    What killed runs have left in *folder* is removed.
-
-    Raises:
-        OSError: *folder* cannot be written.
-
+    What killed runs have left in *folder* is removed. Raises OSError if it cannot be written.
     """
 
     def __init__(self, folder: Path, started_at: datetime) -> None:
@@ -128,9 +124,7 @@ class ResultsWriter:
     def finish(self, run: RunRecord) -> None:
         """Append the summary of *run* and the run itself, and give the file its name.
 
-        Raises:
-            OSError: the disk is or was full, or the folder is no longer writable.
-
+        Raises OSError if the disk is or was full, or the folder is no longer writable.
         """
         if self._failure:
             raise self._failure
