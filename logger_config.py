@@ -31,6 +31,8 @@ def one_line(text: str) -> str:
 
     So no value can forge a log line, or make one look like another by turning its direction.
     """
+    if text.isprintable():
+        return text
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
