@@ -8,15 +8,12 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
-
-ConsoleGuard = Callable[[], AbstractContextManager[None]]
 
 # Our loggers hang below this one, so that the libraries' debug lines stay out.
 ROOT = "iterable_sync"
@@ -28,22 +25,15 @@ NO_ROTATION = "LOG_FILE %s cannot be rotated (%s): it grows until its folder may
 # Where Python's own warnings go.
 _warnings = logging.getLogger("py.warnings")
 
-# What could end a line or steer a terminal, and what cannot be written as UTF-8, is shown as an
-# escape: no value can forge a log line or lose one.
-_CONTROLS = {
-    code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
-    for code in [
-        *range(32), *range(127, 160), 0x2028, 0x2029, *range(0xD800, 0xE000),
-        # What turns the direction of text: it could make one line look like another.
-        0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A),
-    ]
-}  # fmt: skip
-_CONTROLS[ord("\n")] = "\\n"
-
 
 def one_line(text: str) -> str:
-    """Return *text* with escapes for what would end a line or steer a terminal."""
-    return text.translate(_CONTROLS)
+    """Return *text* with escapes for what would end a line or steer a terminal.
+
+    So no value can forge a log line, or make one look like another by turning its direction.
+    """
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
 class OneLineFormatter(logging.Formatter):
@@ -59,23 +49,18 @@ class OneLineFormatter(logging.Formatter):
         return super().formatMessage(record)
 
 
-class _ConsoleFormatter(OneLineFormatter):
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        line = super().formatMessage(record)
-        return line if record.levelno <= logging.INFO else f"{record.levelname}: {line}"
-
-
-class _Console(logging.StreamHandler[TextIO]):
-    """Steps aside for each line where something else is being shown."""
-
-    guard: ClassVar[ConsoleGuard] = nullcontext
+class _Console(logging.Handler):
+    """Shows warnings and errors on standard error, all else on standard output."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        with _Console.guard():
-            super().emit(record)
+        line, stream = self.format(record), sys.stdout
+        if record.levelno > logging.INFO:
+            line, stream = f"{record.levelname}: {line}", sys.stderr
+        # A progress bar may stand on a terminal's last line; its next update draws it again.
+        stream.write(f"\r\x1b[K{line}\n" if stream.isatty() else f"{line}\n")
 
 
-class _LogFile(logging.Handler):
+class _LogFile(logging.FileHandler):
     """Tells once if lines are lost; logging would print each of them, values and all."""
 
     _has_told = False
@@ -86,19 +71,6 @@ class _LogFile(logging.Handler):
             error = sys.exc_info()[1]
             reason = getattr(error, "strerror", None) or type(error).__name__
             get_logger(__name__).error("LOG_FILE is missing lines: %s. The job goes on", reason)
-
-
-class _Device(_LogFile, logging.FileHandler):
-    """Writes what is no regular file as it is."""
-
-    def _open(self) -> io.TextIOWrapper:
-        console = _console_of(Path(self.baseFilename))
-        if console is not None:
-            # Opening it anew is not possible for every pipe and socket.
-            return os.fdopen(os.dup(console), "w", encoding="utf-8")
-        # A pipe that nobody reads is not waited for.
-        flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY
-        return os.fdopen(os.open(self.baseFilename, flags), "w", encoding="utf-8")
 
 
 class _RotatingFile(_LogFile, logging.handlers.RotatingFileHandler):
@@ -136,12 +108,8 @@ def setup_logger(
     The console shows *console_level* and above, warnings on standard error; nothing at all when
     *quiet*, or when *log_file* is the console itself. The file gets DEBUG and above, and rotates at
     10 MB; what is no regular file is written as it is. Calling again replaces what an earlier call
-    set up. What goes to ``get_file_logger()`` is kept from the console.
-
-    Raises:
-        BlockingIOError: another process is writing to *log_file*.
-        OSError: *log_file* cannot be written.
-
+    set up. What goes to ``get_file_logger()`` is kept from the console. Raises BlockingIOError if
+    another process is writing to *log_file*, OSError if it cannot be written.
     """
     top, records = logging.getLogger(ROOT), logging.getLogger(FILE_ONLY)
     for logger in (top, records, _warnings):
@@ -156,44 +124,39 @@ def setup_logger(
     logging.captureWarnings(capture=True)
     if not (root := logging.getLogger()).handlers:  # where the lines of libraries end up
         root.addHandler(logging.NullHandler())
-    if not quiet and (log_file is None or _console_of(log_file) is None):
-        _add_console(top, console_level)
+    console = _console_of(log_file) if log_file else None
+    if console is None and not quiet:
+        shown = _Console(console_level)
+        shown.setFormatter(OneLineFormatter("%(message)s"))
+        top.addHandler(shown)
     if log_file is not None:
-        handler = _file_handler(log_file)
+        handler = logging.StreamHandler(console) if console else _file_handler(log_file)
+        handler.setFormatter(OneLineFormatter("%(asctime)s %(levelname)-8s %(name)s: %(message)s"))
         for logger in (top, records, _warnings):
             logger.addHandler(handler)
     return top
 
 
-def _add_console(top: logging.Logger, level: str) -> None:
-    out, err = _Console(sys.stdout), _Console(sys.stderr)
-    out.addFilter(lambda record: record.levelno <= logging.INFO)
-    err.addFilter(lambda record: record.levelno > logging.INFO)
-    for handler in (out, err):
-        handler.setLevel(level)
-        handler.setFormatter(_ConsoleFormatter("%(message)s"))
-        top.addHandler(handler)
-
-
-def _file_handler(path: Path) -> logging.Handler:
+def _file_handler(path: Path) -> logging.FileHandler:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler: logging.Handler
     if path.exists() and not path.is_file():
-        handler = _Device(path)
-    else:
-        handler = _RotatingFile(path, maxBytes=MAX_BYTES, backupCount=OLD_FILES, encoding="utf-8")
-        for each in (path, *(Path(f"{path}.{n}") for n in range(1, OLD_FILES + 1))):
-            keep_to_owner(each)
-    handler.setFormatter(OneLineFormatter("%(asctime)s %(levelname)-8s %(name)s: %(message)s"))
+        # A pipe that nobody has open would be waited for; like this it is an error.
+        os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
+        return _LogFile(path, encoding="utf-8")
+    handler = _RotatingFile(path, maxBytes=MAX_BYTES, backupCount=OLD_FILES, encoding="utf-8")
+    for each in (path, *(Path(f"{path}.{n}") for n in range(1, OLD_FILES + 1))):
+        keep_to_owner(each)
     return handler
 
 
-def _console_of(path: Path) -> int | None:
-    """Return the descriptor of the console that *path* names, such as /dev/stdout does, or None."""
+def _console_of(path: Path) -> TextIO | None:
+    """Return the stream of the console that *path* names, such as /dev/stdout does, or None."""
     with suppress(OSError):
-        named, nothing = path.stat(), Path(os.devnull).stat()
-        if not stat.S_ISREG(named.st_mode) and not os.path.samestat(named, nothing):
-            return next((n for n in (1, 2) if os.path.samestat(named, os.fstat(n))), None)
+        named = path.stat()
+        if not stat.S_ISREG(named.st_mode) and str(path) != os.devnull:
+            for descriptor, stream in ((1, sys.stdout), (2, sys.stderr)):
+                if os.path.samestat(named, os.fstat(descriptor)):
+                    return stream
     return None
 
 
@@ -232,11 +195,6 @@ def get_logger(name: str) -> logging.Logger:
     """Return the logger of the module called *name*, without its package."""
     module = "main" if name == "__main__" else name.rpartition(".")[2]
     return logging.getLogger(f"{ROOT}.{module}")
-
-
-def guard_console(guard: ConsoleGuard | None) -> None:
-    """Write each line on the console inside *guard*'s context, until this is called with None."""
-    _Console.guard = guard or nullcontext
 
 
 def get_file_logger() -> logging.Logger:

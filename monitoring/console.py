@@ -5,28 +5,34 @@ A message says what happened, what that means for the data, and what to do, in t
 
 import logging
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 from logger_config import get_file_logger, get_logger
-from monitoring.progress import Progress
 from records.exit_statuses import ExitStatus, StopReason
-from records.outcomes import CallStatus, RowOutcome, RowStatus
+from records.outcomes import FAILED_OUTCOMES, CallStatus, RowOutcome, RowStatus
 from records.run import RunRecord
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 logger, file_logger = get_logger(__name__), get_file_logger()
 
 # Above this many rows the lines of single records go to the log file only.
 ROWS_ON_CONSOLE = 50
+# Off a terminal: log files and cron's mail are no place for a bar.
+PROGRESS_EVERY_S = 30.0
 PAYLOADS_SHOWN = 3
 RULE = "=" * 60
 
 # What rows are called together, by the noun for one.
 ROWS_FOUND = {"user": "pro user(s) with recent engagement", "row": "row(s)"}
 RECORDS = {"user": "user records", "row": "rows"}
-# By status, what is said of one row, and of many rows together.
+# By status, what is said of a row.
 _LINES = {
     RowStatus.SUCCESSFUL: (logging.INFO, "✓ Successfully processed %(noun)s: %(name)s"),
     RowStatus.UNCHANGED: (logging.INFO, "✓ Unchanged since an earlier run: %(name)s"),
@@ -45,11 +51,8 @@ _LINES = {
     ),
     RowStatus.NOT_ATTEMPTED: (logging.DEBUG, "Not attempted: customer %(id)s"),
 }
-_TOGETHER = {
-    RowStatus.SUCCESSFUL: "✓ Successfully processed %d %ss; record %d of %d",
-    RowStatus.UNCHANGED: "✓ Unchanged since an earlier run: %d %ss; record %d of %d",
-    RowStatus.PLANNED: "✓ Would be sent: %d %ss; record %d of %d",
-}
+# The rows that need no look, of which a batch is told in one line.
+_TOLD_TOGETHER = {RowStatus.SUCCESSFUL, RowStatus.UNCHANGED, RowStatus.PLANNED}
 
 DATA_CENTRES = {"api.iterable.com": "US", "api.eu.iterable.com": "EU"}
 NO_MORE_SENT = "No more rows were sent"
@@ -57,48 +60,99 @@ RUN_AGAIN = "Run again to send the rest"
 
 
 class RowLog(AbstractContextManager["RowLog"]):
-    """Tells what becomes of the rows of *run*: all of them if they are few, else the failures."""
+    """Tells what becomes of the rows of *run*: each if they are few, else how far the run is.
+
+    Many rows have their lines in the log file. The console has a bar on a terminal, elsewhere a
+    line now and then.
+    """
 
     def __init__(self, run: RunRecord) -> None:
         self._run = run
-        self._done = self._shown = 0
+        self._shown = 0
         self._few = run.rows_read <= ROWS_ON_CONSOLE
         self._log = logger if self._few else file_logger
-        # What needs no look is told together: in a batch, and rows that were left as they are.
-        self._told_together = set() if self._few else {RowStatus.UNCHANGED}
+        self._together = set() if self._few else {RowStatus.UNCHANGED}
         if run.options.bulk and not self._few:
-            self._told_together |= _TOGETHER.keys()
-        bar = sys.stderr.isatty() and not run.options.quiet
-        self._progress = None if self._few else Progress(run.rows_read, bar=bar)
+            self._together = _TOLD_TOGETHER
+        self._began_s = self._told_s = time.monotonic()
+        bar = not self._few and sys.stderr.isatty() and not run.options.quiet
+        self._bar = _new_bar(run.rows_read) if bar else None
 
     def __exit__(self, *_: object) -> None:
-        if self._progress:
-            self._progress.close()
+        if self._bar is not None:
+            self._bar.close()
 
     def add(self, outcomes: Sequence[RowOutcome], counts: Counter[RowStatus]) -> None:
-        """Log what became of some more rows; *counts* is the number of them with each status."""
-        # Of a million rows that were left as they are, none is looked at.
-        if counts.keys() - self._told_together:
-            self._tell(outcomes)
-        self._done += len(outcomes)
-        for status, count in counts.items():
-            if status in self._told_together:
-                values = (count, self._run.noun, self._done, self._run.rows_read)
-                file_logger.info(_TOGETHER[status], *values)
-        if self._progress:
-            self._progress.add(counts)
-        if self._run.options.dry_run and not self._run.options.quiet:
-            self._shown = show_payloads(outcomes, self._shown)
+        """Log what became of some more rows, which the run has counted already.
 
-    def _tell(self, outcomes: Sequence[RowOutcome]) -> None:
-        for number, outcome in enumerate(outcomes, self._done + 1):
+        *counts* is the number of them with each status.
+        """
+        done = self._run.outcomes.total()
+        # Of a million rows that were left as they are, none is looked at.
+        if counts.keys() - self._together:
+            self._tell(outcomes, done - len(outcomes))
+        for status, count in counts.items():
+            if status in self._together:
+                values = (status.capitalize(), count, self._run.noun, done, self._run.rows_read)
+                file_logger.info("✓ %s: %d %ss; record %d of %d", *values)
+        if not self._few:
+            self._tell_progress()
+        if self._run.options.dry_run and not self._run.options.quiet:
+            self._show_payloads(outcomes)
+
+    def _tell(self, outcomes: Sequence[RowOutcome], before: int) -> None:
+        for number, outcome in enumerate(outcomes, before + 1):
             if self._few:
                 logger.info("Processing record %d/%d", number, self._run.rows_read)
-            if (status := outcome.status) not in self._told_together:
+            if (status := outcome.status) not in self._together:
                 level, text = _LINES[status]
                 path, call = outcome.failed_path, outcome.failed_call
                 who = {"noun": self._run.noun, "name": outcome.name, "id": outcome.customer_id}
                 self._log.log(level, text, {**who, "path": path, "call": call})
+
+    def _tell_progress(self) -> None:
+        """Tell how many rows are done, without those that a stopped run did not reach."""
+        count, total = self._run.outcomes, self._run.rows_read
+        done = count.total() - count[RowStatus.NOT_ATTEMPTED]
+        failed = sum(count[status] for status in FAILED_OUTCOMES)
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"{failed} failed", refresh=False)
+            self._bar.update(done - self._bar.n)
+        elif (now_s := time.monotonic()) - self._told_s >= PROGRESS_EVERY_S:
+            self._told_s = now_s
+            rate = done / (now_s - self._began_s)
+            left_s = (total - done) / rate if rate else 0.0
+            text = "%d of %d rows, %.0f a second, %.0f s left, %d failed"
+            logger.info(text, done, total, rate, left_s, failed)
+
+    def _show_payloads(self, outcomes: Sequence[RowOutcome]) -> None:
+        """Print the bodies of the first rows, not log them: they hold customers' data."""
+        for outcome in outcomes:
+            row = outcome.prepared
+            if row is None or outcome.status is not RowStatus.PLANNED:
+                continue
+            if self._shown == PAYLOADS_SHOWN:
+                break
+            self._shown += 1
+            for path, call, body in (
+                ("users/update", outcome.users_update, row.profile.body),
+                ("events/track", outcome.events_track, row.event.body),
+            ):
+                if call.status is CallStatus.PLANNED:
+                    sys.stdout.write(f"  POST /api/{path} {body.decode()}\n")
+
+
+def _new_bar(total: int) -> "tqdm[NoReturn]":
+    from tqdm import tqdm
+
+    return tqdm(
+        total=total,
+        file=sys.stderr,
+        unit=" rows",
+        dynamic_ncols=True,
+        bar_format="{percentage:3.0f}% {bar} {n_fmt}/{total_fmt} rows, {rate_noinv_fmt}, "
+        "{remaining} left{postfix}",
+    )
 
 
 def table_lines(rows: Iterable[Sequence[str]]) -> list[str]:
@@ -109,26 +163,6 @@ def table_lines(rows: Iterable[Sequence[str]]) -> list[str]:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in table
     ]
-
-
-def show_payloads(outcomes: Sequence[RowOutcome], shown: int) -> int:
-    """Print the bodies of planned rows until enough are *shown*; return how many are shown then.
-
-    They hold customers' data, so they are printed and not logged.
-    """
-    for outcome in outcomes:
-        if outcome.prepared is None or outcome.status is not RowStatus.PLANNED:
-            continue
-        if shown == PAYLOADS_SHOWN:
-            break
-        for path, call, body in (
-            ("users/update", outcome.users_update, outcome.prepared.profile.body),
-            ("events/track", outcome.events_track, outcome.prepared.event.body),
-        ):
-            if call.status is CallStatus.PLANNED:
-                sys.stdout.write(f"  POST /api/{path} {body.decode()}\n")
-        shown += 1
-    return shown
 
 
 def log_end(run: RunRecord, results: Path, advice: str) -> None:

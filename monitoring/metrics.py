@@ -1,14 +1,16 @@
 """Writes what Prometheus may know about a run: a textfile for node_exporter."""
 
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from logger_config import get_logger
 from records.atomic_file import write_atomically
 from records.exit_statuses import ExitStatus
-from records.outcomes import COUNTERS, RowStatus
+from records.outcomes import RowStatus
 from records.run import RunRecord
 
 logger = get_logger(__name__)
@@ -24,65 +26,47 @@ def write_metrics(path: Path, run: RunRecord, sync: str) -> None:
 
     The time of the last success is the run's own if its exit status is 0, else that of the file
     before, else 0. There are counts and durations in it, no customers. node_exporter reads only
-    files that end in .prom.
-
-    Raises:
-        OSError: *path* cannot be read or written.
-
+    files that end in .prom. Raises OSError if *path* cannot be read or written.
     """
-    registry = CollectorRegistry()
     finished_s = (run.finished_at or run.started_at).replace(microsecond=0).timestamp()
     succeeded = run.exit_status is ExitStatus.OK
     success_s = finished_s if succeeded else _last_success_s(path, finished_s)
-    _add_run(registry, sync, run, finished_s, success_s)
-    _add_endpoints(registry, sync, run)
+    registry = CollectorRegistry()
+    for name, text, labels, values in _metrics(run, finished_s, success_s):
+        gauge = Gauge(f"iterable_sync_{name}", text, ["sync", *labels], registry=registry)
+        for each, value in values.items():
+            gauge.labels(sync, *each).set(value)
     # Not prometheus_client's write_to_textfile(): a job that keeps its files to itself runs under a
     # strict umask, and that would leave the file to its owner alone.
     write_atomically(path, generate_latest(registry), mode=0o644)
 
 
-def _gauge(registry: CollectorRegistry, name: str, text: str, *labels: str) -> Gauge:
-    return Gauge(f"iterable_sync_{name}", text, ["sync", *labels], registry=registry)
-
-
-def _add_run(
-    registry: CollectorRegistry, sync: str, run: RunRecord, finished_s: float, success_s: float
-) -> None:
-    duration_s, throttled_s = round(run.duration_seconds, 3), round(run.rate_limited_seconds, 3)
-    for name, text, value in (
-        ("last_run_timestamp_seconds", "When the last run ended, in unix time.", finished_s),
-        (
-            "last_success_timestamp_seconds",
-            "When the last run with status 0 ended, or 0.",
-            success_s,
-        ),
-        ("last_run_duration_seconds", "How long the last run took.", duration_s),
-        (
-            "last_run_exit_status",
-            "Exit status of the last run; 0: nothing failed.",
-            run.exit_status,
-        ),
-        ("last_run_throttled_seconds", "How long answers 429 held the last run back.", throttled_s),
-    ):
-        _gauge(registry, name, text).labels(sync).set(value)
+def _metrics(
+    run: RunRecord, finished_s: float, success_s: float
+) -> Iterator[tuple[str, str, tuple[str, ...], Mapping[Any, float]]]:
+    """Yield each metric: its name, what it is, its labels, and its numbers by their values."""
+    text = "When the last run ended, in unix time."
+    yield "last_run_timestamp_seconds", text, (), {(): finished_s}
+    text = "When the last run with status 0 ended, or 0."
+    yield "last_success_timestamp_seconds", text, (), {(): success_s}
+    text = "How long the last run took."
+    yield "last_run_duration_seconds", text, (), {(): round(run.duration_seconds, 3)}
+    text = "Exit status of the last run; 0: nothing failed."
+    yield "last_run_exit_status", text, (), {(): run.exit_status}
+    text = "How long answers 429 held the last run back."
+    yield "last_run_throttled_seconds", text, (), {(): round(run.rate_limited_seconds, 3)}
     text = "Rows of the last run by what became of them."
-    rows = _gauge(registry, "last_run_rows", text, "outcome")
-    for status in COUNTERS:
-        if status is not RowStatus.PLANNED:  # a dry run writes no metrics
-            rows.labels(sync, status).set(run.outcomes[status])
-
-
-def _add_endpoints(registry: CollectorRegistry, sync: str, run: RunRecord) -> None:
+    # A dry run writes no metrics.
+    rows = {(s,): run.outcomes[s] for s in RowStatus if s is not RowStatus.PLANNED}
+    yield "last_run_rows", text, ("outcome",), rows
     text = "Requests of the last run by endpoint and HTTP status, repeated ones too."
-    requests = _gauge(registry, "last_run_requests", text, "endpoint", "status")
+    endpoints = run.endpoints.items()
+    requests = {(name, status): n for name, e in endpoints for status, n in e.answers.items()}
+    yield "last_run_requests", text, ("endpoint", "status"), requests
     text = "How long Iterable took to answer in the last run: percentiles and the longest."
     # Not "quantile": that label belongs to summaries, which add up over runs.
-    latency = _gauge(registry, "last_run_request_latency_seconds", text, "endpoint", "statistic")
-    for endpoint, numbers in run.endpoints.items():
-        for status, count in numbers["answers"].items():
-            requests.labels(sync, endpoint, status).set(count)
-        for statistic, seconds in numbers["latency_seconds"].items():
-            latency.labels(sync, endpoint, statistic).set(seconds)
+    latency = {(name, part): s for name, e in endpoints for part, s in e.latency_seconds.items()}
+    yield "last_run_request_latency_seconds", text, ("endpoint", "statistic"), latency
 
 
 def _last_success_s(path: Path, now_s: float) -> float:

@@ -10,10 +10,9 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from monitoring.report_charts import MOST_DAYS, Chart, stacked_bars
+from monitoring.report_charts import MOST_DAYS, Chart, count, duration, stacked_bars, when
 from monitoring.report_health import judge
 from monitoring.report_history import History, read_history
-from monitoring.report_text import count, duration, when
 from records.atomic_file import write_atomically
 from records.exit_statuses import MEANINGS, RunError
 from records.outcomes import CallOutcome, CallStatus, Fault, RowStatus
@@ -29,16 +28,14 @@ OUTCOMES = (  # outcome, what it is called, CSS class
     (RowStatus.NOT_ATTEMPTED, "not attempted", "unattempted"),
 )
 _UNITS = (("hours", 3600), ("minutes", 60), ("seconds", 1))
-_FIX_WHAT_IS_NAMED = "Fix what the message names, then run again."
 _ANOTHER_TYPE = (
     "Iterable cannot change the type of a field: in Query 2, convert the value, or give the field "
     "another name."
 )
-_BY_STATUS = {
+# By what an error says of itself.
+_WHAT_TO_DO = {
     CallStatus.UNKNOWN: "Run again: it may have arrived, and is sent once more.",
     CallStatus.NOT_SENT: "Run again: the run ended before it was sent.",
-}
-_BY_FAULT = {
     Fault.ROW: "Fix the row in the database: Iterable will not take it as it is.",
     Fault.FIELD: "Fix the value in the database: the project does not take it in this field.",
     Fault.ITERABLE: "Run again: Iterable was down, or needed more time.",
@@ -54,17 +51,19 @@ def write_report(folder: Path, now: datetime | None = None) -> Path:
     """Write ``report.html`` on the results files of *folder* beside them; return its path.
 
     *now* is in UTC, by default the time of the call. The page is replaced as a whole, and only its
-    owner may read it. A results file that cannot be read is skipped; the page names it.
-
-    Raises:
-        ReportError: *folder* has no results file, or cannot be read or written.
-
+    owner may read it. A results file that cannot be read is skipped; the page names it. Raises
+    ReportError if *folder* has no results file, or cannot be written.
     """
     target, now = folder / "report.html", now or datetime.now(UTC)
-    page = render(_history_of(folder, now), now)
+    history = read_history(folder, now)
+    if not history.files and not history.unfinished:
+        raise ReportError(
+            f"{folder} has no results file to report on, or none that you may see. Run python3 "
+            "main.py first; RESULTS_DIR must name the folder with its integration_results_*.json"
+        )
     try:
         # A customer's email may hold half a character, which has no place in UTF-8.
-        write_atomically(target, page.encode(errors="replace"))
+        write_atomically(target, render(history, now).encode(errors="replace"))
     except OSError as error:
         text = (
             f"{target} cannot be written: {error.strerror}. There is no new report; check the "
@@ -72,22 +71,6 @@ def write_report(folder: Path, now: datetime | None = None) -> Path:
         )
         raise ReportError(text) from error
     return target
-
-
-def _history_of(folder: Path, now: datetime) -> History:
-    try:
-        history = read_history(folder, now)
-    except FileNotFoundError:
-        history = History([], [], 0)
-    except OSError as error:
-        text = f"{folder} cannot be read: {error.strerror}. Check RESULTS_DIR and its rights"
-        raise ReportError(text) from error
-    if not history.files and not history.unfinished:
-        raise ReportError(
-            f"{folder} has no results file to report on. Run python3 main.py first; "
-            "if it has run, RESULTS_DIR must name the folder with its integration_results_*.json"
-        )
-    return history
 
 
 def render(history: History, now: datetime) -> str:
@@ -117,9 +100,8 @@ def what_to_do(error: CallOutcome) -> str:
         return "Run again: Iterable asked for fewer requests."
     if error.fault is Fault.FIELD and error.fields:
         return _ANOTHER_TYPE
-    if error.fault and error.status not in _BY_STATUS:
-        return _BY_FAULT.get(error.fault, _FIX_WHAT_IS_NAMED)
-    return _BY_STATUS.get(error.status, _FIX_WHAT_IS_NAMED)
+    known = (_WHAT_TO_DO[each] for each in (error.status, error.fault) if each in _WHAT_TO_DO)
+    return next(known, "Fix what the message names, then run again.")
 
 
 def charts(runs: Sequence[RunRecord], now: datetime) -> list[Chart]:

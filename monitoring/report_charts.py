@@ -1,4 +1,4 @@
-"""Turns numbers into the shapes of a chart: where columns, grid and labels go.
+"""Turns numbers into what the page shows: times and durations, and the shapes of a chart.
 
 All lengths are in percent of the chart's width or height. The horizontal axis has a column for each
 day up to today, so that a day without a run is a gap; the runs of one day share its column.
@@ -6,16 +6,41 @@ day up to today, so that a day without a run is a gap; the runs of one day share
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date, datetime, timedelta
 from typing import NamedTuple
-
-from monitoring.report_text import when
 
 LEAST_DAYS, MOST_DAYS = 14, 90
 _MOST_LABELS = 4
 # One failed row among a million must still be seen.
 _LEAST_HEIGHT = 1.5
+# Unit, its seconds, the next smaller unit, its seconds.
+_UNITS = (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1))
+
+
+# Spaces inside these do not break: no line begins with a unit.
+
+
+def when(moment: datetime) -> str:
+    """Return a time to the minute."""
+    return f"{moment:%a} {moment.day} {moment:%b %Y, %H:%M}\xa0UTC"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in its two largest units."""
+    if seconds < 10:
+        return f"{seconds:.1f}\xa0s"
+    whole = round(seconds)
+    for unit, size, smaller, part in _UNITS:
+        if whole >= size:
+            rest = whole % size // part
+            return f"{whole // size}\xa0{unit}" + (f" {rest}\xa0{smaller}" if rest else "")
+    return f"{whole}\xa0s"
+
+
+def count(number: int, noun: str) -> str:
+    """Return a number of things, which *noun* names in the singular."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 class Column(NamedTuple):
@@ -66,16 +91,14 @@ def stacked_bars(
     return Chart(title, unit, legend, columns, y_ticks, _x_axis(now.date(), days))
 
 
-def _places(times: Sequence[datetime], today: date, days: int) -> list[tuple[float, float]]:
-    """Return the left side and the width of each run's column."""
+def _places(times: Sequence[datetime], today: date, days: int) -> Iterator[tuple[float, float]]:
+    """Yield the left side and the width of each run's column."""
     runs_of_day = Counter(time.date() for time in times)
     seen: Counter[date] = Counter()
-    places = []
     for day in (time.date() for time in times):
         width = 100 / days / runs_of_day[day]
-        places.append((100 * (days - 1 - (today - day).days) / days + width * seen[day], width))
+        yield 100 * (days - 1 - (today - day).days) / days + width * seen[day], width
         seen[day] += 1
-    return places
 
 
 def _stacked(heights: Sequence[tuple[str, float]]) -> list[tuple[str, float, float]]:

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from monitoring.report_history import History
 from records.exit_statuses import MEANINGS, RUN_AGAIN
-from records.results_files import UnfinishedRun
 from records.run import RunRecord
 
 HEADLINES = {"good": "Healthy", "warn": "Needs a look", "bad": "Failing"}
@@ -37,14 +36,13 @@ _TRY_ON = "When the trial runs look right, run python3 main.py."
 class Health(NamedTuple):
     """The verdict: *level* is good, warn, bad or idle. *advice* says what to do, the worst first.
 
-    *killed* are the runs since the last one that left no results, *unreadable* the results files.
-    *silence_s* is the time without a run, if that is too long, and *usual_s* what is usual.
+    *unreadable* are the results files that are newer than the last run. *silence_s* is the time
+    without a run, if that is too long, and *usual_s* what is usual.
     """
 
     level: str
     headline: str
     advice: list[str]
-    killed: list[UnfinishedRun]
     unreadable: list[str]
     silence_s: float | None
     usual_s: float
@@ -53,16 +51,11 @@ class Health(NamedTuple):
 def judge(history: History, now: datetime) -> Health:
     """Judge the job as of *now*, by its last run and by when that was."""
     last = history.last
-    killed = [
-        run
-        for run in history.unfinished
-        if not run.alive and (last is None or run.started_at > last.started_at)
-    ]
     newest = last.file.name if last and last.file else ""
     unreadable = [name for name in history.skipped if name > newest]
     usual_s, silence_s = _silence(history, now)
     found = {
-        _FIND_KILLER: "bad" if killed else "",
+        _FIND_KILLER: "bad" if history.killed else "",
         _START_IT: "bad" if silence_s else "",
         _LOOK_AT_FILES: ("warn" if last else "bad") if unreadable else "",
         _SET_CLOCK: "warn" if history.later else "",
@@ -76,7 +69,7 @@ def judge(history: History, now: datetime) -> Health:
         level, headline, told = "idle", "Not in use yet", {**told, _TRY_ON: "good"}
     worst_first = sorted(told, key=lambda advice: -_LEVELS.index(told[advice]))
     advice = [each for each in worst_first if each] or ["Nothing."]
-    return Health(level, headline, advice, killed, unreadable, silence_s, usual_s)
+    return Health(level, headline, advice, unreadable, silence_s, usual_s)
 
 
 def _of_run(run: RunRecord) -> dict[str, str]:

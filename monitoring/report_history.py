@@ -7,8 +7,8 @@ from itertools import islice
 from pathlib import Path
 
 from records.outcomes import FAILED_OUTCOMES, CallOutcome, RowOutcome
-from records.results_files import UnfinishedRun, results_files, unfinished_runs
-from records.results_reader import ResultsFileError, read_failed_rows, read_run
+from records.results_files import ResultsFileError, read_failed_rows, read_run, results_files
+from records.results_writer import UnfinishedRun, unfinished_runs
 from records.run import RunRecord
 
 RUNS_SHOWN = 90
@@ -61,6 +61,11 @@ class History:
     repeated: list[RepeatedRow] = field(default_factory=list)
 
     @property
+    def killed(self) -> list[UnfinishedRun]:
+        """The runs since the last one that left no results: a run removes what those left."""
+        return [run for run in self.unfinished if not run.alive]
+
+    @property
     def judged(self) -> list[RunRecord]:
         """The runs that were the whole job."""
         return [run for run in self.runs if not run.is_trial]
@@ -73,12 +78,7 @@ class History:
 
 
 def read_history(folder: Path, now: datetime) -> History:
-    """Read the newest results files of *folder*; without any, the history is empty.
-
-    Raises:
-        OSError: *folder* cannot be listed.
-
-    """
+    """Read the newest results files of *folder*; without any, the history is empty."""
     paths = results_files(folder)
     unfinished = [run for run in unfinished_runs(folder) if run.started_at <= now]
     history = History([], unfinished, len(paths))
@@ -90,13 +90,12 @@ def read_history(folder: Path, now: datetime) -> History:
             run = read_run(path)
         except ResultsFileError as error:
             history.skipped[path.name] = str(error)
-            continue
-        if run.started_at > now:
-            history.later.append(path.name)
         else:
-            history.runs.append(run)
+            if run.started_at > now:
+                history.later.append(path.name)
+            else:
+                history.runs.append(run)
     history.runs.reverse()
-    history.runs.sort(key=lambda run: run.started_at)
     if history.last:
         history.errors = _grouped(_failed_rows(history.last, history))
         history.repeated = _repeated(history)
@@ -124,20 +123,17 @@ def _repeated(history: History) -> list[RepeatedRow]:
     A run that did not come to its end says nothing of a row.
     """
     found: dict[object, RepeatedRow] = {}
-    still: set[object] | None = None
-    for run in reversed([run for run in history.judged if run.complete]):
+    for number, run in enumerate(reversed([run for run in history.judged if run.complete])):
         refused: dict[object, RowOutcome] = {
             (row.customer_id, row.name): row
             for row in islice(_failed_rows(run, history), _ROWS_FOLLOWED)
             if row.refused_for_itself
         }
-        # In the order of the file.
-        keys = [key for key in refused if still is None or key in still]
-        still = set(keys)
-        for key in keys:
-            each = found.setdefault(key, RepeatedRow(refused[key], run.started_at))
-            each.runs += 1
-            each.since = run.started_at
+        if number == 0:
+            found = {key: RepeatedRow(row, run.started_at) for key, row in refused.items()}
+        still = [row for key, row in found.items() if key in refused and row.runs == number]
+        for row in still:
+            row.runs, row.since = row.runs + 1, run.started_at
         if not still:
             break
     return sorted((row for row in found.values() if row.runs > 1), key=lambda row: row.since)

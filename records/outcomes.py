@@ -1,5 +1,6 @@
 """What became of a row and of its two API calls: the words the other modules share."""
 
+import functools
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
@@ -30,7 +31,7 @@ class CallStatus(StrEnum):
 _NOT_NEEDED = frozenset({CallStatus.UNCHANGED, CallStatus.SUPERSEDED, CallStatus.NO_EVENT})
 ARRIVED = _NOT_NEEDED | {CallStatus.DELIVERED}
 # No request was sent for the call.
-NO_REQUEST = _NOT_NEEDED | {CallStatus.NOT_SENT}
+_NO_REQUEST = _NOT_NEEDED | {CallStatus.NOT_SENT}
 
 
 class Fault(StrEnum):
@@ -58,26 +59,13 @@ class RowStatus(StrEnum):
     __hash__ = str.__hash__
 
 
-# How a row ends when all is well.
-GOOD_OUTCOMES = frozenset(
-    {RowStatus.SUCCESSFUL, RowStatus.UNCHANGED, RowStatus.FORGOTTEN, RowStatus.PLANNED}
-)
 # How a row ends that was tried and is not, or not wholly, at Iterable.
 FAILED_OUTCOMES = frozenset({RowStatus.PARTIAL_FAILURE, RowStatus.TOTAL_FAILURE})
-# How most rows end, by the status of both their calls.
-_OF_TWO_ALIKE = {
-    CallStatus.DELIVERED: RowStatus.SUCCESSFUL,
-    CallStatus.UNCHANGED: RowStatus.UNCHANGED,
-}
+# How a row ends when all is well.
+GOOD_OUTCOMES = frozenset(RowStatus) - FAILED_OUTCOMES - {RowStatus.NOT_ATTEMPTED}
 # What the summary of the results file calls the number of rows that ended so.
 COUNTERS = {
-    RowStatus.SUCCESSFUL: "successful",
-    RowStatus.PARTIAL_FAILURE: "partial_failures",
-    RowStatus.TOTAL_FAILURE: "total_failures",
-    RowStatus.UNCHANGED: "unchanged",
-    RowStatus.FORGOTTEN: "forgotten",
-    RowStatus.NOT_ATTEMPTED: "not_attempted",
-    RowStatus.PLANNED: "planned",
+    status: f"{status}s" if status in FAILED_OUTCOMES else str(status) for status in RowStatus
 }
 
 
@@ -210,7 +198,6 @@ class RowOutcome(NamedTuple):
     users_update: CallOutcome
     events_track: CallOutcome
     prepared: PreparedRow | None = None
-    attempted: bool = True
     user_id: int | str | None = None
 
     @property
@@ -221,25 +208,7 @@ class RowOutcome(NamedTuple):
     @property
     def status(self) -> RowStatus:
         """The row's status, which follows from its two calls."""
-        update, track = self.users_update.status, self.events_track.status
-        if update is track and update in _OF_TWO_ALIKE:
-            return _OF_TWO_ALIKE[update]
-        if not self.attempted:
-            return RowStatus.NOT_ATTEMPTED
-        if CallStatus.PLANNED in {update, track}:
-            return RowStatus.PLANNED
-        if CallStatus.FORGOTTEN in {update, track}:
-            return RowStatus.FORGOTTEN
-        return self._status_of_attempt()
-
-    def _status_of_attempt(self) -> RowStatus:
-        update, track = self.users_update.status, self.events_track.status
-        if update not in ARRIVED:
-            return RowStatus.TOTAL_FAILURE
-        if track not in ARRIVED:
-            return RowStatus.PARTIAL_FAILURE
-        nothing_sent = update in NO_REQUEST and track in NO_REQUEST
-        return RowStatus.UNCHANGED if nothing_sent else RowStatus.SUCCESSFUL
+        return _status_of(self.users_update.status, self.events_track.status)
 
     @property
     def failed_call(self) -> CallOutcome | None:
@@ -256,12 +225,8 @@ class RowOutcome(NamedTuple):
     @property
     def refused_for_itself(self) -> bool:
         """Whether a value of the row is why the row was not delivered."""
-        call = self.failed_call
-        return (
-            call is not None
-            and call.status is CallStatus.REFUSED
-            and call.fault in {Fault.ROW, Fault.FIELD}
-        )
+        call = self.failed_call or self.users_update
+        return call.status is CallStatus.REFUSED and call.fault in {Fault.ROW, Fault.FIELD}
 
     @property
     def event_id(self) -> str | None:
@@ -270,21 +235,33 @@ class RowOutcome(NamedTuple):
         return self.prepared.event_id if self.prepared and has_event else None
 
 
+@functools.cache
+def _status_of(update: CallStatus, track: CallStatus) -> RowStatus:
+    """Return the status of a row whose two calls ended so."""
+    both = {update, track}
+    if CallStatus.PLANNED in both:
+        return RowStatus.PLANNED
+    if CallStatus.FORGOTTEN in both:
+        return RowStatus.FORGOTTEN
+    if both <= _NOT_NEEDED:
+        return RowStatus.UNCHANGED
+    if both <= ARRIVED:
+        return RowStatus.SUCCESSFUL
+    if both <= _NO_REQUEST:
+        return RowStatus.NOT_ATTEMPTED
+    return RowStatus.PARTIAL_FAILURE if update in ARRIVED else RowStatus.TOTAL_FAILURE
+
+
 def outcome_of(
     prepared: PreparedRow,
     users_update: CallOutcome | None = None,
     events_track: CallOutcome | None = None,
 ) -> RowOutcome:
-    """Return the outcome of a row: of a call by default what is known of it.
-
-    With nothing sent the row was not attempted.
-    """
+    """Return the outcome of a row: of a call by default what is known of it."""
     update = users_update or prepared.profile.outcome
     track = events_track or prepared.event.outcome
-    arrived = update.status in ARRIVED and track.status in ARRIVED
-    attempted = arrived or update.status not in NO_REQUEST or track.status not in NO_REQUEST
     customer_id, email, user_id = prepared.customer_id, prepared.email, prepared.user_id
-    return RowOutcome(customer_id, email, update, track, prepared, attempted, user_id)
+    return RowOutcome(customer_id, email, update, track, prepared, user_id)
 
 
 class RowNames(NamedTuple):
@@ -303,6 +280,4 @@ def refused_row(names: RowNames, reason: str) -> RowOutcome:
 
 def row_not_attempted(names: RowNames) -> RowOutcome:
     """Return the outcome of a row that the run did not come to."""
-    return RowOutcome(
-        names.customer_id, names.email, NOT_SENT, NOT_SENT, attempted=False, user_id=names.user_id
-    )
+    return RowOutcome(names.customer_id, names.email, NOT_SENT, NOT_SENT, user_id=names.user_id)

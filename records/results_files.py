@@ -1,140 +1,135 @@
-"""The results files of a folder: what they are called, which is the newest, and which must go.
+"""The results files of a folder, read back: the runs, the rows that failed, and what must go.
 
-A file is called ``integration_results_YYYYMMDD_HHMMSS.json`` after the moment, in UTC, at which its
-run began. Later runs of the same second add ``_2``, ``_3`` and so on. While its run lasts there is
-a hidden ``.partial`` file of that name instead, which the run holds locked.
+A file is never read whole into memory: what stands before and behind its rows is read first, and
+the rows line by line, only if some of them failed.
 """
 
-import fcntl
-import itertools
+import functools
+import json
 import os
 import re
-import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from records.outcomes import CallStatus
-from records.results_reader import ResultsFileError, read_run
+from records.outcomes import COUNTERS, CallOutcome, CallStatus, RowOutcome
+from records.results_writer import NAMES, SCHEMA_VERSION
 from records.run import RunRecord
 
-# The number of files that are looked at for other jobs.
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+T = TypeVar("T")
+
+# The number of files that are looked at for other jobs and for deliveries.
 LATEST = 20
-
-_STEM = r"integration_results_([0-9]{8}_[0-9]{6})(?:_([0-9]+))?"
-_NAME = re.compile(rf"{_STEM}\.json")
-_PARTIAL_NAME = re.compile(rf"\.{_STEM}\.partial")
-
-
-class ClaimedName(NamedTuple):
-    """A name that is this run's alone: *path*, to be given to *partial* when that is whole.
-
-    *descriptor* is *partial*, open for writing and locked until it is closed.
-    """
-
-    path: Path
-    partial: Path
-    descriptor: int
+# Summary and run take about 3 KB.
+_TAIL_BYTES = 64 * 1024
+# A string in JSON holds no raw newline or quote: none of these can stand in a value of a row.
+_HEAD = f'{{\n"schema_version": {SCHEMA_VERSION},\n"results": [\n'.encode()
+_TAIL = b'\n],\n"summary": {'
+_FAILED = re.compile(rb'"outcome": "(partial|total)_failure"')
+# No run comes near it, and no chart could show it.
+_TOO_MUCH = 1e12
+# What the reading of a damaged or foreign file may end with.
+_DAMAGED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 
 
-class UnfinishedRun(NamedTuple):
-    """A run without a results file: *alive* if it is under way, else it was killed."""
-
-    started_at: datetime
-    alive: bool
+class ResultsFileError(Exception):
+    """This is no results file, or not a whole one. The message says what is wrong with it."""
 
 
 def results_files(folder: Path) -> list[Path]:
-    """Return the results files in *folder*, the oldest first.
+    """Return the results files in *folder*, the oldest first; none if it cannot be listed."""
+    return sorted(path for path in folder.glob(f"{NAMES}.json") if path.is_file())
 
-    Links, folders and files with another name are none.
 
-    Raises:
-        OSError: *folder* cannot be listed.
+def read_run(path: Path) -> RunRecord:
+    """Return what the file says of its run, without its rows.
 
+    A field that an earlier version did not write has its default. Raises ResultsFileError if it is
+    not a results file of this version, or cannot be read.
     """
-    with os.scandir(folder) as entries:
-        found = [
-            # By time and then by number: "_10" comes after "_9".
-            ((match[1], int(match[2] or 1)), Path(folder, entry.name))
-            for entry in entries
-            if (match := _NAME.fullmatch(entry.name)) and entry.is_file(follow_symlinks=False)
-        ]
-    return [path for _, path in sorted(found)]
-
-
-def claim_name(folder: Path, started_at: datetime) -> ClaimedName:
-    """Return a name in *folder* that no other run has. The partial file is its owner's alone.
-
-    Raises:
-        OSError: *folder* cannot be written.
-
-    """
-    for number in itertools.count(1):
-        suffix = "" if number == 1 else f"_{number}"
-        path = folder / f"integration_results_{started_at:%Y%m%d_%H%M%S}{suffix}.json"
-        partial = path.with_name(f".{path.stem}.partial")
-        # Creating the partial file is what claims the name: it fails while another run holds it,
-        # and afterwards that run's final file is there to be seen.
-        try:
-            descriptor = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-        except FileExistsError:
-            continue
-        # Before it is locked, another run may take it for that of a killed one, and remove it.
-        locked = _lock(descriptor) is not False
-        if locked and partial.exists() and not os.path.lexists(path):
-            return ClaimedName(path, partial, descriptor)
-        os.close(descriptor)
-        partial.unlink(missing_ok=True)
-    raise AssertionError("unreachable")
-
-
-def _lock(descriptor: int) -> bool | None:
-    """Lock an open file; return False if another process has done so, None if it cannot be done."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return None  # not every file system can
-    return True
+        with path.open("rb") as file:
+            head = file.read(len(_HEAD))
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            _, found, tail = file.read().rpartition(_TAIL)
+        if head != _HEAD or not found:
+            text = f"is no whole results file with schema_version {SCHEMA_VERSION}"
+            raise ResultsFileError(text)
+        return _run_of(b'{"summary": {' + tail, path)
+    except OSError as error:
+        raise ResultsFileError(f"cannot be read: {error.strerror}") from error
+    except _DAMAGED:
+        text = "has values that this version does not know; it is damaged, or of a later version"
+        raise ResultsFileError(text) from None
 
 
-def unfinished_runs(folder: Path) -> list[UnfinishedRun]:
-    """Return the runs that have left a partial file in *folder*, the oldest first.
+def _run_of(document: bytes, path: Path) -> RunRecord:
+    """Return the record whose ``to_json()`` *document* is."""
+    both = json.loads(document, parse_int=_number, parse_float=_number, parse_constant=_number)
+    summary, run = both["summary"], both["run"]
+    record: RunRecord = _adapter(RunRecord).validate_python(
+        {
+            **summary,
+            **run,
+            "options": {**run, "bulk": run["mode"] == "bulk", "send_all": run.get("all", False)},
+            "rows_read": summary["total"],
+            "outcomes": {status: summary.get(name, 0) for status, name in COUNTERS.items()},
+            "refused": run.get("tolerated", 0),
+            "error": run.get("error") or "",
+            "error_status": run["exit_status"],
+            "file": path,
+        }
+    )
+    if record.started_at.tzinfo is None:
+        raise ValueError("started_at")
+    return record
 
-    That of a killed run is there until the next run begins.
+
+def _number(text: str) -> float:
+    """Return a count or a duration; no other numbers stand behind the rows."""
+    number = float(text)
+    if not 0 <= number < _TOO_MUCH:
+        raise ValueError("a number")
+    return number
+
+
+@functools.cache
+def _adapter(kind: type[T]) -> "TypeAdapter[T]":
+    """Return what makes a *kind* of what stands in a file."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
+
+
+def read_failed_rows(path: Path) -> Iterator[RowOutcome]:
+    """Yield the partial and total failures, one at a time, in the file's order.
+
+    Raises ResultsFileError if a row is damaged, or the file cannot be read any more.
     """
-    return sorted(run for _, run in _partials(folder))
+    try:
+        with path.open("rb") as file:
+            for line in file:
+                if line == b"],\n":
+                    return
+                # Most lines are successful: those are never parsed.
+                if _FAILED.search(line):
+                    yield _row_of(json.loads(line.rstrip(b",\n")))
+    except OSError as error:
+        raise ResultsFileError(f"cannot be read: {error.strerror}") from error
+    except _DAMAGED:
+        raise ResultsFileError("has a damaged row; those behind it are left out") from None
 
 
-def remove_stale(folder: Path) -> None:
-    """Remove the partial files of runs that were killed.
-
-    What has such a name and is no file of ours (a pipe, a link, a folder) is left alone.
-    """
-    for partial, run in _partials(folder):
-        if not run.alive:
-            with suppress(OSError):
-                partial.unlink()
-
-
-def _partials(folder: Path) -> Iterator[tuple[Path, UnfinishedRun]]:
-    """Yield the partial files in *folder*; that of a killed run is locked meanwhile."""
-    for partial in folder.glob(".integration_results_*.partial"):
-        name = _PARTIAL_NAME.fullmatch(partial.name)
-        with suppress(OSError, ValueError):
-            if not name or not stat.S_ISREG(partial.lstat().st_mode):
-                continue
-            started_at = datetime.strptime(f"{name[1]}Z", "%Y%m%d_%H%M%S%z").astimezone(UTC)
-            # Should it be a pipe by now, opening would wait for somebody who writes into it.
-            descriptor = os.open(partial, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
-            try:
-                yield partial, UnfinishedRun(started_at, alive=not _lock(descriptor))
-            finally:
-                os.close(descriptor)
+def _row_of(row: Mapping[str, Any]) -> RowOutcome:
+    update, track = (
+        _adapter(CallOutcome).validate_python({**call, "fields": call.get("fields", {}).items()})
+        for call in (row["users_update"], row["events_track"])
+    )
+    return RowOutcome(row["customer_id"], row["email"], update, track, user_id=row.get("user_id"))
 
 
 def other_jobs(folder: Path, job: str) -> list[str]:
@@ -152,33 +147,19 @@ def tells_of_deliveries(folder: Path, job: str) -> bool:
 
 def _latest(folder: Path) -> Iterator[RunRecord]:
     """Yield the latest runs in *folder*; what cannot be read, such as root's files, is left out."""
-    with suppress(OSError):
-        for path in results_files(folder)[-LATEST:]:
-            with suppress(ResultsFileError):
-                yield read_run(path)
+    for path in results_files(folder)[-LATEST:]:
+        with suppress(ResultsFileError):
+            yield read_run(path)
 
 
 def remove_old(own: Path, keep: int) -> None:
-    """Remove the oldest results files of the job of *own* until *keep* are left; 0 keeps all.
+    """Remove the oldest results files beside *own* until *keep* are left with it; 0 keeps all.
 
-    *own* is this run's and stays. A file that is dated later was written while the clock was ahead:
-    it goes first. One that cannot be read stays; one that does not name its job is the job's own.
-
-    Raises:
-        OSError: the folder cannot be listed, or a file not be removed.
-
+    Files that are dated later than *own* were written while the clock was ahead: they go first.
+    Raises OSError if one cannot be removed.
     """
     if keep:
-        files = results_files(own.parent)
-        place = files.index(own)
-        jobs = {read_run(own).job, ""}
-        others = [path for path in files[place + 1 :] + files[:place] if _job_of(path) in jobs]
+        others = [path for path in results_files(own.parent) if path != own]
+        others.sort(key=lambda path: path < own)
         for path in others[: max(0, len(others) - (keep - 1))]:
             path.unlink(missing_ok=True)
-
-
-def _job_of(path: Path) -> str | None:
-    try:
-        return read_run(path).job
-    except ResultsFileError:
-        return None

@@ -1,20 +1,31 @@
-"""Writes the results file: one line of JSON for each row, streamed to disk, and a summary."""
+"""Writes the results file: one line of JSON for each row, streamed to disk, and a summary.
 
+It is called ``integration_results_YYYYMMDD_HHMMSS.json`` after the moment, in UTC, at which its run
+began, or the next second of which there is none. While the run lasts there is a hidden
+``.partial`` file of that name instead, which the run holds locked.
+"""
+
+import fcntl
 import functools
+import itertools
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from datetime import datetime
-from json.encoder import encode_basestring_ascii as quoted
+from dataclasses import asdict
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Self
+from typing import NamedTuple, Self
 
 from records.atomic_file import UNSUPPORTED, publish
-from records.outcomes import CallOutcome, CallStatus, RowOutcome, RowStatus
-from records.results_files import claim_name, remove_stale
-from records.run import SCHEMA_VERSION, RunRecord
+from records.outcomes import PLANNED, CallOutcome, RowOutcome, RowStatus
+from records.run import RunRecord
 
+# The version of the results file's format.
+SCHEMA_VERSION = 1
+# The file's name without its ending, and the names that look like it.
+NAME = "integration_results_%Y%m%d_%H%M%S"
+NAMES = f"integration_results_{'[0-9]' * 8}_{'[0-9]' * 6}"
 # The space that one row may take in the file, with a message at its longest, or with every field of
 # both calls filtered out; most take less than half of it.
 BYTES_PER_ROW = 1000
@@ -22,24 +33,53 @@ BYTES_PER_ROW = 1000
 SPARE_ROWS = 100
 
 
+class UnfinishedRun(NamedTuple):
+    """A run without a results file: *alive* if it is under way, else it was killed."""
+
+    started_at: datetime
+    alive: bool
+    partial: Path
+
+
+def unfinished_runs(folder: Path) -> Iterator[UnfinishedRun]:
+    """Yield the runs that have left a partial file in *folder*.
+
+    That of a killed run is there until the next run begins.
+    """
+    found = [path for path in folder.glob(f".{NAMES}.partial") if path.is_file()]
+    for partial in sorted(found):
+        with suppress(ValueError):  # no time
+            started_at = datetime.fromisoformat(f"{partial.stem[-15:]}Z")
+            yield UnfinishedRun(started_at, _is_locked(partial), partial)
+
+
+def _is_locked(partial: Path) -> bool:
+    try:
+        with partial.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True  # or nobody can tell: another user's, or a file system without locks
+    return False
+
+
 class ResultsWriter:
     """Writes the results file of one run in *folder*, which is made if it is not there.
 
-    The rows go to a hidden ``.partial`` file beside it, which takes the final name only when it
-    is complete and on disk: the results file is whole or it is not there. Both are readable by
-    their owner alone. *started_at* is in UTC.
-
-    Raises:
-        OSError: *folder* cannot be written.
-
+    It is whole or it is not there: the rows go to the partial file, which takes the final name only
+    when it is complete and on disk. Both are readable by their owner alone. *started_at* is in UTC.
+    What killed runs have left in *folder* is removed. Raises OSError if it cannot be written.
     """
 
     def __init__(self, folder: Path, started_at: datetime) -> None:
         self._failure: OSError | None = None
         folder.mkdir(parents=True, exist_ok=True)
-        remove_stale(folder)
-        self.path, self._partial, descriptor = claim_name(folder, started_at)
-        self._file = open(descriptor, "w", encoding="ascii")  # noqa: SIM115, PTH123 - closed by __exit__
+        for run in unfinished_runs(folder):
+            if not run.alive:
+                run.partial.unlink(missing_ok=True)
+        self.path, self._partial = _claim_name(folder, started_at)
+        self._file = self._partial.open("w", encoding="ascii")
+        with suppress(OSError):  # not every file system can lock
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._file.write(f'{{\n"schema_version": {SCHEMA_VERSION},\n"results": [')
         self._separator = "\n"
 
@@ -73,8 +113,7 @@ class ResultsWriter:
         """
         if not outcomes or self._failure:
             return
-        texts: dict[tuple[int, int, bool], str] = {}
-        lines = ",\n".join([_row_json(outcome, texts) for outcome in outcomes])
+        lines = ",\n".join([_row_json(outcome) for outcome in outcomes])
         try:
             self._file.write(f"{self._separator}{lines}")
         except OSError as error:
@@ -85,17 +124,30 @@ class ResultsWriter:
     def finish(self, run: RunRecord) -> None:
         """Append the summary of *run* and the run itself, and give the file its name.
 
-        Raises:
-            OSError: the disk is or was full, or the folder is no longer writable.
-
+        Raises OSError if the disk is or was full, or the folder is no longer writable.
         """
         if self._failure:
             raise self._failure
-        self._file.write(f'\n],\n"summary": {json.dumps(run.summary(), indent=2)},\n')
-        self._file.write(f'"run": {json.dumps(run.to_json(), indent=2)}\n}}\n')
+        parts = [f'"{name}": {json.dumps(part, indent=2)}' for name, part in run.to_json().items()]
+        self._file.write("\n],\n" + ",\n".join(parts) + "\n}\n")
         # What was reserved and not needed.
         self._file.truncate()
         publish(self._file, self._partial, self.path)
+
+
+def _claim_name(folder: Path, started_at: datetime) -> tuple[Path, Path]:
+    """Return the path of a results file that no other run has, and that of its new partial file."""
+    for seconds in itertools.count():
+        path = folder / f"{started_at + timedelta(seconds=seconds):{NAME}}.json"
+        partial = path.with_name(f".{path.stem}.partial")
+        # Creating the partial file is what claims the name: it fails while another run holds it,
+        # and afterwards that run's results file is there to be seen.
+        with suppress(FileExistsError):
+            partial.touch(0o600, exist_ok=False)
+            if not path.exists():
+                return path, partial
+            partial.unlink()
+    raise AssertionError("unreachable")
 
 
 # Made once: json.dumps() with an option makes an encoder at every call.
@@ -103,52 +155,38 @@ _encode = json.JSONEncoder(default=str).encode
 
 
 def _json(value: object) -> str:
-    """Return *value* as JSON. The encoder is slow with what needs no options."""
-    if type(value) is str:
-        return quoted(value)
+    """Return *value* as JSON. The encoder is slow with numbers."""
     return str(value) if type(value) is int else _encode(value)
 
 
-def _row_json(outcome: RowOutcome, texts: dict[tuple[int, int, bool], str]) -> str:
-    """Return the line of one row. Put together by hand, as there may be a million of them.
-
-    *texts* keeps what two calls are as JSON, by ``id()``: rows that end together share them.
-    """
-    customer, email, update, track, prepared, attempted, user_id = outcome
-    who = f'{{"customer_id": {_json(customer)}, "email": {_json(email)}, '
+def _row_json(outcome: RowOutcome) -> str:
+    """Return the line of one row. Put together by hand, as there may be a million of them."""
+    customer, email, update, track, prepared, user_id = outcome
+    who = f'"customer_id": {_json(customer)}, "email": {_json(email)}'
     if user_id is not None:
-        who += f'"user_id": {_json(user_id)}, '
-    event_id = quoted(name) if (name := outcome.event_id) else "null"
-    key = (id(update), id(track), attempted)
-    if key in texts:
-        return f"{who}{texts[key]}{event_id}}}}}"
-    status, user, event = outcome.status, "", ""
-    if prepared and update.status is CallStatus.PLANNED:
-        user = f', "payload": {prepared.profile.body.decode()}'
-    if prepared and track.status is CallStatus.PLANNED:
-        event = f', "payload": {prepared.event.body.decode()}'
-    calls = (
-        f'"outcome": "{status}", "users_update": {{{_call_json(update)}{user}}}, '
-        f'"events_track": {{{_call_json(track)}, "event_id": '
+        who += f', "user_id": {_json(user_id)}'
+    event_id = f'"{name}"' if (name := outcome.event_id) else "null"
+    status, user, event = outcome.status, _call_json(update), _call_json(track)
+    planned = ""
+    if status is RowStatus.PLANNED and prepared:
+        user += _payload_json(update, prepared.profile.body)
+        planned = _payload_json(track, prepared.event.body)
+    return (
+        f'{{{who}, "outcome": "{status}", "users_update": {{{user}}}, '
+        f'"events_track": {{{event}, "event_id": {event_id}{planned}}}}}'
     )
-    if status is not RowStatus.PLANNED:
-        texts[key] = calls
-    return f"{who}{calls}{event_id}{event}}}}}"
+
+
+def _payload_json(call: CallOutcome, body: bytes) -> str:
+    return f', "payload": {body.decode()}' if call == PLANNED else ""
 
 
 # Most rows share a few outcomes.
 @functools.lru_cache(maxsize=1000)
 def _call_json(outcome: CallOutcome) -> str:
     """Return the members of a call's JSON object, without its braces."""
-    members: dict[str, Any] = {
-        "status": outcome.status,
-        "http_status": outcome.http_status,
-        "code": outcome.code,
-        "attempts": outcome.attempts,
-        "message": outcome.message,
-    }
-    if outcome.fault is not None:
-        members["fault"] = outcome.fault
-    if outcome.fields:
-        members["fields"] = dict(outcome.fields)
+    members = asdict(outcome) | {"fields": dict(outcome.fields)}
+    for name in ("fault", "fields"):
+        if not members[name]:
+            del members[name]
     return json.dumps(members)[1:-1]

@@ -1,7 +1,7 @@
 """One run: what it was asked for, and what became of it.
 
 This is the one record of a run: ``results_writer.py`` writes it to the results file, and
-``results_reader.py`` reads it back as it is.
+``results_files.py`` reads it back as it is.
 """
 
 import hashlib
@@ -9,7 +9,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,6 @@ from records.outcomes import (
 
 logger = get_logger(__name__)
 
-# The version of the results file's format.
-SCHEMA_VERSION = 1
-
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
@@ -44,8 +41,21 @@ class RunOptions:
 
 
 @dataclass(slots=True)
+class Endpoint:
+    """How one endpoint answered.
+
+    ``answers`` has the number of answers with each HTTP status, ``latency_seconds`` what each share
+    of the requests did not exceed.
+    """
+
+    requests: int
+    answers: dict[str, int]
+    latency_seconds: dict[str, float]
+
+
+@dataclass(slots=True)
 class RunRecord:
-    """What became of a run; ``to_json()`` and ``summary()`` go into its results file.
+    """What became of a run; ``to_json()`` goes into its results file.
 
     Times are in UTC; durations are in seconds of a clock that cannot be set. ``error`` is the
     sentence that says what ended the run, empty for a run that reached its last row. ``file`` is
@@ -74,7 +84,7 @@ class RunRecord:
     # By call, the fields that the project does not take.
     filtered_fields: dict[str, set[str]] = field(default_factory=dict)
     sending_seconds: float = 0.0
-    endpoints: Mapping[str, Any] = field(default_factory=dict)
+    endpoints: dict[str, Endpoint] = field(default_factory=dict)
     retries: int = 0
     rate_limited_seconds: float = 0.0
     error: str = ""
@@ -122,10 +132,8 @@ class RunRecord:
                 self.first_failure = self.first_failure or (
                     f"customer {outcome.customer_id}: {outcome.failed_path} {outcome.failed_call}"
                 )
-            for name, call in (
-                ("users_update", outcome.users_update),
-                ("events_track", outcome.events_track),
-            ):
+            calls = {"users_update": outcome.users_update, "events_track": outcome.events_track}
+            for name, call in calls.items():
                 if call.fields and call.status is CallStatus.DELIVERED:
                     self.filter_out(name, [field for field, _ in call.fields])
 
@@ -142,7 +150,8 @@ class RunRecord:
         rate_limited_seconds: float,
     ) -> None:
         """Note how long sending took and which requests were sent."""
-        self.sending_seconds, self.endpoints = seconds, endpoints
+        self.sending_seconds = seconds
+        self.endpoints = {name: Endpoint(**numbers) for name, numbers in endpoints.items()}
         self.retries, self.rate_limited_seconds = retries, rate_limited_seconds
 
     def fail(self, status: ExitStatus, text: str) -> None:
@@ -217,11 +226,11 @@ class RunRecord:
     @property
     def requests(self) -> int:
         """The number of requests that were sent."""
-        return sum(endpoint["requests"] for endpoint in self.endpoints.values())
+        return sum(endpoint.requests for endpoint in self.endpoints.values())
 
-    def summary(self) -> dict[str, Any]:
-        """Return the ``summary`` of the results file."""
-        return {
+    def to_json(self) -> dict[str, dict[str, Any]]:
+        """Return what stands behind the rows in the results file, once the run has finished."""
+        summary = {
             "total": self.rows_read,
             **{name: self.outcomes[status] for status, name in COUNTERS.items()},
             "users_update": self.users_update,
@@ -229,14 +238,10 @@ class RunRecord:
             "requests": self.requests,
             "retries": self.retries,
             "rate_limited_seconds": round(self.rate_limited_seconds, 3),
-            "endpoints": self.endpoints,
+            "endpoints": {name: asdict(each) for name, each in self.endpoints.items()},
             "filtered_fields": {call: sorted(n) for call, n in self.filtered_fields.items()},
         }
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the ``run`` of the results file, once the run has finished."""
-        options = self.options
-        return {
+        run = {
             "id": self.id,
             "started_at": _utc_text(self.started_at),
             "finished_at": _utc_text(self.finished_at or self.started_at),
@@ -247,14 +252,15 @@ class RunRecord:
             "max_refused_rows": self.max_refused_rows,
             "error": self.error or None,
             "sending_seconds": round(self.sending_seconds, 3),
-            "mode": "bulk" if options.bulk else "per-user",
-            "dry_run": options.dry_run,
-            "all": options.send_all,
-            "limit": options.limit,
+            "mode": "bulk" if self.options.bulk else "per-user",
+            "dry_run": self.options.dry_run,
+            "all": self.options.send_all,
+            "limit": self.options.limit,
             "version": self.version,
             "query_sha256": self.query_sha256,
             "job": self.job,
         }
+        return {"summary": summary, "run": run}
 
 
 def _utc_text(moment: datetime) -> str:

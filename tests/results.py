@@ -23,7 +23,7 @@ FILTERED = CallOutcome(
     *(CallStatus.DELIVERED, 200, None, 1),
     fields=(("plan_type", "filtered out"), ("candidate", "filtered out")),
 )
-GONE = CallOutcome(CallStatus.FORGOTTEN, 409, "ForgottenUserError", 1, "was forgotten")
+FORGOTTEN = CallOutcome(CallStatus.FORGOTTEN, 409, "ForgottenUserError", 1, "was forgotten")
 ENDPOINTS = {
     "users/update": {
         "requests": 6,
@@ -31,6 +31,9 @@ ENDPOINTS = {
         "latency_seconds": {"p50": 0.1, "p90": 0.2, "p95": 0.25, "p99": 0.5, "max": 1.5},
     }
 }
+
+# In place of a field: there is none.
+GONE = object()
 
 # Whatever may stand in a file.
 JSON = st.recursive(
@@ -51,7 +54,7 @@ def refused(count, email="user@example.com"):
 
 
 def forgotten(count):
-    return [RowOutcome(f"f{i}", f"gone{i}@example.com", GONE, NOT_SENT) for i in range(count)]
+    return [RowOutcome(f"f{i}", f"gone{i}@example.com", FORGOTTEN, NOT_SENT) for i in range(count)]
 
 
 def half_delivered(count):
@@ -67,8 +70,7 @@ def filtered(count):
 
 
 def not_attempted(count):
-    email = "later@example.com"
-    return [RowOutcome(i, email, NOT_SENT, NOT_SENT, attempted=False) for i in range(count)]
+    return [RowOutcome(i, "later@example.com", NOT_SENT, NOT_SENT) for i in range(count)]
 
 
 def superseded(count):
@@ -88,13 +90,18 @@ def save(folder, begun=LAST, rows=(), status=0, summary=None, **run):
     with ResultsWriter(folder, begun) as results:
         results.add(rows)
         results.finish(finished_run(rows, started_at=begun))
-    head, mark, tail = results.path.read_text().partition('\n],\n"summary": ')
+    return replaced(results.path, summary, **{"exit_status": status, **run})
+
+
+def replaced(path, summary=None, **run):
+    """Replace fields of the summary and of the run in a results file; GONE for no field."""
+    head, mark, tail = path.read_text().partition('\n],\n"summary": ')
     end: dict[str, Any] = json.loads('{"summary": ' + tail)
-    end["summary"].update(summary or {})
-    end["run"].update({"exit_status": status, **run})
-    end_text = json.dumps(end["summary"], indent=2), json.dumps(end["run"], indent=2)
-    results.path.write_text(f'{head}{mark}{end_text[0]},\n"run": {end_text[1]}\n}}\n')
-    return results.path
+    for name, fields in (("summary", summary or {}), ("run", run)):
+        kept = {key: value for key, value in {**end[name], **fields}.items() if value is not GONE}
+        end[name] = json.dumps(kept, indent=2)
+    path.write_text(f'{head}{mark}{end["summary"]},\n"run": {end["run"]}\n}}\n')
+    return path
 
 
 def unfinished(folder, begun):

@@ -296,7 +296,7 @@ def test_after_a_refused_key_at_one_endpoint_nothing_is_sent_to_any(client, iter
     sent = len(iterable.requests)
     outcomes = in_threads(5, lambda: client.process_user_record(make_row()))()
     assert {outcome.users_update.status for outcome in outcomes} == {NOT_SENT}
-    assert not any(outcome.attempted for outcome in outcomes)
+    assert {outcome.status for outcome in outcomes} == {RowStatus.NOT_ATTEMPTED}
     assert len(iterable.requests) == sent
 
 

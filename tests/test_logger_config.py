@@ -23,16 +23,16 @@ def _no_handlers_left():
     setup_logger()
 
 
-def test_the_console_has_info_the_file_has_everything(tmp_path, capsys):
-    setup_logger("INFO", tmp_path / "logs" / "job.log")
+def test_the_console_has_info_the_file_has_everything_each_once(tmp_path, capsys):
+    for _ in range(3):  # setting up again doubles nothing
+        setup_logger("INFO", tmp_path / "logs" / "job.log")
     logger = get_logger("db_connection")
     logger.debug("detail")
     logger.info("step")
     logger.warning("odd")
     logger_config.get_file_logger().info("record")
-    console = capsys.readouterr()
-    assert console.out == "step\n"
-    assert console.err == "WARNING: odd\n"
+    logging.getLogger("urllib3.connectionpool").debug("https://... Api-Key")
+    assert capsys.readouterr() == ("step\n", "WARNING: odd\n")
     lines = (tmp_path / "logs" / "job.log").read_text().splitlines()
     pattern = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (\w+) +iterable_sync.\w+: (\w+)"
     assert [re.findall(pattern, line) for line in lines] == [
@@ -41,12 +41,6 @@ def test_the_console_has_info_the_file_has_everything(tmp_path, capsys):
         [("WARNING", "odd")],
         [("INFO", "record")],
     ]
-
-
-def test_libraries_stay_out(tmp_path, capsys):
-    setup_logger("DEBUG", tmp_path / "job.log")
-    logging.getLogger("urllib3.connectionpool").debug("https://... Api-Key")
-    assert (tmp_path / "job.log").read_text() == capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("quiet", [True, False])
@@ -66,31 +60,14 @@ def test_what_libraries_warn_of_goes_to_the_file_alone(tmp_path, capfd, quiet):
     assert "value" not in line
 
 
-BIDIRECTIONAL = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-
-
-@pytest.mark.parametrize("control", BIDIRECTIONAL)
-def test_nothing_turns_the_direction_of_a_line(control, capsys):
-    setup_logger("INFO")
-    get_logger("main").info("user: %s", f"a{control}b")
-    assert capsys.readouterr().out == f"user: a\\u{ord(control):04x}b\n"
-
-
-def test_a_value_cannot_forge_a_line_or_steer_the_terminal(tmp_path, capsys):
+def test_a_value_cannot_forge_a_line_steer_the_terminal_or_turn_its_direction(tmp_path, capsys):
     setup_logger("INFO", tmp_path / "job.log")
-    get_logger("main").info("user: %s", "a\n2026 forged\r\x1b[31m\x9b\u2028\ud800é👩")
+    odd = "\n2026 forged\r\x1b[31m\x9b\u2028\ud800\u061c\u200e\u202e\u2066\u2069"
+    get_logger("main").info("user: %s", f"a{odd}é👩")
     shown = capsys.readouterr().out
     assert len((tmp_path / "job.log").read_text().splitlines()) == 1
-    assert shown.startswith(r"user: a\n2026 forged\x0d\x1b[31m\x9b\u2028")
-    assert shown.rstrip("\n").endswith("é👩")
-
-
-def test_setting_up_again_does_not_double_lines(tmp_path, capsys):
-    for _ in range(3):
-        setup_logger("INFO", tmp_path / "job.log")
-    get_logger("main").info("once")
-    assert capsys.readouterr().out == "once\n"
-    assert len((tmp_path / "job.log").read_text().splitlines()) == 1
+    escaped = r"\n2026 forged\r\x1b[31m\x9b\u2028\ud800\u061c\u200e\u202e\u2066\u2069"
+    assert shown == f"user: a{escaped}é👩\n"
 
 
 def test_the_file_rotates(tmp_path, monkeypatch):
@@ -103,33 +80,25 @@ def test_the_file_rotates(tmp_path, monkeypatch):
     assert names == ["job.log", *(f"job.log.{number}" for number in range(1, 6))]
 
 
-def test_a_log_file_that_is_no_regular_file_is_never_rotated(tmp_path, monkeypatch):
+def test_a_pipe_is_written_as_it_is_and_one_that_nobody_reads_is_an_error(
+    tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(logger_config, "MAX_BYTES", 100)
-    path = tmp_path / "job.log"
-    os.mkfifo(path)
-    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    setup_logger("ERROR", path)
-    for number in range(100):
-        get_logger("main").info("line %d", number)
-    assert os.read(reader, 65536).count(b"line") == 100
-    os.close(reader)
-    assert [each.name for each in tmp_path.iterdir()] == ["job.log"]
-    assert stat.S_ISFIFO(path.stat().st_mode)
-
-
-def test_a_pipe_that_nobody_reads_is_not_waited_for(tmp_path, capsys):
     path = tmp_path / "job.log"
     os.mkfifo(path)
     with pytest.raises(OSError, match="No such device"):
         setup_logger("INFO", path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     setup_logger("ERROR", path)
-    for _ in range(2000):
-        get_logger("main").info("x" * 100)
+    for number in range(100):
+        get_logger("main").info("line %d", number)
+    assert os.read(reader, 65536).count(b"line") == 100
+    assert [each.name for each in tmp_path.iterdir()] == ["job.log"]
     os.close(reader)
-    told = "ERROR: LOG_FILE is missing lines: "
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(told)
+    for _ in range(3):
+        get_logger("main").info("lost")
+    (told,) = capsys.readouterr().err.splitlines()
+    assert told == "ERROR: LOG_FILE is missing lines: Broken pipe. The job goes on"
 
 
 LINES = """if True:
@@ -154,19 +123,18 @@ BOTH = ["INFO     iterable_sync.main: step", "WARNING  iterable_sync.main: odd"]
         ("/dev/null", ["step"], ["WARNING: odd"]),
     ],
 )
-@pytest.mark.parametrize("make_pair", [os.pipe, socket.socketpair])
-def test_a_log_that_is_the_console_has_each_line_once(path, out, err, make_pair):
-    (out_here, out_there), (err_here, err_there) = make_pair(), make_pair()
+def test_a_log_that_is_the_console_has_each_line_once(path, out, err):
+    """Also where it is a socket, as under systemd, which cannot be opened anew."""
+    (out_here, out_there), (err_here, err_there) = os.pipe(), socket.socketpair()
     command = [sys.executable, "-c", LINES, path]
-    subprocess.run(command, cwd=HERE, stdout=out_there, stderr=err_there, check=True)
-    assert (shown_by(out_here, out_there), shown_by(err_here, err_there)) == (out, err)
-
-
-def shown_by(reader, writer):
-    """Return the lines, less the time in front of them, that came through a pipe or a socket."""
-    os.close(writer if isinstance(writer, int) else writer.detach())
-    with os.fdopen(reader if isinstance(reader, int) else reader.detach()) as lines:
-        return [re.sub(r"^\d{4}-\S+Z ", "", line.rstrip()) for line in lines]
+    subprocess.run(command, cwd=HERE, stdout=out_there, stderr=err_there.fileno(), check=True)
+    os.close(out_there)
+    err_there.close()
+    shown = []
+    for reader in (out_here, err_here.detach()):
+        with os.fdopen(reader) as lines:
+            shown.append([re.sub(r"^\d{4}-\S+Z ", "", line.rstrip()) for line in lines])
+    assert shown == [out, err]
 
 
 def test_a_log_that_cannot_be_rotated_goes_on_and_loses_no_line(tmp_path, monkeypatch, capsys):
@@ -195,9 +163,6 @@ def test_log_files_that_are_there_already_become_their_owners_alone(tmp_path):
     modes = {name: stat.S_IMODE((tmp_path / name).stat().st_mode) for name in names}
     assert modes.pop("job.log.old") == 0o644
     assert set(modes.values()) == {0o600}
-
-
-def test_the_mode_of_a_device_is_left_alone():
     before = os.stat("/dev/null").st_mode  # noqa: PTH116 - a device
     setup_logger("INFO", Path("/dev/null"))
     assert os.stat("/dev/null").st_mode == before  # noqa: PTH116 - a device

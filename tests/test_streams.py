@@ -6,18 +6,15 @@ import json
 import os
 import pty
 import shutil
-import signal
 import subprocess
 import sys
 import termios
-import time
 
 import pytest
 
-from sandbox.faults import Fault
-from tests.test_main import BARE, HERE, USERS, Job, copy_program, scaled, writes
+from tests.test_main import BARE, HERE, USERS, Job, copy_program, writes
 from tests.test_main import job as job  # noqa: PLC0414 - a fixture
-from tests.test_safety import is_sending, wait_until
+from tests.test_safety import wait_until
 
 pytestmark = [pytest.mark.database, pytest.mark.program]
 
@@ -61,42 +58,46 @@ def start(job, *args, stdin=None, stdout=None, stderr=None, before=None, **envir
     )
 
 
-@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)], ids=str)
-def test_closed_streams_change_nothing(job, iterable, closed):
-    kept = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    for mode in ([], ["--dry-run"], ["--check"], ["--report"], ["--help"]):
-        process = start(job, *mode, before=closing(*closed), **kept)
-        assert process.wait(PATIENCE) == 0, mode
-    assert sorted(iterable.users) == sorted(USERS)
-    assert "Successful (both API calls): 3" in job.log
-
-
-@pytest.mark.parametrize("sink", [broken_pipe, full_disk])
-def test_streams_that_take_nothing_change_nothing(job, iterable, sink):
-    with sink() as file:
-        for mode in ([], ["--dry-run"]):
-            assert start(job, *mode, stdout=file, stderr=file).wait(PATIENCE) == 0, mode
-        others = ("--check", "--report", "--help", "--version")
-        at_once = [start(job, mode, stdout=file, stderr=file) for mode in others]
-        assert [process.wait(PATIENCE) for process in at_once] == [0] * len(others)
-    assert sorted(iterable.users) == sorted(USERS)
-    assert "Successful (both API calls): 3" in job.log
-
-
 @contextlib.contextmanager
 def closed():
     """Yield nothing: the process closes all its streams itself."""
     yield None
 
 
-@pytest.mark.parametrize("sink", [broken_pipe, closed])
-def test_the_demo_minds_no_stream_either(tmp_path, sink):
+SINKS = pytest.mark.parametrize("sink", [closed, broken_pipe, full_disk])
+MODES: tuple[list[str], ...] = (
+    [],
+    ["--dry-run"],
+    ["--check"],
+    ["--report"],
+    ["--help"],
+    ["--version"],
+)
+
+
+@SINKS
+def test_streams_that_take_nothing_change_nothing(job, iterable, sink):
+    with sink() as file:
+        before = None if file else closing(0, 1, 2)
+        for mode in MODES:
+            process = start(job, *mode, stdout=file, stderr=file, before=before)
+            assert process.wait(PATIENCE) == 0, mode
+    assert sorted(iterable.users) == sorted(USERS)
+    assert "Successful (both API calls): 3" in job.log
+
+
+@pytest.mark.parametrize("descriptor", [1, 2])
+def test_one_closed_stream_changes_nothing(job, iterable, descriptor):
+    kept = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    assert start(job, before=closing(descriptor), **kept).wait(PATIENCE) == 0
+    assert sorted(iterable.users) == sorted(USERS)
+
+
+def test_the_demo_minds_no_stream_either(tmp_path):
     program = copy_program(tmp_path / "copy")
     shutil.copytree(HERE / "sandbox", tmp_path / "copy" / "sandbox")
     demo = Job({}, tmp_path, program)
-    with sink() as file:
-        before = None if file else closing(0, 1, 2)
-        status = start(demo, "--demo", stdout=file, stderr=file, before=before).wait(40)
+    status = start(demo, "--demo", before=closing(0, 1, 2)).wait(40)
     if status == 2:
         pytest.skip("no database server on this machine")
     assert status == 0
@@ -104,31 +105,15 @@ def test_the_demo_minds_no_stream_either(tmp_path, sink):
     assert json.loads(results.read_text())["summary"]["successful"] == 3
 
 
-@pytest.mark.parametrize("sink", [broken_pipe, full_disk])
-@pytest.mark.parametrize("mode", [[], ["--quiet"]], ids=["told", "quiet"])
-def test_a_failure_keeps_its_status_when_nobody_hears_of_it(job, tmp_path, sink, mode):
+@SINKS
+def test_a_failure_keeps_its_status_when_nobody_hears_of_it(job, tmp_path, sink):
     bare = Job({}, tmp_path, copy_program(tmp_path / "copy"))
     with sink() as file:
-        assert start(bare, *mode, stdout=file, stderr=file).wait(PATIENCE) == 2
-        assert start(bare, "--nonsense", stdout=file, stderr=file).wait(PATIENCE) == 2
-        wrong = start(job, *mode, stdout=file, stderr=file, DB_PASSWORD="wrong-password")
-        assert wrong.wait(PATIENCE) == 3
+        unheard = {"stdout": file, "stderr": file, "before": None if file else closing(0, 1, 2)}
+        for mode in ("--quiet", "--nonsense"):
+            assert start(bare, mode, **unheard).wait(PATIENCE) == 2
+        assert start(job, **unheard, DB_PASSWORD="wrong-password").wait(PATIENCE) == 3
     assert "check DB_USER and DB_PASSWORD" in job.log
-
-
-def test_a_dead_console_does_not_hold_up_the_end_after_a_signal(job, iterable, tmp_path):
-    program = copy_program(tmp_path / "copy")
-    job.program = scaled(program, "delivery/worker_pool.py", "GRACE_S", 0.5)
-    iterable.set_faults(Fault("hang", endpoint="users/update"))
-    with broken_pipe() as file:
-        process = start(job, stdout=file, stderr=file)
-        wait_until(lambda: is_sending(job))
-        time.sleep(0.2)
-        began_s = time.monotonic()
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(PATIENCE) == 143
-        assert time.monotonic() - began_s < 6
-    assert "Stopped by a signal" in job.log
 
 
 def test_a_terminal_that_is_closed_ends_the_run_as_a_hangup_does(job, iterable):

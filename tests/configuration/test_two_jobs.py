@@ -11,8 +11,6 @@ from configuration.wiring import open_ledger
 from logger_config import setup_logger
 from records.delivery_ledger import DeliveryLedger, LedgerError
 from records.exit_statuses import ExitStatus
-from records.results_files import remove_old, results_files
-from records.results_reader import read_run
 from tests.configuration.conftest import settings_of
 from tests.results import save
 
@@ -53,14 +51,6 @@ def test_a_log_is_free_again_after_its_process_and_stays_ones_own_when_it_rotate
     assert b"BlockingIOError" in held.stderr
     setup_logger()
     subprocess.run([sys.executable, "-c", probe], cwd=HERE, check=True)
-
-
-def test_old_results_of_another_job_are_left_alone(tmp_path):
-    for job in ("a.sqlite3", "b.sqlite3", "a.sqlite3", ""):
-        save(tmp_path, job=job)
-    own = save(tmp_path, job="a.sqlite3")
-    remove_old(own, 1)
-    assert [read_run(path).job for path in results_files(tmp_path)] == ["b.sqlite3", "a.sqlite3"]
 
 
 def test_results_of_two_jobs_in_one_folder_are_told(environ, tmp_path, warned):

@@ -1,47 +1,134 @@
-"""What a run says at its end: what happened, what it means for the data, what to do."""
+"""What a run says on its way and at its end: what happened, what it means, what to do."""
 
+import io
 import logging
+import sys
 from pathlib import Path
 
 import pytest
 
-from monitoring.console import key_advice, log_end, stop_advice
+from logger_config import get_logger, setup_logger
+from monitoring import console
+from monitoring.console import ROWS_ON_CONSOLE, RowLog, key_advice, log_end, stop_advice
 from records.exit_statuses import StopReason
-from tests.results import delivered, filtered, finished_run, not_attempted, refused
+from records.run import RunOptions, RunRecord
+from tests.results import delivered, filtered, finished_run, half_delivered, not_attempted, refused
 
 US, EU = "https://api.iterable.com", "https://api.eu.iterable.com"
 
 
-def end_of(rows, caplog, advice=""):
-    """Return the warnings and errors at the end of a run over *rows*."""
+class Terminal(io.StringIO):  # noqa: D101 - what its name says
+    def isatty(self):
+        return True
+
+
+def new_terminal(monkeypatch):
+    """Put a terminal in the place of both streams. Not as a fixture: pytest replaces them after."""
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    setup_logger("INFO")
+    return terminal
+
+
+def tell(total, *parts, **options):
+    """Tell what becomes of a run over *total* rows, part after part, with a log line after each."""
+    run = RunRecord(RunOptions(**options), "1.0.0", rows_read=total)
+    with RowLog(run) as log:
+        for outcomes in parts:
+            log.add(outcomes, run.count(outcomes))
+            get_logger("main").info("a line")
+
+
+def test_few_rows_have_their_lines_on_the_console_and_many_in_the_log_file(capsys, tmp_path):
+    setup_logger("INFO", tmp_path / "job.log")
+    tell(2, delivered(1), refused(1))
+    assert capsys.readouterr() == (
+        "Processing record 1/2\n✓ Successfully processed user: user0@example.com\na line\n"
+        "Processing record 2/2\na line\n",
+        "ERROR: ✗ Total failure for user: user@example.com (customer 0): "
+        "users/update refused (client error 400 BadParams)\n",
+    )
+    many = ROWS_ON_CONSOLE + 1
+    tell(many, delivered(1), half_delivered(1))
+    tell(many, [*delivered(3), *refused(1)], bulk=True)
+    assert capsys.readouterr() == ("a line\n" * 3, "")
+    lines = (tmp_path / "job.log").read_text()
+    assert lines.count("✓ Successfully processed user") == 2
+    assert "✓ Successful: 3 users; record 4 of 51" in lines
+    assert "⚠ Partial failure for user: half@example.com (customer h0): events/track unav" in lines
+
+
+def test_off_a_terminal_a_line_now_and_then_tells_rate_time_left_and_failures(capsys, monkeypatch):
+    setup_logger("INFO")
+    tell(1000, delivered(1), delivered(1))
+    assert "rows, " not in capsys.readouterr().out
+    monkeypatch.setattr(console, "PROGRESS_EVERY_S", 0)
+    # Rows that a stopped run did not reach are not done.
+    tell(1000, [*delivered(99), *refused(1), *not_attempted(900)])
+    line = capsys.readouterr().out.splitlines()[0]
+    assert line.startswith("100 of 1000 rows, ")
+    assert line.endswith(" s left, 1 failed")
+
+
+def test_on_a_terminal_a_bar_shows_the_rows_and_lines_stand_on_lines_of_their_own(monkeypatch):
+    terminal = new_terminal(monkeypatch)
+    tell(100, [*delivered(30), *refused(1)], not_attempted(69))
+    # What a terminal shows: each piece between carriage returns overwrites the one before.
+    shown = terminal.getvalue().split("\r")
+    line = shown.index("\x1b[Ka line\n")
+    assert "/100 rows" in shown[line - 1]
+    assert shown[-1].startswith(" 31% ")
+    assert "31/100 rows" in shown[-1]
+    assert "1 failed" in shown[-1]
+
+
+def test_quiet_shows_no_bar(monkeypatch):
+    terminal = new_terminal(monkeypatch)
+    tell(100, delivered(30), quiet=True)
+    assert "%" not in terminal.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("rows", "advice", "told"),
+    [
+        (delivered(3), "", []),
+        (
+            [*delivered(3), *refused(2)],
+            "",
+            [
+                "2 of 5 rows were not delivered. Fix what results.json names for each, then run "
+                "again"
+            ],
+        ),
+        (
+            [*refused(1), *half_delivered(1)],
+            "",
+            [
+                "2 of 2 rows were not delivered. results.json names what to fix in 1 of them; run "
+                "again for the others"
+            ],
+        ),
+        (
+            filtered(1),
+            "",
+            [
+                "The project takes no new fields: Iterable left candidate, plan_type out of "
+                "users/update. The rest has arrived. Create the fields in Iterable; then profiles "
+                "that lack some are sent once more"
+            ],
+        ),
+        (
+            [*delivered(1), *not_attempted(4)],
+            "The advice",
+            ["Not attempted: 4 of 5 users; nothing of theirs was sent", "The advice"],
+        ),
+    ],
+)
+def test_the_end_of_a_run_says_what_became_of_its_rows_and_what_to_do(caplog, rows, advice, told):
     with caplog.at_level(logging.WARNING):
         log_end(finished_run(rows), Path("results.json"), advice)
-    return [record.getMessage() for record in caplog.records]
-
-
-def test_a_run_that_is_well_warns_of_nothing(caplog):
-    assert end_of(delivered(3), caplog) == []
-
-
-def test_rows_that_were_not_delivered_are_counted_and_their_reasons_found(caplog):
-    assert end_of([*delivered(3), *refused(2)], caplog) == [
-        "2 of 5 rows were not delivered. Fix what results.json names for each, then run again"
-    ]
-
-
-def test_fields_that_were_left_out_say_what_became_of_the_rest(caplog):
-    assert end_of(filtered(1), caplog) == [
-        "The project takes no new fields: Iterable left candidate, plan_type out of users/update. "
-        "The rest has arrived. Create the fields in Iterable; then profiles that lack some are "
-        "sent once more"
-    ]
-
-
-def test_a_run_that_was_stopped_says_how_many_rows_it_did_not_come_to(caplog):
-    assert end_of([*delivered(1), *not_attempted(4)], caplog, "The advice") == [
-        "Not attempted: 4 of 5 users; nothing of theirs was sent",
-        "The advice",
-    ]
+    assert [record.getMessage() for record in caplog.records] == told
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 import contextlib
 import socket
 import threading
-import time
 import uuid
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -100,55 +99,29 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def test_a_run_tells_its_start_and_its_success(monitor, warnings):
-    heartbeat = Heartbeat(monitor.url, RUN_ID)
-    heartbeat.start()
-    heartbeat.finish(0, "3 delivered ✓")
-    assert monitor.requests == [
-        ("POST", f"/s3cret-check/start?rid={RID}", b""),
-        ("POST", f"/s3cret-check?rid={RID}", "3 delivered ✓".encode()),
-    ]
+def test_a_run_tells_its_start_and_its_end_and_the_query_of_the_url_stays_behind(monitor, warnings):
+    for query, more in (("", ""), ("/?create=1&a=%2F", "create=1&a=%2F&")):
+        monitor.requests.clear()
+        heartbeat = Heartbeat(monitor.url + query, RUN_ID)
+        heartbeat.start()
+        heartbeat.finish(0, "3 delivered ✓ a\ud800b")
+        heartbeat.finish(143, "x" * 2 * MAX_BODY_BYTES)
+        assert monitor.requests == [
+            ("POST", f"/s3cret-check/start?{more}rid={RID}", b""),
+            ("POST", f"/s3cret-check?{more}rid={RID}", "3 delivered ✓ a?b".encode()),
+            ("POST", f"/s3cret-check/143?{more}rid={RID}", b"x" * MAX_BODY_BYTES),
+        ]
     assert monitor.received_headers[1]["Content-Type"] == "text/plain; charset=utf-8"
     assert warnings() == []
 
 
-@pytest.mark.parametrize("status", [1, 3, 70, 143])
-def test_a_failed_run_tells_its_exit_status(monitor, status):
-    Heartbeat(monitor.url, RUN_ID).finish(status, "")
-    assert monitor.targets == [f"/s3cret-check/{status}?rid={RID}"]
-
-
-def test_the_query_of_the_url_stays_at_its_end(monitor):
-    heartbeat = Heartbeat(monitor.url + "/?create=1&a=%2F", RUN_ID)
-    heartbeat.start()
-    heartbeat.finish(0, "")
-    assert monitor.targets == [
-        f"/s3cret-check/start?create=1&a=%2F&rid={RID}",
-        f"/s3cret-check?create=1&a=%2F&rid={RID}",
-    ]
-
-
-def test_without_a_url_nothing_is_sent(warnings):
+def test_without_a_url_nothing_is_sent_and_a_run_id_is_a_uuid(warnings):
     heartbeat = Heartbeat("", RUN_ID)
     heartbeat.start()
     heartbeat.finish(1, "body")
     assert warnings() == []
-
-
-def test_a_run_id_that_is_no_uuid_is_a_mistake_of_the_caller():
     with pytest.raises(ValueError, match="UUID"):
         Heartbeat("", "run 1")
-
-
-def test_of_a_long_body_the_monitor_gets_what_it_keeps(monitor):
-    Heartbeat(monitor.url, RUN_ID).finish(0, "x" * 2 * MAX_BODY_BYTES)
-    assert [len(body) for _, _, body in monitor.requests] == [MAX_BODY_BYTES]
-
-
-def test_a_body_that_is_no_unicode_is_sent_all_the_same(monitor, warnings):
-    Heartbeat(monitor.url, RUN_ID).finish(0, "a\ud800b")
-    assert [body for _, _, body in monitor.requests] == [b"a?b"]
-    assert warnings() == []
 
 
 def test_a_passing_fault_is_tried_once_more(monitor, warnings):
@@ -157,37 +130,25 @@ def test_a_passing_fault_is_tried_once_more(monitor, warnings):
     assert (len(monitor.requests), warnings()) == (2, [])
 
 
-@pytest.mark.parametrize(("status", "requests"), [(500, 2), (404, 1), (400, 1)])
+@pytest.mark.parametrize(("status", "requests"), [(500, 2), (404, 1), (302, 1), (307, 1)])
 def test_an_answer_that_is_no_success_is_one_warning(monitor, warnings, status, requests):
-    monitor.status = status
-    Heartbeat(monitor.url, RUN_ID).finish(0, "")
-    assert len(monitor.requests) == requests
-    assert warnings() == [f"HEARTBEAT_URL answered {status}. " + NO_HARM]
-
-
-@pytest.mark.parametrize("status", [301, 302, 307, 308])
-def test_a_redirect_is_not_followed(monitor, warnings, status):
+    """A redirect, which could lead the URL to another host, is none and not followed."""
     monitor.status = status
     monitor.headers = {"Location": f"http://localhost:{monitor.url.split(':')[2]}/elsewhere"}
     Heartbeat(monitor.url, RUN_ID).finish(0, "")
-    assert len(monitor.requests) == 1
+    assert len(monitor.requests) == requests
     assert warnings() == [f"HEARTBEAT_URL answered {status}. " + NO_HARM]
 
 
 def test_a_monitor_that_never_answers_delays_the_run_for_its_timeouts_only(
     monitor, warnings, monkeypatch
 ):
-    monkeypatch.setattr(heartbeat, "TIMEOUT_S", 0.1)
+    assert 2 * heartbeat.ATTEMPTS * heartbeat.TIMEOUT_S <= 10
+    monkeypatch.setattr(heartbeat, "TIMEOUT_S", 0.3)
     monitor.silent = True
-    began_s = time.monotonic()
     Heartbeat(monitor.url, RUN_ID).start()
-    assert 0.2 <= time.monotonic() - began_s < 2
     assert len(monitor.requests) == 2
     assert warnings() == ["HEARTBEAT_URL did not answer: ReadTimeoutError. " + NO_HARM]
-
-
-def test_a_whole_run_is_never_delayed_by_more_than_ten_seconds():
-    assert 2 * heartbeat.ATTEMPTS * heartbeat.TIMEOUT_S <= 10
 
 
 def test_a_monitor_that_is_down_is_one_warning(warnings, caplog):
@@ -198,8 +159,7 @@ def test_a_monitor_that_is_down_is_one_warning(warnings, caplog):
     assert warnings() == ["HEARTBEAT_URL did not answer: NewConnectionError. " + NO_HARM]
 
 
-def test_a_certificate_that_nobody_trusts_is_refused(tls_server, warnings, monkeypatch):
-    monkeypatch.setattr(heartbeat, "TIMEOUT_S", 0.2)
+def test_a_certificate_that_nobody_trusts_is_refused(tls_server, warnings):
     Heartbeat(f"{tls_server.url}/s3cret-check", RUN_ID).finish(0, "")
     assert tls_server.received == []
     (told,) = warnings()

@@ -12,33 +12,18 @@ from configuration.settings import HERE
 from monitoring.metrics import write_metrics
 from records.exit_statuses import ExitStatus
 from records.outcomes import RowStatus
-from records.run import RunOptions, RunRecord
+from records.run import Endpoint, RunOptions, RunRecord
 
 FINISHED = datetime(2026, 1, 13, 14, 30, 45, 678900, tzinfo=UTC)
 FINISHED_S = 1768314645.0
 SYNC = "/srv/sync_state.sqlite3"
-OUTCOMES = Counter(
-    {
-        RowStatus.SUCCESSFUL: 3,
-        RowStatus.PARTIAL_FAILURE: 1,
-        RowStatus.TOTAL_FAILURE: 2,
-        RowStatus.FORGOTTEN: 4,
-        RowStatus.NOT_ATTEMPTED: 1,
-    }
-)
-ENDPOINTS = {
-    "users/update": {
-        "requests": 7,
-        "answers": {"200": 4, "400": 2, "no answer": 1},
-        "latency_seconds": {"p50": 0.1, "p90": 0.2, "p95": 0.3, "p99": 0.4, "max": 0.5},
-    },
-    "events/track": {"requests": 4, "answers": {"200": 4}, "latency_seconds": {}},
-}
+LATENCY = {"p50": 0.1, "p90": 0.2, "p95": 0.3, "p99": 0.4, "max": 0.5}
+SUCCESS = ("last_success_timestamp_seconds",)
 
 
 def make_run(status=ExitStatus.OK, outcomes=None, finished_at=FINISHED, **fields):
     """Return the record of a run that ended with *status*."""
-    outcomes = outcomes or Counter()
+    outcomes = Counter(outcomes or {})
     run = RunRecord(RunOptions(), "1.0.0", outcomes=outcomes, rows_read=outcomes.total(), **fields)
     if status > ExitStatus.NOT_ALL_DELIVERED:
         run.fail(status, "why")
@@ -48,28 +33,17 @@ def make_run(status=ExitStatus.OK, outcomes=None, finished_at=FINISHED, **fields
     return run
 
 
-def make_mixed_run():
-    """Return the record of a run whose rows ended in many ways."""
-    return make_run(
-        ExitStatus.NOT_ALL_DELIVERED, OUTCOMES, endpoints=ENDPOINTS, rate_limited_seconds=1.25049
-    )
-
-
-def values_of(labels):
-    """Return the values of a metric's labels but the job's name, which each has."""
-    assert labels["sync"] == SYNC
-    return [value for name, value in labels.items() if name != "sync"]
-
-
 def read(path):
-    """Return {(name, label values...): value} of a textfile."""
-    families = list(text_string_to_metric_families(path.read_text()))
-    assert all(family.documentation and family.type == "gauge" for family in families)
-    return {
-        (sample.name.removeprefix("iterable_sync_"), *values_of(sample.labels)): sample.value
-        for family in families
-        for sample in family.samples
-    }
+    """Return {(name, the values of its labels without the job's name): value} of a textfile."""
+    found = {}
+    for family in text_string_to_metric_families(path.read_text()):
+        assert family.documentation
+        assert family.type == "gauge"
+        for sample in family.samples:
+            assert sample.labels.pop("sync") == SYNC
+            name = sample.name.removeprefix("iterable_sync_")
+            found[name, *sample.labels.values()] = sample.value
+    return found
 
 
 @pytest.fixture
@@ -78,46 +52,42 @@ def path(tmp_path):
 
 
 def test_every_number_of_a_run_is_there(path):
-    write_metrics(path, make_mixed_run(), SYNC)
-    assert read(path) == {
+    outcomes = {"successful": 3, "partial_failure": 1, "total_failure": 2, "not_attempted": 1}
+    endpoints = {
+        "users/update": Endpoint(7, {"200": 4, "400": 2, "no answer": 1}, LATENCY),
+        "events/track": Endpoint(4, {"200": 4}, {}),
+    }
+    of_rows = {RowStatus(name): number for name, number in outcomes.items()}
+    run = make_run(
+        ExitStatus.NOT_ALL_DELIVERED, of_rows, endpoints=endpoints, rate_limited_seconds=1.25049
+    )
+    write_metrics(path, run, SYNC)
+    rows = {"unchanged": 0, "forgotten": 0, **outcomes}
+    requests = {(name, n): v for name, each in endpoints.items() for n, v in each.answers.items()}
+    expected: dict[tuple[str, ...], float] = {
         ("last_run_timestamp_seconds",): FINISHED_S,
-        ("last_success_timestamp_seconds",): 0,
+        SUCCESS: 0,
         ("last_run_duration_seconds",): 12.5,
         ("last_run_exit_status",): 1,
         ("last_run_throttled_seconds",): 1.25,
-        ("last_run_rows", "successful"): 3,
-        ("last_run_rows", "partial_failure"): 1,
-        ("last_run_rows", "total_failure"): 2,
-        ("last_run_rows", "unchanged"): 0,
-        ("last_run_rows", "forgotten"): 4,
-        ("last_run_rows", "not_attempted"): 1,
-        ("last_run_requests", "users/update", "200"): 4,
-        ("last_run_requests", "users/update", "400"): 2,
-        ("last_run_requests", "users/update", "no answer"): 1,
-        ("last_run_requests", "events/track", "200"): 4,
-        ("last_run_request_latency_seconds", "users/update", "p50"): 0.1,
-        ("last_run_request_latency_seconds", "users/update", "p90"): 0.2,
-        ("last_run_request_latency_seconds", "users/update", "p95"): 0.3,
-        ("last_run_request_latency_seconds", "users/update", "p99"): 0.4,
-        ("last_run_request_latency_seconds", "users/update", "max"): 0.5,
     }
-
-
-def test_a_run_with_forgotten_people_is_a_success(path):
-    write_metrics(path, make_run(outcomes=Counter({RowStatus.FORGOTTEN: 2})), SYNC)
-    assert read(path)["last_success_timestamp_seconds",] == FINISHED_S
+    expected |= {("last_run_rows", name): number for name, number in rows.items()}
+    expected |= {("last_run_requests", *labels): number for labels, number in requests.items()}
+    latency = ("last_run_request_latency_seconds", "users/update")
+    expected |= {(*latency, name): seconds for name, seconds in LATENCY.items()}
+    assert read(path) == expected
 
 
 def test_the_time_of_the_last_success_outlives_failing_runs(path):
-    write_metrics(path, make_run(), SYNC)
+    write_metrics(path, make_run(outcomes={RowStatus.FORGOTTEN: 2}), SYNC)
     later = FINISHED + timedelta(days=1)
-    for _ in range(2):
-        write_metrics(path, make_run(ExitStatus.STOPPED, finished_at=later), SYNC)
+    for finished_at in (FINISHED, later):
+        write_metrics(path, make_run(ExitStatus.STOPPED, finished_at=finished_at), SYNC)
     after = read(path)
-    assert after["last_success_timestamp_seconds",] == FINISHED_S
+    assert after[SUCCESS] == FINISHED_S
     assert after["last_run_timestamp_seconds",] == FINISHED_S + 86400
     write_metrics(path, make_run(finished_at=later), SYNC)
-    assert read(path)["last_success_timestamp_seconds",] == FINISHED_S + 86400
+    assert read(path)[SUCCESS] == FINISHED_S + 86400
 
 
 @pytest.mark.parametrize("status", [ExitStatus.OK, ExitStatus.STOPPED])
@@ -127,64 +97,34 @@ def test_a_success_later_than_now_is_told_and_not_counted(path, status, caplog):
     with caplog.at_level("WARNING"):
         write_metrics(path, make_run(status), SYNC)
     succeeded = status is ExitStatus.OK
-    assert read(path)["last_success_timestamp_seconds",] == (FINISHED_S if succeeded else 0)
-    told = (
-        []
-        if succeeded
-        else [f"METRICS_FILE: the last success in {path} is later than now: not counted"]
-    )
-    assert [record.getMessage() for record in caplog.records] == told
-
-
-def test_a_run_that_sent_nothing_has_no_endpoints(path):
-    write_metrics(path, make_run(ExitStatus.DATABASE), SYNC)
-    assert {name for name, *_ in read(path)} == {
-        "last_run_timestamp_seconds",
-        "last_success_timestamp_seconds",
-        "last_run_duration_seconds",
-        "last_run_exit_status",
-        "last_run_throttled_seconds",
-        "last_run_rows",
-    }
+    assert read(path)[SUCCESS] == (FINISHED_S if succeeded else 0)
+    told = f"METRICS_FILE: the last success in {path} is later than now: not counted"
+    assert [record.getMessage() for record in caplog.records] == [told] * (not succeeded)
 
 
 @pytest.mark.parametrize(
     "content",
     [
-        b"",
         b"\x00\xff\xfe",
-        b"iterable_sync_last_success_timestamp_seconds",
         b'iterable_sync_last_success_timestamp_seconds{sync="a"} one\n',
         b'iterable_sync_last_success_timestamp_seconds{sync="a"} nan\n',
     ],
 )
-def test_a_damaged_file_is_replaced(path, content):
+def test_a_damaged_file_is_replaced_as_a_whole_and_everyones_to_read(path, content):
     path.write_bytes(content)
-    write_metrics(path, make_mixed_run(), SYNC)
-    assert read(path)["last_success_timestamp_seconds",] == 0
-
-
-def test_the_file_is_everyones_to_read_under_any_umask(path):
     before = os.umask(0o077)
     try:
-        write_metrics(path, make_run(), SYNC)
+        with path.open("rb") as reader:
+            write_metrics(path, make_run(ExitStatus.DATABASE), SYNC)
+            assert reader.read() == content
     finally:
         os.umask(before)
+    assert read(path)[SUCCESS] == 0
     assert path.stat().st_mode & 0o777 == 0o644
-
-
-def test_the_file_is_replaced_and_nothing_else_is_left(path):
-    write_metrics(path, make_run(), SYNC)
-    with path.open() as reader:
-        before = path.read_text()
-        write_metrics(path, make_mixed_run(), SYNC)
-        assert reader.read() == before != path.read_text()
     assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_place_that_cannot_be_written_is_told_and_left_clean(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        write_metrics(tmp_path / "missing" / "iterable_sync.prom", make_run(), SYNC)
     (tmp_path / "folder.prom").mkdir()
     with pytest.raises(IsADirectoryError):
         write_metrics(tmp_path / "folder.prom", make_run(), SYNC)

@@ -6,7 +6,6 @@ import stat
 import tracemalloc
 from dataclasses import replace
 from datetime import timedelta
-from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -14,15 +13,7 @@ from hypothesis import strategies as st
 
 from monitoring.report import OUTCOMES, ReportError, charts, what_to_do, write_report
 from monitoring.report_history import RUNS_SHOWN, read_history
-from records.exit_statuses import ExitStatus, RunError
-from records.outcomes import (
-    COUNTERS,
-    NOT_SENT,
-    CallOutcome,
-    CallStatus,
-    Fault,
-    RowOutcome,
-)
+from records.outcomes import NOT_SENT, CallOutcome, CallStatus, Fault, RowOutcome, RowStatus
 from tests.monitoring.browser import browser
 from tests.monitoring.report_page import NOW, report_text, write_report_at
 from tests.results import (
@@ -45,13 +36,8 @@ HOSTILE = '<script>hacked=1</script><img src=x onerror="hacked=2">@example.com'
 
 
 def test_every_outcome_is_shown():
-    assert {status for status, *_ in OUTCOMES} == set(COUNTERS)
+    assert {status for status, *_ in OUTCOMES} == set(RowStatus)
     assert len({css_class for *_, css_class in OUTCOMES}) == len(OUTCOMES)
-
-
-def test_the_requests_of_the_last_run_are_told_by_endpoint(tmp_path):
-    save(tmp_path, rows=delivered(3), summary={"endpoints": ENDPOINTS})
-    assert "users/update 6 100 200 250 500 1,500 200: 5, no answer: 1" in report_text(tmp_path)
 
 
 def test_nothing_from_the_data_becomes_markup(tmp_path):
@@ -60,8 +46,11 @@ def test_nothing_from_the_data_becomes_markup(tmp_path):
     endpoints = {HOSTILE: {"requests": 1, "answers": {HOSTILE: 1}, "latency_seconds": {"p50": 0.1}}}
     fields = dict.fromkeys(("error", "job", "version"), HOSTILE)
     summary = {"endpoints": endpoints, "filtered_fields": {HOSTILE: [HOSTILE]}}
-    save(tmp_path, rows=[row], status=4, summary=summary, **fields)
+    # Half a character has no place in UTF-8.
+    rows = [row, RowOutcome(2, "\ud800@example.com", call, OK)]
+    save(tmp_path, rows=rows, status=4, summary=summary, **fields)
     page = write_report_at(tmp_path).read_text()
+    assert "?@example.com" in page
     assert "<script" not in page
     assert "<img" not in page
     assert page.count(html.escape(HOSTILE).replace("&quot;", "&#34;")) > 10
@@ -91,43 +80,34 @@ def test_what_to_do_about_an_error(call, advice):
     assert advice in what_to_do(call)
 
 
-def test_errors_of_the_last_run_are_counted_by_code_with_a_few_customers_each(tmp_path):
+def test_errors_of_the_last_run_are_counted_by_their_kind_with_a_few_customers_each(tmp_path):
     save(tmp_path, LAST - timedelta(days=1), failing(MISTYPED), 1)
-    rows = [*refused(12, "new@example.com"), *half_delivered(1)]
-    path = save(tmp_path, rows=rows, status=1)
+    at_network, of_project = (
+        CallOutcome(CallStatus.UNAVAILABLE, 403, None, 1, f"by the {fault}", fault)
+        for fault in (Fault.NETWORK, Fault.PROJECT)
+    )
+    # A message that quotes one row stands beside that row.
+    own = [replace(BAD, code="Own", message=f"no such plan: {plan}") for plan in ("a", "b")]
+    rows = [
+        *refused(12, "new@example.com"),
+        *failing(*[at_network] * 4, *[of_project] * 3, *own, MISTYPED),
+        *half_delivered(1),
+    ]
+    path = save(tmp_path, rows=rows, status=1, summary={"endpoints": ENDPOINTS})
     text = report_text(tmp_path)
     assert (
         "Why rows were not delivered 12 rows: BadParams Fix the row in the database: Iterable will "
         "not take it as it is. users/update, HTTP 400, refused. no such field 0 new@example.com "
         "1 new@example.com 2 new@example.com"
     ) in text
-    assert f"9 new@example.com and 2 more, in {path.name} 1 row: HTTP 503 Run again" in text
+    assert f"9 new@example.com and 2 more, in {path.name} 4 rows: HTTP 403 Run again" in text
+    assert "0 a@example.com 1 a@example.com 2 a@example.com 3 a@example.com 3 rows: HTTP" in text
+    assert "7 a@example.com no such plan: a 8 a@example.com no such plan: b" in text
+    assert "1 row: HTTP 503 Run again" in text
     assert "events/track, unavailable." in text
-    assert "RequestFieldsTypesMismatched" not in text
-
-
-def test_errors_are_told_apart_by_where_the_reason_lies_and_by_their_fields(tmp_path):
-    at_network, of_project = (
-        CallOutcome(CallStatus.UNAVAILABLE, 403, None, 1, f"by the {fault}", fault)
-        for fault in (Fault.NETWORK, Fault.PROJECT)
-    )
-    other = replace(MISTYPED, fields=(("candidate", "boolean"),))
-    save(tmp_path, rows=failing(*[at_network] * 4, *[of_project] * 3, *[MISTYPED] * 2, other))
-    errors = read_history(tmp_path, LAST).errors
-    assert [(group.label, group.rows, group.message) for group in errors] == [
-        ("HTTP 403", 4, "by the network"),
-        ("HTTP 403", 3, "by the project"),
-        ("RequestFieldsTypesMismatched", 2, "not of that type"),
-        ("RequestFieldsTypesMismatched", 1, "not of that type"),
-    ]
-    assert "refused; the project has plan_type as date." in report_text(tmp_path)
-
-
-def test_a_message_that_quotes_one_row_stands_beside_that_row(tmp_path):
-    calls = [replace(BAD, message=f"no such plan: {plan}") for plan in ("a", "b")]
-    save(tmp_path, rows=failing(*calls), status=1)
-    text = report_text(tmp_path)
-    assert "0 a@example.com no such plan: a 1 a@example.com no such plan: b" in text
+    assert "refused; the project has plan_type as date." in text
+    assert text.count("RequestFieldsTypesMismatched") == 1
+    assert "users/update 6 100 200 250 500 1,500 200: 5, no answer: 1" in text
 
 
 def test_only_the_newest_runs_are_read_and_the_page_says_so(tmp_path):
@@ -135,12 +115,6 @@ def test_only_the_newest_runs_are_read_and_the_page_says_so(tmp_path):
     text = report_text(tmp_path)
     assert f"Shows the newest {RUNS_SHOWN} of {RUNS_SHOWN + 5} results files." in text
     assert f"{RUNS_SHOWN} runs as a table" in text
-
-
-def test_runs_of_one_second_come_in_the_order_of_their_numbers(tmp_path):
-    names = [save(tmp_path, rows=delivered(number)).name for number in range(1, 12)]
-    assert names[-1] == "integration_results_20260301_021500_11.json"
-    assert "Yes, 11 of 11 rows." in report_text(tmp_path)
 
 
 def test_a_file_that_cannot_be_read_is_left_out_and_named(tmp_path):
@@ -174,17 +148,6 @@ def test_two_charts_show_the_runs_of_the_whole_job_by_day(tmp_path):
     assert charts(read_history(tmp_path, NOW).judged[:1], NOW) == []
 
 
-def test_an_event_that_the_run_did_not_come_to_is_to_be_sent_again(tmp_path):
-    save(tmp_path, rows=[RowOutcome(1, "a@example.com", OK, NOT_SENT)], status=4)
-    text = report_text(tmp_path)
-    assert "Run again: the run ended before it was sent. events/track, not sent." in text
-
-
-def test_half_a_character_does_not_stop_the_report(tmp_path):
-    save(tmp_path, rows=refused(1, "\ud800@example.com"), status=1)
-    assert "?@example.com" in report_text(tmp_path)
-
-
 RUN_FIELDS = ("started_at", "duration_seconds", "sending_seconds", "exit_status", "error", "limit")
 SUMMARY_FIELDS = (
     *("total", "successful", "partial_failures", "total_failures", "forgotten", "users_update"),
@@ -192,7 +155,7 @@ SUMMARY_FIELDS = (
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.fixed_dictionaries({}, optional=dict.fromkeys(RUN_FIELDS, JSON)),
     st.fixed_dictionaries({}, optional=dict.fromkeys(SUMMARY_FIELDS, JSON)),
@@ -236,96 +199,36 @@ def test_the_report_is_private_and_replaced_as_a_whole(tmp_path):
 @pytest.mark.parametrize("name", ["", "missing"])
 def test_a_folder_without_results_is_told_what_to_do(tmp_path, name):
     (tmp_path / "integration_results_20260302_000000.json").mkdir()
-    (tmp_path / "integration_results_old.json").touch()
     with pytest.raises(ReportError, match=r"Run python3 main.py first.*RESULTS_DIR"):
         write_report(tmp_path / name)
-
-
-def test_a_folder_that_cannot_be_read_is_named(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(ReportError, match=r"read: Not a directory\. Check RESULTS_DIR"):
-        write_report(tmp_path / "file")
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     results = save(tmp_path)
     (tmp_path / "report.html").mkdir()
-    with pytest.raises(
-        ReportError, match=r"written: Is a directory. There is no new report; check"
-    ):
+    with pytest.raises(ReportError, match=r"written: Is a directory\. There is no new"):
         write_report(tmp_path)
     assert sorted(tmp_path.iterdir()) == [results, tmp_path / "report.html"]
-
-
-def test_a_report_that_fails_is_one_of_the_errors_that_end_a_run():
-    assert issubclass(ReportError, RunError)
-    assert ReportError.status is ExitStatus.USAGE
-
-
-# The contrast of each text with what is behind it, and the text. Source: WCAG 2.2, 1.4.3 (AA: 4.5).
-CONTRASTS = """
-const channels = colour => colour.match(/[\\d.]+/g).map(Number);
-const luminance = colour => channels(colour).slice(0, 3).map(each => each / 255)
-    .map(each => each <= 0.04045 ? each / 12.92 : ((each + 0.055) / 1.055) ** 2.4)
-    .reduce((sum, each, i) => sum + each * [0.2126, 0.7152, 0.0722][i], 0);
-const behind = element => {
-    const colour = getComputedStyle(element).backgroundColor, around = element.parentElement;
-    return channels(colour)[3] === 0 && around ? behind(around) : colour;
-};
-[...document.body.querySelectorAll("*")]
-    .filter(each => !each.closest("svg"))
-    .filter(each => [...each.childNodes].some(node => node.nodeType === 3 && node.data.trim()))
-    .map(each => {
-        const both = [getComputedStyle(each).color, behind(each)].map(luminance).map(x => x + 0.05);
-        return [Math.max(...both) / Math.min(...both), each.textContent.slice(0, 40)];
-    })
-"""
-
-
-def test_what_is_drawn_is_also_told(tmp_path):
-    save_daily(tmp_path, [0, 0, 3, 0])
-    page = write_report_at(tmp_path).read_text()
-    assert '<html lang="en">' in page
-    headings = [int(level) for level in re.findall(r"<h(\d)", page)]
-    assert headings[0] == 1
-    assert all(after <= before + 1 for before, after in pairwise(headings))
-    drawn = re.findall(r"<(?:svg|div)[^>]*(?:viewBox|role=\"img\")[^>]*>", page)
-    assert len(drawn) >= 4
-    # The keys of the legend stand in a list that is hidden as a whole.
-    assert all("aria-label=" in each or 'viewBox="0 0 16 10"' in each for each in drawn)
 
 
 @pytest.mark.program
 def test_a_browser_shows_the_report_on_any_screen_and_runs_nothing_in_it(tmp_path):
     save_daily(tmp_path, [0, 0, 3, 0], summary={"endpoints": ENDPOINTS})
     bad = CallOutcome(CallStatus.REFUSED, 400, HOSTILE, 1, HOSTILE)
-    save(
-        tmp_path,
-        LAST + timedelta(hours=1),
-        [RowOutcome(1, HOSTILE, bad, NOT_SENT)],
-        1,
-        error=HOSTILE,
-    )
-    report = write_report_at(tmp_path)
-    grounds = set()
+    hostile = [RowOutcome(1, HOSTILE, bad, NOT_SENT)]
+    report = write_report_at(save(tmp_path, NOW, hostile, 1, error=HOSTILE).parent)
     with browser() as page:
-        for width, scheme in ((1200, "light"), (1200, "dark"), (360, "light"), (360, "dark")):
+        for width, scheme in ((1200, "light"), (360, "dark")):
             page.open(report, width=width, scheme=scheme)
             page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
             assert page.evaluate("document.documentElement.scrollWidth") <= width
             assert page.evaluate("typeof hacked") == "undefined"
-            sizes = page.evaluate(
-                "[...document.querySelectorAll('svg')].map(each => each.getBoundingClientRect())"
-                ".map(box => Math.min(box.width, box.height))"
+            charts = page.evaluate(
+                "[...document.querySelectorAll('svg.area')]"
+                ".map(each => each.getBoundingClientRect().height)"
             )
-            assert len(sizes) >= 5
-            assert min(sizes) > 9
-            contrasts = page.evaluate(CONTRASTS)
-            assert len(contrasts) > 50
-            assert min(contrasts)[0] >= 4.5, min(contrasts)
-            grounds.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
-        assert len(grounds) == 2
-        assert page.problems == []
+            assert min(charts) > 99
+        assert (len(charts), page.problems) == (2, [])
         # What would be seen if the page had a script, or asked for anything:
         broken = tmp_path / "broken.html"
         head, _, rest = report.read_text().partition("<main>")

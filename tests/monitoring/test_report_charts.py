@@ -1,11 +1,11 @@
-"""The shapes of the charts."""
+"""The shapes of the charts, and durations in words."""
 
 from datetime import timedelta
 from itertools import pairwise
 
 import pytest
 
-from monitoring.report_charts import LEAST_DAYS, stacked_bars
+from monitoring.report_charts import LEAST_DAYS, count, duration, stacked_bars
 from tests.results import LAST
 
 DAYS = [LAST + timedelta(days=n) for n in range(4)]
@@ -32,21 +32,14 @@ def test_bars_stand_on_each_other_and_reach_the_top_of_a_round_scale():
     text = chart.columns[0].text.replace("\xa0", " ")
     assert text == "Sun 1 Mar 2026, 02:15 UTC: 10 good, 10 lost"
     assert chart.columns[1].text.endswith(": none")
+    assert [column.failed for column in chart.columns] == [False, True, False, False]
 
 
-def test_one_failed_row_of_a_million_is_seen():
+def test_one_failed_row_of_a_million_is_seen_and_hours_have_parts():
     chart = chart_of([("good", "g", [999_999]), ("lost", "b", [1])], DAYS[:1])
     assert chart.columns[0].parts[1][2] == 1.5
-
-
-def test_a_value_that_is_no_number_of_rows_has_parts():
     chart = chart_of([("hours", "time", [0.5, 1.25])], DAYS[:2], "hours")
     assert [label for _, label in chart.y_ticks] == ["0", "1", "2"]
-
-
-def test_runs_that_failed_without_any_row_are_marked():
-    chart = chart_of([("good", "g", [5, 0, 0, 5])])
-    assert [column.failed for column in chart.columns] == [False, True, True, False]
 
 
 def test_a_day_without_a_run_is_a_gap_and_the_runs_of_one_day_share_its_place():
@@ -57,15 +50,16 @@ def test_a_day_without_a_run_is_a_gap_and_the_runs_of_one_day_share_its_place():
     assert places == [pytest.approx(each) for each in ((10, 1), (13, 0.5), (13.5, 0.5))]
 
 
-def test_the_axis_ends_today_also_when_nothing_has_run_since():
-    chart = chart_of([], DAYS[:2], now=DAYS[1] + timedelta(days=50))
-    assert [column.x for column in chart.columns] == [0, 100 / 52]
-    assert chart.x_ticks[-1][1] == "21 Apr"
-
-
 @pytest.mark.parametrize("days", [1, 15, 30, 90])
-def test_dates_on_an_axis_never_touch(days):
+def test_the_axis_ends_today_and_its_dates_never_touch(days):
     chart = chart_of([], [LAST - timedelta(days=days - 1)], now=LAST)
+    assert chart.columns[0].x == pytest.approx(100 * max(0, LEAST_DAYS - days) / LEAST_DAYS)
     places = [at for at, _ in chart.x_ticks]
-    assert len(places) >= 2
+    assert (chart.x_ticks[-1][1], len(places) >= 2) == ("1 Mar", True)
     assert all(after - before > 20 for before, after in pairwise(places))
+
+
+def test_durations_are_told_in_two_units_and_things_in_their_number():
+    told = [duration(seconds).replace("\xa0", " ") for seconds in (0.04, 9.96, 12, 59.6, 61, 90000)]
+    assert told == ["0.0 s", "10.0 s", "12 s", "1 min", "1 min 1 s", "1 d 1 h"]
+    assert [count(number, "row") for number in (0, 1, 2000)] == ["0 rows", "1 row", "2,000 rows"]

@@ -1,175 +1,89 @@
-"""Which files are results files, which is the newest, and which go."""
+"""Results files are read back as they were written, whatever their size; the oldest go."""
 
-import errno
-import fcntl
+import json
 import os
 from contextlib import contextmanager, nullcontext
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 
+from records.outcomes import CallOutcome, CallStatus, RowStatus
 from records.results_files import (
-    claim_name,
+    ResultsFileError,
     other_jobs,
+    read_failed_rows,
+    read_run,
     remove_old,
-    remove_stale,
     results_files,
     tells_of_deliveries,
-    unfinished_runs,
 )
 from records.results_writer import ResultsWriter
-from tests.results import LAST, delivered, refused, save
+from records.run import RunOptions
+from tests.results import (
+    ENDPOINTS,
+    GONE,
+    LAST,
+    MISTYPED,
+    damage_second_row,
+    delivered,
+    failing,
+    filtered,
+    forgotten,
+    half_delivered,
+    refused,
+    replaced,
+    save,
+    superseded,
+)
 from tests.users import NOBODY, as_nobody
 
-STARTED = datetime(2026, 1, 3, tzinfo=UTC)
 STEM = "integration_results_2026010"
 # From the oldest to the newest.
-NAMES = [
-    f"{STEM}1_235959.json",
-    f"{STEM}2_000000.json",
-    *(f"{STEM}3_000000{suffix}.json" for suffix in ("", "_2", "_9", "_10")),
-]
+NAMES = [f"{STEM}1_235959.json", f"{STEM}2_000000.json", f"{STEM}3_000000.json"]
 FOREIGN = [
     "integration_results_old.json",
     "integration_results_20260109.json",
     "my_integration_results_20260109_000000.json",
-    f"{STEM}9_000000_.json",
     f"{STEM}9_000000_x.json",
     f"{STEM}9_000000.json.bak",
     f".{STEM}9_000000.partial",
-    f"{STEM}9_٠٠٠٠٠٠.json",
-    "x.json",
     "report.html",
 ]
 
 
-def fill(folder):
-    """Put results files into *folder*, and everything that looks like one."""
-    for name in [*reversed(NAMES), *FOREIGN]:
-        (folder / name).touch()
-    (folder / f"{STEM}7_000000.json").mkdir()
-    (folder / f"{STEM}8_000000.json").symlink_to(folder / NAMES[0])
-    (folder / f"{STEM}8_000001.json").symlink_to(folder / "nowhere")
-    os.mkfifo(folder / f"{STEM}9_000000.json")
-
-
 def test_results_files_come_in_the_order_of_their_runs_and_nothing_else_is_one(tmp_path):
-    fill(tmp_path)
+    for name in [*reversed(NAMES), *FOREIGN]:
+        (tmp_path / name).touch()
+    (tmp_path / f"{STEM}7_000000.json").mkdir()
+    os.mkfifo(tmp_path / f"{STEM}9_000000.json")
     assert results_files(tmp_path) == [tmp_path / name for name in NAMES]
+    assert results_files(tmp_path / "missing") == []
 
 
-def test_a_folder_without_results_files_is_not_one_that_cannot_be_listed(tmp_path):
-    assert results_files(tmp_path) == []
-    with pytest.raises(FileNotFoundError):
-        results_files(tmp_path / "missing")
-    (tmp_path / "file").touch()
-    with pytest.raises(NotADirectoryError):
-        results_files(tmp_path / "file")
-
-
-def save_all(folder, **run):
-    """Write six results files, four of them of one second; return them, the oldest first."""
-    days = [STARTED - timedelta(days=days) for days in (2, 1, 0, 0, 0, 0)]
-    return [save(folder, day, **run) for day in days]
-
-
-def test_the_oldest_results_files_go_and_nothing_else(tmp_path):
-    fill(tmp_path)  # none of which can be read as a results file
-    files = save_all(tmp_path)
-    everything = set(tmp_path.iterdir())
-    for keep, gone in ((0, 0), (9, 0), (2, 4), (1, 5)):
-        remove_old(files[-1], keep)
-        assert everything - set(tmp_path.iterdir()) == set(files[:gone])
-
-
-@pytest.mark.parametrize(("keep", "left"), [(1, [0]), (2, [0, 5]), (3, [0, 4, 5]), (9, range(6))])
-def test_files_that_are_dated_later_than_the_runs_own_go_first(tmp_path, keep, left):
-    """They were written while the clock was ahead, and would else be kept for ever."""
-    files = save_all(tmp_path)
-    remove_old(files[0], keep)
-    assert results_files(tmp_path) == [files[number] for number in left]
-
-
-def test_a_name_is_claimed_by_one_run_alone(tmp_path):
-    (tmp_path / f"{STEM}3_000000.json").touch()
-    claimed = [claim_name(tmp_path, STARTED) for _ in range(9)]
-    for each in claimed:
-        os.close(each.descriptor)
-        each.partial.rename(each.path)
-    assert [each.path.name for each in claimed] == [
-        f"{STEM}3_000000_{number}.json" for number in range(2, 11)
-    ]
-    assert results_files(tmp_path)[1:] == [each.path for each in claimed]
-
-
-def test_the_partial_file_of_a_killed_run_is_removed_and_that_of_a_living_run_is_not(tmp_path):
-    dead = tmp_path / f".{STEM}1_000000.partial"
-    dead.touch()
-    alive = claim_name(tmp_path, STARTED)
-    (odd := tmp_path / ".integration_results_odd.partial").touch()
-    days = [STARTED.replace(day=day) for day in (1, 3)]
-    assert unfinished_runs(tmp_path) == [*zip(days, (False, True), strict=True)]
-    remove_stale(tmp_path)
-    assert set(tmp_path.iterdir()) == {odd, alive.partial}
-    os.close(alive.descriptor)
-    remove_stale(tmp_path)
-    assert set(tmp_path.iterdir()) == {odd}
-
-
-def test_what_only_looks_like_a_partial_file_is_neither_waited_for_nor_removed(tmp_path):
-    pipe, folder, link, foreign = (
-        tmp_path / f".integration_results_{name}.partial"
-        for name in ("20260101_000000", "20260102_000000", "20260103_000000", "old")
-    )
-    os.mkfifo(pipe)
-    folder.mkdir()
-    foreign.touch()
-    link.symlink_to(foreign)
-    remove_stale(tmp_path)
-    assert set(tmp_path.iterdir()) == {pipe, folder, link, foreign}
-
-
-def test_whatever_has_the_name_already_is_left_alone(tmp_path):
-    taken = [tmp_path / f"{STEM}3_000000{suffix}.json" for suffix in ("", "_2", "_3", "_4")]
-    taken[0].mkdir()
-    os.mkfifo(taken[1])
-    taken[2].symlink_to(tmp_path / "nowhere")
-    partial = tmp_path / f".{STEM}3_000000_4.partial"
-    os.mkfifo(partial)
-    claimed = claim_name(tmp_path, STARTED)
-    os.close(claimed.descriptor)
-    assert claimed.path.name == f"{STEM}3_000000_5.json"
-
-
-def test_where_nothing_can_be_locked_a_name_is_claimed_all_the_same(tmp_path, monkeypatch):
-    def no_locks(*_):
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr(fcntl, "flock", no_locks)
-    claimed = claim_name(tmp_path, STARTED)
-    remove_stale(tmp_path)
-    assert claimed.partial.exists()
-    os.close(claimed.descriptor)
-
-
-def test_a_name_that_another_run_takes_for_stale_is_let_go(tmp_path, monkeypatch):
-    flock, looks = fcntl.flock, []
-
-    def looked_at(descriptor, operation):
-        looks.append(descriptor)
-        if len(looks) == 1:
-            raise BlockingIOError
-        if len(looks) == 2:
-            (tmp_path / f".{STEM}3_000000_2.partial").unlink()
-        flock(descriptor, operation)
-
-    monkeypatch.setattr(fcntl, "flock", looked_at)
-    claimed = claim_name(tmp_path, STARTED)
-    os.close(claimed.descriptor)
-    assert claimed.path.name == f"{STEM}3_000000_3.json"
-    assert list(tmp_path.iterdir()) == [claimed.partial]
+@pytest.mark.parametrize(
+    ("own", "keep", "left"),
+    [
+        (5, 0, range(6)),
+        (5, 9, range(6)),
+        (5, 2, [4, 5]),
+        (5, 1, [5]),
+        # Those that are dated later were written while the clock was ahead, and go first.
+        (0, 1, [0]),
+        (2, 3, [0, 1, 2]),
+        (2, 4, [0, 1, 2, 5]),
+    ],
+)
+def test_the_oldest_results_files_go_and_nothing_else(tmp_path, own, keep, left):
+    files = [tmp_path / f"{STEM}{day}_000000.json" for day in range(1, 7)]
+    for path in [*files, *(tmp_path / name for name in FOREIGN)]:
+        path.touch()
+    remove_old(files[own], keep)
+    assert set(tmp_path.iterdir()) == {
+        *(files[number] for number in left),
+        *(tmp_path / name for name in FOREIGN),
+    }
 
 
 @contextmanager
@@ -183,24 +97,22 @@ def as_a_user_who_may_not_read(path):
         yield
 
 
-def test_a_file_that_cannot_be_read_stops_nothing_and_stays():
+def test_a_file_that_cannot_be_read_stops_nothing():
     """As of a run by root, or of a restored backup."""
     with TemporaryDirectory() as name:
         folder = Path(name)
-        for days, job in enumerate(("mine", "orders", "views", "mine")):
-            own = save(folder, LAST + timedelta(days=days), delivered(1), job=job)
-        locked = results_files(folder)[1]
-        os.chown(own, *([NOBODY] * 2 if os.geteuid() == 0 else [-1, -1]))
-        for path in set(results_files(folder)) - {locked}:
+        for days, job in enumerate(("mine", "orders", "views")):
+            save(folder, LAST + timedelta(days=days), delivered(1), job=job)
+        files = results_files(folder)
+        for path in files:
             path.chmod(0o644)
-        with as_a_user_who_may_not_read(locked):
-            with ResultsWriter(folder, STARTED), pytest.raises(PermissionError):
-                locked.read_bytes()
+        (partial := folder / f".{STEM}1_000000.partial").touch(0)
+        with as_a_user_who_may_not_read(files[1]):
+            with ResultsWriter(folder, LAST), pytest.raises(PermissionError):
+                files[1].read_bytes()
+            assert partial.exists()
             assert other_jobs(folder, "mine") == ["views"]
             assert tells_of_deliveries(folder, "mine")
-            remove_old(own, 1)
-        assert len(results_files(folder)) == 3
-        assert locked.exists()
 
 
 def test_what_another_folder_or_job_holds_is_told(tmp_path):
@@ -210,3 +122,85 @@ def test_what_another_folder_or_job_holds_is_told(tmp_path):
     assert other_jobs(tmp_path, "mine") == ["orders"]
     assert not tells_of_deliveries(tmp_path, "mine")
     assert tells_of_deliveries(tmp_path, "orders")
+
+
+def test_a_run_is_read_back_as_it_is(tmp_path):
+    rows = [*delivered(3), *refused(2), *half_delivered(1), *forgotten(1), *filtered(1)]
+    run = {"mode": "bulk", "limit": 9, "all": True, "error": "why", "query_sha256": "a" * 64}
+    path = save(
+        *(tmp_path, LAST, [*rows, *superseded(1)], 1),
+        {"endpoints": ENDPOINTS, "requests": 6, "retries": 2, "rate_limited_seconds": 1.5},
+        **(run | {"job": "orders.sqlite3", "max_refused_rows": 7, "duration_seconds": 12.5}),
+    )
+    document, read = json.loads(path.read_text()), read_run(path)
+    assert read.to_json() == {"summary": document["summary"], "run": document["run"]}
+    assert (read.file, read.started_at, read.is_trial) == (path, LAST, True)
+    assert read.options == RunOptions(bulk=True, send_all=True, limit=9)
+
+
+def test_refused_rows_within_the_limit_are_read_back(tmp_path):
+    path = save(tmp_path, rows=[*delivered(2), *refused(1)], tolerated=1, max_refused_rows=5)
+    run = read_run(path)
+    assert (run.exit_status, run.tolerated, run.undelivered) == (0, 1, 1)
+
+
+def test_a_failed_row_is_read_back_as_it_is(tmp_path):
+    rows = [*failing(MISTYPED), *half_delivered(1), *refused(1, '"outcome": "successful"')]
+    path = save(tmp_path, rows=[*delivered(2), *rows, *forgotten(1)], status=1)
+    # Rows that did not fail are not even parsed.
+    path.write_text(path.read_text().replace('{"customer_id": 0, "email": "user0', "damaged", 1))
+    assert list(read_failed_rows(path)) == rows
+
+
+def test_a_file_of_an_earlier_version_lacks_some_fields(tmp_path):
+    path = save(tmp_path, rows=[*delivered(1), *refused(1)], status=1)
+    path.write_text(path.read_text().replace(', "fault": "row"', ""))
+    newer = dict.fromkeys(("job", "tolerated", "max_refused_rows", "all"), GONE)
+    run = read_run(replaced(path, dict.fromkeys(("forgotten", "filtered_fields"), GONE), **newer))
+    assert (run.outcomes[RowStatus.FORGOTTEN], run.filtered_fields, run.job) == (0, {}, "")
+    (row,) = read_failed_rows(path)
+    assert row.users_update == CallOutcome(CallStatus.REFUSED, 400, "BadParams", 1, "no such field")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "is no whole results file"),
+        (b'{\n"schema_version": 1,\n"results": [\n{"customer_id"', "is no whole results file"),
+        (b'{\n"schema_version": 2,\n"results": [\n],\n"summary": {}}', "with schema_version 1"),
+        (b'{\n"schema_version": 1,\n"results": [\n],\n"summary": {}}', "has values that"),
+        (b'{\n"schema_version": 1,\n"results": [\n],\n"summary": {"total"', "has values that"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said(tmp_path, content, reason):
+    (path := tmp_path / NAMES[0]).write_bytes(content)
+    with pytest.raises(ResultsFileError, match=reason):
+        read_run(path)
+    path.unlink()
+    for read in (read_run, lambda gone: next(read_failed_rows(gone))):
+        with pytest.raises(ResultsFileError, match="cannot be read: No such file"):
+            read(path)
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        {"exit_status": 99},
+        {"duration_seconds": -1},
+        {"duration_seconds": float("inf")},
+        {"started_at": "2026-01-01T00:00:00"},
+    ],
+)
+def test_what_no_run_writes_is_damage_and_never_quoted(tmp_path, run):
+    with pytest.raises(ResultsFileError, match="does not know") as caught:
+        read_run(save(tmp_path, error="ann@example.com", **run))
+    assert "ann@example.com" not in repr([caught.value, caught.value.__cause__])
+
+
+def test_the_rows_before_a_damaged_one_are_read(tmp_path):
+    path = save(tmp_path, rows=refused(3), status=1)
+    damage_second_row(path)
+    rows = read_failed_rows(path)
+    assert next(rows).customer_id == 0
+    with pytest.raises(ResultsFileError, match="has a damaged row"):
+        next(rows)

@@ -7,18 +7,8 @@ from jsonschema import Draft202012Validator
 
 from records.exit_statuses import ExitStatus
 from records.outcomes import COUNTERS, CallStatus, Fault, RowStatus
-from records.results_reader import read_run
+from records.results_files import read_run
 from tests import schema
-from tests.results import (
-    FILTERED,
-    MISTYPED,
-    delivered,
-    failing,
-    forgotten,
-    not_attempted,
-    save,
-    superseded,
-)
 from tools.documents import SAMPLE
 
 DEFINITIONS = schema.PUBLISHED["$defs"]
@@ -29,10 +19,10 @@ def test_the_words_of_the_schema_are_those_of_the_program():
     assert DEFINITIONS["status"]["enum"] == list(CallStatus)
     assert DEFINITIONS["fault"]["enum"] == list(Fault)
     assert DEFINITIONS["row"]["properties"]["outcome"]["enum"] == list(RowStatus)
+    assert list(COUNTERS) == list(RowStatus)
     assert set(COUNTERS.values()) < set(DEFINITIONS["summary"]["properties"])
-    assert [*DEFINITIONS["run"]["properties"]["exit_status"]["enum"], 75] == [
-        *[int(status) for status in ExitStatus if status is not ExitStatus.BUSY],
-        ExitStatus.BUSY,
+    assert DEFINITIONS["run"]["properties"]["exit_status"]["enum"] == [
+        int(status) for status in ExitStatus if status is not ExitStatus.BUSY
     ]
 
 
@@ -52,19 +42,12 @@ def test_every_field_is_described():
     "change",
     [
         lambda d: d.update(schema_version=2),
-        lambda d: d["results"][0].update(outcome="lost"),
         lambda d: d["results"][0]["users_update"].update(http_status=99),
-        lambda d: d["results"][0]["users_update"].update(fault=None),
-        lambda d: d["results"][0]["users_update"].update(fields={"plan_type": 1}),
         lambda d: d["results"][0]["events_track"].pop("event_id"),
-        lambda d: d["summary"].update(total=-1),
         lambda d: d["summary"].update(filtered_fields={"users/update": ["plan_type"]}),
         lambda d: d["summary"]["users_update"].update(lost=1),
         lambda d: d["summary"]["endpoints"]["users/update"]["answers"].update(none=1),
-        lambda d: d["summary"]["endpoints"]["users/update"]["latency_seconds"].update(p75=1),
-        lambda d: d["run"].update(exit_status=75),
         lambda d: d["run"].update(started_at="yesterday"),
-        lambda d: d["run"].pop("sending_seconds"),
     ],
 )
 def test_the_schema_is_strict(change):
@@ -73,11 +56,6 @@ def test_the_schema_is_strict(change):
     assert validator.is_valid(sample)
     change(sample)
     assert not validator.is_valid(sample)
-
-
-def test_every_kind_of_row_keeps_to_the_schema(tmp_path):
-    rows = [*delivered(1), *failing(MISTYPED, FILTERED), *forgotten(1), *superseded(1)]
-    schema.validate(json.loads(save(tmp_path, rows=[*rows, *not_attempted(1)]).read_text()))
 
 
 def test_the_sample_is_read_back():

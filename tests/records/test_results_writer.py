@@ -1,6 +1,7 @@
 """The results file is whole or absent, private, and one line of JSON for each row."""
 
 import errno
+import fcntl
 import json
 import os
 import stat
@@ -18,7 +19,7 @@ from records.outcomes import (
     Fault,
     RowOutcome,
 )
-from records.results_writer import BYTES_PER_ROW, ResultsWriter
+from records.results_writer import BYTES_PER_ROW, ResultsWriter, unfinished_runs
 from tests import schema
 from tests.results import (
     BAD,
@@ -29,93 +30,80 @@ from tests.results import (
     finished_run,
     forgotten,
     superseded,
+    unfinished,
 )
 from tests.rows import EVENT_FIELDS, PROFILE_FIELDS, make_prepared
 
 STARTED = datetime(2026, 1, 13, 14, 30, 45, tzinfo=UTC)
+STEM = "integration_results_20260113_1430"
 PREPARED = [make_prepared(number) for number in range(5)]
 OUTCOMES = [
     RowOutcome(1, "a@example.com", OK, OK, PREPARED[1]),
     RowOutcome(2, "b@example.com", OK, DOWN, PREPARED[2]),
     RowOutcome(3, "c@example.com", BAD, NOT_SENT, PREPARED[3]),
-    RowOutcome(4, "d@example.com", NOT_SENT, NOT_SENT, attempted=False),
+    RowOutcome(4, "d@example.com", NOT_SENT, NOT_SENT),
 ]
 
 
 def write(folder, outcomes=(), run=None):
+    """Write a results file, its rows in two parts, and return what is in it."""
     with ResultsWriter(folder, STARTED) as results:
         results.reserve(len(outcomes))
-        for outcome in outcomes:
-            results.add([outcome])
+        for part in (outcomes[:3], outcomes[3:3], outcomes[3:]):
+            results.add(part)
         results.finish(run or finished_run(outcomes))
-    return json.loads(results.path.read_text())
+    document = json.loads(results.path.read_text())
+    schema.validate(document)
+    return document
 
 
-def test_a_file_has_the_summary_and_the_description_of_its_run(tmp_path):
+def test_a_file_has_its_rows_then_the_summary_and_the_description_of_its_run(tmp_path):
     run = finished_run(OUTCOMES)
     document = write(tmp_path, OUTCOMES, run)
-    assert list(document) == ["schema_version", "results", "summary", "run"]
-    assert document["schema_version"] == 1
-    assert document["summary"] == run.summary()
-    assert document["run"] == run.to_json()
+    outcomes = ["successful", "partial_failure", "total_failure", "not_attempted"]
+    assert [row["outcome"] for row in document.pop("results")] == outcomes
+    assert document == {"schema_version": 1, **run.to_json()}
+    assert list(document) == ["schema_version", "summary", "run"]
 
 
-def test_each_row_is_one_line_with_its_two_calls(tmp_path):
-    document = write(tmp_path, OUTCOMES)
-    assert [row["outcome"] for row in document["results"]] == [
-        "successful",
-        "partial_failure",
-        "total_failure",
-        "not_attempted",
-    ]
-    assert document["results"][1]["events_track"] == {
-        "status": "unavailable",
-        "http_status": 503,
-        "code": None,
-        "attempts": 5,
-        "message": "",
-        "fault": "iterable",
-        "event_id": PREPARED[2].event_id,
-    }
-    lines = next(tmp_path.glob("*.json")).read_text().splitlines()
-    assert sum(line.startswith('{"customer_id"') for line in lines) == len(OUTCOMES)
-
-
-def test_a_call_with_which_nothing_is_wrong_says_no_more_than_before(tmp_path):
-    write(tmp_path, OUTCOMES[:1])
-    line = next(tmp_path.glob("*.json")).read_text().splitlines()[3]
+def test_each_row_is_one_line_and_says_no_more_than_is_known(tmp_path):
+    write(tmp_path, OUTCOMES)
+    lines = next(tmp_path.glob("*.json")).read_text().splitlines()[3:7]
     call = (
         '"status": "delivered", "http_status": 200, "code": "Success", "attempts": 1, "message": ""'
     )
-    assert line == (
-        '{"customer_id": 1, "email": "a@example.com", "outcome": "successful", '
-        f'"users_update": {{{call}}}, '
-        f'"events_track": {{{call}, "event_id": "{PREPARED[1].event_id}"}}}}'
+    down = (
+        '"status": "unavailable", "http_status": 503, "code": null, "attempts": 5, "message": "", '
+        '"fault": "iterable"'
     )
+    for line, number, name, outcome, track in (
+        (lines[0], 1, "a", "successful", call),
+        (lines[1], 2, "b", "partial_failure", down),
+    ):
+        assert line == (
+            f'{{"customer_id": {number}, "email": "{name}@example.com", "outcome": "{outcome}", '
+            f'"users_update": {{{call}}}, '
+            f'"events_track": {{{track}, "event_id": "{PREPARED[number].event_id}"}}}},'
+        )
+    assert '"event_id": null' in lines[3]
 
 
 def test_a_call_says_where_the_reason_lies_and_which_fields_it_is_about(tmp_path):
     rows = [
         RowOutcome(1, "a@example.com", MISTYPED, NOT_SENT, PREPARED[1]),
         RowOutcome(2, "b@example.com", FILTERED, DOWN, PREPARED[2]),
+        *forgotten(1),
+        *superseded(1),
     ]
     document = write(tmp_path, rows)
-    mistyped, filtered = (row["users_update"] for row in document["results"])
+    mistyped, filtered, gone, second = (row["users_update"] for row in document["results"])
     assert (mistyped["fault"], mistyped["fields"]) == ("field", {"plan_type": "date"})
     assert filtered["fields"] == {"plan_type": "filtered out", "candidate": "filtered out"}
     assert "fault" not in filtered
-    assert document["results"][1]["events_track"]["fault"] == "iterable"
     assert document["summary"]["filtered_fields"] == {"users_update": ["candidate", "plan_type"]}
-    schema.validate(document)
-
-
-def test_forgotten_and_superseded_rows_are_written_as_what_they_are(tmp_path):
-    document = write(tmp_path, [*forgotten(1), *superseded(1)])
-    gone, second = document["results"]
-    assert (gone["outcome"], gone["users_update"]["status"]) == ("forgotten", "forgotten")
-    assert (second["outcome"], second["users_update"]["status"]) == ("successful", "superseded")
-    assert document["summary"]["forgotten"] == 1
-    schema.validate(document)
+    assert (gone["status"], second["status"]) == ("forgotten", "superseded")
+    outcomes = [row["outcome"] for row in document["results"]]
+    assert outcomes == ["total_failure", "partial_failure", "forgotten", "successful"]
 
 
 LONG = "a" * 52 + "@example.com"
@@ -140,41 +128,53 @@ def test_a_row_takes_no_more_space_than_was_reserved_for_it(tmp_path, update, tr
     assert 500 < len(f"{line},\n") <= BYTES_PER_ROW
 
 
-def test_rows_that_come_together_are_written_as_if_they_came_one_by_one(tmp_path):
-    with ResultsWriter(tmp_path, STARTED) as results:
-        results.add([])
-        results.add(OUTCOMES[:3])
-        results.add([])
-        results.add(OUTCOMES[3:])
-        results.finish(finished_run(OUTCOMES))
-    assert json.loads(results.path.read_text())["results"] == write(tmp_path, OUTCOMES)["results"]
-
-
 def test_the_file_is_there_only_when_it_is_whole_and_only_for_its_owner(tmp_path):
     with ResultsWriter(tmp_path / "made", STARTED) as results:
         results.add(OUTCOMES[:1])
         assert not results.path.exists()
+        (partial,) = (tmp_path / "made").iterdir()
+        assert stat.S_IMODE(partial.stat().st_mode) == 0o600
         results.finish(finished_run(OUTCOMES[:1]))
-    assert results.path.name == "integration_results_20260113_143045.json"
+    assert results.path.name == f"{STEM}45.json"
     assert stat.S_IMODE(results.path.stat().st_mode) == 0o600
     assert list((tmp_path / "made").iterdir()) == [results.path]
-
-
-def test_an_abandoned_run_leaves_nothing(tmp_path):
-    with ResultsWriter(tmp_path, STARTED) as results:
-        results.add(OUTCOMES[:1])
-    assert list(tmp_path.iterdir()) == []
+    with ResultsWriter(tmp_path / "other", STARTED) as abandoned:
+        abandoned.add(OUTCOMES[:1])
+    assert list((tmp_path / "other").iterdir()) == []
 
 
 def test_runs_of_one_second_do_not_share_a_file(tmp_path):
+    (tmp_path / f"{STEM}46.json").mkdir()
     first = write(tmp_path)
     with ResultsWriter(tmp_path, STARTED) as running:
         third = write(tmp_path)
         running.finish(finished_run())
     names = sorted(path.name for path in tmp_path.iterdir())
-    stem = "integration_results_20260113_143045"
-    assert names == [f"{stem}.json", f"{stem}_2.json", f"{stem}_3.json"]
+    assert names == [f"{STEM}{seconds}.json" for seconds in (45, 46, 47, 48)]
     assert first["run"]["id"] != third["run"]["id"]
+
+
+def test_the_partial_file_of_a_killed_run_is_removed_and_that_of_a_living_run_is_not(tmp_path):
+    odd = [tmp_path / ".integration_results_odd.partial", tmp_path / f".{STEM}99.partial"]
+    for path in odd:
+        path.touch()
+    with ResultsWriter(tmp_path, STARTED) as alive:
+        unfinished(tmp_path, STARTED.replace(day=1))
+        found = [(run.started_at.day, run.alive) for run in unfinished_runs(tmp_path)]
+        assert found == [(1, False), (13, True)]
+        write(tmp_path)
+        alive.finish(finished_run())
+    assert sorted(tmp_path.glob(".*")) == sorted(odd)
+
+
+def test_where_nothing_can_be_locked_a_run_is_taken_for_a_living_one(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    unfinished(tmp_path, STARTED)
+    write(tmp_path)
+    assert [run.alive for run in unfinished_runs(tmp_path)] == [True]
 
 
 def test_odd_keys_and_emails_do_not_stop_the_file(tmp_path):
@@ -183,22 +183,14 @@ def test_odd_keys_and_emails_do_not_stop_the_file(tmp_path):
     assert (row["customer_id"], row["email"]) == ("1.5", "\ud800👩\n")
 
 
-def test_a_folder_that_cannot_be_written_is_found_at_once(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="file"):
-        ResultsWriter(tmp_path / "file", STARTED)
-
-
 def test_a_dry_run_shows_the_bodies_of_the_calls_it_would_make(tmp_path):
-    no_event = PREPARED[1]._replace(event=PREPARED[1].event._replace(body=b""))
     rows = [
-        RowOutcome(1, "a@example.com", PLANNED, UNCHANGED, no_event),
-        RowOutcome(2, "b@example.com", PLANNED, PLANNED, PREPARED[2]),
+        RowOutcome(number, "a@example.com", PLANNED, track, PREPARED[number])
+        for number, track in ((1, UNCHANGED), (2, PLANNED))
     ]
     first, second = write(tmp_path, rows)["results"]
     assert first["outcome"] == second["outcome"] == "planned"
     assert first["users_update"]["payload"] == json.loads(PREPARED[1].profile.body)
-    assert first["events_track"]["status"] == "unchanged"
     assert "payload" not in first["events_track"]
     assert second["users_update"]["payload"] == json.loads(PREPARED[2].profile.body)
     assert second["events_track"]["payload"] == json.loads(PREPARED[2].event.body)
@@ -206,23 +198,25 @@ def test_a_dry_run_shows_the_bodies_of_the_calls_it_would_make(tmp_path):
 
 def test_a_disk_that_fills_up_is_told_at_once_and_at_the_end(tmp_path):
     with ResultsWriter(tmp_path, STARTED) as results:
-        os.dup2(os.open("/dev/full", os.O_WRONLY), results._file.fileno())
+        file = results._file.fileno()
+        kept = os.dup(file)
+        os.dup2(os.open("/dev/full", os.O_WRONLY), file)
         with pytest.raises(OSError, match="space"):
             results.add(OUTCOMES * 1000)
+        os.dup2(kept, file)  # also if there is room again: some rows are lost
         results.add(OUTCOMES)
         with pytest.raises(OSError, match="space"):
             results.finish(finished_run(OUTCOMES))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_too_little_space_is_found_before_anything_is_sent(tmp_path):
-    with ResultsWriter(tmp_path, STARTED) as results, pytest.raises(OSError, match=r"large|space"):
-        results.reserve(10**15)
-
-
-def test_a_file_system_that_cannot_reserve_is_no_reason_to_stop(tmp_path, monkeypatch):
+def test_too_little_space_is_found_before_anything_is_sent(tmp_path, monkeypatch):
     def cannot(*_):
         raise OSError(errno.EOPNOTSUPP, "Operation not supported")
 
-    monkeypatch.setattr(os, "posix_fallocate", cannot, raising=False)
-    assert write(tmp_path, OUTCOMES)["summary"]["total"] == len(OUTCOMES)
+    with ResultsWriter(tmp_path, STARTED) as results:
+        with pytest.raises(OSError, match=r"large|space"):
+            results.reserve(10**15)
+        # Not every file system can reserve.
+        monkeypatch.setattr(os, "posix_fallocate", cannot, raising=False)
+        results.reserve(10**15)
