@@ -16,7 +16,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -38,15 +37,6 @@ NO_SERVER: Final = """\
 no database server could be started. Either of these helps:
   apt-get install mariadb-server-core   (Debian, Ubuntu; on macOS: brew install mariadb)
   pip install pylibseekdb               (Linux with glibc; macOS 15 on Apple silicon)"""
-
-# Runs a command that dies with us, whatever we die of: 1 is Linux's PR_SET_PDEATHSIG. A program of
-# its own, because code between fork and exec is not safe beside threads.
-TIED_TO_PARENT: Final = """
-import ctypes, os, sys
-ctypes.CDLL(None).prctl(1, 9)
-if os.getppid() == int(sys.argv[1]):
-    os.execv(sys.argv[2], sys.argv[2:])
-"""
 
 # Data that are thrown away need not survive a power cut. They do survive a kill -9 of the server.
 OPTIONS: Final = """--innodb-flush-log-at-trx-commit=2 --innodb-flush-method=nosync
@@ -114,7 +104,6 @@ class PrivateDatabase:
         self._candidates = [Path(server)] if server else None
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
-        self._cleanup = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         problems = []
@@ -257,12 +246,12 @@ class PrivateDatabase:
             self._start()
 
     def _start(self) -> None:
-        command = list(self._command)
-        if sys.platform == "linux":
-            tie = [sys.executable, "-I", "-S", "-c", TIED_TO_PARENT, str(os.getpid())]
-            command = [*tie, *command]
+        command = self._command
+        if setpriv := shutil.which("setpriv", path=f"{os.environ.get('PATH', '')}:/usr/bin"):
+            # On Linux the server then dies with us, whatever we die of.
+            command = [setpriv, "--pdeathsig", "KILL", *command]
         if self.kind != "seekdb":
-            command += [f"--port={self._port}", f"--socket={self._socket}"]
+            command = [*command, f"--port={self._port}", f"--socket={self._socket}"]
             command.append(f"--pid-file={self._socket.with_name('pid')}")
         # A session of its own: a Ctrl-C in the terminal is for us, not for the server.
         how: dict[str, Any] = {"start_new_session": True, "stdin": subprocess.DEVNULL}

@@ -1,11 +1,8 @@
 """Which requests go wrong, and how.
 
-A fault says what is sent instead of the project's answer, whether the request is applied all the
-same, and in what manner the bytes leave. The first fault of the list that matches a request and
-has a turn left takes it; the others do not see it.
-
-What Iterable has never been seen to do, but HTTP allows, is here too: very large answers, and a
-connection that ends with its answer (``headers={"Connection": "close"}``).
+A fault says what is sent instead of the project's answer, and whether the request is applied all
+the same. The first fault that matches a request and has a turn left takes it; the others do not see
+it. With ``headers={"Connection": "close"}`` the connection ends with the answer.
 """
 
 import random
@@ -37,11 +34,7 @@ _NO_ANSWER: Final = ("reset_before", "reset_after", "hang")
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One rule: by default it takes every request, for ever.
-
-    Raises:
-        ValueError: unknown kind or endpoint.
-    """
+    """By default it takes every request, for ever. Raises ValueError: unknown kind or endpoint."""
 
     kind: Kind
     _: KW_ONLY

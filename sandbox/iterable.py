@@ -3,8 +3,8 @@
 ``python3 -m sandbox.iterable --port 8080`` runs it alone; ``with IterableSandbox() as iterable:``
 runs it in a thread of a test or a demo.
 
-The standard library only, and an HTTP reader of its own instead of a web framework: a framework
-decides what goes over the wire, and half of the faults are bytes that no framework would send.
+It reads and writes HTTP itself: a web framework decides what goes over the wire, and half of the
+faults are bytes that no framework would send.
 
 ``/api/...`` is as in ``endpoints.py``. Besides, it answers whoever asks, in JSON:
 
@@ -31,13 +31,6 @@ from typing import Final, Self
 from sandbox.bodies import Answer
 from sandbox.stand_in import Decision, Received, StandIn
 
-_ENDS_OF_A_CONNECTION: Final = (
-    asyncio.IncompleteReadError,  # leaving is the client's right at any point
-    ConnectionError,
-    asyncio.CancelledError,  # the server ends
-    ValueError,  # this is not HTTP
-    asyncio.LimitOverrunError,
-)
 _BLANKS: Final = b" " * 65_536
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # SO_LINGER for no time at all
 
@@ -47,7 +40,6 @@ async def _read_request(reader: asyncio.StreamReader) -> Received:
 
     Raises:
         asyncio.IncompleteReadError: the client has left.
-        ValueError: this is not HTTP as far as this server reads it.
     """
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     first, *lines = head[:-4].split("\r\n")
@@ -84,7 +76,9 @@ class _Connection:
         self._reader, self._writer = reader, writer
 
     async def serve(self, stand_in: StandIn) -> None:
-        with contextlib.closing(self._writer), contextlib.suppress(*_ENDS_OF_A_CONNECTION):
+        # The client may leave at any point, and at the end of the server each task is cancelled.
+        ends = (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError)
+        with contextlib.closing(self._writer), contextlib.suppress(*ends):
             while await self._serve_one(stand_in):
                 pass
 
@@ -102,9 +96,7 @@ class _Connection:
         """Send the answer, in the manner of the fault; return whether the connection goes on."""
         answer, fault = decision.answer, decision.fault
         if answer is None:
-            if fault is not None and fault.kind == "hang":
-                await self._hang(fault.seconds)
-            self._reset()
+            await self._break_off(fault.seconds if fault and fault.kind == "hang" else 0.0)
             return False
         cut = fault is not None and fault.kind == "truncated"
         # One write, one packet.
@@ -116,13 +108,10 @@ class _Connection:
             await self._writer.drain()
         return not cut and answer.headers.get("Connection") != "close"
 
-    async def _hang(self, seconds: float) -> None:
-        # A client that leaves ends the read; one that waits gets nothing.
+    async def _break_off(self, wait_s: float) -> None:
+        """Drop the connection with a TCP reset, when the client has left or the wait is over."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._reader.read(1), seconds)
-
-    def _reset(self) -> None:
-        """Drop the connection with a TCP reset instead of an orderly end."""
+            await asyncio.wait_for(self._reader.read(1), wait_s)
         self._writer.get_extra_info("socket").setsockopt(
             socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE
         )

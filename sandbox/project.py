@@ -8,26 +8,26 @@ whole project, for event fields per event name; emails are stored in lower case;
 profile field, an omitted one is kept; an event sent again with the same id is updated in place;
 bulk endpoints list refused rows by identifier in a 200, among them events of unknown users; fields
 that may not be created are named in a bulk answer; 4 MB for ``users/bulkUpdate``; about 32,000
-characters for a value; a user is to be given 60 seconds before it is relied on; a code
+characters for a value; a user is to be given 60 seconds before events rely on it; a code
 BatchTooLarge; an unknown userId is an error in an email-based project.
 
 Seen in other clients' tests and recordings: the texts and shapes of the error bodies, one field of
 the wrong type refusing a whole batch, the five layouts that make a string a date, a disallowed
 event reported in the message of a 200, and 413 for what is too large.
 
-Assumed, since nobody says: that a refused batch applies nothing; the bodies of 409, of 413, of
-broken JSON, of a malformed userId and of a value that is too long, and that a limit to the number
-of rows would be told as one in bytes; that ``events/track`` takes an event for an unknown user, or
-else refuses it with 400 and the code for an unknown identifier, and refuses a forgotten one; that a
-userID-based project takes an email alone for an unknown user; that ``users/bulkUpdate`` lists
-unknown users under invalid; code Success for a disallowed event; that any label of letters is a
-top-level domain; 4 MB for ``events/trackBulk``; that a row without identifier or with a value that
-is too long fails by itself in bulk and is listed nowhere; that fields which may not be created are
-named with dots where they lie in an object, and are dropped without a word from a single call.
+Assumed, since nobody says: a refused batch applies nothing; the bodies of 409, of 413, of broken
+JSON, of a malformed userId and of a value that is too long; a limit to the number of rows would
+be told as one in bytes; ``events/track`` takes an event for an unknown user, or refuses it with 400
+and the code for an unknown identifier, and refuses a forgotten one; a userID-based project refuses
+an email alone; ``users/bulkUpdate`` lists unknown users under invalid; code Success for a
+disallowed event; any label of letters is a top-level domain; 4 MB for ``events/trackBulk``; a row
+without identifier or with a value that is too long fails by itself in bulk and is listed nowhere;
+fields that may not be created are named with dots where they lie in an object, and are dropped
+without a word from a single call.
 
-What a careful client should survive either way is one of the :class:`Settings`. Left out is what
-the job never sends: both identifiers of a user, a change of userId, ``preferUserId``,
-``mergeNestedObjects``, ids of events that are not UUIDs.
+Where a careful client should survive either of two answers, one of the :class:`Settings` chooses.
+Left out is what the job never sends: both identifiers of a user, a change of userId,
+``preferUserId``, ``mergeNestedObjects``, ids of events that are not UUIDs.
 """
 
 import copy

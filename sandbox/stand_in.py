@@ -185,10 +185,10 @@ class StandIn:
                     return reply(200, self.stats)
                 case "GET", "requests":
                     query = dict(urllib.parse.parse_qsl(request.query))
-                    start, limit = int(query.get("offset", 0)), int(query.get("limit", 1000))
-                    page = self.requests[start : start + limit]
-                    fields = ("at", "path", "status")
-                    return reply(200, [{f: getattr(line, f) for f in fields} for line in page])
+                    start = int(query.get("offset", 0))
+                    page = self.requests[start : start + int(query.get("limit", 1000))]
+                    shown = [{"at": r.at, "path": r.path, "status": r.status} for r in page]
+                    return reply(200, shown)
                 case "POST", "settings":
                     self.change(**json.loads(request.body))
                 case "POST", "faults":

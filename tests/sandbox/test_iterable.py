@@ -1,6 +1,7 @@
 """The local Iterable on its socket: headers, latency, its log, its thread and its process."""
 
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -88,4 +89,5 @@ def test_alone_it_says_its_url_and_is_controlled_over_http():
         for name, order in (("settings", {"latency": 1}), ("faults", [{"kind": "explode"}])):
             assert tell(name, order).status_code == 400
         assert tell("no-such-order", {}).status_code == 404
-        process.terminate()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
