@@ -16,7 +16,7 @@ BURST_AT = 0.3  # of the rows
 BURST_MAY_COST_S = 6.0
 RANDOM_429 = {"kind": "rate_limited", "probability": 0.02}
 # The whole log is kept: steady state is read from it.
-LOGGED = {"log_requests": 1_000_000, "log_bytes": 1_000_000_000}
+LOGGED = {"log_requests": 1_000_000}
 
 
 def sweep(bench: Bench, latency_ms: int) -> Line:

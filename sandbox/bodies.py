@@ -1,24 +1,19 @@
-"""The bodies of Iterable's four write endpoints: reading, judging and answering them.
+"""The bodies of Iterable's write endpoints: reading, judging and answering them.
 
-Pure functions, no state. A request that can change nothing raises :class:`RefusedError`.
-
-Documented by Iterable: the form of emails, userIds and event ids; about 32,000 characters for the
-value of a field. Assumed, since nobody says: the answers to a malformed userId or event id and to
-a value that is too long, and that 32,768 characters are still taken. What is known of the other
-answers stands in ``project.py``.
+Pure functions, no state. What is known of each answer stands in ``project.py``.
 """
 
 import json
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.alias_generators import to_camel
 
 Fields = dict[str, Any]  # a JSON object as parsed
 Types = dict[str, str]  # dotted field name -> string, date, long, double, boolean or object
-
-_BLANKS: Final = b" " * 65_536
 
 
 class Answer(NamedTuple):
@@ -28,16 +23,11 @@ class Answer(NamedTuple):
     body: bytes
     content_type: str = "application/json"
     headers: Mapping[str, str] = {}
-    blanks: int = 0  # that follow the body, and are never in memory as a whole
-
-    def blank_parts(self) -> Iterator[bytes]:
-        """Yield the blanks in parts."""
-        for sent in range(0, self.blanks, len(_BLANKS)):
-            yield _BLANKS[: self.blanks - sent]
+    blanks: int = 0  # number of spaces that follow the body
 
 
 class RefusedError(Exception):
-    """A row that changes nothing: *answer* when sent alone, *value* under *bucket* in bulk."""
+    """A row that changes nothing: *answer* if sent alone, *value* under *bucket* in bulk."""
 
     def __init__(self, answer: Answer, bucket: str = "", value: str = "") -> None:
         super().__init__(bucket, value)
@@ -56,72 +46,68 @@ def envelope(status: int, code: str, msg: str, params: object = None) -> Answer:
 
 # --- Declared fields --------------------------------------------------------------------------
 
-_COMMON: Final = {"email": str, "userId": str, "dataFields": dict, "createNewFields": bool}
-USER: Final = _COMMON | {"mergeNestedObjects": bool, "preferUserId": bool}
-EVENT: Final = _COMMON | {
-    "eventName": str,
-    "id": str,
-    "createdAt": int,
-    "campaignId": int,
-    "templateId": int,
-}
-_JSON_NAMES: Final = {str: "String", dict: "Object", bool: "Boolean", int: "Number", list: "Array"}
+
+class _Body(BaseModel):
+    model_config = ConfigDict(strict=True, alias_generator=to_camel)  # userId, dataFields, ...
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
+class Row(_Body):
+    """One user of a request, or what an event has in common with it."""
+
+    email: str | None = None
+    user_id: str | None = None
+    data_fields: Fields | None = None
+    create_new_fields: bool | None = None
+
+    @property
+    def lowered_email(self) -> str | None:
+        """The email as Iterable keeps it."""
+        return self.email and self.email.lower()
+
+    @property
+    def key(self) -> str:
+        """What the user is known by: the email in lower case, else the userId after 'userId:'."""
+        return self.lowered_email or f"userId:{self.user_id}"
+
+    @property
+    def identifier(self) -> tuple[str, str]:
+        """What the row is known by in a failure list: the kind of list, and the value."""
+        return ("UserIds", self.user_id or "") if self.email is None else ("Emails", self.email)
 
 
-# Left alone, Python's reader takes NaN and Infinity, which are not JSON.
-_DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant)
+class EventRow(Row):
+    """One event of a request."""
+
+    event_name: str
+    id: str | None = None
+    created_at: int | None = None
 
 
-def bad_json(endpoint: str, params: Mapping[str, str] | None = None) -> RefusedError:
-    """Return the refusal of a body; *params* maps paths such as ``obj.email`` to what is wrong."""
-    msg = f"[/api/{endpoint}] Invalid JSON body"
-    return RefusedError(envelope(400, "BadJsonBody", msg, params))
+class UserRows(_Body):
+    """A request to users/bulkUpdate."""
+
+    users: list[Row]
+    create_new_fields: bool | None = None
 
 
-def _wrong_fields(
-    row: object, declared: Mapping[str, type], required: str | None, path: str
-) -> dict[str, str]:
-    if not isinstance(row, dict):
-        return {path: "Object value expected"}
-    wrong = {
-        f"{path}.{name}": f"{_JSON_NAMES[declared[name]]} value expected"
-        for name, value in row.items()
-        # type(), not isinstance(): true is no number.
-        if name in declared and type(value) is not declared[name] and value is not None
-    }
-    if required is not None and row.get(required) is None:
-        wrong[f"{path}.{required}"] = "Missing value"
-    return wrong
+class EventRows(_Body):
+    """A request to events/trackBulk."""
+
+    events: list[EventRow]
 
 
-def parse(
-    endpoint: str, body: bytes, declared: Mapping[str, type], required: str | None = None
-) -> Fields:
-    """Return the body as an object whose declared fields are of the declared types, or raise."""
+BodyT = TypeVar("BodyT", bound=_Body)
+
+
+def parse(endpoint: str, body: bytes, kind: type[BodyT]) -> BodyT:
+    """Return the body; raise unless it is JSON whose declared fields are of the declared types."""
     try:
-        document = _DECODER.decode(body.decode())
-    except (ValueError, RecursionError):
-        raise bad_json(endpoint) from None
-    if wrong := _wrong_fields(document, declared, required, "obj"):
-        raise bad_json(endpoint, wrong)
-    return dict(document)
-
-
-def parse_bulk(
-    endpoint: str, body: bytes, name: str, declared: Mapping[str, type], required: str | None = None
-) -> tuple[Fields, list[Fields]]:
-    """Return the outer object and its rows, or raise if but one row has a field of a wrong type."""
-    document = parse(endpoint, body, {name: list, "createNewFields": bool}, name)
-    wrong: dict[str, str] = {}
-    for index, row in enumerate(document[name]):
-        wrong |= _wrong_fields(row, declared, required, f"obj.{name}[{index}]")
-    if wrong:
-        raise bad_json(endpoint, wrong)
-    return document, document[name]
+        return kind.model_validate_json(body)
+    except ValidationError as invalid:
+        wrong = [error for error in invalid.errors() if error["type"] != "json_invalid"]
+    params = {".".join(["obj", *map(str, error["loc"])]): error["msg"] for error in wrong}
+    msg = f"[/api/{endpoint}] Invalid JSON body"
+    raise RefusedError(envelope(400, "BadJsonBody", msg, params or None))
 
 
 # --- Identifiers ------------------------------------------------------------------------------
@@ -135,7 +121,6 @@ _EMAIL: Final = re.compile(
     re.IGNORECASE,
 )
 _USER_ID: Final = re.compile(r"[ -~]{0,51}[!-~]")  # printable ASCII, no space at the end
-_EVENT_ID: Final = re.compile(r"[A-Za-z0-9-]{0,512}")  # empty is as good as none
 
 
 @lru_cache(maxsize=10_000)  # an update and its event name the same user
@@ -153,13 +138,6 @@ def check_user_id(user_id: str) -> None:
         raise RefusedError(answer, "invalidUserIds", user_id)
 
 
-def check_event_id(event_id: str) -> None:
-    """Raise unless *event_id* is letters, digits and hyphens, 512 at most; no list is for these."""
-    if not _EVENT_ID.fullmatch(event_id):
-        msg = "An id is at most 512 bytes: letters, digits and hyphens."
-        raise RefusedError(envelope(400, "BadParams", msg))
-
-
 # --- Types of dataFields ----------------------------------------------------------------------
 
 _TIME: Final = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]"
@@ -172,11 +150,9 @@ _KINDS: Final[Mapping[type, str]] = {bool: "boolean", int: "long", float: "doubl
 _ALSO_FITS: Final = {("double", "long"), ("string", "date")}  # stored type, incoming type
 
 
-def _kind(value: object, longest: int) -> str | None:
-    """Return the type of a value, None for null, and nothing for a string that is too long."""
+def _kind(value: object) -> str | None:
+    """Return the type of a value; None for null, which fits any type and fixes none."""
     if isinstance(value, str):
-        if len(value) > longest:
-            return ""
         return "date" if value[4:5] == "-" and _DATE.fullmatch(value) else "string"
     return _KINDS.get(type(value))
 
@@ -193,43 +169,28 @@ def _leaves(fields: Fields, prefix: str = "") -> Iterator[tuple[str, object]]:
                 yield from _leaves(value, f"{prefix}{name}.")
 
 
-class TooLongError(Exception):
-    """The field whose name is the message holds too long a string."""
-
-
-def judge_fields(
-    types: Types, category: str, fields: Fields, longest_value: int | None
-) -> tuple[Types, Fields]:
+def judge_fields(types: Types, category: str, fields: Fields) -> tuple[Types, Fields]:
     """Return the types that *fields* would add to *types*, and those that do not fit.
 
     The latter as Iterable describes them: field name -> incomingTypes, expectedType, category
     (user or event), offendingValue, _type.
-
-    Raises:
-        TooLongError: a string has more characters than *longest_value*.
     """
     new: Types = {}
     wrong: Fields = {}
-    longest = sys.maxsize if longest_value is None else longest_value
     for name, value in _leaves(fields):
-        kind = _kind(value, longest)
-        if not kind:
-            if kind is None:  # null fits any type and fixes none
-                continue
-            raise TooLongError(name)
+        kind = _kind(value)
+        if kind is None:
+            continue
         known = types.get(name) or new.setdefault(name, kind)
         if kind != known and (known, kind) not in _ALSO_FITS:
-            wrong[name] = _mismatch(kind, known, value) | {"category": category}
+            wrong[name] = {
+                "incomingTypes": ["string", "keyword"] if kind == "string" else [kind],
+                "expectedType": known,
+                "category": category,
+                "offendingValue": value,
+                "_type": "UnexpectedType",
+            }
     return new, wrong
-
-
-def _mismatch(kind: str, known: str, value: object) -> Fields:
-    return {
-        "incomingTypes": ["string", "keyword"] if kind == "string" else [kind],
-        "expectedType": known,
-        "offendingValue": value,
-        "_type": "UnexpectedType",
-    }
 
 
 def known_only(types: Types, fields: Fields, prefix: str = "") -> tuple[Fields, list[str]]:

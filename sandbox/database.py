@@ -3,39 +3,28 @@
 It takes the first of these that starts: a ``mariadbd`` or ``mysqld`` that is installed, else the
 server inside the PyPI package pylibseekdb, which speaks MySQL's protocol. It is reachable from this
 machine only, its data are thrown away, and it ends with this process. Linux and macOS.
-
-    python3 -m sandbox.database [--server PATH] [--expect TEXT] [-- COMMAND ...]
-
-runs COMMAND with the server's address in the environment variable MYSQL_TEST_URL, and the server's
-folder first on the PATH. Without a COMMAND it prints the address and waits for Ctrl-C.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import fcntl
 import importlib.util
-import logging
 import os
 import secrets
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
-from urllib.parse import quote
 
 import mysql.connector
 from mysql.connector.abstracts import MySQLConnectionAbstract
 from mysql.connector.pooling import PooledMySQLConnection as Pooled
-
-logger = logging.getLogger(__name__)
 
 DATABASE_NAME: Final = "iterable_challenge"  # as in database_setup.sql
 JOB_USER: Final = "iterable_job"
@@ -48,18 +37,6 @@ NO_SERVER: Final = """\
 no database server could be started. Either of these helps:
   apt-get install mariadb-server-core   (Debian, Ubuntu; on macOS: brew install mariadb)
   pip install pylibseekdb               (Linux with glibc; macOS 15 on Apple silicon)"""
-
-# A socket's path has at most 107 bytes on Linux, 103 on macOS; ours adds about 35 to the folder's.
-LONGEST_TEMP_FOLDER: Final = 65
-
-# Runs a command that dies with us, whatever we die of: 1 is Linux's PR_SET_PDEATHSIG. A program of
-# its own, because code between fork and exec is not safe beside threads.
-TIED_TO_PARENT: Final = """
-import ctypes, os, sys
-ctypes.CDLL(None).prctl(1, 9)
-if os.getppid() == int(sys.argv[1]):
-    os.execv(sys.argv[2], sys.argv[2:])
-"""
 
 # Data that are thrown away need not survive a power cut. They do survive a kill -9 of the server.
 OPTIONS: Final = """--innodb-flush-log-at-trx-commit=2 --innodb-flush-method=nosync
@@ -111,7 +88,6 @@ class PrivateDatabase:
     only SELECT. A DB_HOST that begins with '/' is a unix socket: pylibseekdb has no port.
     ``version``: what SELECT VERSION() says. ``kind``: 'mariadb', 'mysql' or 'seekdb'.
     ``server``: the program that runs.
-    ``url``: the same server for root, as mysql://user:password@host:port/.
 
     A mariadbd or mysqld also gets *options* on its command line.
 
@@ -123,13 +99,11 @@ class PrivateDatabase:
     version: str
     kind: str
     server: Path
-    url: str
 
     def __init__(self, server: str | Path | None = None, options: Sequence[str] = ()) -> None:
         self._candidates = [Path(server)] if server else None
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
-        self._cleanup = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         problems = []
@@ -137,15 +111,14 @@ class PrivateDatabase:
             try:
                 with contextlib.ExitStack() as cleanup:
                     self._set_up(server.absolute(), cleanup)
-                    self._cleanup = cleanup.pop_all()  # from here on it is for stop() to do
+                    self._cleanup = cleanup.pop_all()
                     return self
             except (_StartError, OSError, subprocess.SubprocessError) as error:
                 problems.append(f"\n{server} did not start: {error}")
-                logger.debug(problems[-1].strip())
         raise NoServerError(NO_SERVER + "".join(problems))
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
+        self._cleanup.close()
 
     def connection_options(self, database: str | None = None) -> dict[str, Any]:
         """Return what mysql.connector.connect needs to come in as root."""
@@ -188,19 +161,10 @@ class PrivateDatabase:
         self.kill()
         self._start()
 
-    def stop(self) -> None:
-        """End the server and remove its folder. Harmless when that has happened already."""
-        self._cleanup.close()
-
     def _set_up(self, server: Path, cleanup: contextlib.ExitStack) -> None:
         self.server = server
         self.kind = _kind_of(server)
-        temp = tempfile.gettempdir()
-        if len(os.fsencode(temp)) > LONGEST_TEMP_FOLDER:
-            temp = "/tmp"  # noqa: S108  # the folder in it is for us alone
-        temporary = tempfile.TemporaryDirectory(
-            prefix="private-db-", dir=temp, ignore_cleanup_errors=True
-        )
+        temporary = tempfile.TemporaryDirectory(prefix="private-db-", ignore_cleanup_errors=True)
         folder = Path(cleanup.enter_context(temporary))
         cleanup.callback(self.kill)
         self._log = folder / "server.log"
@@ -213,19 +177,9 @@ class PrivateDatabase:
         if self.kind == "seekdb":
             with mysql.connector.connect(**self.connection_options()) as connection:
                 run_script(connection, self._accounts())
-        self._describe()
-
-    def _describe(self) -> None:
-        if self.kind == "seekdb":
-            host, port = str(self._socket), 3306
-            address = f"localhost/?socket={quote(host)}"
-        else:
-            host, port = "127.0.0.1", self._port
-            address = f"{host}:{port}/"
-        self.url = f"mysql://root:{quote(self._root_password, safe='')}@{address}"
         self.settings = {
-            "DB_HOST": host,
-            "DB_PORT": str(port),
+            "DB_HOST": str(self._socket) if self.kind == "seekdb" else "127.0.0.1",
+            "DB_PORT": str(self._port),
             "DB_USER": JOB_USER,
             "DB_PASSWORD": self._job_password,
             "DB_NAME": DATABASE_NAME,
@@ -281,24 +235,23 @@ class PrivateDatabase:
         fcntl.flock(lock, fcntl.LOCK_SH)
 
     def _start_on_a_free_port(self) -> None:
-        for tries_left in (2, 1, 0):
+        self._port = _free_port()
+        try:
+            self._start()
+        except _StartError as error:
+            # Between our look and the server's own, somebody else may have taken the port.
+            if "in use" not in str(error):
+                raise
             self._port = _free_port()
-            try:
-                self._start()
-            except _StartError as error:
-                # Between our look and the server's own, somebody else may have taken the port.
-                if not tries_left or "in use" not in str(error):
-                    raise
-            else:
-                break
+            self._start()
 
     def _start(self) -> None:
-        command = list(self._command)
-        if sys.platform == "linux":
-            tie = [sys.executable, "-I", "-S", "-c", TIED_TO_PARENT, str(os.getpid())]
-            command = [*tie, *command]
+        command = self._command
+        if setpriv := shutil.which("setpriv", path=f"{os.environ.get('PATH', '')}:/usr/bin"):
+            # On Linux the server then dies with us, whatever we die of.
+            command = [setpriv, "--pdeathsig", "KILL", *command]
         if self.kind != "seekdb":
-            command += [f"--port={self._port}", f"--socket={self._socket}"]
+            command = [*command, f"--port={self._port}", f"--socket={self._socket}"]
             command.append(f"--pid-file={self._socket.with_name('pid')}")
         # A session of its own: a Ctrl-C in the terminal is for us, not for the server.
         how: dict[str, Any] = {"start_new_session": True, "stdin": subprocess.DEVNULL}
@@ -356,38 +309,3 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line that the module's docstring describes; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python3 -m sandbox.database")
-    parser.add_argument("--server", metavar="PATH", help="the server; default: the first found")
-    parser.add_argument("--expect", metavar="TEXT", default="", help="fail unless in VERSION()")
-    parser.add_argument("command", nargs="*", metavar="COMMAND")
-    args = parser.parse_args(argv)
-    # By default SIGTERM would end us on the spot, and the folder would stay.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    try:
-        with PrivateDatabase(args.server) as database:
-            if args.expect not in database.version:
-                print(f"the server is {database.version}, not {args.expect}", file=sys.stderr)
-                return 1
-            if args.command:
-                # Ctrl-C reaches the command by itself. It may want to tidy up: we wait for its end.
-                signal.signal(signal.SIGINT, lambda *_: None)
-                path = f"{database.server.parent}:{os.environ.get('PATH', os.defpath)}"
-                more = {"MYSQL_TEST_URL": database.url, "PATH": path}
-                status = subprocess.call(args.command, env={**os.environ, **more})
-                return status if status >= 0 else 128 - status  # as a shell would say it
-            print(f"{database.version}: {database.url} (until Ctrl-C)", flush=True)
-            signal.pause()
-    except NoServerError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        pass  # as announced
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,54 +1,48 @@
-"""Iterable's endpoints, as far as the stand-in has them, and which of them a path belongs to.
+"""Iterable's endpoints, as far as the stand-in has them, and their rate limits.
 
-Their names are Iterable's paths without ``/api/``, with what varies in braces.
+Their names are Iterable's paths without ``/api/``.
 """
 
-from collections.abc import Mapping
+import time
+from collections import defaultdict, deque
 from typing import Final
-from urllib.parse import unquote
+
+from sandbox.settings import Settings
 
 USERS_UPDATE: Final = "users/update"
 EVENTS_TRACK: Final = "events/track"
 USERS_BULK_UPDATE: Final = "users/bulkUpdate"
 EVENTS_TRACK_BULK: Final = "events/trackBulk"
-USERS_GET_FIELDS: Final = "users/getFields"
-USERS_GET_BY_EMAIL: Final = "users/getByEmail"  # ?email=
-USERS_GET_BY_USER_ID: Final = "users/byUserId"  # ?userId=
-USERS_BY_USER_ID: Final = "users/byUserId/{userId}"
-USERS_BY_EMAIL: Final = "users/{email}"
-EVENTS_BY_USER_ID: Final = "events/byUserId/{userId}"  # both take ?limit=
-EVENTS_BY_EMAIL: Final = "events/{email}"
+USERS_GET_FIELDS: Final = "users/getFields"  # the only one that reads
 
-# Those that write.
-ENDPOINTS: Final = (USERS_UPDATE, EVENTS_TRACK, USERS_BULK_UPDATE, EVENTS_TRACK_BULK)
-# Those that look up one user, or one user's events. The first that fits a path is meant.
-LOOKUPS: Final = (
-    USERS_GET_BY_EMAIL,
-    USERS_GET_BY_USER_ID,
-    USERS_BY_USER_ID,
-    USERS_BY_EMAIL,
-    EVENTS_BY_USER_ID,
-    EVENTS_BY_EMAIL,
-)
-METHODS: Final = {
-    **dict.fromkeys(ENDPOINTS, "POST"),
-    **dict.fromkeys((USERS_GET_FIELDS, *LOOKUPS), "GET"),
+LIMITS_PER_S: Final = {
+    USERS_UPDATE: 500,
+    EVENTS_TRACK: 2000,
+    USERS_BULK_UPDATE: 5,
+    EVENTS_TRACK_BULK: 10,
+    USERS_GET_FIELDS: 3,
 }
 
-_NONE: Final[Mapping[str, str]] = {}
-_PATHS: Final = {f"/api/{name}": (name, _NONE) for name in METHODS if "{" not in name}
-_PREFIXES: Final = {f"/api/{name.partition('{')[0]}": name for name in LOOKUPS if "{" in name}
 
+class RateLimits:
+    """A sliding window of one second for each endpoint.
 
-def endpoint_of(method: str, path: str) -> tuple[str, Mapping[str, str]] | None:
-    """Return the endpoint of a path and the parameters that are part of the path, if there is one.
-
-    Only a GET is taken for one that has its parameter in the path.
+    No second, wherever it begins, holds more accepted requests than the limit: a client that
+    respects that is safe with fixed windows and leaky buckets as well.
     """
-    if (found := _PATHS.get(path)) is not None:
-        return found
-    for prefix, name in _PREFIXES.items():
-        if method == "GET" and path.startswith(prefix):
-            parameter = name.partition("{")[2].rstrip("}")
-            return name, {parameter: unquote(path.removeprefix(prefix))}
-    return None
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._accepted: defaultdict[str, deque[float]] = defaultdict(deque)
+
+    def accept(self, endpoint: str) -> bool:
+        """Count a request that arrives now, unless its second is full."""
+        times, now = self._accepted[endpoint], time.monotonic()
+        while times and times[0] <= now - 1.0:
+            times.popleft()
+        limit = LIMITS_PER_S[endpoint] * self._settings.limit_scale
+        limit -= self._settings.other_clients.get(endpoint, 0)
+        if self._settings.limits and len(times) + 1 > limit:
+            return False
+        times.append(now)
+        return True

@@ -1,60 +1,37 @@
 """What the local Iterable answers to each request, what it remembers, and how it is controlled.
 
-Everything but the sockets, which are in ``iterable.py``. Nothing here waits, and nothing here is
-safe to call from two threads.
+Everything but the sockets, which are in ``iterable.py``.
 """
 
-import dataclasses
-import email.utils
-import hashlib
-import itertools
 import json
-import random
-import time
+import threading
 import urllib.parse
-from collections import Counter, deque
-from collections.abc import Callable, Mapping
-from functools import lru_cache
-from typing import Any, Final, NamedTuple, get_args
+from collections import Counter, defaultdict, deque
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
 
 from sandbox.bodies import Answer, envelope, reply
-from sandbox.endpoints import METHODS, endpoint_of
-from sandbox.faults import Fault, Script, Unauthorized, rate_limited, unauthorized
-from sandbox.project import Project
-from sandbox.rate_limits import RateLimits
-from sandbox.variants import ProjectType, TooLargeStatus
+from sandbox.endpoints import LIMITS_PER_S, USERS_GET_FIELDS, RateLimits
+from sandbox.faults import RATE_LIMITED, Fault, Rule, unauthorized
+from sandbox.project import Event, Project, User
+from sandbox.settings import Settings
 
-_SECRET_HEADERS: Final = ("api-key", "api_key", "authorization", "proxy-authorization")
-_CHOICES: Final = {
-    "unauthorized": get_args(Unauthorized),
-    "project_type": get_args(ProjectType),
-    "too_large_status": get_args(TooLargeStatus),
+_NOT_FOUND: Final = Answer(404, b"<html><title>Action not found</title></html>", "text/html")
+_ENDPOINTS: Final = {
+    ("GET" if name == USERS_GET_FIELDS else "POST", f"/api/{name}"): name for name in LIMITS_PER_S
 }
-_NOT_FOUND: Final = Answer(
-    404, b"<html><head><title>Action not found</title></head></html>", "text/html"
-)
-
-
-class Request(NamedTuple):
-    """One request as it came; header names in lower case, no query in the path."""
-
-    method: str
-    path: str
-    query: str
-    headers: dict[str, str]
-    body: bytes
 
 
 class Received(NamedTuple):
-    """One line of the log: a copy of what came, and what became of it."""
+    """One request as it came, and in the log also what became of it."""
 
     at: float  # seconds since 1970
     method: str
-    path: str
-    headers: dict[str, str]  # names in lower case; a secret as a short hash
+    path: str  # without the query
+    query: str
+    headers: dict[str, str]  # names in lower case
     body: bytes
-    status: int | None  # None: no answer was sent
-    fault: str | None  # the kind that took it
+    status: int | None = None  # None: no answer was sent
 
 
 class Decision(NamedTuple):
@@ -65,219 +42,159 @@ class Decision(NamedTuple):
     latency_s: float = 0.0
 
 
-@dataclasses.dataclass(slots=True)
-class ServerSettings:
-    """What surrounds the project."""
-
-    # One number, a (low, high) pair to draw from, or either of them by endpoint.
-    latency_ms: Any = 0.0
-    api_key: str | None = None  # None: any key but an empty one
-    unauthorized: Unauthorized = "bad_key"
-    retry_after: int | None = None  # seconds, on the 429 of the rate limits
-    log_requests: int = 10_000  # the latest are kept
-    log_bytes: int = 64_000_000  # of their bodies
-    send_date: bool = True  # the Date header
-    clock_skew_s: float = 0.0  # what its clock is ahead: of that header, and of the lag
-
-
 class StandIn:
-    """The project behind its door: keys, rate limits, faults, and a log of who came."""
+    """The project behind its door: keys, rate limits, faults, and a log of who came.
+
+    Settings are those of :class:`Settings`, by keyword. Any thread may call any method.
+
+    Raises:
+        ValueError: unknown setting.
+    """
 
     def __init__(self, **settings: object) -> None:
-        self.server = ServerSettings()
-        self.limits = RateLimits()
-        self.project = Project(clock=self._now)
-        variants = self.project.variants
-        self._owners: dict[str, object] = {
-            **dict.fromkeys((field.name for field in dataclasses.fields(variants)), variants),
-            **dict.fromkeys((f.name for f in dataclasses.fields(ServerSettings)), self.server),
-            **dict.fromkeys(("limits", "limit_scale", "other_clients"), self.limits),
-        }
-        self._random = random.Random(0)  # noqa: S311 - latency is no secret
-        self.change(settings)
+        self._settings = Settings()
+        self._lock = threading.RLock()
+        self.change(**settings)
         self.reset()
 
     def reset(self) -> None:
         """Forget everything but the settings."""
-        self.project.reset()
-        self.limits.reset()
-        self.script = Script()
-        self.received: deque[Received] = deque()
-        self._received_bytes = 0
-        self._answered: dict[str, Counter[str]] = {}  # endpoint -> status -> count
-        self._faults: Counter[str] = Counter()
-        self.connections = 0  # opened so far
+        with self._lock:
+            self._project = Project(self._settings)
+            self._limits = RateLimits(self._settings)
+            self._rules: list[Rule] = []
+            self._received: deque[Received] = deque()
+            self._answered: defaultdict[str, Counter[str]] = defaultdict(Counter)
+            self._faults: Counter[str] = Counter()
+            self._connections = 0
 
     # --- Requests
 
-    def decide(self, request: Request) -> Decision:
-        """Apply or refuse one request to Iterable, and log it."""
-        found = endpoint_of(request.method, request.path)
-        decision = Decision(_NOT_FOUND) if found is None else self._decide(request, *found)
-        self._log(request, "other" if found is None else found[0], decision)
+    def decide(self, request: Received) -> Decision:
+        """Apply or refuse one request, and log it; /sandbox/... is for control()."""
+        if request.path.startswith("/sandbox/"):
+            return Decision(self.control(request))
+        with self._lock:
+            endpoint = _ENDPOINTS.get((request.method, request.path))
+            if endpoint is None:
+                decision = Decision(_NOT_FOUND)
+            elif refused := self._refusal(request, endpoint):
+                decision = Decision(refused, None, self._latency_s(endpoint))
+            else:
+                decision = self._served(request, endpoint)
+            self._log(request, endpoint or "other", decision)
         return decision
 
-    def _decide(self, request: Request, endpoint: str, in_path: Mapping[str, str]) -> Decision:
-        latency_s = self._latency_s(endpoint)
-        if refused := self._refusal(request, endpoint):
-            return Decision(refused, None, latency_s)
-
-        def apply() -> Answer:
-            if request.method == "GET":
-                query = urllib.parse.parse_qsl(request.query, keep_blank_values=True)
-                return self.project.read(endpoint, {**dict(query), **in_path})
-            return self.project.handle(endpoint, request.body)
-
-        fault = self.script.next(endpoint, request.body)
-        if fault is None:
-            return Decision(apply(), None, latency_s)
-        return Decision(fault.answer(endpoint, apply), fault, latency_s)
-
-    def _refusal(self, request: Request, endpoint: str) -> Answer | None:
-        """Return the answer to a request that does not reach the project, if it is one."""
-        method = METHODS[endpoint]
-        if request.method != method:
-            return envelope(405, "BadParams", "Method not allowed.")._replace(
-                headers={"Allow": method}
-            )
-        key = request.headers.get("api-key") or request.headers.get("api_key")
-        if not key or self.server.api_key not in (None, key):
-            return unauthorized(self.server.unauthorized, endpoint)
-        content_type = request.headers.get("content-type", "").lower()
-        if method == "POST" and not content_type.startswith("application/json"):
+    def _refusal(self, request: Received, endpoint: str) -> Answer | None:
+        """Return the answer to a request that does not reach the project; None for any other."""
+        key = request.headers.get("api-key")
+        if not key or self._settings.api_key not in (None, key):
+            return unauthorized("bad_key", endpoint)
+        content_type = request.headers.get("content-type", "")
+        if request.method == "POST" and not content_type.startswith("application/json"):
             return envelope(415, "BadParams", "Expecting application/json.")
-        if not self.limits.accept(key, endpoint):
-            return rate_limited(Fault("rate_limited", retry_after=self.server.retry_after))
-        return None
+        return None if self._limits.accept(endpoint) else RATE_LIMITED
+
+    def _served(self, request: Received, endpoint: str) -> Decision:
+        def apply() -> Answer:
+            return self._project.handle(endpoint, request.body)
+
+        taken = (rule.fault for rule in self._rules if rule.takes(endpoint, request.body))
+        fault = next(taken, None)
+        answer = apply() if fault is None else fault.answer(endpoint, apply)
+        return Decision(answer, fault, self._latency_s(endpoint))
 
     def _latency_s(self, endpoint: str) -> float:
-        latency: Any = self.server.latency_ms
-        if isinstance(latency, Mapping):
-            latency = latency.get(endpoint, 0)
-        if isinstance(latency, (tuple, list)):
-            latency = self._random.uniform(*latency)
-        return float(latency) / 1000
+        latency_ms = self._settings.latency_ms
+        if isinstance(latency_ms, Mapping):
+            latency_ms = latency_ms.get(endpoint, 0.0)
+        return latency_ms / 1000
 
-    def _log(self, request: Request, endpoint: str, decision: Decision) -> None:
-        fault = None if decision.fault is None else decision.fault.kind
-        status = decision.answer.status if _is_answered(decision) and decision.answer else None
-        headers = {n: _masked(v) if n in _SECRET_HEADERS else v for n, v in request.headers.items()}
-        self.received.append(
-            Received(
-                time.time(), request.method, request.path, headers, request.body, status, fault
-            )
-        )
-        self._received_bytes += len(request.body)
-        while len(self.received) > self.server.log_requests or (
-            self._received_bytes > self.server.log_bytes
-        ):
-            self._received_bytes -= len(self.received.popleft().body)
-        self._answered.setdefault(endpoint, Counter())[str(status)] += 1
-        if fault is not None:
-            self._faults[fault] += 1
+    def _log(self, request: Received, endpoint: str, decision: Decision) -> None:
+        status = decision.answer.status if decision.answer else None
+        self._received.append(request._replace(status=status))
+        while len(self._received) > self._settings.log_requests:
+            self._received.popleft()
+        self._answered[endpoint][str(status)] += 1
+        if decision.fault is not None:
+            self._faults[decision.fault.kind] += 1
 
-    def _now(self) -> float:
-        return time.time() + self.server.clock_skew_s
+    # --- What it has seen
 
-    def date(self) -> str:
-        """Return the Date header's value now; empty for none."""
-        return _http_date(int(self._now())) if self.server.send_date else ""
+    @property
+    def users(self) -> dict[str, User]:
+        """A copy of the profiles, by email in lower case, or by the userId after 'userId:'."""
+        with self._lock:
+            return self._project.users.copy()
+
+    @property
+    def events(self) -> dict[str, Event]:
+        """A copy of the events, by id."""
+        with self._lock:
+            return self._project.events.copy()
+
+    @property
+    def requests(self) -> list[Received]:
+        """A copy of the log, oldest first; what went to /sandbox/ is not in it."""
+        with self._lock:
+            return list(self._received)
+
+    @property
+    def stats(self) -> dict[str, Any]:
+        """Counts; ``requests`` by endpoint and status, ``faults`` by kind."""
+        with self._lock:
+            return {
+                "requests": {name: dict(counts) for name, counts in self._answered.items()},
+                "faults": dict(self._faults),
+                "users": len(self._project.users),
+                "events": len(self._project.events),
+                "connections": self._connections,
+            }
 
     # --- Control
 
-    def settings(self) -> dict[str, Any]:
-        """Return every setting by name; the key, which may be a real one, as its hash."""
-        key = self.server.api_key
-        settings = {name: getattr(owner, name) for name, owner in self._owners.items()}
-        return settings | {"api_key": key and _masked(key)}
+    def change(self, **settings: object) -> None:
+        """Change settings by name; ValueError for an unknown one, and then nothing is changed."""
+        if unknown := settings.keys() - vars(self._settings).keys():
+            raise ValueError(f"unknown settings: {', '.join(sorted(unknown))}")
+        with self._lock:
+            for name, value in settings.items():
+                setattr(self._settings, name, value)
 
-    def change(self, settings: Mapping[str, object]) -> None:
-        """Change settings by name.
+    def set_faults(self, *faults: Fault) -> None:
+        """Replace the faults in force; without arguments, end them."""
+        with self._lock:
+            self._rules = [Rule(fault) for fault in faults]
 
-        Raises:
-            ValueError: a name is unknown or a value cannot be; nothing was changed.
-        """
-        for name, value in settings.items():
-            if name not in self._owners:
-                raise ValueError(f"unknown setting {name}; one of {', '.join(self._owners)}")
-            if isinstance(getattr(self._owners[name], name), bool) is not isinstance(
-                value, bool
-            ) or (value not in _CHOICES.get(name, (value,))):
-                raise ValueError(f"setting {name} cannot be {value!r}")
-        for name, value in settings.items():
-            setattr(self._owners[name], name, value)
+    def forget(self, *identifiers: str) -> None:
+        """Refuse these emails or userIds from now on, and delete their profiles."""
+        with self._lock:
+            for identifier in identifiers:
+                self._project.forget(identifier)
 
-    def stats(self) -> dict[str, Any]:
-        """Return counts; ``peak_per_s`` is the most accepted in any one second."""
-        return {
-            "requests": {name: dict(counts) for name, counts in self._answered.items()},
-            "faults": dict(self._faults),
-            "users": len(self.project.users),
-            "events": len(self.project.events),
-            "peak_per_s": dict(self.limits.peaks),
-            "connections": self.connections,
-        }
+    def disallow(self, *event_names: str) -> None:
+        """Refuse events of these names from now on."""
+        with self._lock:
+            self._project.disallowed_events.update(event_names)
 
-    def control(self, request: Request) -> Answer:
+    def control(self, request: Received) -> Answer:
         """Answer a request whose path begins with /sandbox/."""
-        name = request.path.removeprefix("/sandbox/")
         try:
-            if request.method == "GET":
-                return self._show(name, dict(urllib.parse.parse_qsl(request.query)))
-            if request.method == "POST":
-                return self._run(name, json.loads(request.body or b"null"))
-        except (ValueError, TypeError, AttributeError) as error:
+            match request.method, request.path.removeprefix("/sandbox/"):
+                case "GET", "stats":
+                    return reply(200, self.stats)
+                case "GET", "requests":
+                    query = dict(urllib.parse.parse_qsl(request.query))
+                    start = int(query.get("offset", 0))
+                    page = self.requests[start : start + int(query.get("limit", 1000))]
+                    shown = [{"at": r.at, "path": r.path, "status": r.status} for r in page]
+                    return reply(200, shown)
+                case "POST", "settings":
+                    self.change(**json.loads(request.body))
+                case "POST", "faults":
+                    self.set_faults(*(Fault(**rule) for rule in json.loads(request.body)))
+                case _:
+                    return _NOT_FOUND
+        except (ValueError, TypeError) as error:
             return reply(400, {"error": str(error)})
-        return reply(405, {"error": "GET or POST"})
-
-    def _show(self, name: str, query: Mapping[str, str]) -> Answer:
-        start, limit = int(query.get("offset", 0)), int(query.get("limit", 1000))
-        tables: dict[str, Callable[[], Any]] = {
-            "users": self.project.users.values,
-            "events": self.project.events.values,
-            "requests": lambda: self.received,
-        }
-        if name in tables:
-            page = itertools.islice(tables[name](), start, start + limit)
-            return reply(200, [_as_json(line) for line in page])
-        if name in ("stats", "settings"):
-            return reply(200, self.stats() if name == "stats" else self.settings())
-        return reply(404, {"error": "nothing of that name to show"})
-
-    def _run(self, command: str, argument: Any) -> Answer:  # noqa: ANN401 - any JSON may come
-        match command:
-            case "settings":
-                self.change(argument)
-            case "faults":
-                self.script = Script([Fault(**rule) for rule in argument])
-            case "forget":
-                for identifier in argument:
-                    self.project.forget(identifier)
-            case "disallow":
-                self.project.disallowed_events.update(argument)
-            case "reset":
-                self.reset()
-            case _:
-                return reply(404, {"error": "no command of that name"})
         return reply(200, {})
-
-
-@lru_cache(maxsize=2)
-def _http_date(unix_seconds: int) -> str:
-    return email.utils.formatdate(unix_seconds, usegmt=True)
-
-
-def _is_answered(decision: Decision) -> bool:
-    return decision.fault is None or decision.fault.manner not in ("reset", "hang")
-
-
-def _as_json(line: Any) -> dict[str, Any]:  # noqa: ANN401 - any named tuple
-    document: dict[str, Any] = line._asdict()
-    if isinstance(line, Received):
-        document["body"] = line.body.decode("utf-8", "backslashreplace")
-    return document
-
-
-@lru_cache(maxsize=64)
-def _masked(secret: str) -> str:
-    return f"sha256:{hashlib.sha256(secret.encode('utf-8')).hexdigest()[:8]}"

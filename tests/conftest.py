@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
 
 import mysql.connector
 import pytest
@@ -62,57 +61,20 @@ def warned() -> Iterator[list[str]]:
 
 
 class DatabaseServer:
-    """The server the tests run on: one of our own, or the one that MYSQL_TEST_URL names.
+    """The server the tests run on.
 
-    ``version``: what SELECT VERSION() says. ``server``: the program, if it is one of our own.
+    ``version``: what SELECT VERSION() says. ``kind``: 'mariadb', 'mysql' or 'seekdb'. ``server``:
+    the program.
     """
 
-    version: str
-
-    def __init__(self, private: PrivateDatabase | None) -> None:
+    def __init__(self, private: PrivateDatabase) -> None:
         self._private = private
-        self.server = private.server if private else None
-        with mysql.connector.connect(**self.connection_options()) as connection:
-            [[(self.version,)]] = run_script(connection, "SELECT VERSION()")
-
-    @property
-    def kind(self) -> str:
-        """Return 'mariadb', 'mysql' or 'seekdb'."""
-        return next((k for k in ("mariadb", "seekdb") if k in self.version.lower()), "mysql")
-
-    def connection_options(self, database: str | None = None) -> dict[str, Any]:
-        """Return what mysql.connector.connect needs to come in as root."""
-        if self._private:
-            return self._private.connection_options(database)
-        job = self.settings(database or "")
-        place = {"host": job["DB_HOST"], "port": int(job["DB_PORT"])}
-        if job["DB_HOST"].startswith("/"):
-            place = {"unix_socket": job["DB_HOST"]}
-        return {
-            **place,
-            "user": job["DB_USER"],
-            "password": job["DB_PASSWORD"],
-            "database": job["DB_NAME"],
-            "charset": "utf8mb4",
-            "collation": "utf8mb4_general_ci",
-            "time_zone": "+00:00",
-            "autocommit": True,
-            "connection_timeout": 10,
-        }
+        self.version, self.kind, self.server = private.version, private.kind, private.server
+        self.connection_options = private.connection_options
 
     def settings(self, database: str) -> dict[str, str]:
-        """Return the job's DB_ variables. On a server of our own its user may only SELECT."""
-        if self._private:
-            return {**self._private.settings, "DB_NAME": database}
-        url = urlsplit(os.environ["MYSQL_TEST_URL"])
-        sockets = parse_qs(url.query).get("socket", [])
-        return {
-            "DB_HOST": sockets[0] if sockets else str(url.hostname),
-            "DB_PORT": str(url.port or 3306),
-            "DB_USER": unquote(url.username or "root"),
-            "DB_PASSWORD": unquote(url.password or ""),
-            "DB_NAME": database,
-        }
+        """Return the job's DB_ variables; its user may only SELECT."""
+        return {**self._private.settings, "DB_NAME": database}
 
 
 @dataclass(frozen=True)
@@ -162,12 +124,15 @@ def local_servers() -> Iterator[Path]:
     yield from (server for server in installed if server.name == "seekdb")
 
 
+def _has_no_server_to_rely_on() -> bool:
+    first = next(local_servers(), None)
+    return first is None or first.name == "seekdb"
+
+
 def pytest_report_header() -> str:
     """Name the server that the database tests will use."""
-    if url := os.environ.get("MYSQL_TEST_URL"):
-        return f"database: MYSQL_TEST_URL, on {urlsplit(url).hostname}"
     first = next(local_servers(), None)
-    if first is None or first.name == "seekdb":
+    if _has_no_server_to_rely_on():
         return f"database: MariaDB 10.11, to be fetched to {FETCHED_FOLDER}; else {first}"
     return f"database: a private {first}"
 
@@ -175,37 +140,25 @@ def pytest_report_header() -> str:
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Fetch a server where there is none: here, once, because a test has a time limit."""
     one_of_several = hasattr(session.config, "workerinput")
-    if one_of_several or "MYSQL_TEST_URL" in os.environ or session.config.option.collectonly:
-        return
-    first = next(local_servers(), None)
-    if first is None or first.name == "seekdb":
+    if not (one_of_several or session.config.option.collectonly) and _has_no_server_to_rely_on():
         subprocess.run([ROOT / "tests" / "fetch_server.sh", "mariadb", FETCHED_FOLDER], check=False)
 
 
 @pytest.fixture(scope="session")
 def database_server() -> Iterator[DatabaseServer]:
-    """Start a real server, or use the one of MYSQL_TEST_URL."""
-    with contextlib.ExitStack() as stack:
-        private = None
-        if "MYSQL_TEST_URL" not in os.environ:
-            private = _start_first(stack)
-        server = DatabaseServer(private)
-        if EXPECTED not in server.version:
-            pytest.fail(f"EXPECT_DATABASE={EXPECTED}, but the server is {server.version}")
-        yield server
-
-
-def _start_first(stack: contextlib.ExitStack) -> PrivateDatabase:
-    reasons = ["NO DATABASE TESTS: MYSQL_TEST_URL is not set and no server of our own starts."]
+    """Start a real server, the first that does; in CI it must be the expected one."""
+    reasons = ["NO DATABASE TESTS: no server starts."]
     for path in local_servers():
         try:
-            return stack.enter_context(PrivateDatabase(path))
+            with PrivateDatabase(path) as private:
+                if EXPECTED not in private.version:
+                    pytest.fail(f"EXPECT_DATABASE={EXPECTED}, but it is {private.version}")
+                yield DatabaseServer(private)
+                return
         except NoServerError as error:
             reasons.append(str(error))
     reasons.append("tests/fetch_server.sh mariadb .cache/mariadb gets one on Debian.")
-    if EXPECTED:
-        pytest.fail("\n".join(reasons))
-    pytest.skip("\n".join(reasons))
+    (pytest.fail if EXPECTED else pytest.skip)("\n".join(reasons))
 
 
 @pytest.fixture

@@ -229,11 +229,10 @@ SHAPES = [
 ]
 UNREADABLE = [
     Fault("answer", body=SUCCESS, size=9_000_000, times=1),
-    Fault("answer", body=SUCCESS, size=9_000_000, times=1, gzip=True),
     Fault("answer", body=SUCCESS, times=1, headers={"Content-Encoding": "gzip"}),
     Fault("answer", body=SUCCESS, times=1, headers={"Content-Encoding": "br"}),
     Fault("truncated", times=1),
-    Fault("hang", interims=(103,), seconds=0.1, times=1),
+    Fault("hang", seconds=0.1, times=1),
 ]
 
 

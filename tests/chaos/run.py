@@ -107,7 +107,7 @@ def unrecorded_bound(run: Run) -> int:
 def kills(world: World, count: int = 200, rows: int = 5000) -> str:
     """Kill the job with signal 9 at random instants, and go on with another run."""
     world.settings = {"ITERABLE_WORKERS": str(WORKERS), "BULK_BATCH_SIZE": str(BATCH)}
-    world.iterable.change(latency_ms=(1, 10))
+    world.iterable.change(latency_ms=5)
     world.fill(rows, repeats=rows // 100)
     # A run that is killed before its look at new fields sends once more what is not sure.
     create_fields(world)
@@ -296,7 +296,7 @@ FREE_BYTES = (8_000, 60_000, 400_000)
 def disk(world: World, cases: int = 36, rows: int = 300) -> str:
     """Let the space for each file, and for all, end before, while and after rows are sent."""
     world.settings = {"ITERABLE_WORKERS": "8", "BULK_BATCH_SIZE": str(FULL_BATCH)}
-    world.iterable.change(latency_ms=(1, 5))
+    world.iterable.change(latency_ms=3)
     world.fill(rows)
     told = Counter[str]()
     for number in range(cases // 3):

@@ -198,7 +198,7 @@ class World:
             process.kill()
 
     def __post_init__(self) -> None:
-        self.iterable.change(log_requests=10**9, log_bytes=10**12)
+        self.iterable.change(log_requests=10**9)
         self.payloads = Payloads(self.database.name, UTC)
 
     @property

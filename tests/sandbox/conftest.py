@@ -8,6 +8,8 @@ import requests
 
 from sandbox.iterable import IterableSandbox
 
+ENDPOINTS = ("users/update", "events/track", "users/bulkUpdate", "events/trackBulk")
+
 
 class Client(NamedTuple):
     """A plain requests session, and the stand-in it talks to."""
@@ -20,16 +22,16 @@ class Client(NamedTuple):
         return self.session.post(f"{self.iterable.url}/api/{endpoint}", json=body, **options)
 
     def update(self, address: str = "ann@example.com", /, **fields: object) -> requests.Response:
-        return self.post("users/update", {"email": address, "dataFields": fields})
+        return self.post("users/update", user(address, **fields))
 
-    def track(self, address: str = "ann@example.com", /, **event: object) -> requests.Response:
-        return self.post("events/track", {"email": address, "eventName": "page_view"} | event)
+    def track(self, address: str = "ann@example.com", /, **rest: object) -> requests.Response:
+        return self.post("events/track", event(address, **rest))
 
-    def update_all(self, *rows: object, **envelope: object) -> requests.Response:
-        return self.post("users/bulkUpdate", {"users": rows} | envelope)
+    def update_all(self, *rows: object, **envelope: object) -> Any:
+        return self.post("users/bulkUpdate", {"users": rows} | envelope).json()
 
-    def track_all(self, *rows: object) -> requests.Response:
-        return self.post("events/trackBulk", {"events": rows})
+    def track_all(self, *rows: object) -> Any:
+        return self.post("events/trackBulk", {"events": rows}).json()
 
 
 def user(address: str, /, **fields: object) -> dict[str, Any]:
@@ -42,19 +44,10 @@ def event(address: str, /, **rest: object) -> dict[str, Any]:
 
 def example(endpoint: str, address: str = "ann@example.com") -> dict[str, Any]:
     """Return a body that the endpoint accepts."""
-    bodies = {
-        "users/update": user(address),
-        "events/track": event(address, id="e-1"),
-        "users/bulkUpdate": {"users": [user(address)]},
-        "events/trackBulk": {"events": [event(address, id="e-1")]},
-    }
-    return bodies[endpoint]
-
-
-@pytest.fixture
-def iterable() -> Iterator[IterableSandbox]:
-    with IterableSandbox() as running:
-        yield running
+    row = event(address, id="e-1")
+    return {"users/bulkUpdate": {"users": [row]}, "events/trackBulk": {"events": [row]}}.get(
+        endpoint, row
+    )
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -18,7 +17,7 @@ import pytest
 
 from sandbox import database as sandbox_database
 from sandbox.database import NoServerError, PrivateDatabase, run_script
-from tests.conftest import ROOT, local_servers
+from tests.conftest import ROOT, DatabaseServer
 
 pytestmark = [pytest.mark.database, pytest.mark.program]
 
@@ -26,10 +25,9 @@ SETUP = ROOT / "database_setup.sql"
 
 
 @pytest.fixture(scope="module")
-def server(database_server) -> Path:
-    """Return the server under test: that of the other tests, or the first one here."""
-    found = database_server.server or next(local_servers(), None)
-    return found or pytest.skip("MYSQL_TEST_URL names a server, but there is no program to start")
+def server(database_server: DatabaseServer) -> Path:
+    """Return the server under test, which is that of the other tests."""
+    return database_server.server
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +77,12 @@ def running_in(folder: Path) -> list[str]:
     return [line for line in listing.stdout.splitlines() if str(folder) in line]
 
 
-def test_the_job_can_read_and_cannot_write(private):
+def test_the_job_can_read_and_cannot_write_and_the_clock_is_utc(private):
+    assert private.kind in ("mariadb", "mysql", "seekdb")
     with connect_as_the_job(private.settings) as connection:
+        assert run_script(connection, "SELECT VERSION(), @@time_zone") == [
+            [(private.version, "+00:00")]
+        ]
         assert run_script(connection, "SELECT COUNT(*) FROM page_views") == [[(40,)]]
         for statement in (
             "DELETE FROM page_views",
@@ -100,14 +102,6 @@ def test_nobody_comes_in_without_the_password(private):
         with pytest.raises(mysql.connector.Error) as refused:
             mysql.connector.connect(**options, user=user, password="")
         assert refused.value.errno == 1045
-
-
-def test_root_knows_the_version_and_the_clock_is_utc(private):
-    assert private.kind in ("mariadb", "mysql", "seekdb")
-    with connect_as_the_job(private.settings) as connection:
-        assert run_script(connection, "SELECT VERSION(), @@time_zone") == [
-            [(private.version, "+00:00")]
-        ]
 
 
 def test_data_survive_kill_and_restart_under_the_same_settings(private):
@@ -155,18 +149,6 @@ def test_a_second_server_runs_beside_the_first_and_leaves_nothing_behind(
             run_script(connection, "USE iterable_challenge")
     assert running_in(temp_folder) == []
     assert list(temp_folder.iterdir()) == []
-    second.stop()
-
-
-def test_the_path_of_the_temporary_folder_may_be_longer_than_a_socket_allows(
-    server, temp_folder, monkeypatch
-):
-    long = temp_folder / ("x" * 100)
-    long.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(long))
-    with PrivateDatabase(server) as private:
-        assert private.version
-    assert list(long.iterdir()) == []
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ties a process to its parent")
@@ -235,33 +217,3 @@ def test_a_server_that_does_not_start_gives_way_to_the_next(server, temp_folder,
 def test_a_path_that_is_no_server_is_named(path):
     with pytest.raises(NoServerError, match=path):
         PrivateDatabase(path).__enter__()
-
-
-def command_line(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "sandbox.database", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-
-
-def test_the_command_line_runs_a_command_with_the_address(server, temp_folder):
-    code = "import os, sys; print(os.environ['MYSQL_TEST_URL']); sys.exit(7)"
-    done = command_line("--server", server, "--", sys.executable, "-c", code)
-    assert done.stdout.startswith("mysql://root:")
-    assert (done.returncode, done.stderr) == (7, "")
-    assert list(temp_folder.iterdir()) == []
-
-
-def test_the_command_line_refuses_another_version_than_expected(server):
-    done = command_line("--server", server, "--expect", "no such version", "--", "true")
-    assert done.returncode == 1
-    assert "not no such version" in done.stderr
-
-
-def test_the_command_line_tidies_up_when_it_is_told_to_end(server, temp_folder):
-    command = [sys.executable, "-m", "sandbox.database", "--server", str(server)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        assert "mysql://" in process.stdout.readline()
-        process.send_signal(signal.SIGTERM)
-    assert process.returncode == 128 + signal.SIGTERM
-    assert running_in(temp_folder) == []
-    assert list(temp_folder.iterdir()) == []

@@ -1,19 +1,19 @@
-"""The local Iterable on its socket: headers, latency, its thread and its process."""
+"""The local Iterable on its socket: headers, latency, its log, its thread and its process."""
 
-import email.utils
-import os
+import json
 import signal
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
 
 from sandbox.iterable import IterableSandbox
+from tests.conftest import ROOT
 from tests.sandbox.conftest import user
 
 
@@ -26,51 +26,68 @@ def test_json_answers_carry_the_headers_of_the_ingress_and_none_about_rates(clie
     assert not [name for name in headers if "rate" in name.lower() or "retry" in name.lower()]
 
 
-@pytest.mark.parametrize("skew_s", [0, 3600, -86400])
-def test_answers_carry_the_date_of_its_clock(client, skew_s):
-    client.iterable.change(clock_skew_s=skew_s)
-    then = email.utils.parsedate_to_datetime(client.update().headers["Date"])
-    assert then.timestamp() - time.time() == pytest.approx(skew_s, abs=3)
-
-
-def test_the_date_can_be_left_out(client):
-    client.iterable.change(send_date=False)
-    assert "Date" not in client.update().headers
-
-
-def test_latency_delays_answers_but_not_each_other(client):
-    client.iterable.change(latency_ms={"users/update": (30, 40)})
+@pytest.mark.parametrize("latency_ms", [200, {"users/update": 200}])
+def test_latency_delays_answers_but_not_each_other(client, latency_ms):
+    client.iterable.change(latency_ms=latency_ms)
     began = time.monotonic()
     with ThreadPoolExecutor(10) as pool:
         list(pool.map(lambda n: client.update(f"u{n}@example.com"), range(10)))
-    assert 0.03 <= time.monotonic() - began < 0.28
+    assert 0.2 <= time.monotonic() - began < 1.9
+
+
+def test_the_log_holds_the_latest_requests(client):
+    client.iterable.change(log_requests=2)
+    for name in "abc":
+        client.update(f"{name}@example.com")
+    second, third = client.iterable.requests
+    assert (third.method, third.path, third.status) == ("POST", "/api/users/update", 200)
+    assert third.headers["content-type"] == "application/json"
+    assert json.loads(third.body) == user("c@example.com")
+    assert time.time() - 60 < second.at <= third.at
 
 
 def test_state_can_be_read_after_the_end_and_no_thread_is_left():
-    with IterableSandbox(limits=False) as iterable, requests.Session() as session:
-        session.post(
-            f"{iterable.url}/api/users/update",
-            json=user("a@b.co"),
-            headers={"Api-Key": "k"},
-            timeout=5,
-        )
+    with IterableSandbox(api_key="k") as iterable, requests.Session() as session:
+        url, headers = f"{iterable.url}/api/users/update", {"Api-Key": "k"}
+        session.post(url, json=user("a@b.co"), headers=headers, timeout=5)
     assert list(iterable.users) == ["a@b.co"]
     assert iterable.stats["connections"] == 1
     assert not [t for t in threading.enumerate() if t.name == "iterable-sandbox"]
+    iterable.reset()
+    assert (iterable.users, iterable.requests, iterable.stats["connections"]) == ({}, [], 0)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_alone_it_says_its_url_and_ends_with_0_on_a_signal(number):
-    command = [sys.executable, "-m", "sandbox.iterable", "--port", "0", "--api-key", "right"]
-    root = Path(__file__).parent.parent.parent
-    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as process:
+def test_alone_it_says_its_url_and_is_controlled_over_http():
+    command = [sys.executable, "-m", "sandbox.iterable", "--port", "0"]
+    with (
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process,
+        requests.Session() as session,
+    ):
         assert process.stdout is not None
         url = process.stdout.readline().strip()
-        statuses = [
-            requests.post(
-                f"{url}/api/users/update", json=user("a@b.co"), headers={"Api-Key": key}, timeout=5
-            ).status_code
-            for key in ("right", "wrong")
-        ]
-        os.kill(process.pid, number)
-        assert (statuses, process.wait(5)) == ([200, 401], 0)
+
+        def tell(name: str, order: Any) -> requests.Response:
+            return session.post(f"{url}/sandbox/{name}", json=order, timeout=5)
+
+        def ask(name: str) -> Any:
+            return session.get(f"{url}/sandbox/{name}", timeout=5).json()
+
+        assert tell("settings", {"api_key": "k"}).status_code == 200
+        assert tell("faults", [{"kind": "server_error", "skip": 1, "times": 1}]).status_code == 200
+        for key in ("k", "k", "wrong"):
+            headers = {"Api-Key": key}
+            session.post(f"{url}/api/users/update", json=user("a@b.co"), headers=headers, timeout=5)
+        assert ask("stats") == {
+            "requests": {"users/update": {"200": 1, "500": 1, "401": 1}},
+            "faults": {"server_error": 1},
+            "users": 1,
+            "events": 0,
+            "connections": 1,
+        }
+        (line,) = ask("requests?offset=1&limit=1")
+        assert (line["path"], line["status"]) == ("/api/users/update", 500)
+        for name, order in (("settings", {"latency": 1}), ("faults", [{"kind": "explode"}])):
+            assert tell(name, order).status_code == 400
+        assert tell("no-such-order", {}).status_code == 404
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
