@@ -17,6 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import hypothesis
 import mysql.connector
 import pytest
 import trustme
@@ -27,6 +28,11 @@ from logger_config import setup_logger
 from sandbox.database import DATABASE_NAME, NoServerError, PrivateDatabase, find_servers, run_script
 from sandbox.iterable import IterableSandbox
 
+# An example takes as long as the machine is busy.
+hypothesis.settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("patient")
 ROOT = Path(__file__).resolve().parent.parent
 FETCHED_FOLDER = ROOT / ".cache" / "mariadb"
 FETCHED_SERVER = FETCHED_FOLDER / "bin" / "mariadbd"
@@ -36,6 +42,14 @@ EXPECTED = os.environ.get("EXPECT_DATABASE", "")
 def pytest_xdist_auto_num_workers() -> int:
     """Return how many processes ``-n auto`` starts: tests wait as much as they compute."""
     return 3 * (os.cpu_count() or 1) // 2
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """Mark what needs a database server as such."""
+    for item in items:
+        if "database_server" in item.fixturenames:
+            item.add_marker("database")
 
 
 @pytest.fixture(autouse=True)
