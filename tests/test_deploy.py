@@ -51,7 +51,7 @@ def installed(tmp_path):
 
 @pytest.fixture
 def settings(database, iterable):
-    iterable.change(api_key=API_KEY)
+    iterable.change(api_key=API_KEY, limits=False)  # runs follow one another within a second
     return {
         **database.settings,
         "ITERABLE_API_KEY": API_KEY,
