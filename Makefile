@@ -17,8 +17,8 @@ check: $(VENV)/.dev ## lint, types, tests
 	$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
 	$(MAKE) test
 
-bench: $(VENV)/.dev ## the figures of benchmarks/RESULTS.md, measured again; QUICK=1 in three minutes
-	$(PY) -m benchmarks.run $(if $(QUICK),--quick)
+bench: $(VENV)/.dev ## the figures of benchmarks/RESULTS.md, measured again; QUICK=1 tries them
+	$(PY) -m benchmarks.run $(if $(QUICK),--scale 0.05)
 
 docs: $(VENV)/.dev ## what the documents take from the code: the help text
 	$(PY) -m cogapp -r README.md
