@@ -11,7 +11,7 @@ from pathlib import Path
 import jinja2
 
 from benchmarks import harness
-from benchmarks.lines import LIMIT_PER_S, MOST_MB, Line
+from benchmarks.lines import LIMIT_PER_S, MOST_MB, VARIATIONS, Line
 from sandbox.database import PrivateDatabase
 
 FOLDER = Path(__file__).resolve().parent
@@ -40,7 +40,7 @@ def write(lines: Mapping[str, Line], database: PrivateDatabase, took_s: float) -
         "limit": LIMIT_PER_S,
         "most_mb": MOST_MB,
         "steady": f"{harness.STEADY_FROM:.0%} and {harness.STEADY_TO:.0%}",
-        "lines": lines.values(),
+        "lines": [line for name, line in lines.items() if name not in VARIATIONS],
         "bars": [line for line in lines.values() if line.per_s is not None],
         "missed": "; ".join(line.name for line in lines.values() if not line.reached),
     }

@@ -214,7 +214,7 @@ def test_the_cron_job_never_runs_twice_and_leaves_the_run_time_to_stop():
     assert CRON_JOB["spec"]["concurrencyPolicy"] == "Forbid"
     assert int(settings["MAX_RUNTIME_SECONDS"]) + GRACE_S < job["activeDeadlineSeconds"]
     assert pod["terminationGracePeriodSeconds"] > GRACE_S
-    assert str(pod["securityContext"]["runAsUser"]) in DOCKERFILE
+    assert f"\nUSER {pod['securityContext']['runAsUser']}\n" in DOCKERFILE
     assert settings.keys() - {"CREDENTIALS_DIRECTORY"} <= set(VARIABLES)
     assert not {"DB_PASSWORD", "ITERABLE_API_KEY"} & settings.keys()
     (container,) = pod["containers"]
