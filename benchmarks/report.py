@@ -11,7 +11,7 @@ from pathlib import Path
 import jinja2
 
 from benchmarks import harness
-from benchmarks.lines import LIMIT_PER_S, MOST_MB, VARIATIONS, Line
+from benchmarks.lines import LIMIT_PER_S, VARIATIONS, Line
 from sandbox.database import PrivateDatabase
 
 FOLDER = Path(__file__).resolve().parent
@@ -38,7 +38,6 @@ def write(lines: Mapping[str, Line], database: PrivateDatabase, took_s: float) -
         "took_s": f"{took_s:.0f}",
         "database": f"{database.kind} {database.version.split('-')[0]}",
         "limit": LIMIT_PER_S,
-        "most_mb": MOST_MB,
         "steady": f"{harness.STEADY_FROM:.0%} and {harness.STEADY_TO:.0%}",
         "lines": [line for name, line in lines.items() if name not in VARIATIONS],
         "bars": [line for line in lines.values() if line.per_s is not None],
