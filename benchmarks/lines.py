@@ -264,6 +264,7 @@ def _at_full_share(what: str, **other: Any) -> Rate:  # noqa: ANN401 - fields of
 
 # In results.csv, and most of them in the picture, but not in the table.
 VARIATIONS: dict[str, Callable[[Bench], Line]] = {
+    **{f"short_{users}": partial(short, users=users) for users in (3, 50, 1000)},
     "requests": _at_full_share("300 ms an answer", covers=REQUESTS, must=0.93),
     **{
         f"steady_{ms}": _at_full_share(f"{ms} ms an answer", iterable={"latency_ms": ms})
@@ -296,6 +297,5 @@ LINES: dict[str, Callable[[Bench], Line]] = {
     "memory_values": memory_values,
     **{f"node_{pool}": partial(node, pool=pool) for pool in (30, 300, 600)},
     "loop": loop,
-    **{f"short_{users}": partial(short, users=users) for users in (3, 50, 1000)},
     **VARIATIONS,
 }
