@@ -1,38 +1,41 @@
-"""The files of deploy/: the crontab as cron would run it, the units as systemd reads them."""
+"""The files of deploy/: the crontab as cron runs it, the units, the image and the manifest."""
 
 import json
-import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
 
+import kubernetes_validate
 import pytest
+import yaml
 
 from configuration.settings import HERE, VARIABLES
+from tests.needed import skip_or_fail
 from tests.test_main import API_KEY, copy_program
 
 pytestmark = pytest.mark.program
 
 DEPLOY = HERE / "deploy"
 README = (DEPLOY / "README.md").read_text(encoding="utf-8")
+CRONTAB = (DEPLOY / "crontab").read_text(encoding="utf-8")
+DOCKERFILE = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
+MANIFEST = [*yaml.safe_load_all((DEPLOY / "cronjob.yaml").read_text(encoding="utf-8"))]
+CONFIG_MAP, _, CRON_JOB = MANIFEST
 # Where the files of deploy/ say that the job is installed.
 INSTALLED = "/srv/iterable-sync"
 UNITS = ("iterable-sync.service", "iterable-sync.timer")
 # systemd's own scale, from 0 for an airtight service to 100 for one without any protection.
 MOST_EXPOSED = 15
+# What the rows in flight get after SIGTERM.
+GRACE_S = 10
+SECRETS = {"db-password": "DB_PASSWORD", "iterable-api-key": "ITERABLE_API_KEY"}
 
 
 def entries(unit, name):
     """Return the values of every line NAME=value of a unit."""
-    text = (DEPLOY / unit).read_text()
-    return re.findall(rf"^{name}=(.*)$", text, flags=re.MULTILINE)
-
-
-def cron_jobs():
-    """Return the command of every job in the crontab."""
-    return re.findall(r"^(?:[\d*/,-]+ ){5}(.+)$", (DEPLOY / "crontab").read_text(), re.MULTILINE)
+    return re.findall(rf"^{name}=(.*)$", (DEPLOY / unit).read_text(), flags=re.MULTILINE)
 
 
 @pytest.fixture
@@ -48,7 +51,7 @@ def installed(tmp_path):
 
 @pytest.fixture
 def settings(database, iterable):
-    iterable.change(api_key=API_KEY)
+    iterable.change(api_key=API_KEY, limits=False)  # runs follow one another within a second
     return {
         **database.settings,
         "ITERABLE_API_KEY": API_KEY,
@@ -62,21 +65,24 @@ def write_env(path, values):
 
 
 def run_bare(command, cwd, **environ):
-    """Run a shell's *command* with nothing but *environ*."""
-    return subprocess.run(
+    """Return what a shell's *command* says with little more than *environ*; it must succeed."""
+    done = subprocess.run(
         ["/bin/sh", "-c", command],
         cwd=cwd,
-        env=environ,
+        env={"PATH": "/usr/bin:/bin", **environ},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=50,
         check=False,
     )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
 
 
-def files_in(folder):
-    return {path for path in folder.rglob("*") if path.is_file()}
+def assert_delivered(folder):
+    (results,) = folder.glob("integration_results_*.json")
+    assert json.loads(results.read_text())["summary"]["successful"] == 3
 
 
 @pytest.mark.database
@@ -84,27 +90,14 @@ def test_cron_runs_the_job_with_nothing_to_mail(installed, settings, tmp_path):
     write_env(installed / ".env", settings)
     home = tmp_path / "elsewhere"
     home.mkdir()
-    (command,) = cron_jobs()
-    done = run_bare(
-        command.replace(INSTALLED, str(installed)),
-        home,
-        HOME=str(home),
-        LOGNAME="iterable-sync",
-        SHELL="/bin/sh",
-        PATH="/usr/bin:/bin",
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    (results,) = installed.glob("integration_results_*.json")
-    assert json.loads(results.read_text())["summary"]["successful"] == 3
+    (command,) = re.findall(r"^(?:[\d*/,-]+ ){5}(.+)$", CRONTAB, re.MULTILINE)
+    assert "%" not in command, "cron reads % as the end of the line"
+    assert CRONTAB.endswith("\n"), "cron skips a line without an end"
+    assert run_bare(command.replace(INSTALLED, str(installed)), home, HOME=str(home)) == ""
+    assert_delivered(installed)
     assert (installed / "iterable_integration.log").exists()
     assert (installed / "report.html").exists()
     assert list(home.iterdir()) == []
-
-
-def test_cron_does_not_read_the_command_as_something_else():
-    assert (DEPLOY / "crontab").read_text().endswith("\n"), "cron skips a line without an end"
-    for command in cron_jobs():
-        assert "%" not in command, "cron reads % as the end of the line"
 
 
 @pytest.mark.database
@@ -114,12 +107,8 @@ def test_the_service_runs_on_its_credentials_and_writes_only_to_its_own_folders(
     folders = {letter: tmp_path / letter for letter in "dSL"}
     for folder in folders.values():
         folder.mkdir()
-    credentials = {
-        "db-password": settings.pop("DB_PASSWORD"),
-        "iterable-api-key": settings.pop("ITERABLE_API_KEY"),
-    }
-    for name, secret in credentials.items():
-        (folders["d"] / name).write_text(f"{secret}\n")
+    for name, variable in SECRETS.items():
+        (folders["d"] / name).write_text(settings.pop(variable))
         (folders["d"] / name).chmod(0o400)
     write_env(folders["d"] / "settings.env", settings)
     loaded = {value.partition(":")[0] for value in entries(UNITS[0], "LoadCredential")}
@@ -127,29 +116,25 @@ def test_the_service_runs_on_its_credentials_and_writes_only_to_its_own_folders(
 
     def in_place(text):
         text = re.sub(r"%([dSL])", lambda found: str(folders[found[1]]), text)
-        return text.replace(INSTALLED, str(installed))
+        return text.replace(INSTALLED, str(installed)).removeprefix("-")
 
-    before = files_in(installed)
+    before = {*installed.rglob("*")}
     environ = dict(in_place(value).split("=", 1) for value in entries(UNITS[0], "Environment"))
     assert environ.keys() <= set(VARIABLES)
-    (command,) = entries(UNITS[0], "ExecStart")
-    done = run_bare(in_place(command), "/", PATH="/usr/bin:/bin", **environ)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert files_in(installed) == before
-    (results,) = folders["S"].glob("iterable-sync/results/integration_results_*.json")
-    assert json.loads(results.read_text())["summary"]["successful"] == 3
+    (command,), (report,) = entries(UNITS[0], "ExecStart"), entries(UNITS[0], "ExecStopPost")
+    assert run_bare(in_place(command), "/", **environ) == ""
+    assert {*installed.rglob("*")} == before
+    results = folders["S"] / "iterable-sync" / "results"
+    assert_delivered(results)
     assert (folders["L"] / "iterable-sync" / "iterable_integration.log").exists()
     # The same by hand, as deploy/README.md has it, and the report afterwards.
     (by_hand,) = re.findall(r"-- (/bin/sh -c '.*?' sh) \"\$@\"; }", README, flags=re.DOTALL)
     paths = {name: environ[name] for name in ("RESULTS_DIR", "STATE_FILE", "LOG_FILE")}
-    place = {"CREDENTIALS_DIRECTORY": str(folders["d"]), "PATH": "/usr/bin:/bin"}
-    done = run_bare(f"{in_place(by_hand)} --check", "/", **place, **paths)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.endswith("\nReady for a run\n")
-    (report,) = entries(UNITS[0], "ExecStopPost")
-    done = run_bare(in_place(report.removeprefix("-")), "/", PATH="/usr/bin:/bin", **environ)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert results.with_name("report.html").exists()
+    place = {"CREDENTIALS_DIRECTORY": str(folders["d"])}
+    said = run_bare(f"{in_place(by_hand)} --check", "/", **place, **paths)
+    assert said.endswith("\nReady for a run\n")
+    assert run_bare(in_place(report), "/", **environ) == ""
+    assert (results / "report.html").exists()
 
 
 def test_by_hand_the_job_has_the_services_user_secrets_and_paths():
@@ -164,45 +149,77 @@ def test_by_hand_the_job_has_the_services_user_secrets_and_paths():
     assert re.findall(r"-E (\S+)", README) == paths
 
 
-def test_the_service_has_time_to_finish_its_rows_when_it_is_stopped():
-    (seconds,) = entries(UNITS[0], "TimeoutStopSec")
-    assert int(seconds) > 10
-
-
 @pytest.fixture
 def analyze(installed, tmp_path):
-    """Run systemd-analyze on copies of units that name the program of this test."""
+    """Return what systemd-analyze says of copies of the units; it must be content."""
     tool = shutil.which("systemd-analyze")
     if not tool:
-        told = "THE UNITS ARE NOT CHECKED: there is no systemd-analyze; Debian's is in 'systemd'"
-        (pytest.fail if os.environ.get("EXPECT_SYSTEMD") else pytest.skip)(told)
+        skip_or_fail("EXPECT_SYSTEMD", "THE UNITS ARE NOT CHECKED: systemd-analyze is missing")
     for unit in UNITS:
         text = (DEPLOY / unit).read_text()
         (tmp_path / unit).write_text(text.replace(INSTALLED, str(installed)))
-
-    def run(*args):
-        done = subprocess.run(
-            [tool, "--no-pager", *args],
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=30,
-            check=False,
-        )
-        return done.returncode, done.stdout
-
-    return run
+    return lambda options: run_bare(f"{tool} --no-pager {options} 2>&1", tmp_path)
 
 
-def test_systemd_understands_every_line_of_the_units(analyze):
-    status, said = analyze("verify", "--man=no", "--recursive-errors=no", *UNITS)
+def test_systemd_understands_every_line_of_the_units_and_the_service_is_confined(analyze):
+    service, timer = UNITS
+    said = analyze(f"verify --man=no --recursive-errors=no {service} {timer}")
     # It may have something to say about other units of the machine.
     assert [line for line in said.splitlines() if "iterable-sync" in line] == []
-    assert status == 0, said
+    analyze(f"security --offline=true --threshold={MOST_EXPOSED} {service}")
+    (seconds,) = entries(service, "TimeoutStopSec")
+    assert int(seconds) > GRACE_S
 
 
-def test_the_service_can_reach_little_of_the_machine(analyze):
-    service, _ = UNITS
-    status, said = analyze("security", "--offline=true", f"--threshold={MOST_EXPOSED}", service)
-    assert status == 0, said
+@pytest.mark.database
+def test_the_image_holds_what_a_run_needs_and_logs_to_standard_output(settings, tmp_path):
+    # The steps of the Dockerfile, but for its base, its user and its packages.
+    first, *copied = re.findall(r"^[^#].*", (HERE / ".dockerignore").read_text(), re.MULTILINE)
+    assert first == "*"
+    for name in (name[1:] for name in copied if name.startswith("!")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        copy = shutil.copytree if (HERE / name).is_dir() else shutil.copy
+        copy(HERE / name, tmp_path / name)
+    assert "\nCOPY . /srv/iterable-sync\n" in DOCKERFILE
+    own = dict(re.findall(r"^(?:ENV|   ) ([A-Z_]+)=(\S+)", DOCKERFILE, re.MULTILINE))
+    assert own.items() <= CONFIG_MAP["data"].items()
+    words = [json.loads(line) for line in re.findall(r"^(?:ENTRYPOINT|CMD) (.*)", DOCKERFILE, re.M)]
+    command = " ".join(map(shlex.join, words)).replace("/venv/bin/python", f"{sys.executable} -B")
+    # As in the manifest: settings from the map, secrets in files.
+    for name, variable in [
+        ("db-password", "DB_PASSWORD"),
+        ("iterable-api-key", "ITERABLE_API_KEY"),
+    ]:
+        (tmp_path / name).write_text(settings.pop(variable))
+    environ = {
+        name: re.sub(r"/(var/lib|run/secrets|srv)/iterable-sync", str(tmp_path), text)
+        for name, text in (CONFIG_MAP["data"] | settings).items()
+    }
+    command = command.replace(INSTALLED, str(tmp_path))
+    lines = run_bare(command, "/", **environ).splitlines()
+    assert_delivered(tmp_path / "results")
+    assert (tmp_path / "sync_state.sqlite3").exists()
+    assert [line for line in lines if not re.match(r"\d{4}-.* (DEBUG|INFO) ", line)] == []
+
+
+def test_kubernetes_knows_every_line_of_the_manifest():
+    newest = kubernetes_validate.latest_version()
+    for document in MANIFEST:
+        kubernetes_validate.validate(document, newest, strict=True)
+
+
+def test_the_cron_job_never_runs_twice_and_leaves_the_run_time_to_stop():
+    settings, job = CONFIG_MAP["data"], CRON_JOB["spec"]["jobTemplate"]["spec"]
+    pod = job["template"]["spec"]
+    assert CRON_JOB["spec"]["concurrencyPolicy"] == "Forbid"
+    assert int(settings["MAX_RUNTIME_SECONDS"]) + GRACE_S < job["activeDeadlineSeconds"]
+    assert pod["terminationGracePeriodSeconds"] > GRACE_S
+    assert f"\nUSER {pod['securityContext']['runAsUser']}\n" in DOCKERFILE
+    assert settings.keys() - {"CREDENTIALS_DIRECTORY"} <= set(VARIABLES)
+    assert not {"DB_PASSWORD", "ITERABLE_API_KEY"} & settings.keys()
+    (container,) = pod["containers"]
+    mounted = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    for name in ("STATE_FILE", "RESULTS_DIR"):
+        assert settings[name].startswith(mounted["state"] + "/")
+    for name in ("DB_PASSWORD_FILE", "ITERABLE_API_KEY_FILE"):
+        assert settings[name].startswith(mounted["secrets"] + "/")

@@ -204,7 +204,8 @@ def test_the_query_says_which_rows_have_an_event_and_the_jobs_own_fields(
         [ida | {"recent_page_view": False}, ida | {"recent_page_view": True, "candidate": "maybe"}],
     )
     (event,) = iterable.events.values()
-    fields = {"page": "pricing", "timestamp": "2026-01-13 14:30:45", "candidate": 2}
+    of_query = {"page": "pricing", "timestamp": "2026-01-13 14:30:45", "candidate": 2}
+    fields = constants(TRACK_EVENT) | of_query
     assert_same(event.data_fields, fields)
     before = len(writes(iterable))
     job(*mode, "--dry-run", **environ)

@@ -10,6 +10,7 @@ from configuration.settings import HERE, VARIABLES, Settings
 from records.exit_statuses import MEANINGS, ExitStatus
 
 README = (HERE / "README.md").read_text(encoding="utf-8")
+LOCK = HERE / "requirements" / "lock.txt"
 
 
 def test_env_example_has_every_variable_with_its_default(tmp_path):
@@ -42,7 +43,15 @@ def test_the_readme_names_every_exit_status(status):
 
 
 def test_every_dependency_is_pinned_and_has_its_reason_beside_it():
-    for path in [HERE / "requirements.txt", *HERE.glob("requirements/*.txt")]:
+    for path in {HERE / "requirements.txt", *HERE.glob("requirements/*.txt")} - {LOCK}:
         for line in path.read_text(encoding="utf-8").splitlines():
             if not line.startswith(("#", "-r ")):
                 assert re.fullmatch(r"[\w-]+==[\w.]+(; [^#]+)? +# \w.+", line), line
+
+
+def test_the_lock_has_what_requirements_txt_names_and_a_hash_of_everything():
+    named = re.findall(r"^([\w-]+==\S+)", (HERE / "requirements.txt").read_text(), re.MULTILINE)
+    entries = re.findall(r"^([\w-]+==\S+)[^\n]*((?:\n +.*)+)", LOCK.read_text(), re.MULTILINE)
+    asked_for = [entry for entry, rest in entries if "-r requirements.txt" in rest]
+    assert asked_for == sorted(named), "run: make lock"
+    assert [entry for entry, rest in entries if "--hash=sha256:" not in rest] == []

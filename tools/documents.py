@@ -1,5 +1,6 @@
-"""What the documents take from the code: make docs writes it into README.md, with cog."""
+"""What README.md takes from the code and from the benchmark: make docs writes it, with cog."""
 
+import csv
 import os
 import subprocess
 import sys
@@ -7,6 +8,8 @@ import sys
 from configuration.settings import HERE
 
 SAMPLE = HERE / "docs" / "SAMPLE_RESULTS.json"
+# The lines of the benchmark that README.md shows.
+FIGURES = ("whole_10000", "steady_300", "bulk", "unchanged")
 
 
 def usage() -> str:
@@ -19,3 +22,12 @@ def usage() -> str:
         check=True,
     )
     return f"```text\n{done.stdout.strip()}\n```"
+
+
+def figures() -> str:
+    """Return some lines of the benchmark as a table."""
+    with (HERE / "benchmarks" / "results.csv").open(encoding="utf-8") as file:
+        lines = {line["name"]: line for line in csv.DictReader(file)}
+    shown = [lines[name] for name in FIGURES if name in lines]
+    rows = [f"| {each['line']} | {each['measured']} | {each['covers']} |" for each in shown]
+    return "\n".join(["| what | measured | covers |", "| --- | --- | --- |", *rows])

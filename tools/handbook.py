@@ -25,6 +25,8 @@ CHAPTERS = (
     "docs/SAMPLE_RESULTS.md",
     "deploy/README.md",
     "docs/PHASE3_SUMMARY.md",
+    "docs/DATABASE.md",
+    "docs/MAPPING.md",
     "benchmarks/RESULTS.md",
     "docs/PROJECT_STRUCTURE.md",
 )

@@ -73,7 +73,7 @@ def fresh_copy(folder):
     venv.mkdir()
     for name in ("bin", "lib", "pyvenv.cfg"):
         (venv / name).symlink_to(Path(sys.prefix) / name)
-    for stamp in (".demo", ".dev"):
+    for stamp in (".run", ".demo", ".dev"):
         (venv / stamp).touch()
 
 
@@ -168,7 +168,7 @@ def test_every_outcome_and_every_status_is_explained(title, words):
 def test_the_structure_names_every_folder_and_program():
     tree = re.findall(r"^```text\n(.*?)^```", STRUCTURE, re.MULTILINE | re.DOTALL)[0]
     named = set(re.findall(r"^(\S+) ", tree, re.MULTILINE))
-    folders = {f"{name.partition('/')[0]}/" for name in FILES if "/" in name} - {".ci/"}
+    folders = {f"{name.partition('/')[0]}/" for name in FILES if "/" in name} - {".ci/", ".github/"}
     programs = {name for name in FILES if re.fullmatch(r"\w+\.(py|sql)", name)}
     assert named == folders | programs | {".ci/run"}
 
