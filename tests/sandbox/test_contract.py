@@ -181,12 +181,9 @@ def test_a_bulk_request_of_too_many_bytes_or_rows_is_refused_whole(
 # --- Identifiers ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "address",
-    ["o'brien@example.com", "ann+x@example.co.uk", "zoë@example.com", "ann@münchen.example"],
-)
-def test_unusual_emails_are_accepted(client, address):
-    assert client.update(address).status_code == 200
+def test_unusual_emails_are_accepted(client):
+    for address in ("o'brien@example.com", "ann+x@x.co.uk", "zoë@x.com", "ann@münchen.example"):
+        assert client.update(address).status_code == 200
 
 
 @pytest.mark.parametrize(
