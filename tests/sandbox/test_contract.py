@@ -88,16 +88,16 @@ def test_an_unknown_path_is_an_html_page_and_a_body_that_is_not_json_a_415(clien
 @pytest.mark.parametrize(
     ("endpoint", "scale"),
     [
-        ("users/update", 0.02),
-        ("events/track", 0.005),
-        ("users/bulkUpdate", 2),
-        ("events/trackBulk", 1),
+        ("users/update", 0.004),
+        ("events/track", 0.001),
+        ("users/bulkUpdate", 0.4),
+        ("events/trackBulk", 0.2),
     ],
 )
 def test_the_request_over_the_limit_is_a_429(client, endpoint, scale):
     client.iterable.change(limit_scale=scale)
-    answers = [client.post(endpoint, example(endpoint)) for _ in range(11)]
-    assert [answer.status_code for answer in answers] == [200] * 10 + [429]
+    answers = [client.post(endpoint, example(endpoint)) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
     assert answers[-1].json()["code"] == "RateLimitExceeded"
     client.iterable.change(limits=False)
     assert client.post(endpoint, example(endpoint)).status_code == 200
@@ -181,12 +181,9 @@ def test_a_bulk_request_of_too_many_bytes_or_rows_is_refused_whole(
 # --- Identifiers ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "address",
-    ["o'brien@example.com", "ann+x@example.co.uk", "zoë@example.com", "ann@münchen.example"],
-)
-def test_unusual_emails_are_accepted(client, address):
-    assert client.update(address).status_code == 200
+def test_unusual_emails_are_accepted(client):
+    for address in ("o'brien@example.com", "ann+x@x.co.uk", "zoë@x.com", "ann@münchen.example"):
+        assert client.update(address).status_code == 200
 
 
 @pytest.mark.parametrize(
