@@ -144,7 +144,7 @@ def test_two_charts_show_the_runs_of_the_whole_job_by_day(tmp_path):
     save(tmp_path, LAST - timedelta(days=200), delivered(9))
     found = charts(read_history(tmp_path, NOW).judged, NOW)
     assert [chart.title for chart in found] == ["Rows by outcome", "Duration"]
-    assert [len(chart.columns) for chart in found] == [3, 3]
+    assert [sum(len(runs) for _, runs in chart.days) for chart in found] == [3, 3]
     assert charts(read_history(tmp_path, NOW).judged[:1], NOW) == []
 
 
@@ -224,7 +224,7 @@ def test_a_browser_shows_the_report_on_any_screen_and_runs_nothing_in_it(tmp_pat
             assert page.evaluate("document.documentElement.scrollWidth") <= width
             assert page.evaluate("typeof hacked") == "undefined"
             charts = page.evaluate(
-                "[...document.querySelectorAll('svg.area')]"
+                "[...document.querySelectorAll('.area')]"
                 ".map(each => each.getBoundingClientRect().height)"
             )
             assert min(charts) > 99
