@@ -15,7 +15,7 @@ from monitoring.report import OUTCOMES, ReportError, charts, what_to_do, write_r
 from monitoring.report_history import RUNS_SHOWN, read_history
 from records.outcomes import NOT_SENT, CallOutcome, CallStatus, Fault, RowOutcome, RowStatus
 from tests.monitoring.browser import browser
-from tests.monitoring.report_page import NOW, report_text, write_report_at
+from tests.monitoring.report_page import NOW, report_text
 from tests.results import (
     BAD,
     ENDPOINTS,
@@ -49,7 +49,7 @@ def test_nothing_from_the_data_becomes_markup(tmp_path):
     # Half a character has no place in UTF-8.
     rows = [row, RowOutcome(2, "\ud800@example.com", call, OK)]
     save(tmp_path, rows=rows, status=4, summary=summary, **fields)
-    page = write_report_at(tmp_path).read_text()
+    page = write_report(tmp_path, NOW).read_text()
     assert "?@example.com" in page
     assert "<script" not in page
     assert "<img" not in page
@@ -179,7 +179,7 @@ def peak_memory(folder):
 
 def test_memory_does_not_grow_with_the_rows(tmp_path):
     (tmp_path / "few").mkdir()
-    save(tmp_path / "few", rows=[*delivered(500), *refused(500)], status=1)
+    save(tmp_path / "few", rows=[*delivered(500), *refused(1000)], status=1)
     path = save(tmp_path, rows=[*delivered(5000), *refused(5000)], status=1)
     assert path.stat().st_size > 3_000_000
     assert peak_memory(tmp_path) < peak_memory(tmp_path / "few") + 100_000
@@ -216,7 +216,8 @@ def test_a_browser_shows_the_report_on_any_screen_and_runs_nothing_in_it(tmp_pat
     save_daily(tmp_path, [0, 0, 3, 0], summary={"endpoints": ENDPOINTS})
     bad = CallOutcome(CallStatus.REFUSED, 400, HOSTILE, 1, HOSTILE)
     hostile = [RowOutcome(1, HOSTILE, bad, NOT_SENT)]
-    report = write_report_at(save(tmp_path, NOW, hostile, 1, error=HOSTILE).parent)
+    save(tmp_path, NOW, hostile, 1, error=HOSTILE)
+    report = write_report(tmp_path, NOW)
     with browser() as page:
         for width, scheme in ((1200, "light"), (360, "dark")):
             page.open(report, width=width, scheme=scheme)
