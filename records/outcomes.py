@@ -230,17 +230,17 @@ def _status_of(update: CallStatus, track: CallStatus) -> RowStatus:
     return RowStatus.PARTIAL_FAILURE if update in ARRIVED else RowStatus.TOTAL_FAILURE
 
 
+def outcome_of(row: PreparedRow, update: CallOutcome, track: CallOutcome) -> RowOutcome:
+    """Return the outcome of a row's two calls."""
+    return RowOutcome(row.customer_id, row.email, update, track, row, row.user_id)
+
+
 class RowNames(NamedTuple):
     """What a row is called for people; ``user_id`` is None where users are told apart by email."""
 
     customer_id: int | str | None
     email: int | str | None
     user_id: int | str | None = None
-
-
-def outcome_of(row: PreparedRow, update: CallOutcome, track: CallOutcome) -> RowOutcome:
-    """Return the outcome of a row's two calls."""
-    return RowOutcome(row.customer_id, row.email, update, track, row, row.user_id)
 
 
 def refused_row(names: RowNames, reason: str) -> RowOutcome:
