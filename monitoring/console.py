@@ -71,9 +71,8 @@ class RowLog(AbstractContextManager["RowLog"]):
         self._shown = 0
         self._few = run.rows_read <= ROWS_ON_CONSOLE
         self._log = logger if self._few else file_logger
-        self._together = set() if self._few else {RowStatus.UNCHANGED}
-        if run.options.bulk and not self._few:
-            self._together = _TOLD_TOGETHER
+        many = _TOLD_TOGETHER if run.options.bulk else {RowStatus.UNCHANGED}
+        self._together = set() if self._few else many
         self._began_s = self._told_s = time.monotonic()
         bar = not self._few and sys.stderr.isatty() and not run.options.quiet
         self._bar = _new_bar(run.rows_read) if bar else None

@@ -15,7 +15,9 @@ from records.run import RunRecord
 
 logger = get_logger(__name__)
 
-_LAST_SUCCESS = re.compile(r"^iterable_sync_last_success_timestamp_seconds\{.*\} (\S+)$", re.M)
+_LAST_SUCCESS = re.compile(
+    r"^iterable_sync_last_success_timestamp_seconds\{.*\} (\d+(?:\.\d+)?(?:e\+\d+)?)$", re.M
+)
 
 
 def write_metrics(path: Path, run: RunRecord, sync: str) -> None:
@@ -77,10 +79,7 @@ def _last_success_s(path: Path, now_s: float) -> float:
     if not path.is_file():
         return 0.0  # a pipe would wait for somebody who writes into it
     found = _LAST_SUCCESS.search(path.read_text(encoding="utf-8", errors="replace"))
-    try:
-        success_s = float(found[1]) if found else 0.0
-    except ValueError:
-        return 0.0
+    success_s = float(found[1]) if found else 0.0
     if success_s <= now_s:
         return success_s
     logger.warning("METRICS_FILE: the last success in %s is later than now: not counted", path)

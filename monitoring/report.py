@@ -27,6 +27,13 @@ OUTCOMES = (  # outcome, what it is called, CSS class
     (RowStatus.TOTAL_FAILURE, "total failures", "bad"),
     (RowStatus.NOT_ATTEMPTED, "not attempted", "unattempted"),
 )
+_PAGES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
 _UNITS = (("hours", 3600), ("minutes", 60), ("seconds", 1))
 _ANOTHER_TYPE = (
     "Iterable cannot change the type of a field: in Query 2, convert the value, or give the field "
@@ -63,7 +70,7 @@ def write_report(folder: Path, now: datetime | None = None) -> Path:
         )
     try:
         # A customer's email may hold half a character, which has no place in UTF-8.
-        write_atomically(target, render(history, now).encode(errors="replace"))
+        write_atomically(target, _render(history, now).encode(errors="replace"))
     except OSError as error:
         text = (
             f"{target} cannot be written: {error.strerror}. There is no new report; check the "
@@ -73,17 +80,10 @@ def write_report(folder: Path, now: datetime | None = None) -> Path:
     return target
 
 
-def render(history: History, now: datetime) -> str:
+def _render(history: History, now: datetime) -> str:
     """Return the page as of *now*. Every value is escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals.update(when=when, count=count, duration=duration, what_to_do=what_to_do)
-    return environment.get_template("report_template.html").render(
+    return _PAGES.get_template("report_template.html").render(
+        {"when": when, "count": count, "duration": duration, "what_to_do": what_to_do},
         now=now,
         health=judge(history, now),
         history=history,

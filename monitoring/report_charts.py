@@ -1,19 +1,13 @@
-"""Turns numbers into what the page shows: times and durations, and the shapes of a chart.
-
-All lengths are in percent of the chart's width or height. The horizontal axis has a column for each
-day up to today, so that a day without a run is a gap; the runs of one day share its column.
-"""
+"""Turns numbers into what the page shows: times, durations and charts."""
 
 import math
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from typing import NamedTuple
 
 LEAST_DAYS, MOST_DAYS = 14, 90
 _MOST_LABELS = 4
-# One failed row among a million must still be seen.
-_LEAST_HEIGHT = 1.5
 # Unit, its seconds, the next smaller unit, its seconds.
 _UNITS = (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1))
 
@@ -43,25 +37,29 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
-class Column(NamedTuple):
-    """One run: its place, the CSS class, bottom and height of each part, and what it says."""
+class Bar(NamedTuple):
+    """One run: the CSS class and the height of each part, and what it says.
 
-    x: float
-    width: float
-    parts: list[tuple[str, float, float]]
+    Heights are in percent of the chart's.
+    """
+
+    parts: list[tuple[str, float]]
     text: str
     failed: bool
 
 
 class Chart(NamedTuple):
-    """All there is to draw of one chart; *legend* has names and CSS classes, ticks their labels."""
+    """All there is to draw of one chart.
+
+    *legend* has names and CSS classes. *days* has a label, mostly empty, and the runs of each day
+    up to today: a day without a run is a gap. *y_ticks* are heights and their labels.
+    """
 
     title: str
     unit: str
     legend: list[tuple[str, str]]
-    columns: list[Column]
+    days: list[tuple[str, list[Bar]]]
     y_ticks: list[tuple[float, str]]
-    x_ticks: list[tuple[float, str]]
 
 
 def stacked_bars(
@@ -79,41 +77,23 @@ def stacked_bars(
     groups = [group for group in groups if any(group[2])]
     highest = max(map(sum, zip(*(values for _, _, values in groups), strict=True)), default=0)
     top, y_ticks = _y_axis(highest)
-    times = [time for time, _ in runs]
-    days = max(LEAST_DAYS, (now.date() - times[0].date()).days + 1)
-    columns = []
-    for i, (x, width) in enumerate(_places(times, now.date(), days)):
+    bars = defaultdict(list)
+    for i, (time, failed) in enumerate(runs):
         values = [(name, css_class, each[i]) for name, css_class, each in groups if each[i]]
         told = ", ".join(f"{_number(value)} {name}" for name, _, value in values) or "none"
-        parts = _stacked([(css_class, 100 * value / top) for _, css_class, value in values])
-        columns.append(Column(x, width, parts, f"{when(times[i])}: {told}", runs[i][1]))
+        parts = [(css_class, 100 * value / top) for _, css_class, value in values]
+        bars[time.date()].append(Bar(parts, f"{when(time)}: {told}", failed))
     legend = [(name, css_class) for name, css_class, _ in groups]
-    return Chart(title, unit, legend, columns, y_ticks, _x_axis(now.date(), days))
+    axis = _x_axis(runs[0][0].date(), now.date())
+    return Chart(title, unit, legend, [(text, bars[day]) for day, text in axis], y_ticks)
 
 
-def _places(times: Sequence[datetime], today: date, days: int) -> Iterator[tuple[float, float]]:
-    """Yield the left side and the width of each run's column."""
-    runs_of_day = Counter(time.date() for time in times)
-    seen: Counter[date] = Counter()
-    for day in (time.date() for time in times):
-        width = 100 / days / runs_of_day[day]
-        yield 100 * (days - 1 - (today - day).days) / days + width * seen[day], width
-        seen[day] += 1
-
-
-def _stacked(heights: Sequence[tuple[str, float]]) -> list[tuple[str, float, float]]:
-    parts, bottom = [], 0.0
-    for css_class, height in heights:
-        parts.append((css_class, bottom, max(height, _LEAST_HEIGHT)))
-        bottom += max(height, _LEAST_HEIGHT)
-    return parts
-
-
-def _x_axis(today: date, days: int) -> list[tuple[float, str]]:
-    """Return the dates of a few days, the last of them today."""
+def _x_axis(first: date, today: date) -> list[tuple[date, str]]:
+    """Return every day from *first* to *today*, and for a few of them their names."""
+    days = max(LEAST_DAYS, (today - first).days + 1)
     step = math.ceil(days / _MOST_LABELS)
-    dates = [(ago, today - timedelta(days=ago)) for ago in range(0, days, step)]
-    return [(100 * (days - ago - 0.5) / days, f"{day.day} {day:%b}") for ago, day in dates][::-1]
+    axis = [(ago, today - timedelta(days=ago)) for ago in reversed(range(days))]
+    return [(day, "" if ago % step else f"{day.day} {day:%b}") for ago, day in axis]
 
 
 def _y_axis(highest: float) -> tuple[float, list[tuple[float, str]]]:

@@ -42,7 +42,9 @@ class ResultsFileError(Exception):
 
 def results_files(folder: Path) -> list[Path]:
     """Return the results files in *folder*, the oldest first; none if it cannot be listed."""
-    return sorted(path for path in folder.glob(f"{NAMES}.json") if path.is_file())
+    with suppress(OSError):
+        return sorted(path for path in folder.glob(f"{NAMES}.json") if path.is_file())
+    return []
 
 
 def read_run(path: Path) -> RunRecord:

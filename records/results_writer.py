@@ -79,7 +79,7 @@ class ResultsWriter:
         self.path, self._partial = _claim_name(folder, started_at)
         self._file = self._partial.open("w", encoding="ascii")
         with suppress(OSError):  # not every file system can lock
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._file, fcntl.LOCK_EX)
         self._file.write(f'{{\n"schema_version": {SCHEMA_VERSION},\n"results": [')
         self._separator = "\n"
 

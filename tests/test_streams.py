@@ -86,7 +86,7 @@ def test_streams_that_take_nothing_change_nothing(job, iterable, sink):
     assert "Successful (both API calls): 3" in job.log
 
 
-@pytest.mark.parametrize("descriptor", [1, 2])
+@pytest.mark.parametrize("descriptor", [0, 1, 2])
 def test_one_closed_stream_changes_nothing(job, iterable, descriptor):
     kept = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     assert start(job, before=closing(descriptor), **kept).wait(PATIENCE) == 0

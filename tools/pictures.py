@@ -14,8 +14,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from configuration.settings import HERE
+from monitoring.report import write_report
 from tests.monitoring.browser import browser
-from tests.monitoring.report_page import NOW, write_report_at
+from tests.monitoring.report_page import NOW
 from tests.results import LAST, delivered, refused, save
 from tools.documents import SAMPLE
 
@@ -29,7 +30,7 @@ def main() -> None:
     (IMAGES / "run.svg").write_text(terminal(f"$ make demo\n{demo()}"), encoding="utf-8")
     with TemporaryDirectory() as folder, browser() as page:
         past(Path(folder))
-        page.open(write_report_at(Path(folder), NOW), width=960, height=1035)
+        page.open(write_report(Path(folder), NOW), width=960, height=1035)
         page.screenshot(IMAGES / "report.png", full=False)
 
 

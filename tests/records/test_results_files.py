@@ -113,6 +113,9 @@ def test_a_file_that_cannot_be_read_stops_nothing():
             assert partial.exists()
             assert other_jobs(folder, "mine") == ["views"]
             assert tells_of_deliveries(folder, "mine")
+            folder.chmod(0o600)  # what is in it may not even be looked at
+            assert results_files(folder) == []
+            folder.chmod(0o700)
 
 
 def test_what_another_folder_or_job_holds_is_told(tmp_path):
