@@ -215,7 +215,7 @@ class IterableClient(AbstractContextManager["IterableClient"]):
                 break
         with self._counting:
             self.retries += max(0, requests - 1)
-        attempts = before.attempts + requests
+        attempts = requests or before.attempts
         settled = _settled(answer.outcome, attempts, may_have_landed=may_have_landed)
         return answer._replace(outcome=settled)
 

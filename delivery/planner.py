@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from delivery.project_fields import ProjectFields
 from iterable_api.payloads import Payloads, RowError
 from records.columns import Row
-from records.delivery_ledger import DeliveryLedger, Held
+from records.delivery_ledger import HELD, DeliveryLedger, Held
 from records.outcomes import (
     ARRIVED,
     PLANNED,
@@ -189,7 +189,12 @@ class Planner:
         self, plan: Plan, row: PreparedRow, profile: Held, event: Held
     ) -> RowOutcome | PreparedRow:
         """Return the outcome of *row*, or the row with the calls that are to be made."""
-        if not (self._is_settled(row.profile, profile) and self._is_settled(row.event, event)):
+        send_all = self.options.send_all
+        # Most rows of most nights.
+        if profile is event is HELD and row.profile.send and row.event.send and not send_all:
+            return outcome_of(row, UNCHANGED, UNCHANGED)
+        calls = (row.profile, profile), (row.event, event)
+        if any(call.send and (send_all or not (held.same and held.sure)) for call, held in calls):
             try:
                 row = self.payloads.complete(row)
             except RowError as error:
@@ -201,10 +206,6 @@ class Planner:
         if self.options.dry_run:
             return outcome_of(row, update or PLANNED, track or PLANNED)
         return row.knowing(update, track)
-
-    def _is_settled(self, call: Call, held: Held) -> bool:
-        """Whether *call* need not be made, as can be told without its body."""
-        return not call.send or (held.same and held.sure and not self.options.send_all)
 
     def _known(self, plan: Plan, row: PreparedRow, call: Call, held: Held) -> CallOutcome | None:
         """Return the outcome of a *call* of *row* that need not be made; None if it is to be made.

@@ -132,11 +132,6 @@ def test_rows_come_in_batches(deliver):
     assert sizes == [3, 1]
 
 
-def test_rows_that_need_not_be_sent_have_their_outcome_without_a_thread(deliver):
-    outcomes = deliver([make_row(1, email=None)], lambda _batch: pytest.fail("sent"), Stop())
-    assert statuses(outcomes) == [BAD_ROW]
-
-
 # --- What is raised on the way
 
 
@@ -186,6 +181,7 @@ def test_a_full_ledger_stops_the_run_and_every_row_has_one_outcome(
     def full(self, outcomes, *, sure):
         raise error
 
+    monkeypatch.setattr(pipeline, "VISIBLE_AFTER_S", 0.0)
     monkeypatch.setattr(DeliveryLedger, "record", full)
     stop = Stop()
     outcomes = deliver(ROWS, sender() if found else finding_later(1, []), stop)
@@ -273,27 +269,6 @@ def test_of_rows_with_one_event_the_first_wins_in_every_run(deliver, run):
     assert other.refused_for_itself
 
 
-def test_an_event_that_is_refused_for_another_leaves_its_own_profile(deliver):
-    """Two addresses of one customer: each is a user."""
-    rows = [ONE_EVENT[0], ONE_EVENT[0] | {"email": "b@example.com"}]
-    sent: list[tuple[int, bool, bool]] = []
-    outcomes = deliver(rows, keeping(sent), Stop())
-    assert sent == [(7, True, True), (7, True, False)]
-    assert statuses(outcomes) == [GOOD, RowStatus.PARTIAL_FAILURE]
-
-
-def test_if_the_first_event_does_not_arrive_the_next_row_with_that_content_is_sent(deliver):
-    tracks = [BAD, OK]
-
-    def process(batch):
-        return [answered(row, OK, tracks.pop(0)) for row in batch]
-
-    outcomes = deliver([ONE_EVENT[0]] * 3, process, Stop(), workers=4)
-    assert [o.events_track.status for o in outcomes] == ["refused", "delivered", "superseded"]
-    # Of the last one nothing was sent.
-    assert statuses(outcomes) == [RowStatus.PARTIAL_FAILURE, GOOD, RowStatus.UNCHANGED]
-
-
 # --- Users that Iterable does not know yet
 
 
@@ -314,6 +289,21 @@ def finding_later(after, sent):
 @pytest.mark.parametrize("batch_size", [1, 100])
 def test_an_event_that_found_no_user_is_sent_again_later(deliver, monkeypatch, batch_size):
     monkeypatch.setattr(pipeline, "VISIBLE_AFTER_S", 0.05)
+    extend = LaterRows.extend
+
+    def remembered_first(self, rows):
+        assert not rows or recorded_rows >= {row.customer_id for row in rows}
+        extend(self, rows)
+
+    def keep(self, outcomes, *, sure):
+        recorded_rows.update(outcome.customer_id for outcome in outcomes)
+        record(self, outcomes, sure=sure)
+
+    # Or a run that is killed meanwhile would send their profiles again.
+    recorded_rows: set[int] = set()
+    record = DeliveryLedger.record
+    monkeypatch.setattr(LaterRows, "extend", remembered_first)
+    monkeypatch.setattr(DeliveryLedger, "record", keep)
     sent: list[tuple[int, bool]] = []
     outcomes = deliver(ROWS, finding_later(1, sent), Stop(), batch_size=batch_size)
     assert statuses(outcomes) == [GOOD] * 4

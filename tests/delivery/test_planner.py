@@ -72,8 +72,11 @@ def test_a_plan_leaves_out_what_is_unchanged_unless_all_is_asked_for(ledger):
     assert [row.customer_id for row in plan.to_send] == [2]
     assert [(out.customer_id, out.status) for out in plan.outcomes] == [(1, RowStatus.UNCHANGED)]
     # Another content of which the same body is made replaces nothing.
-    again = make_planner(ledger, send_all=True).plan([make_prepared(1, email=" user1@example.com")])
+    same = make_prepared(1, email=" user1@example.com")
+    again = make_planner(ledger, send_all=True).plan([same])
     assert (len(again.to_send), again.forget) == (1, [])
+    # And costs a body only once.
+    assert make_planner(ledger).plan([same]).renew == [same.profile, same.event]
 
 
 @pytest.mark.parametrize("send_all", [False, True])

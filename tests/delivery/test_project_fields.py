@@ -1,5 +1,6 @@
 """A project that creates no new fields drops them and says nothing."""
 
+import math
 import threading
 
 import pytest
@@ -161,25 +162,15 @@ def test_a_stop_ends_the_patience_and_nothing_is_sure(path, deliver):
 
 
 def test_after_a_stop_the_project_is_not_asked(path, warned):
+    rows = make_prepared(), make_prepared(2)
     with Night(path, {"candidate"}) as night:
-        night.add(outcome_of(make_prepared(), OK, OK))
         night.fields.fetch = lambda: pytest.fail("asked")
+        # Nor is it before there is a profile to look for.
+        assert night.add(outcome_of(rows[0], REFUSED, NOT_SENT))
+        night.fields._look_s = math.inf
+        assert not night.add(outcome_of(rows[1], OK, OK))
         night.fields.finish(patient=False)
-    assert (missing(night.run), known(path), warned) == (set(), HELD, [])
-
-
-def test_without_a_delivered_profile_the_project_is_not_asked(path):
-    row = make_prepared()
-    with Night(path, None) as night:
-        night.fields.fetch = lambda: pytest.fail("asked")
-        assert night.add(outcome_of(row, REFUSED, NOT_SENT), outcome_of(row, UNCHANGED, REFUSED))
-        night.fields.finish(patient=True)
-    assert missing(night.run) == set()
-
-
-def test_only_what_was_delivered_is_looked_for(path, deliver):
-    assert missing(deliver(ALL - {"first_name"}, first_name=None)) == set()
-    assert known(path, make_prepared(first_name=None)) == SURE
+    assert (missing(night.run), known(path, rows[1]), warned) == (set(), HELD, [])
 
 
 @pytest.mark.parametrize(("there", "sure"), [(ALL - {"plan_type"}, False), (ALL, True)])

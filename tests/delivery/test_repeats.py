@@ -52,21 +52,20 @@ def with_columns(*columns, identity=Identity.EMAIL):
     return Payloads("db", mapping=RowMapping([*JOB_MAPPING.columns, *more], identity))
 
 
+def named(rows, names):
+    """Return *rows* with a value more in each."""
+    return [(*row, name) for row, name in zip(rows, names, strict=True)]
+
+
 OF_ONE_EVENT = [raw_row(n, email=f"{n}@example.com", **ONE_EVENT) for n in range(4)]
+ADDRESSES = ["a@b.com", "b@b.com", "A@b.com", "c@b.com", "B@b.com", " a@b.com", None, None]
 
 
 @pytest.mark.parametrize(
     ("payloads", "rows", "waiting"),
     [
         # By address, whatever the case or the blanks around it.
-        (
-            PAYLOADS,
-            [
-                raw_row(n, email=f"{name}@example.com" if name else None)
-                for n, name in enumerate(["a", "b", "A", "c", "B", " a", None, None])
-            ],
-            [2, 4, 5],
-        ),
+        (PAYLOADS, [raw_row(n, email=email) for n, email in enumerate(ADDRESSES)], [2, 4, 5]),
         # By event: another time, customer or view is another one.
         (
             PAYLOADS,
@@ -79,26 +78,17 @@ OF_ONE_EVENT = [raw_row(n, email=f"{n}@example.com", **ONE_EVENT) for n in range
             ],
             [4],
         ),
-        # Rows without an event repeat none.
+        # Rows without an event repeat none, and one with a name of its own is another one.
         (PAYLOADS, [raw_row(n, customer_id=7, page_view_id=None) for n in range(3)], []),
-        # An event with a name of its own is another one.
         (
             with_columns("event_name"),
-            [
-                (*row, name)
-                for row, name in zip(
-                    OF_ONE_EVENT, (b"order", b"refund", None, b"order"), strict=True
-                )
-            ],
+            named(OF_ONE_EVENT, [b"order", b"refund", None, b"order"]),
             [3],
         ),
         # With user ids the address repeats nothing.
         (
             with_columns("user_id", identity=Identity.USER_ID),
-            [
-                (*raw_row(n, email="a@example.com"), name)
-                for n, name in enumerate((b"u1", b"U1", b"u2", b"u1"))
-            ],
+            named([raw_row(n, email="a@b.com") for n in range(4)], [b"u1", b"U1", b"u2", b"u1"]),
             [3],
         ),
     ],
