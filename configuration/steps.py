@@ -42,6 +42,10 @@ logger = get_logger(__name__)
 
 OWN_FILES = "Give each job a STATE_FILE, a LOG_FILE and a RESULTS_DIR of its own"
 NO_METRICS = "METRICS_FILE %s cannot be written: %s"
+EMPTY = (
+    "STATE_FILE: {} is empty, but results in {} tell of deliveries. Every row is sent again, and "
+    "journeys in Iterable may start again"
+)
 AGAIN = "What they stand for is sent again, and journeys in Iterable may start again"
 # Clocks differ by less than the first, and time zones by no more than the second.
 LEAST_AHEAD, MOST_AHEAD = timedelta(minutes=5), timedelta(hours=26)
@@ -211,12 +215,8 @@ def lost_entries(ledger: DeliveryLedger | None, settings: Settings, mapping: Row
     """
     own, total = ledger.counts() if ledger else (0, 0)
     if ledger is None or not total:
-        if not tells_of_deliveries(settings.results_dir, settings.job):
-            return ""
-        return (
-            f"STATE_FILE: {settings.state_file} is empty, but results in {settings.results_dir} "
-            "tell of deliveries. Every row is sent again, and journeys in Iterable may start again"
-        )
+        told = tells_of_deliveries(settings.results_dir, settings.job)
+        return EMPTY.format(settings.state_file, settings.results_dir) if told else ""
     why = "the API key, ITERABLE_PROJECT or ITERABLE_API_BASE_URL is new"
     if own:
         notes = run_notes(settings, mapping).items()
