@@ -184,9 +184,20 @@ def test_another_destination_has_its_own_memory(path, other):
         assert ledger.counts() == (2, 2)
 
 
+def test_what_another_key_is_about_to_replace_is_forgotten_before(path):
+    with open_ledger(path, key="old") as ledger:
+        deliver(ledger, raw_row())
+    with open_ledger(path, key="new") as ledger:
+        deliver(ledger, raw_row(), CallOutcome(CallStatus.UNKNOWN, attempts=5), NOT_SENT)
+    with open_ledger(path, key="old") as ledger:
+        assert to_send(ledger, raw_row()) == [(True, True)]
+
+
 def test_with_a_named_project_a_new_key_sends_nothing_again(path):
     with open_ledger(path, key="old", project="shop") as ledger:
         deliver(ledger, raw_row())
+        # Another content of the same body.
+        assert to_send(ledger, raw_row(email=" user1@example.com")) == [(False, False)]
     for project, sends in (("shop", False), ("other shop", True)):
         with open_ledger(path, key="new", project=project) as ledger:
             assert to_send(ledger, raw_row()) == [(sends, sends)]
