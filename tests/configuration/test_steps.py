@@ -7,10 +7,11 @@ import sys
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from configuration import steps
+from configuration import steps, wiring
 from configuration.wiring import most_workers
 from delivery.stopping import Stop
 from iterable_api.mapping import RowMapping
@@ -91,6 +92,19 @@ def test_root_does_not_write_among_the_files_of_another_user(environ, name, tmp_
     steps.refuse_root(settings, new_run(demo=True))
     with as_nobody():
         steps.refuse_root(settings, new_run())
+
+
+# --- The database
+
+
+@pytest.mark.parametrize(("run_s", "query_s", "limit_s"), [("0", "7", 7), ("4.2", "300", 5)])
+def test_no_statement_may_take_longer_than_query_2_or_the_run(
+    environ, monkeypatch, run_s, query_s, limit_s
+):
+    monkeypatch.setattr(wiring, "DatabaseConnection", lambda **options: options)
+    limits = {"MAX_RUNTIME_SECONDS": run_s, "DB_QUERY_TIMEOUT_SECONDS": query_s}
+    options: Any = wiring.database_connection(settings_of(environ, **limits))
+    assert options["query_timeout_s"] == limit_s
 
 
 # --- The zone of the data
