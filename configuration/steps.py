@@ -6,7 +6,6 @@ A step raises RunError for what ends a run, and logs what a run warns of.
 import json
 import os
 import platform
-import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -98,10 +97,9 @@ def warn_of_exposed_files(env_file: Path | None, settings: Settings) -> None:
     """Warn of files with secrets that others than their owner may read."""
     # systemd guards its credentials by an access list, which the mode shows as the group's.
     guarded = os.environ.get("CREDENTIALS_DIRECTORY", "/nowhere")
-    for path in (env_file, settings.db_password_file, settings.iterable_api_key_file):
-        if path is None or not path.is_file() or path.is_relative_to(guarded):
-            continue
-        if path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
+    files = (env_file, settings.db_password_file, settings.iterable_api_key_file)
+    for path in filter(None, files):
+        if path.is_file() and not path.is_relative_to(guarded) and path.stat().st_mode & 0o044:
             logger.warning("%s holds secrets and others may read it: chmod 600 it", path)
 
 
