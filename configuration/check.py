@@ -89,16 +89,12 @@ def _check_lock_and_log(settings: Settings, failures: list[RunError], *, quiet: 
         else:
             _try_folder(path.parent)
         _say_good(f"LOG_FILE {path} can be written")
-        if path.is_file():
-            _check_rotation(path)
-
-
-def _check_rotation(path: Path) -> None:
-    """Warn if the log *path* cannot be rotated: a run goes on in it as it is."""
-    try:
-        _try_folder(path.parent)
-    except OSError as error:
-        logger.warning(NO_ROTATION, path, error.strerror)
+        try:
+            _try_folder(path.parent)
+        except OSError as error:
+            # A run goes on in a log that it cannot rotate. What is no file is not rotated at all.
+            if path.is_file():
+                logger.warning(NO_ROTATION, path, error.strerror)
 
 
 @contextmanager

@@ -78,7 +78,7 @@ def merged(file: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str
     file, environ = _set_in(file), _set_in(environ)
     for name in SECRETS:
         both = {name, f"{name}_FILE"}
-        if any(map(environ.get, both)):
+        if any(environ.get(each, "").strip() for each in both):
             file = {key: value for key, value in file.items() if key not in both}
     return file | environ
 

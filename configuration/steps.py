@@ -6,7 +6,6 @@ A step raises RunError for what ends a run, and logs what a run warns of.
 import json
 import os
 import platform
-import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -40,6 +39,10 @@ logger = get_logger(__name__)
 
 OWN_FILES = "Give each job a STATE_FILE, a LOG_FILE and a RESULTS_DIR of its own"
 NO_METRICS = "METRICS_FILE %s cannot be written: %s"
+EMPTY = (
+    "STATE_FILE: {} is empty, but results in {} tell of deliveries. Every row is sent again, and "
+    "journeys in Iterable may start again"
+)
 AGAIN = "What they stand for is sent again, and journeys in Iterable may start again"
 # Clocks differ by less than the first, and time zones by no more than the second.
 LEAST_AHEAD, MOST_AHEAD = timedelta(minutes=5), timedelta(hours=26)
@@ -92,10 +95,9 @@ def warn_of_exposed_files(env_file: Path | None, settings: Settings) -> None:
     """Warn of files with secrets that others than their owner may read."""
     # systemd guards its credentials by an access list, which the mode shows as the group's.
     guarded = os.environ.get("CREDENTIALS_DIRECTORY", "/nowhere")
-    for path in (env_file, settings.db_password_file, settings.iterable_api_key_file):
-        if path is None or not path.is_file() or path.is_relative_to(guarded):
-            continue
-        if path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
+    files = (env_file, settings.db_password_file, settings.iterable_api_key_file)
+    for path in filter(None, files):
+        if path.is_file() and not path.is_relative_to(guarded) and path.stat().st_mode & 0o044:
             logger.warning("%s holds secrets and others may read it: chmod 600 it", path)
 
 
@@ -208,12 +210,8 @@ def lost_entries(ledger: DeliveryLedger | None, settings: Settings, mapping: Row
     """
     own, total = ledger.counts() if ledger else (0, 0)
     if ledger is None or not total:
-        if not tells_of_deliveries(settings.results_dir, settings.job):
-            return ""
-        return (
-            f"STATE_FILE: {settings.state_file} is empty, but results in {settings.results_dir} "
-            "tell of deliveries. Every row is sent again, and journeys in Iterable may start again"
-        )
+        told = tells_of_deliveries(settings.results_dir, settings.job)
+        return EMPTY.format(settings.state_file, settings.results_dir) if told else ""
     why = "the API key, ITERABLE_PROJECT or ITERABLE_API_BASE_URL is new"
     if own:
         notes = run_notes(settings, mapping).items()

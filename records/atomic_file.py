@@ -22,7 +22,7 @@ def write_atomically(path: Path, content: bytes, mode: int = 0o600) -> None:
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
     partial = Path(name)
     try:
-        with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor
+        with os.fdopen(descriptor, "wb") as file:
             # The owner's alone from the start. Where modes cannot be changed, it stays so.
             with suppress(PermissionError):
                 os.fchmod(descriptor, mode)

@@ -56,9 +56,9 @@ _NO_LEDGER = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERRO
 # Whether the project is known to have all that was in a call. That of the run is settled later.
 _NOT_SURE, _SURE, _OF_THIS_RUN = 0, 1, 2
 
-# The name, a hash of the address or of the event's id, is what a look is for: SQLite finds a whole
-# number in less than half of the time of any other key. The key, a hash of the host and of the API
-# key or of the project's name, says who has delivered last.
+# An entry is looked up by its name, a hash of the address or of the event's id: SQLite finds a
+# whole number in less than half the time of any other key. ``key``, a hash of the host with the API
+# key or with the project's name, says who delivered last.
 _ENTRIES = """
 CREATE TABLE entry (
     name INTEGER PRIMARY KEY, key INTEGER NOT NULL, content INTEGER NOT NULL,

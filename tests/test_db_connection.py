@@ -385,16 +385,16 @@ def test_only_the_first_rows_are_read_if_so_asked(database, limit):
         assert len(spool) == len(list(spool)) == limit
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def spare_server():
     with private("mariadbd") as server:
         yield server
 
 
 @pytest.mark.database
-def test_a_server_that_dies_in_the_middle_of_its_answer_is_told(spare_server):
-    with connection_to(spare_server.settings) as connection:
-        threading.Timer(0.3, spare_server.kill).start()
+def test_a_server_that_dies_in_the_middle_of_its_answer_is_told():
+    with private("mariadbd") as server, connection_to(server.settings) as connection:
+        threading.Timer(0.3, server.kill).start()
         with pytest.raises(DatabaseError, match=r"the query failed: .*closed the connection"):
             connection.execute_query(LONG_ANSWER.format("information_schema.collations"))
 
@@ -419,7 +419,7 @@ def test_zone_tables_that_differ_from_this_machines_end_the_run_at_once(spare_se
     assert "tzdata" in error
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def odd_server(spare_server):
     """Give a server all that changes or cuts the rows of a SELECT behind its back."""
     with mysql.connector.connect(**spare_server.connection_options("mysql")) as connection:

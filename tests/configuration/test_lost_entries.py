@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from configuration import steps
-from configuration.steps import lost_entries, run_notes
+from configuration.steps import AGAIN, EMPTY, lost_entries, run_notes
 from configuration.wiring import open_ledger
 from delivery.recorder import Recorder
 from delivery.stopping import Stop
@@ -23,11 +23,6 @@ from tests.rows import make_prepared, project_fields, raw_row
 
 OK = CallOutcome(CallStatus.DELIVERED, 200, "Success", 1)
 LOST = "STATE_FILE: entries that no longer count: "
-AGAIN = "What they stand for is sent again, and journeys in Iterable may start again"
-EMPTY = (
-    "STATE_FILE: {} is empty, but results in {} tell of deliveries. Every row is sent again, and "
-    "journeys in Iterable may start again"
-)
 NEW_KEY = "the API key, ITERABLE_PROJECT or ITERABLE_API_BASE_URL is new"
 
 

@@ -7,10 +7,11 @@ import sys
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from configuration import steps
+from configuration import steps, wiring
 from configuration.wiring import most_workers
 from delivery.stopping import Stop
 from iterable_api.mapping import RowMapping
@@ -51,22 +52,21 @@ def test_files_with_secrets_that_others_may_read_are_named(environ, tmp_path, wa
 
 
 @needs_root
-@pytest.mark.parametrize("name", ["LOG_FILE", "RESULTS_DIR"])
-def test_a_file_of_another_user_in_the_way_is_named_with_its_owner(environ, name):
+def test_a_file_of_another_user_in_the_way_is_named_with_its_owner(environ):
     with open_folder() as folder:
         path = folder / "own"
-        path.touch() if name == "LOG_FILE" else path.mkdir()
-        settings = settings_of(environ, **{name: str(path)})
-        step = {
-            "LOG_FILE": lambda: steps.open_log(settings, None, new_run()),
-            "RESULTS_DIR": lambda: steps.open_results(settings, new_run()),
-        }[name]
+        path.mkdir()
+        settings = settings_of(environ, RESULTS_DIR=str(path))
         with as_nobody(), pytest.raises(RunError) as caught:
-            step()
+            steps.open_results(settings, new_run())
     said = str(caught.value)
-    assert said.startswith(f"{name} {path} cannot be written: Permission denied. It belongs to ")
-    whose = f" to root and the job runs as {NOBODYS_NAME}; as root: chown {NOBODYS_NAME} {path}. "
-    assert whose in said
+    assert said.startswith(
+        f"RESULTS_DIR {path} cannot be written: Permission denied. It belongs to "
+    )
+    assert (
+        f" to root and the job runs as {NOBODYS_NAME}; as root: chown {NOBODYS_NAME} {path}. "
+        in said
+    )
 
 
 @needs_root
@@ -92,6 +92,19 @@ def test_root_does_not_write_among_the_files_of_another_user(environ, name, tmp_
     steps.refuse_root(settings, new_run(demo=True))
     with as_nobody():
         steps.refuse_root(settings, new_run())
+
+
+# --- The database
+
+
+@pytest.mark.parametrize(("run_s", "query_s", "limit_s"), [("0", "7", 7), ("4.2", "300", 5)])
+def test_no_statement_may_take_longer_than_query_2_or_the_run(
+    environ, monkeypatch, run_s, query_s, limit_s
+):
+    monkeypatch.setattr(wiring, "DatabaseConnection", lambda **options: options)
+    limits = {"MAX_RUNTIME_SECONDS": run_s, "DB_QUERY_TIMEOUT_SECONDS": query_s}
+    options: Any = wiring.database_connection(settings_of(environ, **limits))
+    assert options["query_timeout_s"] == limit_s
 
 
 # --- The zone of the data

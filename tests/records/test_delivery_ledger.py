@@ -181,9 +181,20 @@ def test_another_destination_has_its_own_memory(path, other):
         assert ledger.counts() == (2, 2)
 
 
+def test_what_another_key_is_about_to_replace_is_forgotten_before(path):
+    with open_ledger(path, key="old") as ledger:
+        deliver(ledger, raw_row())
+    with open_ledger(path, key="new") as ledger:
+        deliver(ledger, raw_row(), CallOutcome(CallStatus.UNKNOWN, attempts=5), NOT_SENT)
+    with open_ledger(path, key="old") as ledger:
+        assert to_send(ledger, raw_row()) == [(True, True)]
+
+
 def test_with_a_named_project_a_new_key_sends_nothing_again(path):
     with open_ledger(path, key="old", project="shop") as ledger:
         deliver(ledger, raw_row())
+        # Another content of the same body.
+        assert to_send(ledger, raw_row(email=" user1@example.com")) == [(False, False)]
     for project, sends in (("shop", False), ("other shop", True)):
         with open_ledger(path, key="new", project=project) as ledger:
             assert to_send(ledger, raw_row()) == [(sends, sends)]
@@ -311,9 +322,9 @@ def test_a_full_disk_fails_the_record_and_nothing_before_it(ledger):
     deliver(ledger, raw_row())
     ledger._sqlite.execute("PRAGMA max_page_count = 1")
     with pytest.raises(LedgerError, match="full"):
-        record_many(ledger, 5000)
+        record_many(ledger, 500)
     assert to_send(ledger, raw_row()) == [(False, False)]
-    assert to_send(ledger, raw_row(4000)) == [(True, True)]
+    assert to_send(ledger, raw_row(400)) == [(True, True)]
 
 
 def test_forgetting_waits_for_the_disk_and_remembering_does_not(ledger):
@@ -329,7 +340,7 @@ def test_forgetting_waits_for_the_disk_and_remembering_does_not(ledger):
     ]
 
 
-@pytest.mark.parametrize("extra", [0, 1, 199])
+@pytest.mark.parametrize("extra", [0, 199])
 def test_many_rows_are_looked_up_at_once(ledger, extra):
     rows = [raw_row(number) for number in range(1000 + extra)]
     record_many(ledger, 900)
@@ -539,7 +550,7 @@ def run_once(ledger, world, run):
         ledger.record([outcome_of(row, update, track)], sure=run["sure"])
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(RUNS)
 def test_whatever_happens_the_ledger_claims_only_what_iterable_holds(runs):
     """Both keys belong to one project, which is the worst that can be."""
