@@ -57,7 +57,7 @@ class IterableClient(AbstractContextManager["IterableClient"]):
     the share of Iterable's limits to use. *wait* sleeps for the seconds it is given and returns
     True when the run is to stop; *outage* is told, in words, when Iterable seems to be down.
     *create_new_fields*: whether the project creates fields that it lacks; None leaves it to the
-    project.
+    project. *network* is how this machine reaches Iterable.
 
     ``statistics`` counts the requests and ``retries`` those among them that repeated another. Calls
     return outcomes and raise nothing for what the network or Iterable do. As a context manager the

@@ -23,6 +23,9 @@ EXACT_NUMBERS = 2**53
 # What MySQL itself takes.
 DEEPEST_JSON = 100
 
+# Looked up once: there may be a million rows.
+_BIT, _OTHER = Kind.BIT, Kind.OTHER
+
 # Returns a value as JSON; None if it is to be left out, as NULL is.
 Encoder = Callable[[bytes | None], str | None]
 
@@ -65,13 +68,12 @@ def encoder(kind: FieldType, column: Column, time_zone: tzinfo) -> Encoder:
 
     *time_zone* is the one in which the database session reports times.
     """
-    read = reader(column)
     written = partial(_date, zone=time_zone) if kind is FieldType.DATE else _ENCODERS[kind]
 
     def encode(value: bytes | None) -> str | None:
         if value is None:
             return None
-        text = read(value)
+        text = as_text(column, value)
         try:
             return written(text)
         except ValueError as error:
@@ -80,24 +82,20 @@ def encoder(kind: FieldType, column: Column, time_zone: tzinfo) -> Encoder:
     return encode
 
 
-def reader(column: Column) -> Callable[[bytes], str]:
-    """Return what makes text of the values of *column*, as MySQL writes them; it raises RowError.
+def as_text(column: Column, value: bytes) -> str:
+    """Return a *value* of *column*, as MySQL writes it, as text; bits as their number.
 
-    Bits are the number that they are.
+    Raises RowError.
     """
-
-    def read(value: bytes) -> str:
-        try:
-            return str(value, "utf-8")
-        except UnicodeDecodeError:
-            raise RowError(f"{column.name} is not valid UTF-8 text") from None
-
-    def refuse(_value: bytes) -> str:
+    kind = column.kind
+    if kind is _BIT:
+        return str(int.from_bytes(value[-8:], "big"))  # MySQL has 64 bits at most
+    if kind is _OTHER:
         raise RowError(f"{column.name} has a type that cannot be sent")
-
-    if column.kind is Kind.BIT:
-        return lambda value: str(int.from_bytes(value[-8:], "big"))  # MySQL has 64 bits at most
-    return refuse if column.kind is Kind.OTHER else read
+    try:
+        return str(value, "utf-8")
+    except UnicodeDecodeError:
+        raise RowError(f"{column.name} is not valid UTF-8 text") from None
 
 
 # --- Each raises ValueError, which says what is wrong with a value without quoting it

@@ -10,13 +10,13 @@ import json
 import marshal
 import uuid
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from hashlib import blake2b, sha1
 from json.encoder import encode_basestring_ascii as quoted
 from operator import itemgetter
 
 from iterable_api.endpoints import TRACK_EVENT, UPDATE_USER
-from iterable_api.field_types import RowError, encoder, reader
+from iterable_api.field_types import RowError, as_text, encoder
 from iterable_api.mapping import EVENT_NAME, JOB_MAPPING, MappedField, RowMapping
 from records.columns import Kind, Row
 from records.outcomes import EVENT, NO_EVENT, NO_EVENT_NAME, PROFILE, Call, PreparedRow
@@ -32,6 +32,8 @@ EVENT_NAMESPACE = uuid.UUID("5b0c3c1e-6d5e-4c7d-9a53-1f2f3f0f8f61").bytes
 END_OF_TIME = 4_102_444_800
 # Source: https://support.iterable.com/hc/en-us/articles/9216719179796
 LONGEST_USER_ID = 52
+
+_EPOCH, _NO_OFFSET = datetime.fromisoformat("1970-01-01"), timedelta()
 
 
 class Payloads:
@@ -50,7 +52,6 @@ class Payloads:
         self.mapping = mapping
         self._source = source
         self._zone = time_zone
-        self._readers = {c.name: (place, reader(c)) for place, c in enumerate(mapping.columns)}
         self._name_of_who = '"userId"' if mapping.by_user_id else '"email"'
         self._time_place = mapping.places["event_time"]
         self._has_time = mapping.columns[self._time_place].kind in {Kind.DATE, Kind.MOMENT}
@@ -134,9 +135,9 @@ class Payloads:
 
     def _text(self, row: Row, name: str) -> str | None:
         """Return the value of the column *name* as text, None for NULL."""
-        place, read = self._readers[name]
+        place = self.mapping.places[name]
         value = row[place]
-        return None if value is None else read(value)
+        return None if value is None else as_text(self.mapping.columns[place], value)
 
     def _key(self, who: str) -> str:
         return user_id_key(who) if self.mapping.by_user_id else who.lower()
@@ -217,7 +218,8 @@ class Payloads:
 
     def _unix_seconds(self, when: datetime) -> int:
         # A datetime's fold is 0 unless told otherwise: that is the rule of the class docstring.
-        seconds = int(when.replace(tzinfo=self._zone).timestamp())
+        offset = self._zone.utcoffset(when) or _NO_OFFSET
+        seconds = int((when - _EPOCH - offset).total_seconds())
         if not 0 < seconds < END_OF_TIME:
             raise RowError("event_time is not within 1970 to 2099")
         return seconds

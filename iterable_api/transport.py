@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import requests
 from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3 import exceptions
 from urllib3.util import Retry
@@ -123,14 +124,15 @@ class Transport:
 
     def __init__(self, base_url: str, api_key: str, network: Network = DIRECT) -> None:
         self._base_url = f"{base_url.rstrip('/')}/api/"
-        self._headers = {
-            "Api-Key": api_key,
-            "Content-Type": "application/json",
-            "User-Agent": "iterable-sync",
-        }
+        self._headers = CaseInsensitiveDict[str | bytes](
+            {
+                "Api-Key": api_key,
+                "Content-Type": "application/json",
+                "User-Agent": "iterable-sync",
+            }
+        )
         self._timeout_s = network.timeout_s
         self._proxies = {"https": network.proxy} if network.proxy else {}
-        self._prepared: dict[str, requests.PreparedRequest] = {}
         self._adapter = _Adapter(network.tls_context())
 
     def send(self, path: str, body: bytes | None = None) -> Response:
@@ -151,15 +153,13 @@ class Transport:
         self._adapter.close()
 
     def _request(self, path: str, body: bytes | None) -> requests.PreparedRequest:
-        """Return a copy of the one prepared for *path*, which takes a fifth of the time."""
-        if path not in self._prepared:
-            method = "GET" if body is None else "POST"
-            request = requests.Request(method, self._base_url + path, headers=self._headers)
-            self._prepared[path] = request.prepare()
-        prepared = self._prepared[path].copy()
-        if body is not None:
-            prepared.prepare_body(body, None)
-        return prepared
+        """Return a request, prepared here: its URL and headers need no look each time."""
+        request = requests.PreparedRequest()
+        request.method = "GET" if body is None else "POST"
+        request.url = self._base_url + path
+        request.headers = self._headers.copy()
+        request.prepare_body(body, None)
+        return request
 
     def _failure(self, error: requests.RequestException | exceptions.HTTPError) -> TransportError:
         """Return what *error* means: of requests, which has urllib3's own inside, or of urllib3."""

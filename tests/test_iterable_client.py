@@ -145,6 +145,17 @@ def test_bulk_calls_send_the_bodies_in_one_request(client, iterable):
     assert paths == ["/api/users/bulkUpdate", "/api/events/trackBulk"]
 
 
+def test_each_request_says_whether_new_fields_are_created(iterable):
+    body, event = b'{"email":"user1@example.com"}', {"event_id": "e-1", "created_at": 1768314645}
+    with client_for(iterable, create_new_fields=False) as client:
+        update(client)
+        client.track_event("user1@example.com", "signup", {}, **event)
+        client.update_users([body])
+        client.track_events([body])
+    *single, users, events = (json.loads(request.body) for request in iterable.requests)
+    assert [each["createNewFields"] for each in (*single, users, *events["events"])] == [False] * 4
+
+
 # --- What an answer means, and what is sent again
 
 
@@ -333,6 +344,17 @@ def test_the_silence_of_one_endpoint_is_not_hidden_by_the_answers_of_another(ite
     with client_for(iterable, outage=outages.append) as client:
         client.process_user_record(make_row())
     assert outages[0].endswith("; answered 503")
+
+
+def test_a_bulk_endpoint_is_not_silent_while_its_single_twin_is_answered(iterable, monkeypatch):
+    monkeypatch.setattr(limiter, "OUTAGE_S", 0.0)
+    outages: list[str] = []
+    iterable.set_faults(Fault("gateway", status=503, endpoint="users/bulkUpdate"))
+    with client_for(iterable, max_attempts=1, outage=outages.append) as client:
+        for _ in range(2):
+            client.update_users([b'{"email":"user1@example.com"}'])
+            assert update(client).status is DELIVERED
+    assert outages == []
 
 
 def test_a_closed_client_sends_nothing(iterable):

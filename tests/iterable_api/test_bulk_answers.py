@@ -79,6 +79,7 @@ A_NAMED = [OPEN, UNKNOWN, UNKNOWN, UNKNOWN]
         (counts(3, 0), [UNKNOWN] * 4),
         (counts(4, 1), [UNKNOWN] * 4),
         (counts(9, 0), [UNKNOWN] * 4),
+        ({**counts(3, 1), "noOpEmails": ["a@x.com"]}, [UNKNOWN] * 4),
         (counts(3, 1), [UNKNOWN] * 4),
         (counts(0, 4), [UNKNOWN] * 4),
         # Older answers have a list beside failedUpdates.

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from iterable_api.field_types import TYPES_OF, FieldType, RowError, encoder, reader
+from iterable_api.field_types import TYPES_OF, FieldType, RowError, as_text, encoder
 from records.columns import Column, Kind
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -114,10 +114,10 @@ def test_a_value_that_does_not_fit_names_its_column_and_not_itself(kind, of, val
 
 
 def test_the_jobs_own_columns_are_read_as_text_and_bits_as_their_number():
-    assert reader(Column("page", Kind.BIT))(b"\x01\x00") == "256"
-    assert reader(Column("page", Kind.BINARY))(b"ok") == "ok"
+    assert as_text(Column("page", Kind.BIT), b"\x01\x00") == "256"
+    assert as_text(Column("page", Kind.BINARY), b"ok") == "ok"
     with pytest.raises(RowError, match=r"^page has a type that cannot be sent$"):
-        reader(Column("page", Kind.OTHER))(b"\x00")
+        as_text(Column("page", Kind.OTHER), b"\x00")
 
 
 # As MySQL may write any of them, and as it never does.

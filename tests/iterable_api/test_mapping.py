@@ -220,6 +220,7 @@ def test_text_that_may_be_mariadbs_json_is_told():
 def test_a_user_id_is_taken_from_its_column_or_else_from_customer_id():
     row = make_row(7, email=b"\xff") | {"user_id": "U-7"}  # no email is needed
     by_column = payloads_of("user_id", identity=BY_USER_ID)
+    assert prepared_of(by_column, user_id="x" * 52).user_id == "x" * 52
     for payloads, user_id in (by_column, "U-7"), (payloads_of(identity=BY_USER_ID), "7"):
         user, event = bodies_of(payloads, row)
         assert user["userId"] == event["userId"] == user_id
