@@ -1,6 +1,5 @@
 """Whatever happens on the way: every row accounted for, and another run finishes the work."""
 
-import os
 import re
 import resource
 import shutil
@@ -73,30 +72,6 @@ def test_a_second_signal_ends_at_once(job, iterable, number):
     process.communicate()
     assert process.returncode == -number
     assert not list(job.folder.glob("results/integration_results_*.json"))
-
-
-def test_a_run_that_was_frozen_with_requests_in_flight_goes_on(job, iterable, database):
-    """A paused container, a suspended machine: no silence of Iterable's, however long."""
-    job.scale("iterable_api/limiter.py", "OUTAGE_S", 2.0)
-    job.environ |= {"ITERABLE_TIMEOUT_SECONDS": "1", "ITERABLE_WORKERS": "3"}
-    process = start_hanging(job, iterable, times=3)
-    wait_until(lambda: len(writes(iterable)) == 3)
-    process.send_signal(signal.SIGSTOP)
-    time.sleep(2.5)
-    process.send_signal(signal.SIGCONT)
-    _, err = process.communicate(timeout=30)
-    assert (process.returncode, err, len(iterable.events)) == (0, "", 3)
-    assert job.results["summary"]["retries"] >= 3
-
-
-def test_a_hangup_that_is_ignored_ends_nothing(job, iterable):
-    iterable.change(latency_ms=200)
-    process = job.start(before=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
-    wait_until(lambda: is_sending(job))
-    process.send_signal(signal.SIGHUP)
-    process.communicate(timeout=20)
-    assert process.returncode == 0
-    assert job.results["summary"]["successful"] == 3
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGHUP, 143)])
@@ -248,37 +223,12 @@ def test_a_results_folder_that_goes_away_is_told_and_the_ledger_has_what_was_sen
     assert "Unchanged, already in Iterable: 63." in done.stdout
 
 
-def test_a_damaged_ledger_is_told_and_left_as_it_is(job, iterable):
-    state = job.folder / "state" / "sync_state.sqlite3"
-    state.parent.mkdir()
-    state.write_text("not a ledger, but long enough to look at " * 30)
-    before = state.read_bytes()
-    done = job()
-    assert done.returncode == 2
-    assert "STATE_FILE" in done.stderr
-    assert "move it away" in done.stderr
-    assert state.read_bytes() == before
-    assert not iterable.requests
-
-
 def test_a_log_that_fails_half_way_is_told_once_and_the_run_goes_on(job):
     done = job.alone(LOG_FILE="/dev/full")
     assert done.returncode == 0
     assert done.stderr.count("LOG_FILE is missing lines") == 1
     assert "Traceback" not in done.stderr
     assert "Successful (both API calls): 3" in done.stdout
-
-
-def test_pipes_in_the_places_of_files_hang_no_run(job, tmp_path):
-    results = job.folder / "results"
-    results.mkdir()
-    metrics = tmp_path / "metrics.prom"
-    for pipe in (results / ".integration_results_20260101_000000.partial", metrics):
-        os.mkfifo(pipe)
-        os.utime(pipe, (0, 0))
-    done = job(METRICS_FILE=str(metrics))
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "iterable_sync_" in metrics.read_text()
 
 
 def test_old_results_files_go_when_the_settings_say_so(job):

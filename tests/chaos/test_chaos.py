@@ -4,16 +4,10 @@ import random
 
 import pytest
 
-from tests.chaos import api
-from tests.chaos import run as chaos
+from tests.chaos import scenarios
 from tests.chaos.world import World, hurried_copy
 
 pytestmark = pytest.mark.program
-
-
-@pytest.fixture(scope="module")
-def hurried(tmp_path_factory):
-    return hurried_copy(tmp_path_factory.mktemp("hurried") / "copy")
 
 
 @pytest.fixture
@@ -23,40 +17,25 @@ def world(database, iterable, tmp_path):
         yield world
 
 
-@pytest.mark.database
 def test_after_kill_9_nothing_is_lost_and_no_more_sent_again_than_was_in_flight(world):
-    assert "none lost" in chaos.kills(world, count=2, rows=40)
+    assert "none lost" in scenarios.kills(world, count=2, rows=40)
 
 
-@pytest.mark.database
-@pytest.mark.parametrize("mode", api.MODES)
-def test_through_all_faults_at_once_every_good_row_is_delivered_in_the_end(world, mode, hurried):
-    world.program = hurried
-    told = api.faults_of(world, mode, 30, world.folder / mode, turns=1)
-    assert "23 of 23 rows" in told
+@pytest.mark.parametrize(("kind", "mode"), [("all", "bulk"), ("connections", "per-user")])
+def test_through_faults_every_good_row_is_delivered_in_the_end(world, kind, mode):
+    world.program = hurried_copy(world.folder / "program")
+    scenarios.play(world, kind, mode, 60, world.folder / mode)
 
 
-@pytest.mark.database
-@pytest.mark.parametrize(
-    ("name", "mode"),
-    [("two keys", "per-user"), ("no new fields", "bulk"), ("no new fields", "per-user")],
-)
-def test_one_kind_of_trouble_alone_is_made_up_for_when_it_is_over(world, name, mode, hurried):
-    world.program = hurried
-    api.play(world, name, mode, 20, world.folder / "alone")
-
-
-@pytest.mark.database
 def test_a_read_that_breaks_off_sends_nothing(world):
-    told = chaos.database(world, cuts=2, rows=100)
+    told = scenarios.database(world, cuts=2, rows=100)
     if "NOT PLAYED" in told:
         pytest.skip(told)
-    assert "cut 2 times" in told
+    assert "read cut 2 times" in told
 
 
-@pytest.mark.database
-def test_where_no_file_may_grow_the_run_fails_and_the_next_one_delivers_the_rest(world):
-    world.fill(60)
-    world.settings = {"ITERABLE_WORKERS": "2"}
-    world.iterable.change(latency_ms=3)
-    assert chaos.limited_files(world, 0, after=20, limit=1000) != "0"
+def test_where_the_disk_is_full_the_run_fails_and_the_next_one_delivers_the_rest(world):
+    told = scenarios.disk(world, cases=2, rows=60)
+    if "NOT PLAYED" in told:
+        pytest.skip(told)
+    assert "disk full 2 times" in told

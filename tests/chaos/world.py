@@ -1,4 +1,4 @@
-"""The world in which run.py lets the job run, and what must hold in it whatever happens."""
+"""The world in which the job is let run, and what must hold in it whatever happens."""
 
 import contextlib
 import json
@@ -6,10 +6,10 @@ import os
 import random
 import subprocess
 import sys
-import threading
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC
 from pathlib import Path
@@ -23,11 +23,9 @@ from sandbox.iterable import IterableSandbox
 from sandbox.stand_in import Received
 from tests import schema
 from tests.conftest import FETCHED_FOLDER, ROOT, Database, DatabaseServer, local_servers
-from tests.rows import EVENT_FIELDS, bodies_of
-from tests.test_main import copy_program, scaled
+from tests.rows import bodies_of
+from tests.test_main import BARE, copy_program, scaled
 
-MAIN = ROOT / "main.py"
-BARE = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
 # A run that takes longer hangs. It is far beyond what the slowest needs.
 END_LIMIT_S = 120.0
 MAX_MESSAGE = 3000
@@ -36,6 +34,7 @@ LONG_AGO_S = 3600
 # Of a call whose own content Iterable has. What a superseded one asks for is another row's.
 ARRIVED = {"delivered", "unchanged"}
 CALLS = ("users_update", "events_track")
+COLUMNS = "customer_id email first_name plan_type page_view_id page event_time browser location"
 # What takes a minute in real life, in a copy of the program for those scenarios that meet it often.
 SCALED = (
     ("delivery/pipeline.py", "VISIBLE_AFTER_S", 0.4),
@@ -51,6 +50,7 @@ SCALED = (
         "{UPDATE_USER: 500, TRACK_EVENT: 2000, UPDATE_USERS: 100, TRACK_EVENTS: 200}",
     ),
 )
+Bodies = tuple[dict[str, Any], dict[str, Any]]  # of a user and of an event
 
 
 def hurried_copy(folder: Path) -> Path:
@@ -89,63 +89,45 @@ class Process:
 
     def __init__(self, world: "World", flags: tuple[str, ...], environ: dict[str, str]) -> None:
         self.world, self.flags = world, flags
-        self.results = Path(environ["RESULTS_DIR"])
-        self._before = set(self.results.glob("integration_results_*.json"))
+        self._results = Path(environ["RESULTS_DIR"])
+        self._before = set(self._results.glob("integration_results_*.json"))
+        # Not on the disk of the job, which may be full.
+        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - closed at its end
         self.popen = subprocess.Popen(
             [sys.executable, world.program, *flags],
             env=BARE | environ,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
+            stderr=self._errors,
         )
-        # Through a pipe, as a full disk must not keep it from us.
-        self._errors: list[str] = []
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.popen.stderr
-        with self.popen.stderr as stream:
-            self._errors += stream.readlines()
-
-    @property
-    def over(self) -> bool:
-        return self.popen.poll() is not None
 
     def wait_for(self, requests: int = 0, seconds: float = 0.0) -> bool:
         """Wait for that many requests, then so long; return whether the run still goes on."""
         limit_s = time.monotonic() + END_LIMIT_S
-        while not self.over and self.world.requests_since() < requests:
+        while self.popen.poll() is None and self.world.requests_since() < requests:
             demand(time.monotonic() < limit_s, f"{self.flags} hangs before request {requests}")
             time.sleep(0.001)
-        deadline_s = time.monotonic() + seconds
-        while not self.over and (left := deadline_s - time.monotonic()) > 0:
-            time.sleep(min(left, 0.005))
-        return not self.over
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.popen.wait(seconds)
+        return self.popen.poll() is None
 
-    def kill(self) -> None:
-        self.popen.kill()
-
-    def end(self) -> int:
-        """Wait for its end and return the exit status."""
-        try:
-            return self.popen.wait(END_LIMIT_S)
-        except subprocess.TimeoutExpired:
-            raise Broken(f"{self.flags} did not end within {END_LIMIT_S:.0f} s") from None
+    def live(self, rng: random.Random, requests: int) -> bool:
+        """Wait for some moment of a run of about *requests*; return whether it still goes on."""
+        if rng.random() < 0.25:
+            return self.wait_for(seconds=rng.uniform(0, 0.8))
+        return self.wait_for(rng.randint(1, 2 * requests + 1), rng.uniform(0, 0.02))
 
     def finish(self) -> Run:
         """Wait for its end and gather what it left."""
-        status = self.end()
-        self._reader.join(5)
-        reports = [
-            _parsed(path)
-            for path in self.results.glob("integration_results_*.json")
-            if path not in self._before
-        ]
-        demand(len(reports) <= 1, "one run left two results files")
-        report = reports[0] if reports else None
-        return Run(self.flags, status, "".join(self._errors), report, self.world.take_requests())
+        try:
+            status = self.popen.wait(END_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            raise Broken(f"{self.flags} did not end within {END_LIMIT_S:.0f} s") from None
+        new = set(self._results.glob("integration_results_*.json")) - self._before
+        demand(len(new) <= 1, "one run left two results files")
+        report = _parsed(new.pop()) if new else None
+        with self._errors as file:
+            file.seek(0)
+            return Run(self.flags, status, file.read(), report, self.world.take_requests())
 
 
 def _parsed(path: Path) -> dict[str, Any]:
@@ -159,11 +141,11 @@ def _parsed(path: Path) -> dict[str, Any]:
     return document
 
 
-def let_live(process: Process, rng: random.Random, requests: int) -> bool:
-    """Give the process a while to live; return whether it has lived through it."""
-    if rng.random() < 0.25:
-        return process.wait_for(seconds=rng.uniform(0, 0.8))
-    return process.wait_for(rng.randint(1, 2 * requests + 1), rng.uniform(0, 0.02))
+def rows_of(request: Received) -> list[dict[str, Any]]:
+    """Return the rows that a request carries."""
+    document = json.loads(request.body)
+    rows: list[dict[str, Any]] = document.get("users") or document.get("events") or [document]
+    return rows
 
 
 # --- The world around it --------------------------------------------------------------------------
@@ -181,25 +163,19 @@ class World:
     bad: set[str] = field(default_factory=set)  # emails that Iterable does not take
     forgotten: set[str] = field(default_factory=set)  # emails of those who asked to be forgotten
     settings: dict[str, str] = field(default_factory=dict)  # more of the job's variables
-    program: Path = MAIN
-    # Whether no answer and no list tells which fields of an event the project leaves out.
-    blind_to_event_fields: bool = False
-    # The fields that the project does not have, by call: what was delivered before lacks them.
-    lacking: dict[str, list[str]] = field(default_factory=dict)
+    program: Path = ROOT / "main.py"
     _seen: int = 0
     _started: list[Process] = field(default_factory=list)
 
     def __enter__(self) -> Self:
+        self.iterable.change(log_requests=10**9)
+        self.payloads = Payloads(self.database.name, UTC)
         return self
 
     def __exit__(self, *_: object) -> None:
         """End what a broken promise has left running."""
         for process in self._started:
-            process.kill()
-
-    def __post_init__(self) -> None:
-        self.iterable.change(log_requests=10**9)
-        self.payloads = Payloads(self.database.name, UTC)
+            process.popen.kill()
 
     @property
     def in_time(self) -> bool:
@@ -237,16 +213,11 @@ class World:
         answered = self.iterable.stats["requests"].values()
         return sum(sum(counts.values()) for counts in answered) - self._seen
 
-    def requests_in_all(self) -> int:
-        """Return the same of a run that sends no more, when the last of them has been read."""
+    def take_requests(self) -> list[Received]:
+        """Return what the run that is over has written, once the last of it has been read."""
         count = -1
         while count != (count := self.requests_since()):
             time.sleep(0.005)
-        return count
-
-    def take_requests(self) -> list[Received]:
-        """Return what the run that is over has written."""
-        self.requests_in_all()
         taken = self.iterable.requests[self._seen :]
         self._seen += len(taken)
         return [request for request in taken if request.method == "POST"]
@@ -278,58 +249,40 @@ class World:
             "FROM customers"
         )
 
-    def change_some(self, most: int) -> list[int]:
-        """Change the views of at most *most* users, or return the ids of users to rename."""
-        highest = self.database.execute("SELECT MAX(id) FROM customers")[0][0]
-        users = [self.rng.randint(1, highest) for _ in range(self.rng.randint(1, most))]
-        listed = ", ".join(map(str, users))
-        what = self.rng.choice(["names", "views", "browsers"])
-        if what == "names":
-            # The first that a run comes to, which are those that have been delivered before.
-            return sorted({user * 5 // 100 + 1 for user in users})
-        if what == "browsers":
-            # Never twice the same, so that it cannot have been delivered before.
-            sql = f"UPDATE page_views SET browser = %s WHERE user_id IN ({listed})"
-            self.database.execute(sql, (f"Browser {self.rng.random()}",))
-        else:
+    def churn(self, most: int) -> set[str]:
+        """Change some data of at most *most* users.
+
+        Return the emails of those who now may have content that they have had before.
+        """
+        good = "SELECT id, email FROM customers WHERE email LIKE 'user%@example.com'"
+        users = dict(self.database.execute(good))
+        chosen = self.rng.sample(sorted(users), min(len(users), self.rng.randint(2, most + 2)))
+        where = f"IN ({', '.join(map(str, chosen))})"
+        what = self.rng.choice(["names", "views", "browsers", "addresses"])
+        if what == "views":
             self.database.execute(
                 "INSERT INTO page_views (user_id, page, event_time, browser) "
-                f"SELECT id, 'settings', NOW(), 'Safari' FROM customers WHERE id IN ({listed})"
+                f"SELECT id, 'settings', NOW(), 'Safari' FROM customers WHERE id {where}"
             )
-        return []
+        elif what == "browsers":
+            # Never twice the same, so that it cannot have been delivered before.
+            sql = f"UPDATE page_views SET browser = %s WHERE user_id {where}"
+            self.database.execute(sql, (f"Browser {self.rng.random()}",))
+        elif what == "names":
+            sql = f"UPDATE customers SET first_name = REVERSE(first_name) WHERE id {where}"
+            self.database.execute(sql)
+        else:
+            chosen = chosen[:2]
+            for one, other in zip(chosen, reversed(chosen), strict=True):
+                sql = "UPDATE customers SET email = %s WHERE id = %s"
+                self.database.execute(sql, (users[other], one))
+        return {users[n] for n in chosen} if what in {"names", "addresses"} else set()
 
-    def rename(self, users: list[int]) -> set[str]:
-        """Turn the names of these users round, or back again; return their emails."""
-        if not users:
-            return set()
-        listed = ", ".join(map(str, users))
-        where = f"WHERE id IN ({listed})"
-        self.database.execute(f"UPDATE customers SET first_name = REVERSE(first_name) {where}")
-        return {e.lower() for (e,) in self.database.execute(f"SELECT email FROM customers {where}")}
-
-    def swap(self, pairs: int) -> None:
-        """Let *pairs* of users exchange their addresses."""
-        ids = [n for (n,) in self.database.execute("SELECT id FROM customers WHERE id <= 1000")]
-        for one, other in zip(*[iter(self.rng.sample(ids, 2 * pairs))] * 2, strict=True):
-            self.database.execute(
-                "UPDATE customers AS a JOIN customers AS b ON a.id = %s AND b.id = %s "
-                "SET a.email = b.email, b.email = a.email",
-                (one, other),
-            )
-
-    def retire(self, emails: set[str]) -> None:
-        """Let the users with these addresses no longer be found."""
-        for email in emails:
-            self.database.execute("UPDATE customers SET plan_type = '' WHERE email = %s", (email,))
-
-    def wanted(self) -> dict[int, tuple[dict[str, Any], dict[str, Any]] | None]:
+    def wanted(self) -> dict[int, Bodies | None]:
         """Return, by customer, the two bodies to be delivered; None where there cannot be any."""
-        columns = (
-            "customer_id email first_name plan_type page_view_id page event_time browser location"
-        )
-        bodies: dict[int, tuple[dict[str, Any], dict[str, Any]] | None] = {}
+        bodies: dict[int, Bodies | None] = {}
         for values in self.database.execute(load_query(JOB_QUERY)):
-            row = dict(zip(columns.split(), values, strict=True))
+            row = dict(zip(COLUMNS.split(), values, strict=True))
             try:
                 bodies[row["customer_id"]] = bodies_of(self.payloads, row)
             except RowError:
@@ -338,9 +291,24 @@ class World:
 
     # --- What must hold
 
+    def has_user(self, body: dict[str, Any] | None) -> bool:
+        """Return whether Iterable holds all that *body* says of a user."""
+        user = self.iterable.users.get(body["email"].lower()) if body else None
+        return bool(body and user and _holds(user.data_fields, body["dataFields"]))
+
+    def has_event(self, body: dict[str, Any]) -> bool:
+        """Return whether Iterable holds the event, with nothing left of what it was before."""
+        event, fields = self.iterable.events.get(body["id"]), body["dataFields"]
+        return (
+            event is not None
+            and (event.email, event.created_at) == (body["email"].lower(), body["createdAt"])
+            and _holds(event.data_fields, fields)
+            and event.data_fields.keys() <= fields.keys()
+        )
+
     def missing(self) -> list[str]:
         """Return the emails of deliverable rows that Iterable does not hold as they are now."""
-        held, lost = Holdings(self), []
+        lost = []
         profiles: dict[str, dict[str, Any]] = {}
         for user, event in filter(None, self.wanted().values()):
             email = user["email"].lower()
@@ -348,36 +316,21 @@ class World:
                 continue
             # Of several rows with one address, the first one's.
             profile = profiles.setdefault(email, user)
-            if not (held.has_user(profile) and held.has_event(event)):
+            if not (self.has_user(profile) and self.has_event(event)):
                 lost.append(email)
         return lost
-
-    def check_iterable(self) -> None:
-        """Raise Broken if a page view is two events, or an event came before its user."""
-        views = self.database.execute("SELECT id, user_id, event_time FROM page_views")
-        names = ("page_view_id", "customer_id", "event_time")
-        others = dict.fromkeys(("email", "page", "browser", "location"), "x")
-        rows = [{**others, **dict(zip(names, view, strict=True))} for view in views]
-        ids = {bodies_of(self.payloads, row)[1]["id"] for row in rows}
-        demand(len(ids) == len(views), "two page views have one event id")
-        events = self.iterable.events
-        demand(events.keys() <= ids, f"{len(events.keys() - ids)} events are nobody's page view")
-        early = [event.id for event in events.values() if not event.user_existed]
-        demand(not early, f"{len(early)} events came before their user")
 
     def check(self, run: Run, *statuses: int) -> dict[str, Any]:
         """Raise Broken unless *run* ended as it may, and its results file is true; return that."""
         told = f"{' '.join(run.flags)}: exit status {run.status}\n{run.errors[-2000:]}"
         demand(run.status in statuses, told)
         demand("Traceback" not in run.errors, told)
-        self.check_iterable()
+        self._check_events()
         demand(run.report is not None, f"{told}: no results file")
         report = run.report or {}
-        demand(
-            report["run"]["exit_status"] == run.status, "the results file has another exit status"
-        )
+        demand(report["run"]["exit_status"] == run.status, "the results file has another status")
         self._check_counts(report)
-        self._check_rows(report)
+        self._check_rows(report["results"])
         whole = sum(report["summary"][COUNTERS[outcome]] for outcome in GOOD_OUTCOMES)
         if run.status in {0, 1}:
             demand((whole == len(report["results"])) is (run.status == 0), f"{told}: {whole} whole")
@@ -401,100 +354,62 @@ class World:
         for path in left:
             os.utime(path, (time.time() - LONG_AGO_S,) * 2)
 
+    def _check_events(self) -> None:
+        """Raise Broken if a page view is two events, or an event came before its user."""
+        views = self.database.execute("SELECT id, user_id, event_time FROM page_views")
+        names = ("page_view_id", "customer_id", "event_time")
+        others = dict.fromkeys(COLUMNS.split(), "x")
+        rows = [others | dict(zip(names, view, strict=True)) for view in views]
+        ids = {bodies_of(self.payloads, row)[1]["id"] for row in rows}
+        demand(len(ids) == len(views), "two page views have one event id")
+        events = self.iterable.events
+        demand(events.keys() <= ids, f"{len(events.keys() - ids)} events are nobody's page view")
+        early = [event.id for event in events.values() if not event.user_existed]
+        demand(not early, f"{len(early)} events came before their user")
+
     def _check_counts(self, report: dict[str, Any]) -> None:
         rows, summary = report["results"], report["summary"]
         told = {outcome: summary[name] for outcome, name in COUNTERS.items()}
-        demand(
-            len(rows) == summary["total"] == sum(told.values()), f"{len(rows)} rows, but {summary}"
-        )
         outcomes = Counter(row["outcome"] for row in rows)
+        demand(len(rows) == summary["total"], f"{len(rows)} rows, but {summary}")
         demand(told == {name: outcomes[name] for name in COUNTERS}, f"{summary} for {outcomes}")
         for call in CALLS:
             statuses = Counter(row[call]["status"] for row in rows)
             demand(statuses == Counter(summary[call]), f"{call}: {summary[call]} for {statuses}")
 
-    def _check_rows(self, report: dict[str, Any]) -> None:
-        rows, left_out = report["results"], report["summary"]["filtered_fields"]
-        if self.blind_to_event_fields:
-            left_out = left_out | {"events_track": EVENT_FIELDS}
-        wanted, held = self.wanted(), Holdings(self, left_out)
-        held_before = Holdings(self, left_out | self.lacking)
+    def _check_rows(self, rows: list[dict[str, Any]]) -> None:
+        wanted = self.wanted()
         demand(
             Counter(row["customer_id"] for row in rows) in (Counter(wanted.keys()), Counter()),
             "the results file has other rows than the database",
         )
         # Of each address, the profile that a superseded row relies on.
-        profiles: dict[str, dict[str, Any] | None] = {}
+        profiles = {
+            _address(row): (wanted[row["customer_id"]] or [None])[0]
+            for row in rows
+            if row["users_update"]["status"] in ARRIVED
+        }
         for row in rows:
-            bodies = wanted[row["customer_id"]]
-            if row["users_update"]["status"] in ARRIVED:
-                here = held_before if row["users_update"]["status"] == "unchanged" else held
-                demand(bodies and here.has_user(bodies[0]), f"not held: {row}")
-                profiles[_address(row)] = bodies and bodies[0]
-        for row in rows:
-            if row["users_update"]["status"] == "superseded":
-                here = held_before if self.lacking else held
-                demand(here.has_user(profiles.get(_address(row))), f"no row before it: {row}")
-            is_old = "unchanged" in {row[call]["status"] for call in CALLS}
-            self._check_row(row, wanted[row["customer_id"]], held_before if is_old else held)
-
-    def _check_row(
-        self,
-        row: dict[str, Any],
-        bodies: tuple[dict[str, Any], dict[str, Any]] | None,
-        held: "Holdings",
-    ) -> None:
-        event, calls = row["events_track"], {row[c]["status"] for c in CALLS}
-        if event["status"] in ARRIVED:
-            demand(bodies and held.has_event(bodies[1]), f"not held: {row}")
-            demand(bodies and event["event_id"] == bodies[1]["id"], f"not its event: {row}")
-        if "refused" in calls:
-            good = bodies and _address(row) not in self.bad
-            demand(not good, f"a good row is refused: {row}")
-        if "forgotten" in calls:
-            demand(_address(row) in self.forgotten, f"nobody asked for it: {row}")
+            bodies, address = wanted[row["customer_id"]], _address(row)
+            update, track = (row[call]["status"] for call in CALLS)
+            if update in ARRIVED | {"superseded"}:
+                demand(self.has_user(profiles.get(address)), f"not held: {row}")
+            if track in ARRIVED:
+                demand(bodies and self.has_event(bodies[1]), f"not held: {row}")
+                its_own = bodies and row["events_track"]["event_id"] == bodies[1]["id"]
+                demand(its_own, f"not its event: {row}")
+            if "refused" in {update, track}:
+                demand(not bodies or address in self.bad, f"a good row is refused: {row}")
+            if "forgotten" in {update, track}:
+                demand(address in self.forgotten, f"nobody asked for it: {row}")
 
 
 def _address(row: dict[str, Any]) -> str:
     return (row["email"] or "").strip().lower()
 
 
-class Holdings:
-    """What Iterable holds at one moment; fields that a run says were *left_out* are not needed."""
-
-    def __init__(self, world: World, left_out: Mapping[str, list[str]] | None = None) -> None:
-        self.users, self.events = world.iterable.users, world.iterable.events
-        self._left_out = {call: set(names) for call, names in (left_out or {}).items()}
-
-    def has_user(self, body: dict[str, Any] | None) -> bool:
-        user = self.users.get(body["email"].lower()) if body else None
-        if body is None or user is None:
-            return False
-        needed = self._needed("users_update", body)
-        return {name: user.data_fields.get(name) for name in needed} == needed
-
-    def has_event(self, body: dict[str, Any]) -> bool:
-        event = self.events.get(body["id"])
-        if event is None or (event.email, event.created_at) != (
-            body["email"].lower(),
-            body["createdAt"],
-        ):
-            return False
-        needed = self._needed("events_track", body)
-        # An event is replaced, so nothing else is left of what it was before.
-        whole = {name: event.data_fields.get(name) for name in needed} == needed
-        return whole and event.data_fields.keys() <= body["dataFields"].keys()
-
-    def _needed(self, call: str, body: dict[str, Any]) -> dict[str, Any]:
-        left_out = self._left_out.get(call, ())
-        return {name: value for name, value in body["dataFields"].items() if name not in left_out}
-
-
-def rows_of(request: Received) -> list[dict[str, Any]]:
-    """Return the rows that a request carries."""
-    document = json.loads(request.body)
-    rows: list[dict[str, Any]] = document.get("users") or document.get("events") or [document]
-    return rows
+def _holds(fields: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    return all(fields.get(name) == value for name, value in wanted.items())
 
 
 @contextlib.contextmanager
