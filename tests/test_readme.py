@@ -1,11 +1,14 @@
 """What README.md and .env.example promise, held against the code."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from dotenv import dotenv_values
 
+from configuration.command_line import VERSION
 from configuration.settings import HERE, VARIABLES, Settings
 from records.exit_statuses import MEANINGS, ExitStatus
 
@@ -55,3 +58,19 @@ def test_the_lock_has_what_requirements_txt_names_and_a_hash_of_everything():
     asked_for = [entry for entry, rest in entries if "-r requirements.txt" in rest]
     assert asked_for == sorted(named), "run: make lock"
     assert [entry for entry, rest in entries if "--hash=sha256:" not in rest] == []
+
+
+def test_the_changelog_has_this_version_with_its_date():
+    text = (HERE / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(rf"^## {re.escape(VERSION)} - \d{{4}}-\d\d-\d\d$", text, re.MULTILINE)
+
+
+@pytest.mark.program
+def test_pip_install_says_in_one_line_how_the_job_is_run():
+    command = [sys.executable, "-m", "pip", "install", "--no-index", str(HERE)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    (line,) = [
+        line for line in done.stdout.splitlines() + done.stderr.splitlines() if "a job" in line
+    ]
+    assert "run it in its folder, python3 main.py" in line

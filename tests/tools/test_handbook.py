@@ -35,10 +35,15 @@ def test_every_document_is_a_chapter_and_the_same_documents_give_the_same_bytes(
     handbook.make(other)
     assert one.read_bytes() == other.read_bytes()
     book = reader(one)
-    titles = [title for level, title in entries(book.outline) if level == 1]
-    assert [title[:2] for title in titles] == [f"{n + 1} " for n in range(len(handbook.CHAPTERS))]
-    numbers = [page.extract_text().splitlines()[-1].strip() for page in book.pages[1:]]
-    assert numbers == [str(number) for number in range(2, len(book.pages) + 1)]
+    titles = {title: level for level, title in entries(book.outline)}
+    chapters = [name for name in handbook.FILES if name.endswith(".md")]
+    numbered = [title.partition(" ")[0] for title, level in titles.items() if level == 1]
+    assert numbered == [str(number + 1) for number in range(len(chapters))]
+    pages = [page.extract_text().splitlines() for page in book.pages[1:]]
+    assert [lines[-1].strip() for lines in pages] == [str(n + 2) for n in range(len(pages))]
+    # No heading, and nothing that announces what comes, ends a page.
+    ends = [lines[-2].strip() for lines in pages]
+    assert [end for end in ends if end in titles or end.endswith(":")] == []
     fonts = {
         font["/BaseFont"].partition("+")[2].partition("-")[0]
         for page in book.pages
@@ -54,9 +59,9 @@ def test_a_link_leads_into_the_book_or_is_plain_text(handbook):
     def adapted(target):
         return handbook.adapted(link(target), "docs/QUICKSTART.md")
 
-    assert adapted("../README.md") == link("#chapter-1")
-    assert adapted("../README.md#settings") == link("#chapter-1-settings")
-    assert adapted("#verify") == link("#chapter-2-verify")
+    assert adapted("../README.md") == link("#file-1")
+    assert adapted("../README.md#settings") == link("#file-1-settings")
+    assert adapted("#verify") == link("#file-2-verify")
     assert adapted("https://iterable.com") == link("https://iterable.com")
     assert adapted("../LICENSE") == {"t": "Span", "c": [["", [], []], []]}
 
