@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import iterable_client
-from delivery import bulk as bulk_module
 from delivery.bulk import BatchLimit, BulkDelivery, packed
 from delivery.recorder import RefusalWatch
 from delivery.stopping import Stop
@@ -45,7 +44,7 @@ SPEED = 1000
 class Bulk:
     """Delivers rows as a run with --bulk does. ``on_wait`` is called when a call is to pause."""
 
-    def __init__(self, iterable, size=1000, create_new_fields=None):
+    def __init__(self, iterable, size=1000):
         self.iterable = iterable
         self.stop = Stop()
         self.limit = BatchLimit(size)
@@ -57,7 +56,6 @@ class Bulk:
             wait=self.wait,
             rate_share=1000,
             connections=100,
-            create_new_fields=create_new_fields,
         )
         self.delivery = BulkDelivery(self.client, self.stop, self.limit)
 
@@ -183,19 +181,6 @@ def test_a_call_whose_outcome_is_known_is_not_made(bulk, iterable):
     users, events = (json.loads(request.body) for request in iterable.requests[1:])
     assert [user["email"][4] for user in users["users"]] == ["3", "6", "7"]
     assert sorted(event["email"][4] for event in events["events"]) == ["1", "2", "6"]
-
-
-@pytest.mark.parametrize("create", [True, False])
-def test_the_rule_for_new_fields_is_said_of_every_call_in_both_ways(iterable, create):
-    iterable.change(limits=False, create_new_fields=not create)
-    bulk = Bulk(iterable, create_new_fields=create)
-    # The first batch of each kind is refused, so that its rows go singly.
-    refusal = {"code": "BadJsonBody", "msg": ""}
-    iterable.set_faults(answer(refusal, USERS, 400, times=1), answer(refusal, EVENTS, 400, times=1))
-    bulk.process(rows_of(2), [make_prepared(7), make_prepared(8)])
-    assert {bool(event.data_fields) for event in iterable.events.values()} == {create}
-    assert {bool(user.data_fields) for user in iterable.users.values()} == {create}
-    assert all(count > 0 for count in bulk.requests)
 
 
 # --- A batch that was taken, with rows that were not
@@ -368,29 +353,16 @@ def test_iterable_down_stops_the_run(iterable, monkeypatch):
 # --- Too large
 
 
-def test_a_batch_that_is_too_large_goes_in_parts_and_the_next_ones_are_smaller(
-    iterable, monkeypatch
-):
-    # As if Iterable drew the line where we do not expect it.
-    iterable.change(limits=False)
-    monkeypatch.setattr(bulk_module, "MAX_BYTES", 10_000_000)
-    bulk = Bulk(iterable)
-    rows = [make_prepared(n, first_name="x" * 30_000, location="x" * 30_000) for n in range(600)]
-    for part in (rows[:300], rows[300:]):
-        # The second one was packed before, and goes in parts at once.
-        outcomes = bulk.process(part)
-        assert {outcome.status for outcome in outcomes} == {RowStatus.SUCCESSFUL}
-        # 9 MB, and half of it; then what passed.
-        assert iterable.stats["requests"][USERS]["413"] == 2
-        assert iterable.stats["requests"][EVENTS].keys() == {"200"}
-    assert bulk.limit.rows == 75
-
-
-def test_a_batch_of_too_many_rows_goes_in_parts(bulk, iterable):
-    iterable.set_faults(answer({"code": "BatchTooLarge", "msg": ""}, status=400, times=1))
+def test_a_batch_that_is_too_large_goes_in_parts_and_the_next_ones_are_smaller(bulk, iterable):
+    too_large = {"code": "BatchTooLarge", "msg": ""}
+    iterable.set_faults(*(answer(too_large, status=status, times=1) for status in (413, 400)))
     assert not_successful(bulk(rows_of(1000))) == set()
-    assert bulk.requests == [3, 2, 0, 0]
-    assert bulk.limit.rows == 500
+    # A thousand rows, half of them, then what passed: for users and for events.
+    assert bulk.requests == [2 + 4, 4, 0, 0]
+    assert bulk.limit.rows == 250
+    # One that was packed before goes in parts at once.
+    assert len(bulk.process([make_prepared(n) for n in range(1000, 1500)])) == 500
+    assert bulk.requests == [2 + 4 + 2, 4 + 2, 0, 0]
 
 
 def test_a_row_too_large_for_any_batch_goes_singly(bulk):
