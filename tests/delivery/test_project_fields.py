@@ -323,7 +323,7 @@ NIGHTS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=25)
 @given(NIGHTS)
 def test_a_row_that_stays_the_same_is_sent_at_most_twice(tmp_path_factory, nights):
     """The second time only when all fields are known to be there, and then it is sure."""
