@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import iterable_client
-from delivery import bulk as bulk_module
 from delivery.bulk import BatchLimit, BulkDelivery, packed
 from delivery.recorder import RefusalWatch
 from delivery.stopping import Stop
@@ -45,7 +44,7 @@ SPEED = 1000
 class Bulk:
     """Delivers rows as a run with --bulk does. ``on_wait`` is called when a call is to pause."""
 
-    def __init__(self, iterable, size=1000, create_new_fields=None):
+    def __init__(self, iterable, size=1000):
         self.iterable = iterable
         self.stop = Stop()
         self.limit = BatchLimit(size)
@@ -56,7 +55,6 @@ class Bulk:
             max_attempts=3,
             wait=self.wait,
             rate_share=1000,
-            create_new_fields=create_new_fields,
         )
         self.delivery = BulkDelivery(self.client, self.stop, self.limit)
 
@@ -159,42 +157,23 @@ def test_rows_go_in_batches_and_hold_what_single_requests_hold(iterable):
 
 def test_a_call_whose_outcome_is_known_is_not_made(bulk, iterable):
     bulk.client.update_users([make_prepared(n).profile.body for n in (1, 2)])
-    wrong = CallOutcome(REFUSED, message="email is empty", fault=At.ROW)
-    rows = [
-        make_prepared(1).knowing(users_update=UNCHANGED),
-        make_prepared(2).knowing(users_update=SUPERSEDED),
-        make_prepared(3).knowing(events_track=UNCHANGED),
-        make_prepared(4).knowing(users_update=UNCHANGED, events_track=UNCHANGED),
-        make_prepared(5).knowing(users_update=wrong),
-        make_prepared(6),
-        make_prepared(7, page_view_id=None),
-    ]
-    outcomes = bulk(rows)
+    outcomes = bulk(
+        [
+            make_prepared(1).knowing(users_update=SUPERSEDED),
+            make_prepared(2).knowing(events_track=UNCHANGED),
+            make_prepared(3).knowing(users_update=CallOutcome(REFUSED, fault=At.ROW)),
+            make_prepared(4, page_view_id=None),
+        ]
+    )
     assert {n: (o.users_update.status, o.events_track.status) for n, o in outcomes.items()} == {
-        1: ("unchanged", "delivered"),
-        2: ("superseded", "delivered"),
-        3: ("delivered", "unchanged"),
-        4: ("unchanged", "unchanged"),
-        5: ("refused", "not_sent"),
-        6: ("delivered", "delivered"),
-        7: ("delivered", "no_event"),
+        1: ("superseded", "delivered"),
+        2: ("delivered", "unchanged"),
+        3: ("refused", "not_sent"),
+        4: ("delivered", "no_event"),
     }
     users, events = (json.loads(request.body) for request in iterable.requests[1:])
-    assert [user["email"][4] for user in users["users"]] == ["3", "6", "7"]
-    assert sorted(event["email"][4] for event in events["events"]) == ["1", "2", "6"]
-
-
-@pytest.mark.parametrize("create", [True, False])
-def test_the_rule_for_new_fields_is_said_of_every_call_in_both_ways(iterable, create):
-    iterable.change(limits=False, create_new_fields=not create)
-    bulk = Bulk(iterable, create_new_fields=create)
-    # The first batch of each kind is refused, so that its rows go singly.
-    refusal = {"code": "BadJsonBody", "msg": ""}
-    iterable.set_faults(answer(refusal, USERS, 400, times=1), answer(refusal, EVENTS, 400, times=1))
-    bulk.process(rows_of(2), [make_prepared(7), make_prepared(8)])
-    assert {bool(event.data_fields) for event in iterable.events.values()} == {create}
-    assert {bool(user.data_fields) for user in iterable.users.values()} == {create}
-    assert all(count > 0 for count in bulk.requests)
+    assert [user["email"][4] for user in users["users"]] == ["2", "4"]
+    assert [event["email"][4] for event in events["events"]] == ["1"]
 
 
 # --- A batch that was taken, with rows that were not
@@ -367,29 +346,16 @@ def test_iterable_down_stops_the_run(iterable, monkeypatch):
 # --- Too large
 
 
-def test_a_batch_that_is_too_large_goes_in_parts_and_the_next_ones_are_smaller(
-    iterable, monkeypatch
-):
-    # As if Iterable drew the line where we do not expect it.
-    iterable.change(limits=False)
-    monkeypatch.setattr(bulk_module, "MAX_BYTES", 10_000_000)
-    bulk = Bulk(iterable)
-    rows = [make_prepared(n, first_name="x" * 30_000, location="x" * 30_000) for n in range(600)]
-    for part in (rows[:300], rows[300:]):
-        # The second one was packed before, and goes in parts at once.
-        outcomes = bulk.process(part)
-        assert {outcome.status for outcome in outcomes} == {RowStatus.SUCCESSFUL}
-        # 9 MB, and half of it; then what passed.
-        assert iterable.stats["requests"][USERS]["413"] == 2
-        assert iterable.stats["requests"][EVENTS].keys() == {"200"}
-    assert bulk.limit.rows == 75
-
-
-def test_a_batch_of_too_many_rows_goes_in_parts(bulk, iterable):
-    iterable.set_faults(answer({"code": "BatchTooLarge", "msg": ""}, status=400, times=1))
+def test_a_batch_that_is_too_large_goes_in_parts_and_the_next_ones_are_smaller(bulk, iterable):
+    too_large = {"code": "BatchTooLarge", "msg": ""}
+    iterable.set_faults(*(answer(too_large, status=status, times=1) for status in (413, 400)))
     assert not_successful(bulk(rows_of(1000))) == set()
-    assert bulk.requests == [3, 2, 0, 0]
-    assert bulk.limit.rows == 500
+    # A thousand rows, half of them, then what passed: for users and for events.
+    assert bulk.requests == [2 + 4, 4, 0, 0]
+    assert bulk.limit.rows == 250
+    # One that was packed before goes in parts at once.
+    assert len(bulk.process([make_prepared(n) for n in range(1000, 1500)])) == 500
+    assert bulk.requests == [2 + 4 + 2, 4 + 2, 0, 0]
 
 
 def test_a_row_too_large_for_any_batch_goes_singly(bulk):
@@ -466,7 +432,7 @@ answers = st.tuples(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=100)
 @given(st.lists(answers, min_size=1, max_size=12))
 def test_whatever_a_batch_is_answered_no_row_is_lost_and_none_delivered_without_proof(script):
     proven, asked = set(), 0

@@ -324,16 +324,17 @@ def test_an_event_that_finds_no_user_the_second_time_either_is_not_the_rows_faul
     assert sent == [(1, True)]
 
 
-def test_a_stop_ends_the_wait_for_users_to_become_visible(deliver):
+def test_a_stop_ends_the_wait_for_users_to_become_visible(deliver, monkeypatch):
     stop = Stop()
     sent: list[tuple[int, bool]] = []
-    inner = finding_later(9, sent)
+    wait = stop.wait
 
-    def process(batch):
-        threading.Timer(0.2, stop.request, [StopReason.SIGTERM]).start()
-        return inner(batch)
+    def stopped(seconds):
+        threading.Timer(0.05, stop.request, [StopReason.SIGTERM]).start()
+        return wait(seconds)
 
-    (outcome,) = deliver(ROWS[:1], process, stop)
+    monkeypatch.setattr(stop, "wait", stopped)
+    (outcome,) = deliver(ROWS[:1], finding_later(9, sent), stop)
     assert outcome.users_update.status is CallStatus.DELIVERED
     assert outcome.events_track.status is CallStatus.NOT_SENT
     assert sent == [(1, True)]
