@@ -305,6 +305,6 @@ def _explain(what: str, error: Exception) -> DatabaseError:
     unused = isinstance(error, errors.OperationalError) and error.errno == -1
     # These have MySQL's number 3024 from the connector.
     silent = isinstance(error, errors.ConnectionTimeoutError | errors.ReadTimeoutError)
-    hint = codes.LOST if unused or silent else codes.hint_for(error.errno)
+    hint = codes.LOST if unused or silent else codes.HINTS.get(error.errno, codes.UNKNOWN)
     said = codes.cut(str(error.msg or ""))
     return DatabaseError(f"{what}: {hint} (MySQL error {error.errno}: {said})")

@@ -27,6 +27,7 @@ LOST = (
 )
 EXPIRED = "the password of DB_USER has expired; give the account a new one with ALTER USER"
 LOCKED = "the account of DB_USER is locked on the server; unlock it with ALTER USER"
+UNKNOWN = "see the server's message"
 # What the operator can change, by the error's number. Numbers, because several of them share
 # one of the connector's classes.
 HINTS = {
@@ -62,11 +63,6 @@ HINTS = {
     3118: LOCKED,
     4151: LOCKED,
 }
-
-
-def hint_for(number: int) -> str:
-    """Return what to change after the error of this *number*."""
-    return HINTS.get(number, "see the server's message")
 
 
 def cut(message: str) -> str:
