@@ -90,7 +90,7 @@ class Job:
         out, err = io.StringIO(), io.StringIO()
         with contextlib.ExitStack() as stack:
             stack.callback(gc.unfreeze)
-            stack.callback(os.umask, os.umask(0o077))
+            stack.callback(os.umask, os.umask(0o022))
             stack.callback(setup_logger, quiet=True)
             whole = BARE | self.environ | environ
             stack.enter_context(mock.patch.dict(os.environ, whole, clear=True))
@@ -99,7 +99,10 @@ class Job:
             stack.enter_context(contextlib.redirect_stderr(err))
             for file, constant, value in self._scaled:
                 module = importlib.import_module(file.removesuffix(".py").replace("/", "."))
-                stack.enter_context(mock.patch.object(module, constant, value))
+                patch = mock.patch.object(module, constant, value)
+                if isinstance(value, dict):  # other modules have the same one
+                    patch = mock.patch.dict(getattr(module, constant), value)
+                stack.enter_context(patch)
             status = main.main(list(args))
         return subprocess.CompletedProcess(args, status, out.getvalue(), err.getvalue())
 
@@ -384,6 +387,8 @@ def test_what_a_run_writes_or_finds_is_its_owners_alone(job):
     written = [path for path in job.folder.rglob("*") if path.is_file()]
     assert sorted(path.suffix for path in written) == [".json", ".log", ".sqlite3"]
     assert {path.stat().st_mode & 0o777 for path in written} == {0o600}
+    folders = {path.parent.stat().st_mode & 0o777 for path in written}
+    assert folders == {0o700}
     kept = [path for path in written if path.suffix != ".json"]
     for path in kept:
         path.chmod(0o644)
@@ -455,6 +460,15 @@ def test_a_bug_keeps_its_traceback_and_the_results_so_far(job, monkeypatch):
     rows = sorted(job.results["results"], key=lambda row: row["customer_id"])
     assert [row["outcome"] for row in rows] == ["successful", "total_failure", "not_attempted"]
     assert rows[1]["users_update"]["status"] == "unknown"
+
+
+def test_an_interrupt_outside_of_a_run_is_no_bug(job, monkeypatch):
+    def interrupted(*_args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("configuration.check.check", interrupted)
+    done = job("--check")
+    assert (done.returncode, done.stderr) == (130, "ERROR: Interrupted before anything was sent\n")
 
 
 def test_the_demo_needs_nothing_and_leaves_only_its_results(tmp_path):

@@ -12,7 +12,7 @@ import requests
 from iterable_api.endpoints import UPDATE_USER
 from iterable_api.mapping import OWN_FIELDS
 from sandbox.faults import Fault
-from tests.chaos.world import hurried_copy, rows_of
+from tests.chaos.world import SCALED, rows_of
 from tests.test_main import USERS, add_pro_users, copy_program, scaled, writes
 from tests.test_main import job as job  # noqa: PLC0414 - a fixture
 from tests.test_safety import forget_results, wait_until
@@ -28,12 +28,6 @@ CLOSE = {"Connection": "close"}
 
 
 @pytest.fixture(scope="module")
-def hurried(tmp_path_factory):
-    """Copy the program once, less its waits."""
-    return hurried_copy(tmp_path_factory.mktemp("hurried") / "copy")
-
-
-@pytest.fixture(scope="module")
 def impatient(tmp_path_factory):
     """Copy the program once; it takes the first silence for an outage."""
     program = copy_program(tmp_path_factory.mktemp("impatient") / "copy")
@@ -41,10 +35,11 @@ def impatient(tmp_path_factory):
 
 
 @pytest.fixture
-def quick(job, iterable, hurried):
+def quick(job, iterable):
     """Return the job without waits, towards an Iterable with higher limits."""
     iterable.change(limit_scale=100)
-    job.program = hurried
+    for each in SCALED:
+        job.scale(*each)
     job.environ |= {"ITERABLE_TIMEOUT_SECONDS": "2"}
     return job
 

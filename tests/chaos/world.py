@@ -15,6 +15,7 @@ from datetime import UTC
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+from iterable_api.endpoints import LIMITS_PER_S, TRACK_EVENTS, UPDATE_USERS
 from iterable_api.payloads import Payloads, RowError
 from records.outcomes import COUNTERS, GOOD_OUTCOMES
 from records.query_file import JOB_QUERY, load_query
@@ -47,7 +48,7 @@ SCALED = (
     (
         "iterable_api/endpoints.py",
         "LIMITS_PER_S",
-        "{UPDATE_USER: 500, TRACK_EVENT: 2000, UPDATE_USERS: 100, TRACK_EVENTS: 200}",
+        LIMITS_PER_S | {UPDATE_USERS: 100, TRACK_EVENTS: 200},
     ),
 )
 Bodies = tuple[dict[str, Any], dict[str, Any]]  # of a user and of an event
