@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,27 +55,24 @@ def fill(database: PrivateDatabase, users: int, first_name: str = USUAL_NAME) ->
     """Replace the example data by pro users, each with one view; *first_name* is SQL for theirs."""
     database.load(SETUP)
     with mysql.connector.connect(**database.connection_options(database.settings["DB_NAME"])) as c:
-        run_script(c, "DELETE FROM page_views; DELETE FROM customers")
-        run_script(
-            c, "INSERT INTO customers (id, email, plan_type) VALUES (1, 'user1@a.org', 'pro')"
-        )
+        run = partial(run_script, c)
+        run("DELETE FROM page_views; DELETE FROM customers")
+        run("INSERT INTO customers (id, email, plan_type) VALUES (1, 'user1@a.org', 'pro')")
         done = 1
         while done < users:
-            run_script(
-                c,
+            run(
                 "INSERT INTO customers (id, email, plan_type)"
                 f" SELECT id + {done}, CONCAT('user', id + {done}, '@a.org'), 'pro'"
-                f" FROM customers WHERE id + {done} <= {users}",
+                f" FROM customers WHERE id + {done} <= {users}"
             )
             done *= 2
         if first_name != USUAL_NAME:
-            run_script(c, "ALTER TABLE customers MODIFY first_name MEDIUMTEXT")
-        run_script(
-            c,
-            f"UPDATE customers SET first_name = {first_name};"
+            run("ALTER TABLE customers MODIFY first_name MEDIUMTEXT")
+        run(f"UPDATE customers SET first_name = {first_name}")
+        run(
             "INSERT INTO page_views (user_id, page, event_time, browser, location)"
             " SELECT id, 'pricing', NOW() - INTERVAL (id MOD 500000) SECOND, 'Chrome', 'Madrid, ES'"
-            " FROM customers; COMMIT",
+            " FROM customers; COMMIT"
         )
 
 

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -27,7 +28,6 @@ ONE_BAD = "IF(id MOD 100 = 50, 'Ann', '2026-01-01')"
 LONG_NAME = 30_000  # characters; Iterable takes some 32,000
 NODE_CLIENT = "@iterable/api@0.13.0"
 NODE_FOLDER = HERE / ".cache" / "node"
-RIVAL = HERE / "benchmarks" / "rival.mjs"
 
 # What a figure covers; RESULTS.md says what each leaves out.
 WHOLE_RUN, SENDING, REQUESTS, STEADY = "whole run", "sending", "requests", "steady state"
@@ -140,20 +140,25 @@ class Rate:
             return site.run(*self.flags, bad=bad, ITERABLE_RATE_SHARE=self.share)
 
 
+DEFAULT = "default settings, 300 ms an answer"
 AT_300: dict[str, object] = {"latency_ms": 300}
 UNDISTURBED = Rate(6000, "full share, 300 ms an answer", STEADY, 0.95, iterable=AT_300)
 
 
-def half(url: str) -> None:
-    """Have another program take half of the limits."""
-    harness.ask(url, "settings", {"other_clients": {"users/update": 250, "events/track": 1000}})
+def take(url: str, share: float) -> None:
+    """Have another program take a share of the limits, unless the stand-in has ended."""
+    taken = {"users/update": LIMIT_PER_S * share, "events/track": 4 * LIMIT_PER_S * share}
+    with suppress(OSError):
+        harness.ask(url, "settings", {"other_clients": taken})
+
+
+half = partial(take, share=0.5)
 
 
 def burst(url: str) -> None:
-    """Have another program take nine tenths for two seconds, some seconds after the start."""
-    taken = {"users/update": 450, "events/track": 1800}
-    threading.Timer(4.0, harness.ask, (url, "settings", {"other_clients": taken})).start()
-    threading.Timer(6.0, harness.ask, (url, "settings", {"other_clients": {}})).start()
+    """Have it take nine tenths for two seconds, some seconds after the start."""
+    threading.Timer(4.0, take, (url, 0.9)).start()
+    threading.Timer(6.0, take, (url, 0)).start()
 
 
 def noise(url: str) -> None:
@@ -199,12 +204,15 @@ def node(bench: Bench, pool: int) -> Line:
     name = f"the official Node client, {pool} rows in flight, 300 ms an answer"
     if shutil.which("npm") is None:
         return Line(name, "skipped", SENDING, note="npm is not on the PATH")
-    quietly = ("--silent", "--no-audit", "--no-fund", "--ignore-scripts")
-    _output(["npm", "install", *quietly, "--prefix", NODE_FOLDER, NODE_CLIENT])
+    _output(
+        ["npm", "install", "--silent", "--ignore-scripts", "--prefix", NODE_FOLDER, NODE_CLIENT]
+    )
     # The narrow pool takes long, and its rate does not depend on the number of rows.
     rows = int((600 if pool < 100 else 6000) * bench.scale)
     with harness.stand_in(AT_300) as url:
-        told = json.loads(_output(["node", RIVAL, NODE_FOLDER, url, str(rows), str(pool)]))
+        told = json.loads(
+            _output(["node", "benchmarks/rival.mjs", NODE_FOLDER, url, str(rows), str(pool)])
+        )
         stats = harness.ask(url, "stats")
     if told["delivered"] != stats["events"]:
         raise RuntimeError(f"the client and the stand-in disagree: {told}, {stats}")
@@ -245,11 +253,6 @@ def _output(command: Sequence[str | Path]) -> str:
     return text
 
 
-def _default(users: int) -> Rate:
-    what = "default settings, 300 ms an answer"
-    return Rate(users, what, WHOLE_RUN, share="", iterable=AT_300)
-
-
 def _at_full_share(what: str, **other: Any) -> Rate:  # noqa: ANN401 - fields of Rate
     return replace(UNDISTURBED, what=f"full share, {what}", **other)
 
@@ -272,7 +275,10 @@ VARIATIONS: dict[str, Callable[[Bench], Line]] = {
 }
 # In the order in which they are run and shown.
 LINES: dict[str, Callable[[Bench], Line]] = {
-    **{f"whole_{users}": _default(users) for users in (1000, 10_000, 100_000)},
+    **{
+        f"whole_{users}": Rate(users, DEFAULT, WHOLE_RUN, share="", iterable=AT_300)
+        for users in (1000, 10_000, 100_000)
+    },
     "steady_300": UNDISTURBED,
     "bulk": Rate(60_000, "--bulk", SENDING, 0.92, ("--bulk",), limit=BULK_PER_S),
     "bulk_bad_rows": Rate(

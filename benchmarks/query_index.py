@@ -1,8 +1,7 @@
 """Query 2 with and without its covering index: a million customers, ten million page views.
 
-A fifth of the customers is on the plan 'pro'. The views are of six pages, spread evenly over 90
-days, the same ones at every run. The tables fit in the buffer pool, and the best of three runs
-counts: a cold server gains more by the index than shown.
+A fifth of the customers is on the plan 'pro'. The views are of six pages, spread over 90 days. The
+tables fit in the buffer pool, and the best of three runs counts: a cold server gains more.
 """
 
 import re

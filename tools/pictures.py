@@ -69,9 +69,8 @@ def past(folder: Path) -> None:
         bad = 1 if night > 33 else chance.choice([0, 0, 0, 2])
         rows = [*delivered(chance.randint(380, 450)), *refused(bad, "sam.lee@email")]
         seconds = chance.uniform(1.8, 2.4)
-        timing = {"duration_seconds": seconds, "sending_seconds": seconds - 0.4}
-        limit = {"tolerated": bad, "max_refused_rows": 5}
-        save(folder, LAST - timedelta(days=39 - night), rows, **timing, **limit)
+        more = {"duration_seconds": seconds, "sending_seconds": seconds - 0.4, "tolerated": bad}
+        save(folder, LAST - timedelta(days=39 - night), rows, **more, max_refused_rows=5)
 
 
 if __name__ == "__main__":
