@@ -167,16 +167,6 @@ def test_a_row_count_that_cannot_be_right_sends_nothing(job, iterable, limits):
     assert name in job.results["run"]["error"]
 
 
-def test_limit_moves_on_after_a_row_that_is_sent_once_more(job, iterable):
-    iterable.set_faults(Fault("gateway", status=503, endpoint="users/getFields"))
-    assert job("--limit", "1", RESULTS_KEEP="1").returncode == 0
-    iterable.set_faults()
-    for expected in (["successful"], ["successful", "unchanged"]):
-        assert job("--limit", "1", RESULTS_KEEP="1").returncode == 0
-        assert outcomes(job) == expected
-    assert sorted(event.received for event in iterable.events.values()) == [1, 2]
-
-
 def test_a_dry_run_shows_every_payload_and_sends_nothing(job, iterable, database):
     add_pro_users(database, 10)
     done = job("--dry-run")
