@@ -417,7 +417,7 @@ def test_root_is_told_to_run_as_the_user_whose_files_there_are(job, iterable, tm
     ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)]
 )
 def test_a_signal_lets_the_row_in_flight_finish(job, iterable, number, status):
-    iterable.change(latency_ms=300)
+    iterable.change(latency_ms=700)
     process = job.start(ITERABLE_WORKERS="1")
     wait_until(lambda: writes(iterable), 20)
     process.send_signal(number)
