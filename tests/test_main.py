@@ -99,10 +99,10 @@ class Job:
             stack.enter_context(contextlib.redirect_stderr(err))
             for file, constant, value in self._scaled:
                 module = importlib.import_module(file.removesuffix(".py").replace("/", "."))
-                patch = mock.patch.object(module, constant, value)
                 if isinstance(value, dict):  # other modules have the same one
-                    patch = mock.patch.dict(getattr(module, constant), value)
-                stack.enter_context(patch)
+                    stack.enter_context(mock.patch.dict(getattr(module, constant), value))
+                else:
+                    stack.enter_context(mock.patch.object(module, constant, value))
             status = main.main(list(args))
         return subprocess.CompletedProcess(args, status, out.getvalue(), err.getvalue())
 
