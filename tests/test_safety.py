@@ -145,9 +145,9 @@ def test_the_deadline_stops_the_run_and_the_next_one_moves_on(job, iterable, dat
     """Although the project cannot have a field that no row has had yet."""
     add_pro_users(database, 200)
     database.execute("UPDATE customers SET first_name = NULL")
-    iterable.change(latency_ms=100)
+    iterable.change(latency_ms=200)
     for unchanged in (False, True):
-        done = job(MAX_RUNTIME_SECONDS="1.5", ITERABLE_WORKERS="2")
+        done = job(MAX_RUNTIME_SECONDS="2.5", ITERABLE_WORKERS="2")
         assert done.returncode == 4
         assert "MAX_RUNTIME_SECONDS is over" in done.stderr
         summary = job.results["summary"]
@@ -165,16 +165,6 @@ def test_a_row_count_that_cannot_be_right_sends_nothing(job, iterable, limits):
     assert outcomes(job) == ["not_attempted"] * 3
     assert not iterable.requests
     assert name in job.results["run"]["error"]
-
-
-def test_limit_moves_on_after_a_row_that_is_sent_once_more(job, iterable):
-    iterable.set_faults(Fault("gateway", status=503, endpoint="users/getFields"))
-    assert job("--limit", "1", RESULTS_KEEP="1").returncode == 0
-    iterable.set_faults()
-    for expected in (["successful"], ["successful", "unchanged"]):
-        assert job("--limit", "1", RESULTS_KEEP="1").returncode == 0
-        assert outcomes(job) == expected
-    assert sorted(event.received for event in iterable.events.values()) == [1, 2]
 
 
 def test_a_dry_run_shows_every_payload_and_sends_nothing(job, iterable, database):
@@ -210,7 +200,7 @@ def test_a_results_folder_that_goes_away_is_told_and_the_ledger_has_what_was_sen
     job, iterable, database
 ):
     add_pro_users(database, 60)
-    iterable.change(latency_ms=20)
+    iterable.change(latency_ms=60)
     process = job.start(ITERABLE_WORKERS="3")
     wait_until(lambda: len(iterable.events) > 5)
     shutil.rmtree(job.folder / "results")

@@ -93,7 +93,7 @@ class Process:
         self._results = Path(environ["RESULTS_DIR"])
         self._before = set(self._results.glob("integration_results_*.json"))
         # Not on the disk of the job, which may be full.
-        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - closed at its end
+        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115
         self.popen = subprocess.Popen(
             [sys.executable, world.program, *flags],
             env=BARE | environ,
