@@ -204,9 +204,7 @@ def node(bench: Bench, pool: int) -> Line:
     name = f"the official Node client, {pool} rows in flight, 300 ms an answer"
     if shutil.which("npm") is None:
         return Line(name, "skipped", SENDING, note="npm is not on the PATH")
-    _output(
-        ["npm", "install", "--silent", "--ignore-scripts", "--prefix", NODE_FOLDER, NODE_CLIENT]
-    )
+    _output(["npm", "install", "-s", "--ignore-scripts", "--prefix", NODE_FOLDER, NODE_CLIENT])
     # The narrow pool takes long, and its rate does not depend on the number of rows.
     rows = int((600 if pool < 100 else 6000) * bench.scale)
     with harness.stand_in(AT_300) as url:
