@@ -107,7 +107,7 @@ def test_a_signal_interrupts_the_look_at_the_fields_before_anything_is_sent(job,
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_a_signal_after_the_last_row_changes_nothing(job, iterable, number):
     # After the look at the start come one with the first row, and one after the last.
-    iterable.set_faults(Fault("hang", endpoint="users/getFields", seconds=0.5, skip=1, times=2))
+    iterable.change(latency_ms={"users/getFields": 500})
     process = job.start()
     wait_until(lambda: sum(r.path.endswith("getFields") for r in iterable.requests) == 3)
     for _ in range(3):
