@@ -28,7 +28,7 @@ from iterable_api.limiter import Kind, Limiter, backoff_s
 from iterable_api.payloads import Payloads, RowError, bulk_body, new_fields_rule
 from iterable_api.request_statistics import RequestStatistics
 from iterable_api.transport import DIRECT, Network, Response, Transport, TransportError
-from logger_config import get_file_logger
+from logger_config import FILE_ONLY, get_logger
 from records.outcomes import (
     NOT_SENT,
     PROFILE,
@@ -42,7 +42,7 @@ from records.outcomes import (
     refused_row,
 )
 
-logger = get_file_logger()
+logger = get_logger(FILE_ONLY)
 
 # A 429 uses up no attempt, so something else must end a call that meets nothing but 429.
 RATE_LIMIT_PATIENCE_S = 300.0

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from logger_config import get_file_logger, get_logger
+from logger_config import FILE_ONLY, get_logger
 from records.exit_statuses import ExitStatus, StopReason
 from records.outcomes import FAILED_OUTCOMES, CallStatus, RowOutcome, RowStatus
 from records.run import RunRecord
@@ -20,7 +20,7 @@ from records.run import RunRecord
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-logger, file_logger = get_logger(__name__), get_file_logger()
+logger, file_logger = get_logger(__name__), get_logger(FILE_ONLY)
 
 # Above this many rows the lines of single records go to the log file only.
 ROWS_ON_CONSOLE = 50
