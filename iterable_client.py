@@ -36,10 +36,8 @@ from records.outcomes import (
     CallStatus,
     Fault,
     PreparedRow,
-    RowNames,
     RowOutcome,
     outcome_of,
-    refused_row,
 )
 
 logger = get_logger(FILE_ONLY)
@@ -121,8 +119,8 @@ class IterableClient(AbstractContextManager["IterableClient"]):
             prepared = self.payloads.complete(self.payloads.prepare(mapping.row_of(row)))
         except RowError as error:
             user_id = row.get(mapping.identifier) if mapping.by_user_id else None
-            names = RowNames(row.get("customer_id"), row.get("email"), user_id)
-            return refused_row(names, str(error))
+            outcome = RowOutcome(row.get("customer_id"), row.get("email"), user_id=user_id)
+            return outcome.refused(str(error))
         return outcome_of(self.process_prepared(prepared))
 
     def process_prepared(self, row: PreparedRow) -> PreparedRow:

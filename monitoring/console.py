@@ -192,18 +192,18 @@ def log_end(run: RunRecord, results: Path, advice: str) -> None:
     if advice:
         logger.error("%s", advice)
     elif run.exit_status == ExitStatus.NOT_ALL_DELIVERED:
-        logger.warning("%s. %s", run.undelivered_text, _advice_on_failures(run, results))
+        logger.warning("%s. %s", run.cause, _advice_on_failures(run, results))
 
 
 def _advice_on_failures(run: RunRecord, results: Path) -> str:
     """Return what to do about the rows of *run* that were not delivered."""
     if run.options.dry_run:
-        return f"Fix what {results} names for each before you send anything"
+        return f"See {results} for what to fix in each row, before you send anything"
     if run.refused == run.undelivered:
-        return f"Fix what {results} names for each, then run again"
+        return f"{results} says what to fix in each row. Fix it, then run again"
     if run.refused:
-        return f"{results} names what to fix in {run.refused} of them; run again for the others"
-    return f"No row needs fixing: the first is {run.first_failure}. Run again when that is over"
+        return f"{results} says what to fix in {run.refused} of them; run again for the others"
+    return "No row needs fixing: run again once the cause is resolved"
 
 
 def summary_lines(run: RunRecord) -> list[str]:

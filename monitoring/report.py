@@ -14,7 +14,7 @@ from monitoring.report_charts import MOST_DAYS, Chart, count, duration, stacked_
 from monitoring.report_health import judge
 from monitoring.report_history import History, read_history
 from records.atomic_file import write_atomically
-from records.exit_statuses import MEANINGS, RunError
+from records.exit_statuses import RunError
 from records.outcomes import CallOutcome, CallStatus, Fault, RowStatus
 from records.run import RunRecord
 
@@ -50,21 +50,17 @@ _WHAT_TO_DO = {
 }
 
 
-class ReportError(RunError):
-    """There is nothing to report on, or no place for it. The message says what to do."""
-
-
 def write_report(folder: Path, now: datetime | None = None) -> Path:
     """Write ``report.html`` on the results files of *folder* beside them; return its path.
 
     *now* is in UTC, by default the time of the call. The page is replaced as a whole, and only its
     owner may read it. A results file that cannot be read is skipped; the page names it. Raises
-    ReportError if *folder* has no results file, or cannot be written.
+    RunError if *folder* has no results file, or cannot be written.
     """
     target, now = folder / "report.html", now or datetime.now(UTC)
     history = read_history(folder, now)
     if not history.files and not history.unfinished:
-        raise ReportError(
+        raise RunError(
             f"{folder} has no results file to report on, or none that you may see. Run python3 "
             "main.py first; RESULTS_DIR must name the folder with its integration_results_*.json"
         )
@@ -76,7 +72,7 @@ def write_report(folder: Path, now: datetime | None = None) -> Path:
             f"{target} cannot be written: {error.strerror}. There is no new report; check the "
             "rights of its folder and the room on the disk"
         )
-        raise ReportError(text) from error
+        raise RunError(text) from error
     return target
 
 
@@ -88,7 +84,6 @@ def _render(history: History, now: datetime) -> str:
         health=judge(history, now),
         history=history,
         last=history.last,
-        meanings=MEANINGS,
         charts=charts(history.judged, now),
         outcomes=[each for each in OUTCOMES if any(run.outcomes[each[0]] for run in history.runs)],
     )
@@ -109,7 +104,7 @@ def charts(runs: Sequence[RunRecord], now: datetime) -> list[Chart]:
     runs = [run for run in runs if now - run.started_at < timedelta(days=MOST_DAYS)]
     if len(runs) < 2:
         return []
-    begun = [(run.started_at, MEANINGS[run.exit_status].level == "bad") for run in runs]
+    begun = [(run.started_at, run.exit_status.level == "bad") for run in runs]
     rows = [
         (name, css_class, [run.outcomes[status] for run in runs])
         for status, name, css_class in OUTCOMES

@@ -6,7 +6,7 @@ from statistics import median, quantiles
 from typing import NamedTuple
 
 from monitoring.report_history import History
-from records.exit_statuses import MEANINGS, RUN_AGAIN
+from records.exit_statuses import RUN_AGAIN
 from records.run import RunRecord
 
 HEADLINES = {"good": "Healthy", "warn": "Needs a look", "bad": "Failing"}
@@ -76,8 +76,8 @@ def _of_run(run: RunRecord) -> dict[str, str]:
     """Return what to do after *run*, each with how bad it is."""
     create = "Create %s in Iterable. Then the rows are sent once more."
     missing = [", ".join(sorted(fields)) for fields in run.filtered_fields.values()]
-    meaning = MEANINGS[run.exit_status]
-    return {meaning.advice: meaning.level, **{create % fields: "warn" for fields in missing}}
+    status = run.exit_status
+    return {status.advice: status.level, **{create % fields: "warn" for fields in missing}}
 
 
 def _silence(history: History, now: datetime) -> tuple[float, float | None]:

@@ -187,7 +187,7 @@ class PreparedRow(NamedTuple):
 
 
 class RowOutcome(NamedTuple):
-    """What happened to one row of Query 2; one object of ``results`` in the results file.
+    """What happened to one row of Query 2, by default nothing; one of ``results`` in the file.
 
     ``prepared`` is None for a row that could not be made ready, or was not. ``user_id`` is None
     where users are told apart by email.
@@ -195,10 +195,15 @@ class RowOutcome(NamedTuple):
 
     customer_id: int | str | None
     email: int | str | None
-    users_update: CallOutcome
-    events_track: CallOutcome
+    users_update: CallOutcome = NOT_SENT
+    events_track: CallOutcome = NOT_SENT
     prepared: PreparedRow | None = None
     user_id: int | str | None = None
+
+    def refused(self, reason: str) -> "RowOutcome":
+        """Return the outcome of the row if it cannot be sent as it is, for this *reason*."""
+        refusal = CallOutcome(CallStatus.REFUSED, message=reason, fault=Fault.ROW)
+        return self._replace(users_update=refusal)
 
     @property
     def name(self) -> int | str | None:
@@ -262,22 +267,3 @@ def outcome_of(
     track = events_track or prepared.event.outcome
     customer_id, email, user_id = prepared.customer_id, prepared.email, prepared.user_id
     return RowOutcome(customer_id, email, update, track, prepared, user_id)
-
-
-class RowNames(NamedTuple):
-    """What a row is called for people; ``user_id`` is None where users are told apart by email."""
-
-    customer_id: int | str | None
-    email: int | str | None
-    user_id: int | str | None = None
-
-
-def refused_row(names: RowNames, reason: str) -> RowOutcome:
-    """Return the outcome of a row that cannot be sent as it is."""
-    refusal = CallOutcome(CallStatus.REFUSED, message=reason, fault=Fault.ROW)
-    return RowOutcome(names.customer_id, names.email, refusal, NOT_SENT, user_id=names.user_id)
-
-
-def row_not_attempted(names: RowNames) -> RowOutcome:
-    """Return the outcome of a row that the run did not come to."""
-    return RowOutcome(names.customer_id, names.email, NOT_SENT, NOT_SENT, user_id=names.user_id)

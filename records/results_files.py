@@ -80,7 +80,6 @@ def _run_of(document: bytes, path: Path) -> RunRecord:
             "options": {**run, "bulk": run["mode"] == "bulk", "send_all": run.get("all", False)},
             "rows_read": summary["total"],
             "outcomes": {status: summary.get(name, 0) for status, name in COUNTERS.items()},
-            "refused": run.get("tolerated", 0),
             "error": run.get("error") or "",
             "error_status": run["exit_status"],
             "file": path,

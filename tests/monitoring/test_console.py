@@ -97,15 +97,17 @@ def test_quiet_shows_no_bar(monkeypatch):
             [*delivered(3), *refused(2)],
             "",
             [
-                "2 of 5 rows were not delivered. Fix what results.json names for each, then run "
-                "again"
+                "2 of 5 rows were not delivered, the first is customer 0: users/update refused "
+                "(client error 400 BadParams). results.json says what to fix in each row. Fix it, "
+                "then run again"
             ],
         ),
         (
             [*refused(1), *half_delivered(1)],
             "",
             [
-                "2 of 2 rows were not delivered. results.json names what to fix in 1 of them; run "
+                "2 of 2 rows were not delivered, the first is customer 0: users/update refused "
+                "(client error 400 BadParams). results.json says what to fix in 1 of them; run "
                 "again for the others"
             ],
         ),

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitoring.report import OUTCOMES, ReportError, charts, what_to_do, write_report
+from monitoring.report import OUTCOMES, charts, what_to_do, write_report
 from monitoring.report_history import RUNS_SHOWN, read_history
+from records.exit_statuses import RunError
 from records.outcomes import NOT_SENT, CallOutcome, CallStatus, Fault, RowOutcome, RowStatus
 from tests.monitoring.browser import browser
 from tests.monitoring.report_page import NOW, report_text
@@ -199,14 +200,14 @@ def test_the_report_is_private_and_replaced_as_a_whole(tmp_path):
 @pytest.mark.parametrize("name", ["", "missing"])
 def test_a_folder_without_results_is_told_what_to_do(tmp_path, name):
     (tmp_path / "integration_results_20260302_000000.json").mkdir()
-    with pytest.raises(ReportError, match=r"Run python3 main.py first.*RESULTS_DIR"):
+    with pytest.raises(RunError, match=r"Run python3 main.py first.*RESULTS_DIR"):
         write_report(tmp_path / name)
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     results = save(tmp_path)
     (tmp_path / "report.html").mkdir()
-    with pytest.raises(ReportError, match=r"written: Is a directory\. There is no new"):
+    with pytest.raises(RunError, match=r"written: Is a directory\. There is no new"):
         write_report(tmp_path)
     assert sorted(tmp_path.iterdir()) == [results, tmp_path / "report.html"]
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from records.exit_statuses import MEANINGS, ExitStatus
+from records.exit_statuses import ExitStatus
 from records.results_writer import ResultsWriter
 from tests.monitoring.report_page import NOW, report_text
 from tests.results import (
@@ -28,7 +28,7 @@ def test_a_healthy_job_is_said_to_be_so_and_named(tmp_path):
     assert "Iterable sync: orders.sqlite3" in text
     assert (
         "Healthy Did it run? Yes. The last run: Sun 1 Mar 2026, 02:15 UTC, 3 h 45 min before this "
-        "page. It finished (exit status 0) after 0.0 s. Is every row delivered? Yes, 100 of 100 "
+        "page. It ended after 0.0 s with exit status 0. Is every row delivered? Yes, 100 of 100 "
         "rows. What do I do? Nothing. The runs"
     ) in text
 
@@ -37,10 +37,11 @@ def test_a_failing_job_says_since_when_and_why_and_what_to_do(tmp_path):
     save_daily(tmp_path, [0, 0, 0, 0], count=3)
     save(tmp_path, LAST + timedelta(days=1), status=3, error="the server is gone; check DB_HOST")
     assert (
-        "It failed at the database; nothing was sent (exit status 3) after 0.0 s. Is every row "
-        "delivered? No: nothing was sent. Last complete delivery: Sun 1 Mar 2026, 02:15 UTC. What "
-        "is wrong? the server is gone; check DB_HOST What do I do? Fix what is named above until "
-        "python3 main.py --check is content. Run it again; it sends only what is missing."
+        "It ended after 0.0 s with exit status 3: database: no connection, failed query, or too "
+        "few or many rows; nothing was sent. Is every row delivered? No: nothing was sent. Last "
+        "complete delivery: Sun 1 Mar 2026, 02:15 UTC. What is wrong? the server is gone; check "
+        "DB_HOST What do I do? Fix what is named above until python3 main.py --check reports no "
+        "problem. Run it again; it sends only what is missing."
     ) in report_text(tmp_path, NOW + timedelta(days=1))
 
 
@@ -192,9 +193,9 @@ def test_trials_are_shown_and_not_judged(tmp_path, trial, answer):
 def test_every_exit_status_is_explained(tmp_path, status):
     save(tmp_path, rows=delivered(2), status=status)
     text = report_text(tmp_path)
-    meaning = MEANINGS[status]
-    assert f"It {meaning.event} (exit status {int(status)}) after" in text
-    assert f"What do I do? {meaning.advice or 'Nothing.'}" in text
+    meaning = f": {status.meaning}" if status else ""
+    assert f"It ended after 0.0 s with exit status {int(status)}{meaning}." in text
+    assert f"What do I do? {status.advice or 'Nothing.'}" in text
 
 
 @pytest.mark.parametrize(
