@@ -311,7 +311,7 @@ def wrong_types(types: Mapping[str, str], mapping: RowMapping) -> Iterator[str]:
 def remove_old_results(settings: Settings, own: Path) -> None:
     """Keep as many results files as the settings say, with the run's *own*, or warn."""
     try:
-        remove_old(own, settings.results_keep)
+        remove_old(own, settings.results_keep, settings.job)
     except OSError as error:
         logger.warning("RESULTS_KEEP: %s cannot be removed: %s", error.filename, error.strerror)
 

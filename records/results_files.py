@@ -8,7 +8,7 @@ import functools
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -135,32 +135,33 @@ def _row_of(row: Mapping[str, Any]) -> RowOutcome:
 
 def other_jobs(folder: Path, job: str) -> list[str]:
     """Return the jobs besides *job* that have written the latest results files in *folder*."""
-    return sorted({run.job for run in _latest(folder)} - {job, ""})
+    return sorted({run.job for run in _runs(results_files(folder)[-LATEST:])} - {job, ""})
 
 
 def tells_of_deliveries(folder: Path, job: str) -> bool:
     """Whether one of the latest results files of *job* in *folder* says that it delivered a row."""
     return any(
         run.job == job and (run.users_update + run.events_track)[CallStatus.DELIVERED]
-        for run in _latest(folder)
+        for run in _runs(results_files(folder)[-LATEST:])
     )
 
 
-def _latest(folder: Path) -> Iterator[RunRecord]:
-    """Yield the latest runs in *folder*; what cannot be read, such as root's files, is left out."""
-    for path in results_files(folder)[-LATEST:]:
+def _runs(paths: Iterable[Path]) -> Iterator[RunRecord]:
+    """Yield the runs of the files at *paths*, without those that cannot be read, as root's."""
+    for path in paths:
         with suppress(ResultsFileError):
             yield read_run(path)
 
 
-def remove_old(own: Path, keep: int) -> None:
-    """Remove the oldest results files beside *own* until *keep* are left with it; 0 keeps all.
+def remove_old(own: Path, keep: int, job: str) -> None:
+    """Remove the oldest results files of *job* beside *own* until *keep* are left; 0 keeps all.
 
     Files that are dated later than *own* were written while the clock was ahead: they go first.
     Raises OSError if one cannot be removed.
     """
     if keep:
-        others = [path for path in results_files(own.parent) if path != own]
+        runs = _runs(path for path in results_files(own.parent) if path != own)
+        others = [run.file for run in runs if run.file and run.job == job]
         others.sort(key=lambda path: path < own)
         for path in others[: max(0, len(others) - (keep - 1))]:
             path.unlink(missing_ok=True)

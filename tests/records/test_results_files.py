@@ -75,15 +75,15 @@ def test_results_files_come_in_the_order_of_their_runs_and_nothing_else_is_one(t
         (2, 4, [0, 1, 2, 5]),
     ],
 )
-def test_the_oldest_results_files_go_and_nothing_else(tmp_path, own, keep, left):
-    files = [tmp_path / f"{STEM}{day}_000000.json" for day in range(1, 7)]
-    for path in [*files, *(tmp_path / name for name in FOREIGN)]:
+def test_the_oldest_results_files_of_the_job_go_and_nothing_else(tmp_path, own, keep, left):
+    days = [LAST + timedelta(days=day) for day in range(6)]
+    files = [save(tmp_path, day, job="mine") for day in days]
+    others = [save(tmp_path, LAST - timedelta(days=1), job="orders")]
+    others += [tmp_path / name for name in (*FOREIGN, *NAMES)]
+    for path in others[1:]:
         path.touch()
-    remove_old(files[own], keep)
-    assert set(tmp_path.iterdir()) == {
-        *(files[number] for number in left),
-        *(tmp_path / name for name in FOREIGN),
-    }
+    remove_old(files[own], keep, "mine")
+    assert set(tmp_path.iterdir()) == {*(files[number] for number in left), *others}
 
 
 @contextmanager
