@@ -1,4 +1,4 @@
-"""Writes what Prometheus may know about a run: a textfile for node_exporter."""
+"""Writes the metrics of a run for Prometheus: a textfile for node_exporter."""
 
 import re
 from pathlib import Path
@@ -19,14 +19,11 @@ _LAST_SUCCESS = re.compile(
 
 
 def write_metrics(path: Path, run: RunRecord, sync: str) -> None:
-    """Replace *path* by the metrics of a finished run, readable by everyone; never half written.
+    """Replace *path*, which must end in .prom, by the metrics of a finished run, for all to read.
 
     *sync* names the job. It is a label of every metric, because node_exporter drops a second file
-    with the same metrics.
-
-    The time of the last success is the run's own if its exit status is 0, else that of the file
-    before, else 0. There are counts and durations in it, no customers. node_exporter reads only
-    files that end in .prom. Raises OSError if *path* cannot be read or written.
+    with the same metrics. The time of the last success is the run's own if its exit status is 0,
+    else that of the file before, else 0. Raises OSError if *path* cannot be read or written.
     """
     finished_s = (run.finished_at or run.started_at).replace(microsecond=0).timestamp()
     succeeded = run.exit_status is ExitStatus.OK

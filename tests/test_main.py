@@ -306,7 +306,7 @@ def test_a_forgotten_person_is_no_failure_of_the_run(job, iterable, mode):
     done = job(*mode)
     assert (done.returncode, done.stderr) == (0, "")
     assert job.outcomes == dict(zip(USERS, ["forgotten", "successful", "successful"], strict=True))
-    assert "Forgotten at the person's own request, not to be delivered: 1" in done.stdout
+    assert "Forgotten in Iterable at the user's request, not sent: 1" in done.stdout
 
 
 @both_modes

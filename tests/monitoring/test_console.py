@@ -115,15 +115,15 @@ def test_quiet_shows_no_bar(monkeypatch):
             filtered(1),
             "",
             [
-                "The project takes no new fields: Iterable left candidate, plan_type out of "
-                "users/update. The rest has arrived. Create the fields in Iterable; then profiles "
-                "that lack some are sent once more"
+                "The project accepts no new fields: Iterable ignored candidate, plan_type in "
+                "users/update and stored the rest. Create the fields in Iterable; the next run "
+                "then sends the profiles that lack them"
             ],
         ),
         (
             [*delivered(1), *not_attempted(4)],
             "The advice",
-            ["Not attempted: 4 of 5 users; nothing of theirs was sent", "The advice"],
+            ["Not attempted: 4 of 5 users. Nothing was sent for them", "The advice"],
         ),
     ],
 )
@@ -144,7 +144,11 @@ SO_RUN_AGAIN = "No more rows were sent. Run again to send the rest"
             "no definite answer",
             f"Iterable seems to be down: no definite answer. {SO_RUN_AGAIN}",
         ),
-        (StopReason.DEADLINE, "", f"MAX_RUNTIME_SECONDS is over. {SO_RUN_AGAIN}"),
+        (
+            StopReason.DEADLINE,
+            "",
+            f"The time limit MAX_RUNTIME_SECONDS was reached. {SO_RUN_AGAIN}",
+        ),
         (StopReason.SIGTERM, "", f"Stopped by a signal. {SO_RUN_AGAIN}"),
         (StopReason.ROW_COUNT, "Query 2 returned 3 rows", "Query 2 returned 3 rows"),
         (None, "", ""),
@@ -160,4 +164,4 @@ def test_a_refused_key_names_the_other_data_centre(url, other):
     begin = "the key is disabled. No more rows were sent. Check ITERABLE_API_KEY"
     assert said.startswith(begin)
     assert said.endswith(f"needs {other}")
-    assert "that project's data centre" in key_advice("http://localhost:1")
+    assert "its project's data centre" in key_advice("http://localhost:1")

@@ -28,8 +28,8 @@ def test_a_healthy_job_is_said_to_be_so_and_named(tmp_path):
     assert "Iterable sync: orders.sqlite3" in text
     assert (
         "Healthy Did it run? Yes. The last run: Sun 1 Mar 2026, 02:15 UTC, 3 h 45 min before this "
-        "page. It ended after 0.0 s with exit status 0. Is every row delivered? Yes, 100 of 100 "
-        "rows. What do I do? Nothing. The runs"
+        "page was written. It ended after 0.0 s with exit status 0. Is every row delivered? Yes, 100 "
+        "of 100 rows. What do I do? Nothing. The runs"
     ) in text
 
 
@@ -61,7 +61,7 @@ def test_forgotten_people_do_not_make_a_job_unhealthy(tmp_path):
     save(tmp_path, rows=[*delivered(98), *forgotten(2)])
     text = report_text(tmp_path)
     assert "Healthy" in text
-    assert "Yes, 98 of 100 rows. 2 rows can never be delivered: the person has asked" in text
+    assert "Yes, 98 of 100 rows. 2 rows can never be delivered: Iterable has forgotten" in text
     assert "Why rows were not delivered" not in text
 
 
@@ -70,9 +70,9 @@ def test_fields_that_the_project_does_not_take_need_a_look(tmp_path):
     text = report_text(tmp_path)
     assert "Needs a look" in text
     assert (
-        "Yes, 100 of 100 rows. What is wrong? The project takes no new fields: Iterable left "
-        "candidate, plan_type out of users/update. What do I do? Create candidate, "
-        "plan_type in Iterable. Then the rows are sent once more."
+        "Yes, 100 of 100 rows. What is wrong? The project accepts no new fields: Iterable "
+        "ignored candidate, plan_type in users/update. What do I do? Create candidate, "
+        "plan_type in Iterable. The next run then sends the rows again."
     ) in text
 
 
@@ -131,8 +131,8 @@ def test_runs_that_are_dated_later_than_now_are_told_and_not_counted(tmp_path):
     unfinished(tmp_path, LAST.replace(year=2042))
     text = report_text(tmp_path)
     assert "Failing Did it run? The last run: Sun 1 Mar 2026" in text
-    assert f"Not counted, because they are dated later than now: {future.name}." in text
-    assert "Check this machine's clock, then delete the files that are dated later" in text
+    assert f"Not counted, because they are dated in the future: {future.name}." in text
+    assert "Check this machine's clock, then delete the files that are dated in" in text
     assert "1 run as a table" in text
     assert "2041-" not in text.replace(future.name, "")
 
@@ -150,7 +150,7 @@ def test_rows_that_are_refused_night_after_night_are_named_with_what_to_do(tmp_p
     save(tmp_path, LAST - timedelta(hours=1), delivered(1), limit=1)
     text = report_text(tmp_path)
     assert "2 rows refused night after night, the first since Thu 26 Feb 2026, 02:15 UTC" in text
-    assert "Correct the rows that are refused every time, or leave them out of Query 2" in text
+    assert "Fix the rows that are refused every time, or leave them out of Query 2" in text
     assert (
         "Refused night after night Customer 0 user@example.com since Thu 26 Feb 2026, 02:15 UTC, "
         "in 3 runs: no such field Customer 1 user@example.com since Thu 26 Feb 2026, 02:15 UTC, in"
