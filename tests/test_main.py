@@ -237,7 +237,7 @@ def test_the_console_tells_the_run_step_by_step(job):
         "✓ Successful (both API calls): 3",
         "⚠ Partial failures (one call failed): 0",
         "✗ Total failures (both calls failed): 0",
-        "6 requests in 0.",
+        "Requests: 6 in 0.",
     ]
     # Rows finish in any order.
     assert sorted(

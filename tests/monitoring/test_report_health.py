@@ -28,8 +28,8 @@ def test_a_healthy_job_is_said_to_be_so_and_named(tmp_path):
     assert "Iterable sync: orders.sqlite3" in text
     assert (
         "Healthy Did it run? Yes. The last run: Sun 1 Mar 2026, 02:15 UTC, 3 h 45 min before this "
-        "page was written. It ended after 0.0 s with exit status 0. Is every row delivered? Yes, 100 "
-        "of 100 rows. What do I do? Nothing. The runs"
+        "page was written. It ended after 0.0 s with exit status 0. Is every row delivered? Yes, "
+        "100 of 100 rows. What do I do? Nothing. The runs"
     ) in text
 
 
