@@ -1,7 +1,6 @@
-"""One run: what it was asked for, and what became of it.
+"""The record of a run: its options and its outcome.
 
-This is the one record of a run: ``results_writer.py`` writes it to the results file, and
-``results_files.py`` reads it back as it is.
+``results_writer.py`` writes it to the results file, ``results_files.py`` reads it back as it is.
 """
 
 import time
@@ -29,7 +28,7 @@ logger = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What the command line asked for. ``limit`` is a number of rows, None for all."""
+    """The options on the command line. ``limit`` is a number of rows, None for all."""
 
     bulk: bool = False
     dry_run: bool = False
@@ -41,11 +40,7 @@ class RunOptions:
 
 @dataclass(slots=True)
 class Endpoint:
-    """How one endpoint answered.
-
-    ``answers`` has the number of answers with each HTTP status, ``latency_seconds`` what each share
-    of the requests did not exceed.
-    """
+    """The requests to one endpoint: number of answers by HTTP status, and latency percentiles."""
 
     requests: int
     answers: dict[str, int]
@@ -54,11 +49,11 @@ class Endpoint:
 
 @dataclass(slots=True)
 class RunRecord:
-    """What became of a run; ``to_json()`` goes into its results file.
+    """The outcome of a run; ``to_json()`` goes into its results file.
 
-    Times are in UTC; durations are in seconds of a clock that cannot be set. ``error`` is the
-    sentence that says what ended the run, empty for a run that reached its last row. ``file`` is
-    the results file that the record was read from, None for the run of this process.
+    Times are in UTC, durations in seconds. ``error`` says in a sentence what ended the run; it is
+    empty if the run reached its last row. ``file`` is the results file that the record was read
+    from, None for the run of this process.
     """
 
     options: RunOptions
@@ -95,7 +90,7 @@ class RunRecord:
     _started_s: float = field(default_factory=time.monotonic)
 
     def count(self, outcomes: Sequence[RowOutcome]) -> Counter[RowStatus]:
-        """Count what became of some more rows; return the number of them with each status."""
+        """Count the outcomes of some more rows; return the number of these by status."""
         statuses = [outcome.status for outcome in outcomes]
         counts = Counter(statuses)
         self.outcomes.update(counts)
@@ -106,7 +101,7 @@ class RunRecord:
         return counts
 
     def _look_at(self, outcomes: Sequence[RowOutcome], statuses: Sequence[RowStatus]) -> None:
-        """Note what failed, and which fields the answers say were left out."""
+        """Note what failed and which fields Iterable ignored."""
         for outcome, status in zip(outcomes, statuses, strict=True):
             if status in FAILED_OUTCOMES:
                 self.refused += outcome.refused_for_itself
@@ -119,15 +114,12 @@ class RunRecord:
                     self.filtered_fields[name].update(field for field, _ in call.fields)
 
     def fail(self, status: ExitStatus, text: str) -> None:
-        """Note the first error that ended the run; later ones follow from it."""
+        """Note the error that ended the run. Later ones follow from the first."""
         if self.error_status is None:
             self.error_status, self.error = status, text
 
     def finish(self, reason: StopReason | None, advice: str) -> None:
-        """Note that the run is over now.
-
-        *reason* is why it was stopped, None if it was not; *advice* says so for the operator.
-        """
+        """Note that the run is over. If it was stopped early, *reason* and *advice* say why."""
         if self.outcomes.total() != self.rows_read and self.error_status is not ExitStatus.BUG:
             self.error_status = ExitStatus.BUG
             self.error = f"bug: {self.outcomes.total()} outcomes for {self.rows_read} rows"
@@ -167,7 +159,7 @@ class RunRecord:
 
     @property
     def is_trial(self) -> bool:
-        """Whether somebody tried the job out: with ``--dry-run``, or on a few rows."""
+        """Whether this was only a trial, with ``--dry-run`` or ``--limit``."""
         return self.options.dry_run or self.options.limit is not None
 
     @property

@@ -9,7 +9,6 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from records.outcomes import CallOutcome, CallStatus, RowStatus
 from records.results_files import (
     ResultsFileError,
     other_jobs,
@@ -23,7 +22,6 @@ from records.results_writer import ResultsWriter
 from records.run import RunOptions
 from tests.results import (
     ENDPOINTS,
-    GONE,
     LAST,
     MISTYPED,
     damage_second_row,
@@ -33,7 +31,6 @@ from tests.results import (
     forgotten,
     half_delivered,
     refused,
-    replaced,
     save,
     superseded,
 )
@@ -153,16 +150,6 @@ def test_a_failed_row_is_read_back_as_it_is(tmp_path):
     # Rows that did not fail are not even parsed.
     path.write_text(path.read_text().replace('{"customer_id": 0, "email": "user0', "damaged", 1))
     assert list(read_failed_rows(path)) == rows
-
-
-def test_a_file_of_an_earlier_version_lacks_some_fields(tmp_path):
-    path = save(tmp_path, rows=[*delivered(1), *refused(1)], status=1)
-    path.write_text(path.read_text().replace(', "fault": "row"', ""))
-    newer = dict.fromkeys(("job", "tolerated", "max_refused_rows", "all"), GONE)
-    run = read_run(replaced(path, dict.fromkeys(("forgotten", "filtered_fields"), GONE), **newer))
-    assert (run.outcomes[RowStatus.FORGOTTEN], run.filtered_fields, run.job) == (0, {}, "")
-    (row,) = read_failed_rows(path)
-    assert row.users_update == CallOutcome(CallStatus.REFUSED, 400, "BadParams", 1, "no such field")
 
 
 @pytest.mark.parametrize(
