@@ -9,10 +9,19 @@ import pytest
 
 from logger_config import get_logger, setup_logger
 from monitoring import console
-from monitoring.console import ROWS_ON_CONSOLE, RowLog, key_advice, log_end, stop_advice
+from monitoring.console import (
+    PAYLOADS_SHOWN,
+    ROWS_ON_CONSOLE,
+    RowLog,
+    key_advice,
+    log_end,
+    stop_advice,
+)
 from records.exit_statuses import StopReason
+from records.outcomes import PLANNED, UNCHANGED, RowOutcome
 from records.run import RunOptions, RunRecord
 from tests.results import delivered, filtered, finished_run, half_delivered, not_attempted, refused
+from tests.rows import make_prepared
 
 US, EU = "https://api.iterable.com", "https://api.eu.iterable.com"
 
@@ -81,6 +90,14 @@ def test_on_a_terminal_a_bar_shows_the_rows_and_lines_stand_on_lines_of_their_ow
     assert shown[-1].startswith(" 31% ")
     assert "31/100 rows" in shown[-1]
     assert "1 failed" in shown[-1]
+
+
+def test_a_dry_run_prints_the_bodies_of_its_first_rows_only(capsys):
+    rows = [RowOutcome(n, "a", PLANNED, UNCHANGED, make_prepared(n)) for n in range(5)]
+    tell(5, [*delivered(1), *rows[:2]], rows[2:], dry_run=True)
+    shown = [line for line in capsys.readouterr().out.splitlines() if "POST /api/" in line]
+    bodies = [row.prepared.profile.body.decode() for row in rows[:PAYLOADS_SHOWN] if row.prepared]
+    assert shown == [f"  POST /api/users/update {body}" for body in bodies]
 
 
 def test_quiet_shows_no_bar(monkeypatch):
