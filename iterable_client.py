@@ -28,7 +28,7 @@ from iterable_api.limiter import Kind, Limiter, backoff_s
 from iterable_api.payloads import Payloads, RowError, bulk_body, new_fields_rule
 from iterable_api.request_statistics import RequestStatistics
 from iterable_api.transport import DIRECT, Network, Response, Transport, TransportError
-from logger_config import get_file_logger
+from logger_config import FILE_ONLY, get_logger
 from records.outcomes import (
     NOT_SENT,
     PROFILE,
@@ -36,13 +36,11 @@ from records.outcomes import (
     CallStatus,
     Fault,
     PreparedRow,
-    RowNames,
     RowOutcome,
     outcome_of,
-    refused_row,
 )
 
-logger = get_file_logger()
+logger = get_logger(FILE_ONLY)
 
 # A 429 uses up no attempt, so something else must end a call that meets nothing but 429.
 RATE_LIMIT_PATIENCE_S = 300.0
@@ -121,8 +119,8 @@ class IterableClient(AbstractContextManager["IterableClient"]):
             prepared = self.payloads.complete(self.payloads.prepare(mapping.row_of(row)))
         except RowError as error:
             user_id = row.get(mapping.identifier) if mapping.by_user_id else None
-            names = RowNames(row.get("customer_id"), row.get("email"), user_id)
-            return refused_row(names, str(error))
+            outcome = RowOutcome(row.get("customer_id"), row.get("email"), user_id=user_id)
+            return outcome.refused(str(error))
         return outcome_of(self.process_prepared(prepared))
 
     def process_prepared(self, row: PreparedRow) -> PreparedRow:

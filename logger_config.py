@@ -17,11 +17,10 @@ if TYPE_CHECKING:
 
 # Our loggers hang below this one, so that the libraries' debug lines stay out.
 ROOT = "iterable_sync"
-# What is logged here goes to the file alone: the lines of single records, when there are many.
-FILE_ONLY = "iterable_sync.records"
+# The name of the logger whose lines go to the file alone: those of single rows, if there are many.
+FILE_ONLY = "records"
 MAX_BYTES = 10 * 1024 * 1024
 OLD_FILES = 5
-NO_ROTATION = "LOG_FILE %s cannot be rotated (%s): it grows until its folder may be written"
 # Where Python's own warnings go.
 _warnings = logging.getLogger("py.warnings")
 
@@ -31,8 +30,6 @@ def one_line(text: str) -> str:
 
     So no value can forge a log line, or make one look like another by turning its direction.
     """
-    if text.isprintable():
-        return text
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
@@ -60,10 +57,26 @@ class _Console(logging.Handler):
         stream.write(f"\r\x1b[K{line}\n" if stream.isatty() else f"{line}\n")
 
 
-class _LogFile(logging.FileHandler):
-    """Tells once if lines are lost; logging would print each of them, values and all."""
+class _LogFile(logging.handlers.RotatingFileHandler):
+    """Locks the file while it is open, as two processes that rotate one file lose lines.
+
+    Says once that lines are lost; logging would print each of them, with its values. Raises
+    BlockingIOError if another process has locked the file.
+    """
 
     _has_told = False
+
+    def _open(self) -> io.TextIOWrapper:
+        stream = super()._open()
+        try:
+            if stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stream.close()
+            raise
+        except OSError:
+            pass  # not every file system can lock
+        return stream
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802 - logging's name
         if not self._has_told:
@@ -73,33 +86,6 @@ class _LogFile(logging.FileHandler):
             get_logger(__name__).error("LOG_FILE is missing lines: %s. The job goes on", reason)
 
 
-class _RotatingFile(_LogFile, logging.handlers.RotatingFileHandler):
-    """Keeps the file locked as long as it is open: two who rotate one file lose lines.
-
-    Raises BlockingIOError when another process has it.
-    """
-
-    def _open(self) -> io.TextIOWrapper:
-        stream = super()._open()
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            stream.close()
-            raise
-        except OSError:
-            pass  # not every file system can lock
-        return stream
-
-    def doRollover(self) -> None:  # noqa: N802 - logging's name
-        """Begin a new file; go on in the present one where its folder does not allow that."""
-        try:
-            super().doRollover()
-        except OSError as error:
-            self.maxBytes = 0  # no further try
-            self.stream = self._open()
-            get_logger(__name__).warning(NO_ROTATION, self.baseFilename, error.strerror)
-
-
 def setup_logger(
     console_level: str = "INFO", log_file: Path | None = None, *, quiet: bool = False
 ) -> logging.Logger:
@@ -107,11 +93,11 @@ def setup_logger(
 
     The console shows *console_level* and above, warnings on standard error; nothing at all when
     *quiet*, or when *log_file* is the console itself. The file gets DEBUG and above, and rotates at
-    10 MB; what is no regular file is written as it is. Calling again replaces what an earlier call
-    set up. What goes to ``get_file_logger()`` is kept from the console. Raises BlockingIOError if
-    another process is writing to *log_file*, OSError if it cannot be written.
+    10 MB, unless its folder is read-only or it is no regular file. Calling again replaces what an
+    earlier call set up. Raises BlockingIOError if another process is writing to *log_file*,
+    OSError if it cannot be written.
     """
-    top, records = logging.getLogger(ROOT), logging.getLogger(FILE_ONLY)
+    top, records = logging.getLogger(ROOT), get_logger(FILE_ONLY)
     for logger in (top, records, _warnings):
         for old in logger.handlers[:]:
             logger.removeHandler(old)
@@ -137,15 +123,12 @@ def setup_logger(
     return top
 
 
-def _file_handler(path: Path) -> logging.FileHandler:
+def _file_handler(path: Path) -> logging.Handler:
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists() and not path.is_file():
-        # A pipe that nobody has open would be waited for; like this it is an error.
-        os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
-        return _LogFile(path, encoding="utf-8")
-    handler = _RotatingFile(path, maxBytes=MAX_BYTES, backupCount=OLD_FILES, encoding="utf-8")
-    for each in (path, *(Path(f"{path}.{n}") for n in range(1, OLD_FILES + 1))):
-        keep_to_owner(each)
+    # In a folder that takes no new file, the log goes on in the one there is.
+    size = MAX_BYTES if os.access(path.parent, os.W_OK, effective_ids=True) else 0
+    handler = _LogFile(path, maxBytes=size, backupCount=OLD_FILES, encoding="utf-8")
+    keep_to_owner(path)
     return handler
 
 
@@ -161,7 +144,7 @@ def _console_of(path: Path) -> TextIO | None:
 
 
 class _ForgivingFile(io.FileIO):
-    """A console of which nobody minds whether it is there: what it does not take is dropped."""
+    """A console that may be closed or full: what it does not take is dropped."""
 
     def write(self, data: "ReadableBuffer", /) -> int:
         size = memoryview(data).nbytes
@@ -197,14 +180,9 @@ def get_logger(name: str) -> logging.Logger:
     return logging.getLogger(f"{ROOT}.{module}")
 
 
-def get_file_logger() -> logging.Logger:
-    """Return the logger whose lines go to the log file alone."""
-    return logging.getLogger(FILE_ONLY)
-
-
 def keep_to_owner(path: Path) -> None:
-    """Take from others what rights they have to *path*, if it is a file and there already."""
-    # Some file systems have no modes, and a file may be another user's.
+    """Take away other users' rights to *path*, if it is a regular file."""
+    # Some file systems have no modes, and the file may be another user's.
     with suppress(OSError):
         mode = path.stat().st_mode
         if stat.S_ISREG(mode) and mode & 0o077:

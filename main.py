@@ -6,6 +6,7 @@ Large libraries are imported where they are needed, so that --help and --version
 
 import argparse
 import gc
+import hashlib
 import logging
 import os
 import sys
@@ -24,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from configuration.command_line import AFTER_DEMO, VERSION, parse_args, run_options
 from logger_config import get_logger, one_line, open_console, setup_logger
-from records.exit_statuses import MEANINGS, ExitStatus, RunError
+from records.exit_statuses import ExitStatus, RunError
 from records.run import RunRecord
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ def run_integration(
     logger.info("Starting Iterable Integration - Phase 3")
     logger.info("[STEP 1] Loading environment variables...")
     settings = load_environment_variables(env_file, environ)
-    run.set_job(settings.job, settings.max_refused_rows, own_query=bool(settings.query_file))
+    run.job, run.max_refused_rows = settings.job, settings.max_refused_rows
+    run.noun = "row" if settings.query_file else "user"
     stop = Stop()
     with ExitStack() as run_time:
         run_time.enter_context(stopping(stop, settings.max_runtime_seconds))
@@ -77,12 +79,13 @@ def run_integration(
         with noting_end(run, "Nothing was sent: "):
             logger.info("[STEP 2] Connecting to database...")
             query = load_query(JOB_QUERY, settings.query_file)
-            run.set_query(query)
+            run.query_sha256 = hashlib.sha256(query.encode()).hexdigest()
             look = steps.FirstLook(settings, shown=run.options.dry_run or run.options.demo)
             with stop.interrupting(), wiring.database_connection(settings) as database:
                 logger.info("[STEP 3] Executing Phase 2 Query 2...")
-                folder = settings.results_dir
-                rows = database.get_pro_users_recent_engagement(query, folder, watch=look.watch)
+                rows = database.get_pro_users_recent_engagement(
+                    query, settings.results_dir, watch=look.watch
+                )
             # The connection is closed: a slow Iterable must not keep a query open on the server.
             with closing(rows):
                 logger.info("Found %d %s", len(rows), ROWS_FOUND[run.noun])
@@ -141,11 +144,9 @@ def main(argv: list[str] | None = None) -> int:
         status = command(args, run)
     # A command that was ended by an error has returned nothing; the error is in the record.
     status = status or run.exit_status
-    if args.quiet and status != ExitStatus.OK:
-        why = one_line(run.cause) or MEANINGS[status].summary
-        sys.stderr.write(f"main.py: exit status {status}: {why}\n")
-    elif args.quiet and run.news:
-        sys.stderr.write(f"main.py: {one_line(run.news)}\n")
+    if args.quiet and (status or run.news):
+        text = f"exit status {status}: {run.cause or status.meaning}" if status else run.news
+        sys.stderr.write(f"main.py: {one_line(text)}\n")
     return status
 
 

@@ -14,7 +14,7 @@ from configuration.settings import Settings, load_environment_variables
 from iterable_api.answers import Repeat
 from iterable_api.mapping import RowMapping
 from iterable_api.payloads import Payloads, RowError
-from logger_config import NO_ROTATION, get_logger, setup_logger
+from logger_config import get_logger, setup_logger
 from records.delivery_ledger import DeliveryLedger, check_locks
 from records.exit_statuses import ExitStatus, RunError
 from records.query_file import JOB_QUERY, load_query
@@ -26,6 +26,7 @@ logger = get_logger(__name__)
 FIRST_ROWS = 100
 # Of the rows that would be refused.
 MOST_SHOWN = 10
+NO_ROTATION = "LOG_FILE %s cannot be rotated (%s) and keeps growing: make its folder writable"
 
 
 def check(env_file: Path | None, environ: Mapping[str, str], run: RunRecord) -> ExitStatus:

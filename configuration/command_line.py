@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from records.exit_statuses import MEANINGS
+from records.exit_statuses import ExitStatus
 from records.run import RunOptions
 
 VERSION = "1.0.0"
@@ -18,7 +18,7 @@ AFTER_DEMO = (
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line; exits with status 2 when it is wrong."""
-    statuses = "\n".join(f"  {status:<4} {text.summary}" for status, text in MEANINGS.items())
+    statuses = "\n".join(f"  {status:<4} {status.meaning}" for status in ExitStatus)
     parser = argparse.ArgumentParser(
         prog="main.py",
         description=DESCRIPTION,

@@ -27,7 +27,7 @@ from monitoring.console import key_advice, summary_lines, table_lines
 from monitoring.heartbeat import Heartbeat
 from records.columns import Column, Kind, Row
 from records.delivery_ledger import DeliveryLedger
-from records.exit_statuses import MEANINGS, ExitStatus, RunError, StopReason
+from records.exit_statuses import ExitStatus, RunError, StopReason
 from records.file_owner import in_the_way, owners_command
 from records.outcomes import Fault
 from records.results_files import other_jobs, remove_old, results_files, tells_of_deliveries
@@ -311,7 +311,7 @@ def wrong_types(types: Mapping[str, str], mapping: RowMapping) -> Iterator[str]:
 def remove_old_results(settings: Settings, own: Path) -> None:
     """Keep as many results files as the settings say, with the run's *own*, or warn."""
     try:
-        remove_old(own, settings.results_keep)
+        remove_old(own, settings.results_keep, settings.job)
     except OSError as error:
         logger.warning("RESULTS_KEEP: %s cannot be removed: %s", error.filename, error.strerror)
 
@@ -331,8 +331,8 @@ def monitored(settings: Settings, run: RunRecord) -> Iterator[None]:
     yield
     if settings.metrics_file:
         _export_metrics(settings.metrics_file, run, str(settings.state_file))
-    meaning = MEANINGS[run.exit_status].summary
-    lines = [f"exit status {run.exit_status}: {meaning}", *summary_lines(run)]
+    status = run.exit_status
+    lines = [f"exit status {status}: {status.meaning}", *summary_lines(run)]
     monitor.finish(run.exit_status, "\n".join(lines))
 
 

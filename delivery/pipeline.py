@@ -26,7 +26,6 @@ from records.outcomes import (
     PreparedRow,
     RowOutcome,
     outcome_of,
-    row_not_attempted,
 )
 from records.row_spool import RowSpool, SpoolError
 
@@ -104,7 +103,7 @@ class Pipeline:
     def _not_sent(self, row: AnyRow) -> RowOutcome:
         if isinstance(row, PreparedRow):
             return outcome_of(row)
-        return row_not_attempted(self.planner.payloads.mapping.names_of(row))
+        return self.planner.payloads.mapping.not_attempted(row)
 
     def _plan(self, rows: Sequence[AnyRow]) -> Plan:
         """Plan *rows*, and do what must be done before they are sent."""

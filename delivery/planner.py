@@ -23,11 +23,9 @@ from records.outcomes import (
     CallStatus,
     Fault,
     PreparedRow,
-    RowNames,
     RowOutcome,
     RowStatus,
     outcome_of,
-    refused_row,
 )
 from records.run import RunOptions
 
@@ -183,7 +181,8 @@ class Planner:
             try:
                 yield self.payloads.prepare(row)
             except RowError as error:
-                plan.outcomes.append(refused_row(self.payloads.mapping.names_of(row), str(error)))
+                outcome = self.payloads.mapping.not_attempted(row)
+                plan.outcomes.append(outcome.refused(str(error)))
 
     def _decide(
         self, plan: Plan, row: PreparedRow, profile: Held, event: Held
@@ -198,7 +197,8 @@ class Planner:
             try:
                 row = self.payloads.complete(row)
             except RowError as error:
-                return refused_row(RowNames(row.customer_id, row.email, row.user_id), str(error))
+                who = RowOutcome(row.customer_id, row.email, user_id=row.user_id)
+                return who.refused(str(error))
         update = self._known(plan, row, row.profile, profile)
         track = self._known(plan, row, row.event, event)
         if update and track:

@@ -137,10 +137,10 @@ class ProjectFields:
     def _tell(self) -> None:
         """Tell the run what the project leaves out; as news if that is not what it was before."""
         if missing := self._needed - self._known:
-            self.run.filter_out("users_update", missing)
+            self.run.filtered_fields["users_update"] |= missing
         now = (self._left_out | missing) - self._known
         if now != self._left_out:
-            self.run.tell(f"Iterable now leaves out {', '.join(sorted(now)) or 'no fields'}")
+            self.run.news = f"Iterable now leaves out {', '.join(sorted(now)) or 'no fields'}"
             self.ledger.note(LEFT_OUT, json.dumps(sorted(now)))
 
 

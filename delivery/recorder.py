@@ -21,7 +21,7 @@ from records.exit_statuses import RunError, StopReason
 from records.outcomes import ARRIVED, CallOutcome, CallStatus, Fault, RowOutcome, RowStatus
 from records.results_writer import ResultsWriter
 from records.row_spool import SpoolError
-from records.run import RunRecord
+from records.run import Endpoint, RunRecord
 
 logger = get_logger(__name__)
 
@@ -64,7 +64,7 @@ class Recorder:
         self.ledger.check_room(rows)
         if not self.run.options.dry_run:
             self.ledger.begin_run(notes)
-        self.run.begin(rows)
+        self.run.rows_read = rows
 
     @contextmanager
     def sending(self, client: IterableClient, log: RowLog) -> Iterator[None]:
@@ -81,12 +81,10 @@ class Recorder:
         finally:
             # First, so that nothing leaves any more that would not be counted.
             client.close()
-            self.run.sent(
-                seconds=time.monotonic() - began_s,
-                endpoints=client.statistics.to_json(),
-                retries=client.retries,
-                rate_limited_seconds=client.rate_limited_seconds,
-            )
+            run, endpoints = self.run, client.statistics.to_json()
+            run.sending_seconds = time.monotonic() - began_s
+            run.endpoints = {name: Endpoint(**numbers) for name, numbers in endpoints.items()}
+            run.retries, run.rate_limited_seconds = client.retries, client.rate_limited_seconds
         if not self.run.options.dry_run:
             with self.stopping_on_failure():
                 self.fields.finish(patient=self.stop.reason in _STILL_ASKS)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from iterable_api.endpoints import TRACK_EVENT, UPDATE_USER
 from iterable_api.field_types import TYPES_OF, FieldType, RowError
 from records.columns import FIELD_COLUMNS, JOB_COLUMNS, USER_ID, Column, ColumnError, Kind, Row
-from records.outcomes import RowNames
+from records.outcomes import RowOutcome
 
 EVENT_NAME = "page_view"
 CALLS = {"user": UPDATE_USER, "event": TRACK_EVENT}
@@ -136,10 +136,11 @@ class RowMapping:
         """
         return tuple(_written(column.name, values.get(column.name)) for column in self.columns)
 
-    def names_of(self, row: Row) -> RowNames:
-        """Return what *row* is called for people."""
+    def not_attempted(self, row: Row) -> RowOutcome:
+        """Return the outcome of *row* as long as nothing has happened to it."""
         user_id = self.shown(row, self.identifier) if self.by_user_id else None
-        return RowNames(self.shown(row, "customer_id"), self.shown(row, "email"), user_id)
+        customer_id, email = self.shown(row, "customer_id"), self.shown(row, "email")
+        return RowOutcome(customer_id, email, user_id=user_id)
 
     def shape_of(self, call: str) -> list[tuple[str, str]]:
         """Return what goes into *call*: the name of each field, with its type or its constant."""

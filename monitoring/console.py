@@ -1,7 +1,4 @@
-"""What a run says while it goes on and when it is over.
-
-A message says what happened, what that means for the data, and what to do, in this order.
-"""
+"""The messages of a run: what happened, what that means for the data, what to do, in this order."""
 
 import logging
 import sys
@@ -12,7 +9,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from logger_config import get_file_logger, get_logger
+from logger_config import FILE_ONLY, get_logger
 from records.exit_statuses import ExitStatus, StopReason
 from records.outcomes import FAILED_OUTCOMES, CallStatus, RowOutcome, RowStatus
 from records.run import RunRecord
@@ -20,38 +17,30 @@ from records.run import RunRecord
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-logger, file_logger = get_logger(__name__), get_file_logger()
+logger, file_logger = get_logger(__name__), get_logger(FILE_ONLY)
 
-# Above this many rows the lines of single records go to the log file only.
+# With more rows than this, their lines go to the log file only.
 ROWS_ON_CONSOLE = 50
-# Off a terminal: log files and cron's mail are no place for a bar.
+# Where there is no terminal, so no progress bar: in files and in cron's mail.
 PROGRESS_EVERY_S = 30.0
 PAYLOADS_SHOWN = 3
 RULE = "=" * 60
 
-# What rows are called together, by the noun for one.
+# The plurals of the noun for a row.
 ROWS_FOUND = {"user": "pro user(s) with recent engagement", "row": "row(s)"}
 RECORDS = {"user": "user records", "row": "rows"}
-# By status, what is said of a row.
+_FAILED = "for %(noun)s: %(name)s (customer %(id)s): %(path)s %(call)s"
+# The log line of a row, by its status.
 _LINES = {
     RowStatus.SUCCESSFUL: (logging.INFO, "✓ Successfully processed %(noun)s: %(name)s"),
     RowStatus.UNCHANGED: (logging.INFO, "✓ Unchanged since an earlier run: %(name)s"),
     RowStatus.PLANNED: (logging.INFO, "✓ Would be sent: %(name)s"),
-    RowStatus.FORGOTTEN: (
-        logging.INFO,
-        "– Forgotten at the person's request, never to be delivered: %(name)s (customer %(id)s)",
-    ),
-    RowStatus.PARTIAL_FAILURE: (
-        logging.WARNING,
-        "⚠ Partial failure for %(noun)s: %(name)s (customer %(id)s): %(path)s %(call)s",
-    ),
-    RowStatus.TOTAL_FAILURE: (
-        logging.ERROR,
-        "✗ Total failure for %(noun)s: %(name)s (customer %(id)s): %(path)s %(call)s",
-    ),
+    RowStatus.FORGOTTEN: (logging.INFO, "– Forgotten in Iterable at the user's request: %(name)s"),
+    RowStatus.PARTIAL_FAILURE: (logging.WARNING, f"⚠ Partial failure {_FAILED}"),
+    RowStatus.TOTAL_FAILURE: (logging.ERROR, f"✗ Total failure {_FAILED}"),
     RowStatus.NOT_ATTEMPTED: (logging.DEBUG, "Not attempted: customer %(id)s"),
 }
-# The rows that need no look, of which a batch is told in one line.
+# Statuses that need no attention: one line for all such rows of a batch.
 _TOLD_TOGETHER = {RowStatus.SUCCESSFUL, RowStatus.UNCHANGED, RowStatus.PLANNED}
 
 DATA_CENTRES = {"api.iterable.com": "US", "api.eu.iterable.com": "EU"}
@@ -60,10 +49,10 @@ RUN_AGAIN = "Run again to send the rest"
 
 
 class RowLog(AbstractContextManager["RowLog"]):
-    """Tells what becomes of the rows of *run*: each if they are few, else how far the run is.
+    """Logs the outcome of each row of *run*.
 
-    Many rows have their lines in the log file. The console has a bar on a terminal, elsewhere a
-    line now and then.
+    With many rows, these lines go to the log file, and the console shows the progress: a bar on a
+    terminal, elsewhere a line now and then.
     """
 
     def __init__(self, run: RunRecord) -> None:
@@ -82,12 +71,9 @@ class RowLog(AbstractContextManager["RowLog"]):
             self._bar.close()
 
     def add(self, outcomes: Sequence[RowOutcome], counts: Counter[RowStatus]) -> None:
-        """Log what became of some more rows, which the run has counted already.
-
-        *counts* is the number of them with each status.
-        """
+        """Log *outcomes*, which the run has counted already; *counts* has their statuses."""
         done = self._run.outcomes.total()
-        # Of a million rows that were left as they are, none is looked at.
+        # Fast for a million unchanged rows: none of them is looked at.
         if counts.keys() - self._together:
             self._tell(outcomes, done - len(outcomes))
         for status, count in counts.items():
@@ -110,7 +96,7 @@ class RowLog(AbstractContextManager["RowLog"]):
                 self._log.log(level, text, {**who, "path": path, "call": call})
 
     def _tell_progress(self) -> None:
-        """Tell how many rows are done, without those that a stopped run did not reach."""
+        """Show how many rows are done; those that a stopped run did not reach are not."""
         count, total = self._run.outcomes, self._run.rows_read
         done = count.total() - count[RowStatus.NOT_ATTEMPTED]
         failed = sum(count[status] for status in FAILED_OUTCOMES)
@@ -125,7 +111,7 @@ class RowLog(AbstractContextManager["RowLog"]):
             logger.info(text, done, total, rate, left_s, failed)
 
     def _show_payloads(self, outcomes: Sequence[RowOutcome]) -> None:
-        """Print the bodies of the first rows, not log them: they hold customers' data."""
+        """Print the bodies of the first rows. They hold customers' data, so they are not logged."""
         for outcome in outcomes:
             row = outcome.prepared
             if row is None or outcome.status is not RowStatus.PLANNED:
@@ -155,13 +141,10 @@ def _new_bar(total: int) -> "tqdm[NoReturn]":
 
 
 def table_lines(rows: Iterable[Sequence[str]]) -> list[str]:
-    """Return where Query 2's columns go as a table; *rows* are column, call, field and type."""
-    table = [("column", "call", "field", "type"), *rows]
-    widths = [max(len(row[place]) for row in table) for place in range(4)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in table
-    ]
+    """Return Query 2's columns as a table; *rows* are column, endpoint, field and type."""
+    table = [("column", "endpoint", "field", "type"), *rows]
+    widths = [max(map(len, cells)) for cells in zip(*table, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in table]
 
 
 def log_end(run: RunRecord, results: Path, advice: str) -> None:
@@ -172,38 +155,38 @@ def log_end(run: RunRecord, results: Path, advice: str) -> None:
     for line in (RULE, "INTEGRATION SUMMARY", RULE, *summary_lines(run)):
         logger.info("%s", line)
     if not_attempted := run.outcomes[RowStatus.NOT_ATTEMPTED]:
-        text = "Not attempted: %d of %d %ss; nothing of theirs was sent"
+        text = "Not attempted: %d of %d %ss. Nothing was sent for them"
         logger.warning(text, not_attempted, run.rows_read, run.noun)
     for call, fields in sorted(run.filtered_fields.items()):
         text = (
-            "The project takes no new fields: Iterable left %s out of %s. The rest has arrived. "
-            "Create the fields in Iterable; then profiles that lack some are sent once more"
+            "The project accepts no new fields: Iterable ignored %s in %s and stored the rest. "
+            "Create the fields in Iterable; the next run then sends the profiles that lack them"
         )
         logger.warning(text, ", ".join(sorted(fields)), call.replace("_", "/"))
     if run.news:
         logger.info("%s", run.news)
     if tolerated := run.tolerated:
+        rows = "1 row was" if tolerated == 1 else f"{tolerated} rows were"
         text = (
-            "%s refused and MAX_REFUSED_ROWS allows %d, so the run is a success. %s names what to "
-            "fix in each"
+            "%s refused and MAX_REFUSED_ROWS allows %d, so the run counts as successful. "
+            "%s says what to fix in each row"
         )
-        were = "1 row was" if tolerated == 1 else f"{tolerated} rows were"
-        logger.warning(text, were, run.max_refused_rows, results)
+        logger.warning(text, rows, run.max_refused_rows, results)
     if advice:
         logger.error("%s", advice)
     elif run.exit_status == ExitStatus.NOT_ALL_DELIVERED:
-        logger.warning("%s. %s", run.undelivered_text, _advice_on_failures(run, results))
+        logger.warning("%s. %s", run.cause, _advice_on_failures(run, results))
 
 
 def _advice_on_failures(run: RunRecord, results: Path) -> str:
     """Return what to do about the rows of *run* that were not delivered."""
     if run.options.dry_run:
-        return f"Fix what {results} names for each before you send anything"
+        return f"See {results} for what to fix in each row, before you send anything"
     if run.refused == run.undelivered:
-        return f"Fix what {results} names for each, then run again"
+        return f"{results} says what to fix in each row. Fix it, then run again"
     if run.refused:
-        return f"{results} names what to fix in {run.refused} of them; run again for the others"
-    return f"No row needs fixing: the first is {run.first_failure}. Run again when that is over"
+        return f"{results} says what to fix in {run.refused} of them; run again for the others"
+    return "No row needs fixing: run again once the cause is resolved"
 
 
 def summary_lines(run: RunRecord) -> list[str]:
@@ -219,14 +202,16 @@ def summary_lines(run: RunRecord) -> list[str]:
         f"✗ Total failures (both calls failed): {count[RowStatus.TOTAL_FAILURE]}",
     ]
     if unchanged := count[RowStatus.UNCHANGED]:
-        lines.append(f"Unchanged, already in Iterable: {unchanged}. --all would send them again")
+        lines.append(f"Unchanged since an earlier run, not sent: {unchanged} (--all sends them)")
     if forgotten := count[RowStatus.FORGOTTEN]:
-        lines.append(f"Forgotten at the person's own request, not to be delivered: {forgotten}")
+        lines.append(f"Forgotten in Iterable at the user's request, not sent: {forgotten}")
     if run.options.dry_run:
-        lines.append(f"Would be sent: {count[RowStatus.PLANNED]}. This was a dry run")
+        lines.append(
+            f"Would be sent: {count[RowStatus.PLANNED]}. This was a dry run: nothing was sent"
+        )
     lines.append(
-        f"{run.requests} requests in {run.sending_seconds:.1f} s, {run.retries} of them repeated, "
-        f"{run.rate_limited_seconds:.1f} s held back by rate limits"
+        f"Requests: {run.requests} in {run.sending_seconds:.1f} s; retries: {run.retries}; "
+        f"waiting for rate limits: {run.rate_limited_seconds:.1f} s"
     )
     return lines
 
@@ -239,7 +224,7 @@ def stop_advice(reason: StopReason | None, detail: str, base_url: str) -> str:
         case StopReason.OUTAGE:
             return f"Iterable seems to be down: {detail}. {NO_MORE_SENT}. {RUN_AGAIN}"
         case StopReason.DEADLINE:
-            return f"MAX_RUNTIME_SECONDS is over. {NO_MORE_SENT}. {RUN_AGAIN}"
+            return f"The time limit MAX_RUNTIME_SECONDS was reached. {NO_MORE_SENT}. {RUN_AGAIN}"
         case StopReason.SIGINT | StopReason.SIGTERM:
             return f"Stopped by a signal. {NO_MORE_SENT}. {RUN_AGAIN}"
         case _:
@@ -255,4 +240,4 @@ def key_advice(base_url: str) -> str:
             f"Check ITERABLE_API_KEY. ITERABLE_API_BASE_URL is the {DATA_CENTRES[here]} data "
             f"centre; a key of the {DATA_CENTRES[other]} one needs https://{other}"
         )
-    return "Check ITERABLE_API_KEY, and that ITERABLE_API_BASE_URL is that project's data centre"
+    return "Check ITERABLE_API_KEY, and that ITERABLE_API_BASE_URL is its project's data centre"

@@ -1,7 +1,7 @@
 """Writes ``report.html``: whether the job is healthy, if not why, and what to do.
 
-The page is made from the results files alone and needs nothing else: no network, no script. It
-holds customers' emails, so it is readable by its owner alone, like the results files.
+The page is made from the results files alone: no network, no script. It holds customers' emails, so
+only its owner can read it, as with the results files.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from monitoring.report_charts import MOST_DAYS, Chart, count, duration, stacked_
 from monitoring.report_health import judge
 from monitoring.report_history import History, read_history
 from records.atomic_file import write_atomically
-from records.exit_statuses import MEANINGS, RunError
+from records.exit_statuses import RunError
 from records.outcomes import CallOutcome, CallStatus, Fault, RowStatus
 from records.run import RunRecord
 
@@ -39,19 +39,15 @@ _ANOTHER_TYPE = (
     "Iterable cannot change the type of a field: in Query 2, convert the value, or give the field "
     "another name."
 )
-# By what an error says of itself.
+# By the status or the fault of a call.
 _WHAT_TO_DO = {
-    CallStatus.UNKNOWN: "Run again: it may have arrived, and is sent once more.",
+    CallStatus.UNKNOWN: "Run again: it may have arrived and is sent once more.",
     CallStatus.NOT_SENT: "Run again: the run ended before it was sent.",
-    Fault.ROW: "Fix the row in the database: Iterable will not take it as it is.",
-    Fault.FIELD: "Fix the value in the database: the project does not take it in this field.",
+    Fault.ROW: "Fix the row in the database: Iterable does not accept it as it is.",
+    Fault.FIELD: "Fix the value in the database: the project does not accept it in this field.",
     Fault.ITERABLE: "Run again: Iterable was down, or needed more time.",
-    Fault.NETWORK: "Run again. If it stays so, find out what answers in Iterable's place: a proxy?",
+    Fault.NETWORK: "Run again. If it persists, see what answers in place of Iterable: a proxy?",
 }
-
-
-class ReportError(RunError):
-    """There is nothing to report on, or no place for it. The message says what to do."""
 
 
 def write_report(folder: Path, now: datetime | None = None) -> Path:
@@ -59,14 +55,14 @@ def write_report(folder: Path, now: datetime | None = None) -> Path:
 
     *now* is in UTC, by default the time of the call. The page is replaced as a whole, and only its
     owner may read it. A results file that cannot be read is skipped; the page names it. Raises
-    ReportError if *folder* has no results file, or cannot be written.
+    RunError if *folder* has no results file, or cannot be written.
     """
     target, now = folder / "report.html", now or datetime.now(UTC)
     history = read_history(folder, now)
     if not history.files and not history.unfinished:
-        raise ReportError(
-            f"{folder} has no results file to report on, or none that you may see. Run python3 "
-            "main.py first; RESULTS_DIR must name the folder with its integration_results_*.json"
+        raise RunError(
+            f"{folder} has no results file that you can read. Run python3 main.py first; "
+            "RESULTS_DIR must name the folder with its integration_results_*.json"
         )
     try:
         # A customer's email may hold half a character, which has no place in UTF-8.
@@ -74,9 +70,9 @@ def write_report(folder: Path, now: datetime | None = None) -> Path:
     except OSError as error:
         text = (
             f"{target} cannot be written: {error.strerror}. There is no new report; check the "
-            "rights of its folder and the room on the disk"
+            "permissions of its folder and the free disk space"
         )
-        raise ReportError(text) from error
+        raise RunError(text) from error
     return target
 
 
@@ -88,14 +84,13 @@ def _render(history: History, now: datetime) -> str:
         health=judge(history, now),
         history=history,
         last=history.last,
-        meanings=MEANINGS,
         charts=charts(history.judged, now),
         outcomes=[each for each in OUTCOMES if any(run.outcomes[each[0]] for run in history.runs)],
     )
 
 
 def what_to_do(error: CallOutcome) -> str:
-    """Return what to do about a call that failed so; earlier versions did not note its fault."""
+    """Return what to do about a failed call."""
     if error.http_status == 429:
         return "Run again: Iterable asked for fewer requests."
     if error.fault is Fault.FIELD and error.fields:
@@ -105,11 +100,11 @@ def what_to_do(error: CallOutcome) -> str:
 
 
 def charts(runs: Sequence[RunRecord], now: datetime) -> list[Chart]:
-    """Return the charts of the latest *runs*; none of a single one, which says nothing more."""
+    """Return the charts of the latest *runs*, if there is more than one."""
     runs = [run for run in runs if now - run.started_at < timedelta(days=MOST_DAYS)]
     if len(runs) < 2:
         return []
-    begun = [(run.started_at, MEANINGS[run.exit_status].level == "bad") for run in runs]
+    begun = [(run.started_at, run.exit_status.level == "bad") for run in runs]
     rows = [
         (name, css_class, [run.outcomes[status] for run in runs])
         for status, name, css_class in OUTCOMES

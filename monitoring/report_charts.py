@@ -1,4 +1,7 @@
-"""Turns numbers into what the page shows: times, durations and charts."""
+"""Turns numbers into what the page shows: times, durations and charts.
+
+Spaces inside times and durations do not break, so that no line begins with a unit.
+"""
 
 import math
 from collections import defaultdict
@@ -10,9 +13,6 @@ LEAST_DAYS, MOST_DAYS = 14, 90
 _MOST_LABELS = 4
 # Unit, its seconds, the next smaller unit, its seconds.
 _UNITS = (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1))
-
-
-# Spaces inside these do not break: no line begins with a unit.
 
 
 def when(moment: datetime) -> str:
@@ -33,15 +33,12 @@ def duration(seconds: float) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """Return a number of things, which *noun* names in the singular."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+    """Return *number* with its *noun*, which is given in the singular."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 class Bar(NamedTuple):
-    """One run: the CSS class and the height of each part, and what it says.
-
-    Heights are in percent of the chart's.
-    """
+    """One run: the CSS class and the height of each part, in percent of the chart; its tooltip."""
 
     parts: list[tuple[str, float]]
     text: str
@@ -49,10 +46,10 @@ class Bar(NamedTuple):
 
 
 class Chart(NamedTuple):
-    """All there is to draw of one chart.
+    """What the page draws as one chart.
 
-    *legend* has names and CSS classes. *days* has a label, mostly empty, and the runs of each day
-    up to today: a day without a run is a gap. *y_ticks* are heights and their labels.
+    *legend* has names and CSS classes. *days* has a label, often empty, and the runs of each day up
+    to today. *y_ticks* are heights in percent and their labels.
     """
 
     title: str
@@ -71,8 +68,8 @@ def stacked_bars(
 ) -> Chart:
     """Return one bar for each run, made of *groups* of (name, CSS class, values).
 
-    *runs* says when each run began, oldest first, and whether it failed. Such a run gets a mark:
-    most of them have no rows, so no bar.
+    *runs* says when each run began, oldest first, and whether it failed. A failed run gets a mark,
+    as most of them have no rows and thus no bar.
     """
     groups = [group for group in groups if any(group[2])]
     highest = max(map(sum, zip(*(values for _, _, values in groups), strict=True)), default=0)

@@ -6,12 +6,12 @@ from statistics import median, quantiles
 from typing import NamedTuple
 
 from monitoring.report_history import History
-from records.exit_statuses import MEANINGS, RUN_AGAIN
+from records.exit_statuses import RUN_AGAIN
 from records.run import RunRecord
 
 HEADLINES = {"good": "Healthy", "warn": "Needs a look", "bad": "Failing"}
 _LEVELS = tuple(HEADLINES)  # from good to bad
-# What is usual is told from this many runs, if there are enough.
+# Number of runs that show how often one starts: at most, at least.
 _RUNS, _AT_LEAST = 30, 3
 
 _FIND_KILLER = (
@@ -23,12 +23,12 @@ _START_IT = (
     "Then run it by hand."
 )
 _LOOK_AT_FILES = (
-    "See below what is wrong with the files. Then run the job, and write this page again."
+    "See below what is wrong with the files. Then run the job and write this page again."
 )
-_SET_CLOCK = "Check this machine's clock, then delete the files that are dated later than now."
+_SET_CLOCK = "Check this machine's clock, then delete the files that are dated in the future."
 _FIX_ROWS = (
-    "Correct the rows that are refused every time, or leave them out of Query 2: until then every "
-    "run refuses them again."
+    "Fix the rows that are refused every time, or leave them out of Query 2. Until then, every run "
+    "has them refused again."
 )
 _TRY_ON = "When the trial runs look right, run python3 main.py."
 
@@ -36,8 +36,8 @@ _TRY_ON = "When the trial runs look right, run python3 main.py."
 class Health(NamedTuple):
     """The verdict: *level* is good, warn, bad or idle. *advice* says what to do, the worst first.
 
-    *unreadable* are the results files that are newer than the last run. *silence_s* is the time
-    without a run, if that is too long, and *usual_s* what is usual.
+    *unreadable* are results files newer than the last run. *silence_s* is the time without a run if
+    that is too long, *usual_s* the usual time between two runs.
     """
 
     level: str
@@ -49,7 +49,7 @@ class Health(NamedTuple):
 
 
 def judge(history: History, now: datetime) -> Health:
-    """Judge the job as of *now*, by its last run and by when that was."""
+    """Judge the job as of *now* by its last run and the time since then."""
     last = history.last
     newest = last.file.name if last and last.file else ""
     unreadable = [name for name in history.skipped if name > newest]
@@ -73,24 +73,24 @@ def judge(history: History, now: datetime) -> Health:
 
 
 def _of_run(run: RunRecord) -> dict[str, str]:
-    """Return what to do after *run*, each with how bad it is."""
-    create = "Create %s in Iterable. Then the rows are sent once more."
+    """Return what to do after *run*, each with its level."""
+    create = "Create %s in Iterable. The next run then sends the rows again."
     missing = [", ".join(sorted(fields)) for fields in run.filtered_fields.values()]
-    meaning = MEANINGS[run.exit_status]
-    return {meaning.advice: meaning.level, **{create % fields: "warn" for fields in missing}}
+    status = run.exit_status
+    return {status.advice: status.level, **{create % fields: "warn" for fields in missing}}
 
 
 def _silence(history: History, now: datetime) -> tuple[float, float | None]:
     """Return how often a run starts, and the time without one if that is too long; in seconds.
 
-    A job has a rhythm if most of its last runs came about as long after the one before.
+    Only a job that most often starts at about the same interval can miss a run.
     """
     starts = [run.started_at for run in history.judged[-_RUNS - 1 :]]
     gaps = [(after - before).total_seconds() for before, after in pairwise(starts)]
     usual = median(gaps) if len(gaps) >= _AT_LEAST else 0.0
     if sum(usual / 2 < gap < usual * 1.5 for gap in gaps) <= len(gaps) * 0.6:
         return usual, None
-    # A job of working days has a long gap every week.
+    # A job that runs on working days has a long gap every week.
     most = max(2 * usual, 1.25 * quantiles(gaps, n=10, method="inclusive")[-1])
     began = max([starts[-1], *(run.started_at for run in history.unfinished)])
     silence = (now - began).total_seconds()

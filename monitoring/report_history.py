@@ -1,4 +1,4 @@
-"""Reads the newest results files for the report: the runs, and which rows failed in the last."""
+"""Reads the newest results files for the report: the runs, and the failed rows of the last one."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -13,7 +13,7 @@ from records.run import RunRecord
 
 RUNS_SHOWN = 90
 EXAMPLES_SHOWN = 10
-# The number of a run's failed rows that are compared with those of other runs.
+# Number of failed rows of a run that are compared with those of other runs.
 _ROWS_FOLLOWED = 1000
 
 
@@ -29,14 +29,14 @@ class ErrorGroup:
 
     @property
     def message(self) -> str:
-        """What the examples give as their reason; empty if each has its own."""
+        """The reason that all examples have in common; empty if each has its own."""
         messages = {message for _, message in self.examples} - {self.label}
         return messages.pop() if len(messages) == 1 else ""
 
 
 @dataclass
 class RepeatedRow:
-    """A row that was refused in the last *runs* runs that finished; the first began at *since*."""
+    """A row that each of the last *runs* complete runs refused; the first of them began *since*."""
 
     row: RowOutcome
     since: datetime
@@ -45,11 +45,11 @@ class RepeatedRow:
 
 @dataclass
 class History:
-    """The runs, oldest first, and the rows that failed in the last, most frequent errors first.
+    """The runs, oldest first, and the errors of the last one, most frequent first.
 
     *unfinished* are the runs without a results file. *files* is the number of results files in the
-    folder. *skipped* has the names of those that cannot be read, with the reason, and *later* of
-    those that are dated later than now: they are not among the runs.
+    folder. *skipped* has the names of unreadable ones with the reason, *later* the names of those
+    that are dated in the future; these are not among the runs.
     """
 
     runs: list[RunRecord]
@@ -62,17 +62,17 @@ class History:
 
     @property
     def killed(self) -> list[UnfinishedRun]:
-        """The runs since the last one that left no results: a run removes what those left."""
+        """The killed runs since the last one: a run removes what earlier ones left."""
         return [run for run in self.unfinished if not run.alive]
 
     @property
     def judged(self) -> list[RunRecord]:
-        """The runs that were the whole job."""
+        """The runs of the whole job."""
         return [run for run in self.runs if not run.is_trial]
 
     @property
     def last(self) -> RunRecord | None:
-        """The last run of the whole job; without any, the last run of all."""
+        """The last run of the whole job; if there is none, the last trial."""
         runs = self.judged or self.runs
         return runs[-1] if runs else None
 
@@ -82,7 +82,6 @@ def read_history(folder: Path, now: datetime) -> History:
     paths = results_files(folder)
     unfinished = [run for run in unfinished_runs(folder) if run.started_at <= now]
     history = History([], unfinished, len(paths))
-    # What is read here is small: rows are streamed later.
     for path in reversed(paths):
         if len(history.runs) == RUNS_SHOWN:
             break
@@ -106,7 +105,7 @@ def _grouped(rows: Iterator[RowOutcome]) -> list[ErrorGroup]:
     groups: dict[tuple[str, str, CallOutcome], ErrorGroup] = {}
     for row in rows:
         call = row.failed_call or row.users_update
-        # Without an answer of Iterable's, the message is this program's own and says the kind.
+        # Without an answer from Iterable, the message is this program's own and says the kind.
         label = call.code or (f"HTTP {call.http_status}" if call.http_status else call.message[:80])
         error = replace(call, message="", attempts=0)
         key = (label or "no reason given", row.failed_path, error)
@@ -118,10 +117,7 @@ def _grouped(rows: Iterator[RowOutcome]) -> list[ErrorGroup]:
 
 
 def _repeated(history: History) -> list[RepeatedRow]:
-    """Return the rows that were refused in the last run and in those before it, without a break.
-
-    A run that did not come to its end says nothing of a row.
-    """
+    """Return the rows that were refused in the last complete run and in the ones before it."""
     found: dict[object, RepeatedRow] = {}
     for number, run in enumerate(reversed([run for run in history.judged if run.complete])):
         refused: dict[object, RowOutcome] = {

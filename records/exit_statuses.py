@@ -1,90 +1,63 @@
-"""How a run ends: the exit statuses with their meanings, and which of them a run gets."""
+"""How a run ends: the exit statuses and what they say, and the reasons for stopping early."""
 
 from enum import Enum, IntEnum, auto
-from typing import NamedTuple
+from typing import Self
+
+RUN_AGAIN = "Run it again; it sends only what is missing."
+_CHECK = f"Fix what is named above until python3 main.py --check reports no problem. {RUN_AGAIN}"
 
 
 class ExitStatus(IntEnum):
-    """What a caller such as cron learns from the run. The numbers never change."""
+    """What a caller such as cron learns from the run. The numbers never change.
 
-    OK = 0
-    NOT_ALL_DELIVERED = 1
-    USAGE = 2
-    DATABASE = 3
-    STOPPED = 4
-    BUG = 70
-    BUSY = 75
-    SIGINT = 130
-    SIGTERM = 143
-
-
-class Meaning(NamedTuple):
-    """What one exit status says.
-
-    *summary* stands in ``--help`` and in the documents. In the report, *event* says what became of
-    the run, *level* how bad that is (good, warn or bad) and *advice* what to do.
+    ``meaning`` stands in ``--help`` and in the documents. In the report, ``level`` says how bad it
+    is (good, warn or bad) and ``advice`` what to do.
     """
 
-    summary: str
+    meaning: str
     level: str
-    event: str
-    advice: str = ""
+    advice: str
 
+    def __new__(cls, number: int, level: str, meaning: str, advice: str = "") -> Self:
+        """Return the status *number* with its texts."""
+        status = int.__new__(cls, number)
+        status._value_ = number
+        status.level, status.meaning, status.advice = level, meaning, advice
+        return status
 
-RUN_AGAIN = "Run it again; it sends only what is missing."
-_RUN_CHECK = f"Fix what is named above until python3 main.py --check is content. {RUN_AGAIN}"
-
-MEANINGS = {
-    ExitStatus.OK: Meaning(
-        "every row delivered, nothing to deliver, or only rows refused within MAX_REFUSED_ROWS",
+    OK = (
+        0,
         "good",
-        "finished",
-    ),
-    ExitStatus.NOT_ALL_DELIVERED: Meaning(
+        "every row delivered, nothing to deliver, or only rows refused within MAX_REFUSED_ROWS",
+    )
+    NOT_ALL_DELIVERED = (
+        1,
+        "warn",
         "the run finished; some rows were not delivered",
-        "warn",
-        "finished",
         "See below what to do about each reason.",
-    ),
-    ExitStatus.USAGE: Meaning(
-        "usage, settings or no room on the disk; nothing was sent",
+    )
+    USAGE = 2, "bad", "wrong usage or settings, or the disk is full; nothing was sent", _CHECK
+    DATABASE = (
+        3,
         "bad",
-        "stopped before it could send anything",
-        _RUN_CHECK,
-    ),
-    ExitStatus.DATABASE: Meaning(
-        "database: no connection, query failed, row count; nothing was sent",
+        "database: no connection, failed query, or too few or many rows; nothing was sent",
+        _CHECK,
+    )
+    STOPPED = (
+        4,
         "bad",
-        "failed at the database; nothing was sent",
-        _RUN_CHECK,
-    ),
-    ExitStatus.STOPPED: Meaning(
-        "stopped early: all refused, Iterable down, time over, disk full",
-        "bad",
-        "stopped early",
+        "stopped early: every row refused, Iterable down, time limit reached, disk full",
         f"Fix what is named above; the end of the log file has more. {RUN_AGAIN}",
-    ),
-    ExitStatus.BUG: Meaning(
-        "a bug: see the traceback in the log",
+    )
+    BUG = (
+        70,
         "bad",
-        "met a bug in the program",
+        "a bug: see the traceback in the log",
         f"Report the traceback at the end of the log file. {RUN_AGAIN}",
-    ),
-    ExitStatus.BUSY: Meaning(
-        "another run is under way; nothing was done",
-        "warn",
-        "did not start: another run held the lock",
-    ),
-    ExitStatus.SIGINT: Meaning(
-        "interrupted (Ctrl-C); rows in flight were finished",
-        "warn",
-        "was interrupted (Ctrl-C)",
-        RUN_AGAIN,
-    ),
-    ExitStatus.SIGTERM: Meaning(
-        "terminated; rows in flight were finished", "warn", "was terminated", RUN_AGAIN
-    ),
-}
+    )
+    BUSY = 75, "warn", "another run is under way; nothing was done"
+    SIGINT = 130, "warn", "interrupted (Ctrl-C); rows in flight were finished", RUN_AGAIN
+    SIGTERM = 143, "warn", "terminated; rows in flight were finished", RUN_AGAIN
 
 
 class StopReason(Enum):
@@ -99,8 +72,12 @@ class StopReason(Enum):
     SIGINT = auto()
     SIGTERM = auto()
 
+    @property
+    def exit_status(self) -> ExitStatus:
+        """The exit status of a run that was stopped for this reason."""
+        return _STATUS_OF_REASON.get(self, ExitStatus.STOPPED)
 
-# Every other reason makes it STOPPED.
+
 _STATUS_OF_REASON = {
     StopReason.ROW_COUNT: ExitStatus.DATABASE,
     StopReason.SIGINT: ExitStatus.SIGINT,
@@ -119,21 +96,3 @@ class RunError(Exception):
     def __init__(self, text: str, status: ExitStatus | None = None) -> None:
         super().__init__(text)
         self.status = self.status if status is None else status
-
-
-def final_status(
-    reason: StopReason | None, undelivered: int, error: ExitStatus | None
-) -> ExitStatus:
-    """Return the exit status of a run.
-
-    *reason* is why it was stopped, *undelivered* the number of rows that did not end well, *error*
-    the status of the exception that ended it; None where there was none. A bug is told whatever
-    else happened. A request to stop explains the errors that it causes, so it comes before them.
-    """
-    if error is ExitStatus.BUG:
-        return error
-    if reason is not None:
-        return _STATUS_OF_REASON.get(reason, ExitStatus.STOPPED)
-    if error is not None:
-        return error
-    return ExitStatus.NOT_ALL_DELIVERED if undelivered else ExitStatus.OK

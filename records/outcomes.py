@@ -1,4 +1,4 @@
-"""What became of a row and of its two API calls: the words the other modules share."""
+"""The outcome of a row and of its two API calls: the terms that the other modules share."""
 
 import functools
 from dataclasses import dataclass
@@ -9,25 +9,24 @@ from records.columns import Row
 
 
 class CallStatus(StrEnum):
-    """What the reader of a call's outcome should do about it."""
+    """How a call ended; beside each status, what to do about it."""
 
     DELIVERED = "delivered"  # nothing
     REFUSED = "refused"  # fix the row
     UNAVAILABLE = "unavailable"  # run again
-    UNKNOWN = "unknown"  # it was sent, no answer came: it may have landed; run again
-    UNCHANGED = "unchanged"  # nothing: Iterable holds it from an earlier run
-    FORGOTTEN = "forgotten"  # nothing: the person asked Iterable to forget them
-    SUPERSEDED = "superseded"  # nothing: a row before this one has the same address
+    UNKNOWN = "unknown"  # run again: it was sent and no answer came, so it may have arrived
+    UNCHANGED = "unchanged"  # nothing: Iterable has it from an earlier run
+    FORGOTTEN = "forgotten"  # nothing: Iterable has forgotten the user at their request
+    SUPERSEDED = "superseded"  # nothing: an earlier row has the same address
     NO_EVENT = "no_event"  # nothing: the row has no event
     NOT_SENT = "not_sent"  # nothing left this machine
     PLANNED = "planned"  # a dry run: it would have been sent
 
-    # Enum's own is slower, and each row is looked up and counted by its statuses.
+    # Faster than Enum's own: each row is counted by its statuses.
     __hash__ = str.__hash__
 
 
-# Nothing needs to be sent: Iterable has the call's content, or that of the row which stands for it,
-# or there is none.
+# Nothing to send: Iterable has the content already, or that of an earlier row, or there is none.
 _NOT_NEEDED = frozenset({CallStatus.UNCHANGED, CallStatus.SUPERSEDED, CallStatus.NO_EVENT})
 ARRIVED = _NOT_NEEDED | {CallStatus.DELIVERED}
 # No request was sent for the call.
@@ -35,14 +34,14 @@ _NO_REQUEST = _NOT_NEEDED | {CallStatus.NOT_SENT}
 
 
 class Fault(StrEnum):
-    """Where the reason lies why a call was not delivered."""
+    """Where the cause lies if a call was not delivered."""
 
     ROW = "row"  # in this row alone
     FIELD = "field"  # in a value, or in the type that the project has for its field
     KEY = "key"  # no request with this key can succeed
     PROJECT = "project"  # in the project's settings or limits, or in what the key may do
     ITERABLE = "iterable"
-    NETWORK = "network"  # in what lies between, or another server answers
+    NETWORK = "network"  # between this machine and Iterable, or another server answers
 
 
 class RowStatus(StrEnum):
@@ -52,18 +51,17 @@ class RowStatus(StrEnum):
     PARTIAL_FAILURE = "partial_failure"  # the user was updated, the event was not delivered
     TOTAL_FAILURE = "total_failure"  # the user was not updated, so no event was sent
     UNCHANGED = "unchanged"  # Iterable had both already
-    FORGOTTEN = "forgotten"  # the person asked Iterable to forget them: never to be delivered
+    FORGOTTEN = "forgotten"  # Iterable has forgotten the user at their request
     NOT_ATTEMPTED = "not_attempted"  # the run stopped before this row
     PLANNED = "planned"  # a dry run: the row would have been sent
 
     __hash__ = str.__hash__
 
 
-# How a row ends that was tried and is not, or not wholly, at Iterable.
+# The row was tried, and not all of it was delivered.
 FAILED_OUTCOMES = frozenset({RowStatus.PARTIAL_FAILURE, RowStatus.TOTAL_FAILURE})
-# How a row ends when all is well.
 GOOD_OUTCOMES = frozenset(RowStatus) - FAILED_OUTCOMES - {RowStatus.NOT_ATTEMPTED}
-# What the summary of the results file calls the number of rows that ended so.
+# The name of each status's number of rows in the summary of the results file.
 COUNTERS = {
     status: f"{status}s" if status in FAILED_OUTCOMES else str(status) for status in RowStatus
 }
@@ -73,10 +71,10 @@ COUNTERS = {
 class CallOutcome:
     """What happened to one API call.
 
-    ``attempts`` counts the requests sent; 0 means that Iterable never saw the call. ``code`` and
-    ``message`` come from Iterable's last answer, cut short. They may quote a customer's values:
-    results file only, never the log. ``fields`` has the fields that the answer names, each with the
-    type that the project has for it, or with ``filtered out``.
+    ``attempts`` is the number of requests sent. ``code`` and ``message`` come from Iterable's last
+    answer, cut short. They may quote a customer's values, so they go to the results file only,
+    never to the log. ``fields`` are those that the answer names, each with its type in the project
+    or with ``filtered out``.
     """
 
     status: CallStatus
@@ -93,7 +91,7 @@ class CallOutcome:
         return self.fault is Fault.KEY
 
     def __str__(self) -> str:
-        """Return what may be logged: never a message of Iterable's."""
+        """Return the text for the log, without Iterable's message."""
         if self.http_status is None:
             details = self.message  # our own words
         else:
@@ -111,19 +109,19 @@ PLANNED = CallOutcome(CallStatus.PLANNED)
 
 # The kinds of calls: users/update and events/track.
 PROFILE, EVENT = 1, 2
-# The name of the event of a row without one. No hash is it.
+# The event's name in a row without an event. No hash has this value.
 NO_EVENT_NAME = bytes(16)
-# Of the digit that says the variant only the lower two bits are the hash's.
+# The upper two bits of this digit are the UUID's variant. By hand, as uuid.UUID takes three times
+# as long, and every row has one.
 _VARIANTS = {f"{digit:x}": "89ab"[digit & 3] for digit in range(16)}
 
 
 class Call(NamedTuple):
     """One of the two calls of a row.
 
-    ``name`` is what the ledger tells the calls of a ``kind`` apart by; ``content`` is a hash of the
-    values that the call sends. ``body`` is what it sends, encoded, once that is made; ``digest`` is
-    a hash of the body. While ``send`` is true, the call is to be made, and ``outcome`` is what will
-    have come of it if it is not.
+    ``name`` identifies the call among those of its ``kind`` in the ledger; ``content`` is a hash of
+    the values that it sends. ``body`` is the encoded request body, once it is made, and ``digest``
+    its hash. ``send`` says whether the call is still to be made; ``outcome`` is its outcome so far.
     """
 
     kind: int
@@ -135,17 +133,17 @@ class Call(NamedTuple):
     outcome: CallOutcome = NOT_SENT
 
     def known(self, outcome: CallOutcome | None) -> "Call":
-        """Return the call that need not be made any more; as it is if *outcome* is None."""
+        """Return the call with an *outcome* that makes sending needless; None changes nothing."""
         return self._replace(outcome=outcome, send=False) if outcome else self
 
 
 class PreparedRow(NamedTuple):
-    """A row of which it is known who and what it is about.
+    """A row whose user and event are identified.
 
-    ``row`` has its values, until there are bodies made of them. ``key`` is how Iterable tells users
-    apart: the address in lower case, or where ``user_id`` is not None, that after ``userId:``. The
-    name of the ``profile`` is a hash of the key, that of the ``event`` is what the event's id is
-    made of, ``NO_EVENT_NAME`` if the row has no event.
+    ``row`` has its values until the bodies are made. ``key`` identifies the user in Iterable: the
+    address in lower case or, if users are identified by user id, ``userId:`` and the id. The name
+    of ``profile`` is a hash of the key; that of ``event`` is what the event's id is made of, or
+    ``NO_EVENT_NAME``.
     """
 
     row: Row
@@ -165,44 +163,46 @@ class PreparedRow(NamedTuple):
 
     @property
     def next_call(self) -> Call | None:
-        """The call to be made next: no event of a user whom Iterable does not have."""
+        """The next call to make; never an event for a user whom Iterable does not have."""
         if self.profile.send:
             return self.profile
         return self.event if self.event.send and self.profile.outcome.status in ARRIVED else None
 
     def after(self, outcome: CallOutcome, *, final: bool = True) -> "PreparedRow":
-        """Return the row with the *outcome* of its next call, which if not *final* stays the next.
-
-        Only for a row that has one.
-        """
+        """Return the row with the *outcome* of its next call; if not *final*, it stays the next."""
         call = (self.next_call or self.event)._replace(outcome=outcome, send=not final)
         return self._replace(profile=call) if call.kind == PROFILE else self._replace(event=call)
 
     def knowing(
         self, users_update: CallOutcome | None = None, events_track: CallOutcome | None = None
     ) -> "PreparedRow":
-        """Return the row with the outcomes of calls that need not be made, None for the others."""
+        """Return the row with the outcomes of calls that need not be made; None for the others."""
         profile, event = self.profile.known(users_update), self.event.known(events_track)
         return self._replace(profile=profile, event=event)
 
 
 class RowOutcome(NamedTuple):
-    """What happened to one row of Query 2; one object of ``results`` in the results file.
+    """What happened to one row of Query 2; by default nothing was sent.
 
-    ``prepared`` is None for a row that could not be made ready, or was not. ``user_id`` is None
-    where users are told apart by email.
+    ``prepared`` is None for a row that was not prepared. ``user_id`` is None if users are
+    identified by email.
     """
 
     customer_id: int | str | None
     email: int | str | None
-    users_update: CallOutcome
-    events_track: CallOutcome
+    users_update: CallOutcome = NOT_SENT
+    events_track: CallOutcome = NOT_SENT
     prepared: PreparedRow | None = None
     user_id: int | str | None = None
 
+    def refused(self, reason: str) -> "RowOutcome":
+        """Return the outcome of the row if it cannot be sent as it is, for this *reason*."""
+        refusal = CallOutcome(CallStatus.REFUSED, message=reason, fault=Fault.ROW)
+        return self._replace(users_update=refusal)
+
     @property
     def name(self) -> int | str | None:
-        """What the row's user is called for the operator."""
+        """The name of the row's user for the operator."""
         return self.email if self.user_id is None else self.user_id
 
     @property
@@ -212,19 +212,19 @@ class RowOutcome(NamedTuple):
 
     @property
     def failed_call(self) -> CallOutcome | None:
-        """The first of the two calls that did not arrive; None when both did."""
+        """The first call that was not delivered; None if both were."""
         if self.users_update.status not in ARRIVED:
             return self.users_update
         return None if self.events_track.status in ARRIVED else self.events_track
 
     @property
     def failed_path(self) -> str:
-        """The path of ``failed_call``: its endpoint in Iterable's API."""
+        """The endpoint of ``failed_call``."""
         return "users/update" if self.failed_call is self.users_update else "events/track"
 
     @property
     def refused_for_itself(self) -> bool:
-        """Whether a value of the row is why the row was not delivered."""
+        """Whether the row was not delivered because of one of its values."""
         call = self.failed_call or self.users_update
         return call.status is CallStatus.REFUSED and call.fault in {Fault.ROW, Fault.FIELD}
 
@@ -237,7 +237,7 @@ class RowOutcome(NamedTuple):
 
 @functools.cache
 def _status_of(update: CallStatus, track: CallStatus) -> RowStatus:
-    """Return the status of a row whose two calls ended so."""
+    """Return the status of a row from those of its two calls."""
     both = {update, track}
     if CallStatus.PLANNED in both:
         return RowStatus.PLANNED
@@ -257,27 +257,8 @@ def outcome_of(
     users_update: CallOutcome | None = None,
     events_track: CallOutcome | None = None,
 ) -> RowOutcome:
-    """Return the outcome of a row: of a call by default what is known of it."""
+    """Return the outcome of a row; that of a call is by default what *prepared* says."""
     update = users_update or prepared.profile.outcome
     track = events_track or prepared.event.outcome
     customer_id, email, user_id = prepared.customer_id, prepared.email, prepared.user_id
     return RowOutcome(customer_id, email, update, track, prepared, user_id)
-
-
-class RowNames(NamedTuple):
-    """What a row is called for people; ``user_id`` is None where users are told apart by email."""
-
-    customer_id: int | str | None
-    email: int | str | None
-    user_id: int | str | None = None
-
-
-def refused_row(names: RowNames, reason: str) -> RowOutcome:
-    """Return the outcome of a row that cannot be sent as it is."""
-    refusal = CallOutcome(CallStatus.REFUSED, message=reason, fault=Fault.ROW)
-    return RowOutcome(names.customer_id, names.email, refusal, NOT_SENT, user_id=names.user_id)
-
-
-def row_not_attempted(names: RowNames) -> RowOutcome:
-    """Return the outcome of a row that the run did not come to."""
-    return RowOutcome(names.customer_id, names.email, NOT_SENT, NOT_SENT, user_id=names.user_id)

@@ -1,14 +1,13 @@
-"""The results files of a folder, read back: the runs, the rows that failed, and what must go.
+"""Reads the results files of a folder: the runs and the rows that failed. Removes old files.
 
-A file is never read whole into memory: what stands before and behind its rows is read first, and
-the rows line by line, only if some of them failed.
+No file is read whole into memory: only its start and its end, and the rows line by line.
 """
 
 import functools
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,22 +21,22 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# The number of files that are looked at for other jobs and for deliveries.
+# Number of files in which other jobs and deliveries are looked for.
 LATEST = 20
 # Summary and run take about 3 KB.
 _TAIL_BYTES = 64 * 1024
-# A string in JSON holds no raw newline or quote: none of these can stand in a value of a row.
+# Strings in JSON have no raw newline or quote, so no value of a row can contain any of these.
 _HEAD = f'{{\n"schema_version": {SCHEMA_VERSION},\n"results": [\n'.encode()
 _TAIL = b'\n],\n"summary": {'
 _FAILED = re.compile(rb'"outcome": "(partial|total)_failure"')
-# No run comes near it, and no chart could show it.
+# More than any count or duration of a run.
 _TOO_MUCH = 1e12
-# What the reading of a damaged or foreign file may end with.
+# What reading a damaged or foreign file may raise.
 _DAMAGED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 
 
 class ResultsFileError(Exception):
-    """This is no results file, or not a whole one. The message says what is wrong with it."""
+    """A results file that is not whole or cannot be read. The message says why."""
 
 
 def results_files(folder: Path) -> list[Path]:
@@ -48,10 +47,9 @@ def results_files(folder: Path) -> list[Path]:
 
 
 def read_run(path: Path) -> RunRecord:
-    """Return what the file says of its run, without its rows.
+    """Return the record of the run in the results file *path*, without its rows.
 
-    A field that an earlier version did not write has its default. Raises ResultsFileError if it is
-    not a results file of this version, or cannot be read.
+    Raises ResultsFileError if it is not a results file of this version, or cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -77,11 +75,10 @@ def _run_of(document: bytes, path: Path) -> RunRecord:
         {
             **summary,
             **run,
-            "options": {**run, "bulk": run["mode"] == "bulk", "send_all": run.get("all", False)},
+            "options": {**run, "bulk": run["mode"] == "bulk", "send_all": run["all"]},
             "rows_read": summary["total"],
-            "outcomes": {status: summary.get(name, 0) for status, name in COUNTERS.items()},
-            "refused": run.get("tolerated", 0),
-            "error": run.get("error") or "",
+            "outcomes": {status: summary[name] for status, name in COUNTERS.items()},
+            "error": run["error"] or "",
             "error_status": run["exit_status"],
             "file": path,
         }
@@ -92,7 +89,7 @@ def _run_of(document: bytes, path: Path) -> RunRecord:
 
 
 def _number(text: str) -> float:
-    """Return a count or a duration; no other numbers stand behind the rows."""
+    """Return a count or a duration: there are no other numbers behind the rows."""
     number = float(text)
     if not 0 <= number < _TOO_MUCH:
         raise ValueError("a number")
@@ -101,23 +98,23 @@ def _number(text: str) -> float:
 
 @functools.cache
 def _adapter(kind: type[T]) -> "TypeAdapter[T]":
-    """Return what makes a *kind* of what stands in a file."""
+    """Return what validates the JSON of a *kind*."""
     from pydantic import TypeAdapter
 
     return TypeAdapter(kind)
 
 
 def read_failed_rows(path: Path) -> Iterator[RowOutcome]:
-    """Yield the partial and total failures, one at a time, in the file's order.
+    """Yield the partial and total failures in the file's order.
 
-    Raises ResultsFileError if a row is damaged, or the file cannot be read any more.
+    Raises ResultsFileError if a row is damaged, or the file can no longer be read.
     """
     try:
         with path.open("rb") as file:
             for line in file:
                 if line == b"],\n":
                     return
-                # Most lines are successful: those are never parsed.
+                # Rows that did not fail are never parsed.
                 if _FAILED.search(line):
                     yield _row_of(json.loads(line.rstrip(b",\n")))
     except OSError as error:
@@ -136,32 +133,33 @@ def _row_of(row: Mapping[str, Any]) -> RowOutcome:
 
 def other_jobs(folder: Path, job: str) -> list[str]:
     """Return the jobs besides *job* that have written the latest results files in *folder*."""
-    return sorted({run.job for run in _latest(folder)} - {job, ""})
+    return sorted({run.job for run in _runs(results_files(folder)[-LATEST:])} - {job, ""})
 
 
 def tells_of_deliveries(folder: Path, job: str) -> bool:
-    """Whether one of the latest results files of *job* in *folder* says that it delivered a row."""
+    """Whether *job* delivered anything by one of the latest results files in *folder*."""
     return any(
         run.job == job and (run.users_update + run.events_track)[CallStatus.DELIVERED]
-        for run in _latest(folder)
+        for run in _runs(results_files(folder)[-LATEST:])
     )
 
 
-def _latest(folder: Path) -> Iterator[RunRecord]:
-    """Yield the latest runs in *folder*; what cannot be read, such as root's files, is left out."""
-    for path in results_files(folder)[-LATEST:]:
+def _runs(paths: Iterable[Path]) -> Iterator[RunRecord]:
+    """Yield the runs of the files at *paths*, without those that cannot be read, as root's."""
+    for path in paths:
         with suppress(ResultsFileError):
             yield read_run(path)
 
 
-def remove_old(own: Path, keep: int) -> None:
-    """Remove the oldest results files beside *own* until *keep* are left with it; 0 keeps all.
+def remove_old(own: Path, keep: int, job: str) -> None:
+    """Remove the oldest results files of *job* beside *own* until *keep* are left; 0 keeps all.
 
     Files that are dated later than *own* were written while the clock was ahead: they go first.
     Raises OSError if one cannot be removed.
     """
     if keep:
-        others = [path for path in results_files(own.parent) if path != own]
+        runs = _runs(path for path in results_files(own.parent) if path != own)
+        others = [run.file for run in runs if run.file and run.job == job]
         others.sort(key=lambda path: path < own)
         for path in others[: max(0, len(others) - (keep - 1))]:
             path.unlink(missing_ok=True)

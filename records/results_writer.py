@@ -1,21 +1,20 @@
 """Writes the results file: one line of JSON for each row, streamed to disk, and a summary.
 
-It is called ``integration_results_YYYYMMDD_HHMMSS.json`` after the moment, in UTC, at which its run
-began, or the next second of which there is none. While the run lasts there is a hidden
-``.partial`` file of that name instead, which the run holds locked.
+It is called ``integration_results_YYYYMMDD_HHMMSS.json`` after the time, in UTC, at which its run
+began, or the next free second. During the run there is a hidden ``.partial`` file of that name
+instead, which the run keeps locked.
 """
 
 import fcntl
 import functools
-import itertools
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import IO, NamedTuple, Self
 
 from records.atomic_file import UNSUPPORTED, publish
 from records.outcomes import PLANNED, CallOutcome, RowOutcome, RowStatus
@@ -26,10 +25,10 @@ SCHEMA_VERSION = 1
 # The file's name without its ending, and the names that look like it.
 NAME = "integration_results_%Y%m%d_%H%M%S"
 NAMES = f"integration_results_{'[0-9]' * 8}_{'[0-9]' * 6}"
-# The space that one row may take in the file, with a message at its longest, or with every field of
-# both calls filtered out; most take less than half of it.
+# The longest that one row can be: with a message of full length, or with every field of both calls
+# filtered out. Most take less than half of it.
 BYTES_PER_ROW = 1000
-# As much as that is for what stands before and behind the rows.
+# Room for the summary and the run, counted in rows.
 SPARE_ROWS = 100
 
 
@@ -42,9 +41,9 @@ class UnfinishedRun(NamedTuple):
 
 
 def unfinished_runs(folder: Path) -> Iterator[UnfinishedRun]:
-    """Yield the runs that have left a partial file in *folder*.
+    """Yield the runs that have a partial file in *folder*.
 
-    That of a killed run is there until the next run begins.
+    The next run removes that of a killed run.
     """
     found = [path for path in folder.glob(f".{NAMES}.partial") if path.is_file()]
     for partial in sorted(found):
@@ -58,28 +57,29 @@ def _is_locked(partial: Path) -> bool:
         with partial.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
-        return True  # or nobody can tell: another user's, or a file system without locks
+        return True  # or unknown: another user's file, or a file system without locks
     return False
 
 
 class ResultsWriter:
     """Writes the results file of one run in *folder*, which is made if it is not there.
 
-    It is whole or it is not there: the rows go to the partial file, which takes the final name only
-    when it is complete and on disk. Both are readable by their owner alone. *started_at* is in UTC.
-    What killed runs have left in *folder* is removed. Raises OSError if it cannot be written.
+    The rows go to the partial file, which gets the final name only when it is complete and on disk.
+    Only their owner can read either. *started_at* is in UTC. Removes the partial files of killed
+    runs. Raises OSError if *folder* cannot be written.
     """
 
     def __init__(self, folder: Path, started_at: datetime) -> None:
         self._failure: OSError | None = None
         folder.mkdir(parents=True, exist_ok=True)
-        for run in unfinished_runs(folder):
-            if not run.alive:
-                run.partial.unlink(missing_ok=True)
-        self.path, self._partial = _claim_name(folder, started_at)
-        self._file = self._partial.open("w", encoding="ascii")
-        with suppress(OSError):  # not every file system can lock
-            fcntl.flock(self._file, fcntl.LOCK_EX)
+        with _locked(folder):
+            for run in unfinished_runs(folder):
+                if not run.alive:
+                    run.partial.unlink(missing_ok=True)
+            self.path, self._partial = _free_name(folder, started_at)
+            self._partial.touch(0o600, exist_ok=False)
+            self._file = self._partial.open("w", encoding="ascii")
+            _try_lock(self._file)
         self._file.write(f'{{\n"schema_version": {SCHEMA_VERSION},\n"results": [')
         self._separator = "\n"
 
@@ -93,10 +93,7 @@ class ResultsWriter:
         self._partial.unlink(missing_ok=True)
 
     def reserve(self, rows: int) -> None:
-        """Take the disk space that *rows* outcomes need, so that it cannot run out later.
-
-        Raises OSError when it is not there.
-        """
+        """Reserve disk space for *rows* outcomes. Raises OSError if there is too little."""
         if not hasattr(os, "posix_fallocate"):
             return
         try:
@@ -135,19 +132,31 @@ class ResultsWriter:
         publish(self._file, self._partial, self.path)
 
 
-def _claim_name(folder: Path, started_at: datetime) -> tuple[Path, Path]:
-    """Return the path of a results file that no other run has, and that of its new partial file."""
-    for seconds in itertools.count():
-        path = folder / f"{started_at + timedelta(seconds=seconds):{NAME}}.json"
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other runs waiting that begin in *folder*: a new partial file is not locked at once."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        _try_lock(descriptor)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(file: int | IO[str]) -> None:
+    with suppress(OSError):  # not every file system can lock
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def _free_name(folder: Path, started_at: datetime) -> tuple[Path, Path]:
+    """Return the path of a results file that no other run has, and that of its partial file."""
+    while True:
+        path = folder / f"{started_at:{NAME}}.json"
         partial = path.with_name(f".{path.stem}.partial")
-        # Creating the partial file is what claims the name: it fails while another run holds it,
-        # and afterwards that run's results file is there to be seen.
-        with suppress(FileExistsError):
-            partial.touch(0o600, exist_ok=False)
-            if not path.exists():
-                return path, partial
-            partial.unlink()
-    raise AssertionError("unreachable")
+        # In this order: a run that ends just now renames its partial file.
+        if not partial.exists() and not path.exists():
+            return path, partial
+        started_at += timedelta(seconds=1)
 
 
 # Made once: json.dumps() with an option makes an encoder at every call.

@@ -1,21 +1,19 @@
-"""One run: what it was asked for, and what became of it.
+"""The record of a run: its options and its outcome.
 
-This is the one record of a run: ``results_writer.py`` writes it to the results file, and
-``results_files.py`` reads it back as it is.
+``results_writer.py`` writes it to the results file, ``results_files.py`` reads it back as it is.
 """
 
-import hashlib
 import time
 import uuid
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from logger_config import get_logger
-from records.exit_statuses import ExitStatus, StopReason, final_status
+from records.exit_statuses import ExitStatus, StopReason
 from records.outcomes import (
     COUNTERS,
     FAILED_OUTCOMES,
@@ -30,7 +28,7 @@ logger = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What the command line asked for. ``limit`` is a number of rows, None for all."""
+    """The options on the command line. ``limit`` is a number of rows, None for all."""
 
     bulk: bool = False
     dry_run: bool = False
@@ -42,11 +40,7 @@ class RunOptions:
 
 @dataclass(slots=True)
 class Endpoint:
-    """How one endpoint answered.
-
-    ``answers`` has the number of answers with each HTTP status, ``latency_seconds`` what each share
-    of the requests did not exceed.
-    """
+    """The requests to one endpoint: number of answers by HTTP status, and latency percentiles."""
 
     requests: int
     answers: dict[str, int]
@@ -55,11 +49,11 @@ class Endpoint:
 
 @dataclass(slots=True)
 class RunRecord:
-    """What became of a run; ``to_json()`` goes into its results file.
+    """The outcome of a run; ``to_json()`` goes into its results file.
 
-    Times are in UTC; durations are in seconds of a clock that cannot be set. ``error`` is the
-    sentence that says what ended the run, empty for a run that reached its last row. ``file`` is
-    the results file that the record was read from, None for the run of this process.
+    Times are in UTC, durations in seconds. ``error`` says in a sentence what ended the run; it is
+    empty if the run reached its last row. ``file`` is the results file that the record was read
+    from, None for the run of this process.
     """
 
     options: RunOptions
@@ -70,51 +64,33 @@ class RunRecord:
     duration_seconds: float = 0.0
     query_sha256: str | None = None
     job: str = ""
-    # What the console calls a row: that of another query than the job's own is just that.
+    # What the console calls a row: "row" if the job has its own query.
     noun: str = "user"
     rows_read: int = 0
     max_refused_rows: int = 0
-    # Rows that were not delivered because of a value of their own.
+    # Number of rows that were not delivered because of one of their values.
     refused: int = 0
-    # How the first of all rows that were not delivered failed, as it may be logged.
+    # The first row that was not delivered, and why, in words that may be logged.
     first_failure: str = ""
     outcomes: Counter[RowStatus] = field(default_factory=Counter)
     users_update: Counter[CallStatus] = field(default_factory=Counter)
     events_track: Counter[CallStatus] = field(default_factory=Counter)
-    # By call, the fields that the project does not take.
-    filtered_fields: dict[str, set[str]] = field(default_factory=dict)
+    # The fields that the project does not accept, by call.
+    filtered_fields: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     sending_seconds: float = 0.0
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
     retries: int = 0
     rate_limited_seconds: float = 0.0
     error: str = ""
-    # What a successful run has to say all the same.
+    # A message for the operator even if the run succeeds.
     news: str = ""
     error_status: ExitStatus | None = None
     stop_reason: StopReason | None = None
     file: Path | None = None
     _started_s: float = field(default_factory=time.monotonic)
 
-    def set_job(self, job: str, max_refused_rows: int, *, own_query: bool = False) -> None:
-        """Note which job this is, and the number of refused rows that are no failure of it.
-
-        *own_query*: its query is not the one that comes with the program.
-        """
-        # The demo's ledger is gone with it.
-        self.job = "" if self.options.demo else job
-        self.max_refused_rows = max_refused_rows
-        self.noun = "row" if own_query else "user"
-
-    def set_query(self, query: str) -> None:
-        """Note which query is run, by its hash."""
-        self.query_sha256 = hashlib.sha256(query.encode()).hexdigest()
-
-    def begin(self, rows: int) -> None:
-        """Note that the run is about *rows* rows: each of them must get its outcome."""
-        self.rows_read = rows
-
     def count(self, outcomes: Sequence[RowOutcome]) -> Counter[RowStatus]:
-        """Count what became of some more rows; return the number of them with each status."""
+        """Count the outcomes of some more rows; return the number of these by status."""
         statuses = [outcome.status for outcome in outcomes]
         counts = Counter(statuses)
         self.outcomes.update(counts)
@@ -125,7 +101,7 @@ class RunRecord:
         return counts
 
     def _look_at(self, outcomes: Sequence[RowOutcome], statuses: Sequence[RowStatus]) -> None:
-        """Note what failed, and which fields the answers say were left out."""
+        """Note what failed and which fields Iterable ignored."""
         for outcome, status in zip(outcomes, statuses, strict=True):
             if status in FAILED_OUTCOMES:
                 self.refused += outcome.refused_for_itself
@@ -135,39 +111,15 @@ class RunRecord:
             calls = {"users_update": outcome.users_update, "events_track": outcome.events_track}
             for name, call in calls.items():
                 if call.fields and call.status is CallStatus.DELIVERED:
-                    self.filter_out(name, [field for field, _ in call.fields])
-
-    def filter_out(self, call: str, fields: Collection[str]) -> None:
-        """Note that the project does not take *fields* of "users_update" or "events_track"."""
-        self.filtered_fields.setdefault(call, set()).update(fields)
-
-    def sent(
-        self,
-        *,
-        seconds: float,
-        endpoints: Mapping[str, Any],
-        retries: int,
-        rate_limited_seconds: float,
-    ) -> None:
-        """Note how long sending took and which requests were sent."""
-        self.sending_seconds = seconds
-        self.endpoints = {name: Endpoint(**numbers) for name, numbers in endpoints.items()}
-        self.retries, self.rate_limited_seconds = retries, rate_limited_seconds
+                    self.filtered_fields[name].update(field for field, _ in call.fields)
 
     def fail(self, status: ExitStatus, text: str) -> None:
-        """Note the first error that ended the run; later ones follow from it."""
+        """Note the error that ended the run. Later ones follow from the first."""
         if self.error_status is None:
             self.error_status, self.error = status, text
 
-    def tell(self, news: str) -> None:
-        """Note what is to be said of the run also if it succeeds, and if nothing else is."""
-        self.news = news
-
     def finish(self, reason: StopReason | None, advice: str) -> None:
-        """Note that the run is over now.
-
-        *reason* is why it was stopped, None if it was not; *advice* says so for the operator.
-        """
+        """Note that the run is over. If it was stopped early, *reason* and *advice* say why."""
         if self.outcomes.total() != self.rows_read and self.error_status is not ExitStatus.BUG:
             self.error_status = ExitStatus.BUG
             self.error = f"bug: {self.outcomes.total()} outcomes for {self.rows_read} rows"
@@ -179,17 +131,26 @@ class RunRecord:
 
     @property
     def exit_status(self) -> ExitStatus:
-        """How the run ended, as far as it is known by now."""
-        undelivered = self.undelivered - self.refused_within_limit
-        return final_status(self.stop_reason, undelivered, self.error_status)
+        """How the run ended, as far as it is known by now.
+
+        A bug is reported whatever else happened. A reason to stop explains the errors it causes.
+        """
+        if self.stop_reason and self.error_status is not ExitStatus.BUG:
+            return self.stop_reason.exit_status
+        if self.error_status is not None:
+            return self.error_status
+        is_ok = self.undelivered == self.refused <= self.max_refused_rows
+        return ExitStatus.OK if is_ok else ExitStatus.NOT_ALL_DELIVERED
 
     @property
     def cause(self) -> str:
         """Why the run did not succeed, in one sentence; empty if it did."""
         if self.error or self.exit_status is not ExitStatus.NOT_ALL_DELIVERED:
             return self.error
+        were = "was" if self.undelivered == 1 else "were"
+        what = "cannot be sent" if self.options.dry_run else f"{were} not delivered"
         first = f", the first is {self.first_failure}" if self.first_failure else ""
-        return self.undelivered_text + first
+        return f"{self.undelivered} of {self.rows_read} rows {what}{first}"
 
     @property
     def complete(self) -> bool:
@@ -198,7 +159,7 @@ class RunRecord:
 
     @property
     def is_trial(self) -> bool:
-        """Whether somebody tried the job out: with ``--dry-run``, or on a few rows."""
+        """Whether this was only a trial, with ``--dry-run`` or ``--limit``."""
         return self.options.dry_run or self.options.limit is not None
 
     @property
@@ -207,21 +168,9 @@ class RunRecord:
         return self.rows_read - sum(self.outcomes[status] for status in GOOD_OUTCOMES)
 
     @property
-    def undelivered_text(self) -> str:
-        """The number of rows that did not end well, as a clause."""
-        were = "was" if self.undelivered == 1 else "were"
-        what = "cannot be sent" if self.options.dry_run else f"{were} not delivered"
-        return f"{self.undelivered} of {self.rows_read} rows {what}"
-
-    @property
-    def refused_within_limit(self) -> int:
-        """The number of refused rows that are no failure of the run, by MAX_REFUSED_ROWS."""
-        return self.refused if self.refused <= self.max_refused_rows else 0
-
-    @property
     def tolerated(self) -> int:
-        """The number of refused rows in spite of which the run was a success."""
-        return self.refused_within_limit if self.exit_status is ExitStatus.OK else 0
+        """The number of refused rows that MAX_REFUSED_ROWS allowed in a successful run."""
+        return self.undelivered if self.exit_status is ExitStatus.OK else 0
 
     @property
     def requests(self) -> int:
@@ -229,7 +178,7 @@ class RunRecord:
         return sum(endpoint.requests for endpoint in self.endpoints.values())
 
     def to_json(self) -> dict[str, dict[str, Any]]:
-        """Return what stands behind the rows in the results file, once the run has finished."""
+        """Return the part of the results file after the rows, once the run has finished."""
         summary = {
             "total": self.rows_read,
             **{name: self.outcomes[status] for status, name in COUNTERS.items()},
@@ -258,7 +207,8 @@ class RunRecord:
             "limit": self.options.limit,
             "version": self.version,
             "query_sha256": self.query_sha256,
-            "job": self.job,
+            # The demo's ledger is gone with it.
+            "job": "" if self.options.demo else self.job,
         }
         return {"summary": summary, "run": run}
 

@@ -50,7 +50,7 @@ NEVER_REACHED = {
     "delivery": SQL,
 }
 # Overrides of a library's private methods: nothing else opens a log file differently.
-PRIVATE = {"logger_config._Device._open", "logger_config._RotatingFile._open"}
+PRIVATE = {"logger_config._LogFile._open"}
 PATHS = [HERE / f"{name}.py" for name in PROGRAMS] + [
     path for package in PACKAGES for path in (HERE / package).rglob("*.py")
 ]

@@ -242,7 +242,7 @@ def test_the_console_tells_the_run_step_by_step(job):
         "✓ Successful (both API calls): 3",
         "⚠ Partial failures (one call failed): 0",
         "✗ Total failures (both calls failed): 0",
-        "6 requests in 0.",
+        "Requests: 6 in 0.",
     ]
     # Rows finish in any order.
     assert sorted(
@@ -305,7 +305,7 @@ def test_a_forgotten_person_is_no_failure_of_the_run(job, iterable, mode):
     done = job(*mode)
     assert (done.returncode, done.stderr) == (0, "")
     assert job.outcomes == dict(zip(USERS, ["forgotten", "successful", "successful"], strict=True))
-    assert "Forgotten at the person's own request, not to be delivered: 1" in done.stdout
+    assert "Forgotten in Iterable at the user's request, not sent: 1" in done.stdout
 
 
 @both_modes
@@ -488,8 +488,8 @@ def test_a_dry_run_with_a_bad_row_says_what_to_fix_before_anything_is_sent(job, 
     assert done.returncode == 1
     assert "Would be sent: 2. This was a dry run" in done.stdout
     last = done.stderr.splitlines()[-1]
-    assert last.startswith("WARNING: 1 of 3 rows cannot be sent. Fix what ")
-    assert last.endswith(".json names for each before you send anything")
+    assert last.startswith("WARNING: 1 of 3 rows cannot be sent, the first is customer 5: ")
+    assert last.endswith(".json for what to fix in each row, before you send anything")
     quiet = job("--dry-run", "--quiet").stderr
     assert "exit status 1: 1 of 3 rows cannot be sent, the first is customer 5: " in quiet
 
@@ -502,9 +502,9 @@ def test_a_short_run_without_dns_names_dns_and_no_row(job, mode):
     lines = done.stderr.splitlines()
     assert lines[0].startswith(f"WARNING: {url}: DNS ")
     assert "check " in lines[0]
-    assert lines[-1].startswith("WARNING: 3 of 3 rows were not delivered. No row needs fixing: ")
+    assert lines[-1].startswith("WARNING: 3 of 3 rows were not delivered, the first is ")
     assert "DNS " in lines[-1]
-    assert lines[-1].endswith("Run again when that is over")
+    assert lines[-1].endswith("No row needs fixing: run again once the cause is resolved")
 
 
 def test_rows_to_fix_and_rows_to_send_again_are_told_apart(job, database, iterable):
@@ -512,8 +512,8 @@ def test_rows_to_fix_and_rows_to_send_again_are_told_apart(job, database, iterab
     iterable.set_faults(Fault("server_error", email=USERS[0]))
     done = job(ITERABLE_MAX_ATTEMPTS="1")
     last = done.stderr.splitlines()[-1]
-    assert last.startswith("WARNING: 2 of 3 rows were not delivered. ")
-    assert last.endswith(".json names what to fix in 1 of them; run again for the others")
+    assert last.startswith("WARNING: 2 of 3 rows were not delivered, the first is ")
+    assert last.endswith(".json says what to fix in 1 of them; run again for the others")
 
 
 def test_a_run_warns_of_a_zone_that_is_not_that_of_the_data(job, database):

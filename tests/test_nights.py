@@ -55,7 +55,7 @@ def test_a_night_sends_call_by_call_what_iterable_does_not_hold(job, iterable, d
     assert sent == [2 if mode else 6, 1, 1]
     assert calls.pop(5) == ("unchanged", "delivered")
     assert set(calls.values()) == {("unchanged", "unchanged")}
-    assert "Unchanged, already in Iterable: 2. --all would send them again" in done.stdout
+    assert "Unchanged since an earlier run, not sent: 2 (--all sends them)" in done.stdout
 
 
 @both_modes
@@ -90,7 +90,7 @@ def test_dead_addresses_within_the_limit_leave_a_night_successful(
     done, run, _ = night(job, MAX_REFUSED_ROWS="2")
     assert (done.returncode, run["exit_status"]) == (0, 0)
     assert (run["tolerated"], run["max_refused_rows"], run["error"]) == (2, 2, None)
-    warning = "2 rows were refused and MAX_REFUSED_ROWS allows 2, so the run is a success."
+    warning = "2 rows were refused and MAX_REFUSED_ROWS allows 2, so the run counts as successful."
     assert done.stderr.count(warning) == job.log.count(warning) == 1
     assert last_success(metrics)[job.environ["STATE_FILE"]] > 0
     quiet = job("--quiet", MAX_REFUSED_ROWS="2")
@@ -122,7 +122,9 @@ def test_fields_that_the_project_leaves_out_are_told_once_to_quiet_nights(job, i
     assert line.startswith("main.py: Iterable now leaves out ")
     assert all(name in line for name in FIELDS)
     assert night(job, "--quiet", "--all", *mode)[0].stderr == ""
-    told = f"The project takes no new fields: Iterable left {', '.join(FIELDS)} out of users/update"
+    told = (
+        f"The project accepts no new fields: Iterable ignored {', '.join(FIELDS)} in users/update"
+    )
     assert told in night(job, "--all", *mode)[0].stderr
     set_type(iterable, job, candidate="yes")  # no field is made of it
     iterable.change(create_new_fields=True)

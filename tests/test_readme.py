@@ -10,7 +10,7 @@ from dotenv import dotenv_values
 
 from configuration.command_line import VERSION
 from configuration.settings import HERE, VARIABLES, Settings
-from records.exit_statuses import MEANINGS, ExitStatus
+from records.exit_statuses import ExitStatus
 
 README = (HERE / "README.md").read_text(encoding="utf-8")
 LOCK = HERE / "requirements" / "lock.txt"
@@ -42,7 +42,7 @@ def test_the_readme_names_every_variable(name):
 
 @pytest.mark.parametrize("status", ExitStatus)
 def test_the_readme_names_every_exit_status(status):
-    assert f"\n  {status:<4} {MEANINGS[status].summary}\n" in README
+    assert f"\n  {status:<4} {status.meaning}\n" in README
 
 
 def test_every_dependency_is_pinned_and_has_its_reason_beside_it():

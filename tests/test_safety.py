@@ -149,7 +149,7 @@ def test_the_deadline_stops_the_run_and_the_next_one_moves_on(job, iterable, dat
     for unchanged in (False, True):
         done = job(MAX_RUNTIME_SECONDS="2.5", ITERABLE_WORKERS="2")
         assert done.returncode == 4
-        assert "MAX_RUNTIME_SECONDS is over" in done.stderr
+        assert "The time limit MAX_RUNTIME_SECONDS was reached" in done.stderr
         summary = job.results["summary"]
         assert (summary["unchanged"] > 0) is unchanged
         assert summary["successful"] + summary["unchanged"] + summary["not_attempted"] == 203
@@ -210,7 +210,7 @@ def test_a_results_folder_that_goes_away_is_told_and_the_ledger_has_what_was_sen
     assert "STATE_FILE knows" in err
     done = job()
     assert done.returncode == 0
-    assert "Unchanged, already in Iterable: 63." in done.stdout
+    assert "Unchanged since an earlier run, not sent: 63 " in done.stdout
 
 
 def test_a_log_that_fails_half_way_is_told_once_and_the_run_goes_on(job):

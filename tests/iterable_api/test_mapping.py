@@ -10,7 +10,7 @@ from iterable_api.mapping import Identity, RowMapping
 from iterable_api.payloads import JOB_MAPPING, Payloads, RowError
 from records.columns import JOB_COLUMNS, Column, ColumnError, Kind
 from records.exit_statuses import ExitStatus
-from records.outcomes import PreparedRow, RowNames
+from records.outcomes import PreparedRow, RowOutcome
 from tests.rows import bodies_of, make_prepared, make_row
 
 BY_USER_ID = Identity.USER_ID
@@ -267,7 +267,7 @@ def test_user_ids_have_their_case_and_are_never_taken_for_an_email():
 )
 def test_rows_are_named_by_what_tells_users_apart(mapping, user_id):
     row = mapping.row_of(make_row(7) | {"user_id": "U"})
-    assert mapping.names_of(row) == RowNames(7, "user7@example.com", user_id)
+    assert mapping.not_attempted(row) == RowOutcome(7, "user7@example.com", user_id=user_id)
     told = ["the column user_id is not sent; ITERABLE_IDENTITY is email"]
     assert mapping.remarks() == ([] if mapping.by_user_id else told)
 

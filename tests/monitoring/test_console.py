@@ -9,10 +9,19 @@ import pytest
 
 from logger_config import get_logger, setup_logger
 from monitoring import console
-from monitoring.console import ROWS_ON_CONSOLE, RowLog, key_advice, log_end, stop_advice
+from monitoring.console import (
+    PAYLOADS_SHOWN,
+    ROWS_ON_CONSOLE,
+    RowLog,
+    key_advice,
+    log_end,
+    stop_advice,
+)
 from records.exit_statuses import StopReason
+from records.outcomes import PLANNED, UNCHANGED, RowOutcome
 from records.run import RunOptions, RunRecord
 from tests.results import delivered, filtered, finished_run, half_delivered, not_attempted, refused
+from tests.rows import make_prepared
 
 US, EU = "https://api.iterable.com", "https://api.eu.iterable.com"
 
@@ -83,6 +92,14 @@ def test_on_a_terminal_a_bar_shows_the_rows_and_lines_stand_on_lines_of_their_ow
     assert "1 failed" in shown[-1]
 
 
+def test_a_dry_run_prints_the_bodies_of_its_first_rows_only(capsys):
+    rows = [RowOutcome(n, "a", PLANNED, UNCHANGED, make_prepared(n)) for n in range(5)]
+    tell(5, [*delivered(1), *rows[:2]], rows[2:], dry_run=True)
+    shown = [line for line in capsys.readouterr().out.splitlines() if "POST /api/" in line]
+    bodies = [row.prepared.profile.body.decode() for row in rows[:PAYLOADS_SHOWN] if row.prepared]
+    assert shown == [f"  POST /api/users/update {body}" for body in bodies]
+
+
 def test_quiet_shows_no_bar(monkeypatch):
     terminal = new_terminal(monkeypatch)
     tell(100, delivered(30), quiet=True)
@@ -97,15 +114,17 @@ def test_quiet_shows_no_bar(monkeypatch):
             [*delivered(3), *refused(2)],
             "",
             [
-                "2 of 5 rows were not delivered. Fix what results.json names for each, then run "
-                "again"
+                "2 of 5 rows were not delivered, the first is customer 0: users/update refused "
+                "(client error 400 BadParams). results.json says what to fix in each row. Fix it, "
+                "then run again"
             ],
         ),
         (
             [*refused(1), *half_delivered(1)],
             "",
             [
-                "2 of 2 rows were not delivered. results.json names what to fix in 1 of them; run "
+                "2 of 2 rows were not delivered, the first is customer 0: users/update refused "
+                "(client error 400 BadParams). results.json says what to fix in 1 of them; run "
                 "again for the others"
             ],
         ),
@@ -113,15 +132,15 @@ def test_quiet_shows_no_bar(monkeypatch):
             filtered(1),
             "",
             [
-                "The project takes no new fields: Iterable left candidate, plan_type out of "
-                "users/update. The rest has arrived. Create the fields in Iterable; then profiles "
-                "that lack some are sent once more"
+                "The project accepts no new fields: Iterable ignored candidate, plan_type in "
+                "users/update and stored the rest. Create the fields in Iterable; the next run "
+                "then sends the profiles that lack them"
             ],
         ),
         (
             [*delivered(1), *not_attempted(4)],
             "The advice",
-            ["Not attempted: 4 of 5 users; nothing of theirs was sent", "The advice"],
+            ["Not attempted: 4 of 5 users. Nothing was sent for them", "The advice"],
         ),
     ],
 )
@@ -142,7 +161,11 @@ SO_RUN_AGAIN = "No more rows were sent. Run again to send the rest"
             "no definite answer",
             f"Iterable seems to be down: no definite answer. {SO_RUN_AGAIN}",
         ),
-        (StopReason.DEADLINE, "", f"MAX_RUNTIME_SECONDS is over. {SO_RUN_AGAIN}"),
+        (
+            StopReason.DEADLINE,
+            "",
+            f"The time limit MAX_RUNTIME_SECONDS was reached. {SO_RUN_AGAIN}",
+        ),
         (StopReason.SIGTERM, "", f"Stopped by a signal. {SO_RUN_AGAIN}"),
         (StopReason.ROW_COUNT, "Query 2 returned 3 rows", "Query 2 returned 3 rows"),
         (None, "", ""),
@@ -158,4 +181,4 @@ def test_a_refused_key_names_the_other_data_centre(url, other):
     begin = "the key is disabled. No more rows were sent. Check ITERABLE_API_KEY"
     assert said.startswith(begin)
     assert said.endswith(f"needs {other}")
-    assert "that project's data centre" in key_advice("http://localhost:1")
+    assert "its project's data centre" in key_advice("http://localhost:1")

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitoring.report import OUTCOMES, ReportError, charts, what_to_do, write_report
+from monitoring.report import OUTCOMES, charts, what_to_do, write_report
 from monitoring.report_history import RUNS_SHOWN, read_history
+from records.exit_statuses import RunError
 from records.outcomes import NOT_SENT, CallOutcome, CallStatus, Fault, RowOutcome, RowStatus
 from tests.monitoring.browser import browser
 from tests.monitoring.report_page import NOW, report_text
@@ -64,13 +65,16 @@ DOWN, REFUSED, UNKNOWN = CallStatus.UNAVAILABLE, CallStatus.REFUSED, CallStatus.
     [
         (CallOutcome(DOWN, 401, fault=Fault.KEY), "Fix what the message names, then run again."),
         (CallOutcome(DOWN, 403, fault=Fault.PROJECT), "Fix what the message names"),
-        (CallOutcome(DOWN, 403, fault=Fault.NETWORK), "find out what answers in Iterable's place"),
+        (CallOutcome(DOWN, 403, fault=Fault.NETWORK), "see what answers in place of Iterable"),
         (CallOutcome(DOWN, 400, fault=Fault.ITERABLE), "Run again: Iterable was down, or needed"),
         (CallOutcome(DOWN, 429, fault=Fault.PROJECT), "Iterable asked for fewer requests."),
-        (CallOutcome(UNKNOWN, fault=Fault.NETWORK), "Run again: it may have arrived, and is sent"),
+        (CallOutcome(UNKNOWN, fault=Fault.NETWORK), "Run again: it may have arrived and is sent"),
         (MISTYPED, "in Query 2, convert the value, or give the field another name."),
-        (replace(MISTYPED, fields=()), "Fix the value in the database: the project does not take"),
-        (BAD, "Fix the row in the database: Iterable will not take it as it is."),
+        (
+            replace(MISTYPED, fields=()),
+            "Fix the value in the database: the project does not accept",
+        ),
+        (BAD, "Fix the row in the database: Iterable does not accept it as it is."),
         # As earlier versions wrote it.
         (CallOutcome(REFUSED, 403, "Forbidden", 1), "Fix what the message names, then run again."),
         (CallOutcome(CallStatus.NOT_SENT), "Run again: the run ended before it was sent."),
@@ -96,8 +100,8 @@ def test_errors_of_the_last_run_are_counted_by_their_kind_with_a_few_customers_e
     path = save(tmp_path, rows=rows, status=1, summary={"endpoints": ENDPOINTS})
     text = report_text(tmp_path)
     assert (
-        "Why rows were not delivered 12 rows: BadParams Fix the row in the database: Iterable will "
-        "not take it as it is. users/update, HTTP 400, refused. no such field 0 new@example.com "
+        "Why rows were not delivered 12 rows: BadParams Fix the row in the database: Iterable does "
+        "not accept it as it is. users/update, HTTP 400, refused. no such field 0 new@example.com "
         "1 new@example.com 2 new@example.com"
     ) in text
     assert f"9 new@example.com and 2 more, in {path.name} 4 rows: HTTP 403 Run again" in text
@@ -199,14 +203,14 @@ def test_the_report_is_private_and_replaced_as_a_whole(tmp_path):
 @pytest.mark.parametrize("name", ["", "missing"])
 def test_a_folder_without_results_is_told_what_to_do(tmp_path, name):
     (tmp_path / "integration_results_20260302_000000.json").mkdir()
-    with pytest.raises(ReportError, match=r"Run python3 main.py first.*RESULTS_DIR"):
+    with pytest.raises(RunError, match=r"Run python3 main.py first.*RESULTS_DIR"):
         write_report(tmp_path / name)
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     results = save(tmp_path)
     (tmp_path / "report.html").mkdir()
-    with pytest.raises(ReportError, match=r"written: Is a directory\. There is no new"):
+    with pytest.raises(RunError, match=r"written: Is a directory\. There is no new"):
         write_report(tmp_path)
     assert sorted(tmp_path.iterdir()) == [results, tmp_path / "report.html"]
 

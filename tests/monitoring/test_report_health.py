@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from records.exit_statuses import MEANINGS, ExitStatus
+from records.exit_statuses import ExitStatus
 from records.results_writer import ResultsWriter
 from tests.monitoring.report_page import NOW, report_text
 from tests.results import (
@@ -28,8 +28,8 @@ def test_a_healthy_job_is_said_to_be_so_and_named(tmp_path):
     assert "Iterable sync: orders.sqlite3" in text
     assert (
         "Healthy Did it run? Yes. The last run: Sun 1 Mar 2026, 02:15 UTC, 3 h 45 min before this "
-        "page. It finished (exit status 0) after 0.0 s. Is every row delivered? Yes, 100 of 100 "
-        "rows. What do I do? Nothing. The runs"
+        "page was written. It ended after 0.0 s with exit status 0. Is every row delivered? Yes, "
+        "100 of 100 rows. What do I do? Nothing. The runs"
     ) in text
 
 
@@ -37,10 +37,11 @@ def test_a_failing_job_says_since_when_and_why_and_what_to_do(tmp_path):
     save_daily(tmp_path, [0, 0, 0, 0], count=3)
     save(tmp_path, LAST + timedelta(days=1), status=3, error="the server is gone; check DB_HOST")
     assert (
-        "It failed at the database; nothing was sent (exit status 3) after 0.0 s. Is every row "
-        "delivered? No: nothing was sent. Last complete delivery: Sun 1 Mar 2026, 02:15 UTC. What "
-        "is wrong? the server is gone; check DB_HOST What do I do? Fix what is named above until "
-        "python3 main.py --check is content. Run it again; it sends only what is missing."
+        "It ended after 0.0 s with exit status 3: database: no connection, failed query, or too "
+        "few or many rows; nothing was sent. Is every row delivered? No: nothing was sent. Last "
+        "complete delivery: Sun 1 Mar 2026, 02:15 UTC. What is wrong? the server is gone; check "
+        "DB_HOST What do I do? Fix what is named above until python3 main.py --check reports no "
+        "problem. Run it again; it sends only what is missing."
     ) in report_text(tmp_path, NOW + timedelta(days=1))
 
 
@@ -60,7 +61,7 @@ def test_forgotten_people_do_not_make_a_job_unhealthy(tmp_path):
     save(tmp_path, rows=[*delivered(98), *forgotten(2)])
     text = report_text(tmp_path)
     assert "Healthy" in text
-    assert "Yes, 98 of 100 rows. 2 rows can never be delivered: the person has asked" in text
+    assert "Yes, 98 of 100 rows. 2 rows can never be delivered: Iterable has forgotten" in text
     assert "Why rows were not delivered" not in text
 
 
@@ -69,9 +70,9 @@ def test_fields_that_the_project_does_not_take_need_a_look(tmp_path):
     text = report_text(tmp_path)
     assert "Needs a look" in text
     assert (
-        "Yes, 100 of 100 rows. What is wrong? The project takes no new fields: Iterable left "
-        "candidate, plan_type out of users/update. What do I do? Create candidate, "
-        "plan_type in Iterable. Then the rows are sent once more."
+        "Yes, 100 of 100 rows. What is wrong? The project accepts no new fields: Iterable "
+        "ignored candidate, plan_type in users/update. What do I do? Create candidate, "
+        "plan_type in Iterable. The next run then sends the rows again."
     ) in text
 
 
@@ -130,8 +131,8 @@ def test_runs_that_are_dated_later_than_now_are_told_and_not_counted(tmp_path):
     unfinished(tmp_path, LAST.replace(year=2042))
     text = report_text(tmp_path)
     assert "Failing Did it run? The last run: Sun 1 Mar 2026" in text
-    assert f"Not counted, because they are dated later than now: {future.name}." in text
-    assert "Check this machine's clock, then delete the files that are dated later" in text
+    assert f"Not counted, because they are dated in the future: {future.name}." in text
+    assert "Check this machine's clock, then delete the files that are dated in" in text
     assert "1 run as a table" in text
     assert "2041-" not in text.replace(future.name, "")
 
@@ -149,7 +150,7 @@ def test_rows_that_are_refused_night_after_night_are_named_with_what_to_do(tmp_p
     save(tmp_path, LAST - timedelta(hours=1), delivered(1), limit=1)
     text = report_text(tmp_path)
     assert "2 rows refused night after night, the first since Thu 26 Feb 2026, 02:15 UTC" in text
-    assert "Correct the rows that are refused every time, or leave them out of Query 2" in text
+    assert "Fix the rows that are refused every time, or leave them out of Query 2" in text
     assert (
         "Refused night after night Customer 0 user@example.com since Thu 26 Feb 2026, 02:15 UTC, "
         "in 3 runs: no such field Customer 1 user@example.com since Thu 26 Feb 2026, 02:15 UTC, in"
@@ -192,9 +193,9 @@ def test_trials_are_shown_and_not_judged(tmp_path, trial, answer):
 def test_every_exit_status_is_explained(tmp_path, status):
     save(tmp_path, rows=delivered(2), status=status)
     text = report_text(tmp_path)
-    meaning = MEANINGS[status]
-    assert f"It {meaning.event} (exit status {int(status)}) after" in text
-    assert f"What do I do? {meaning.advice or 'Nothing.'}" in text
+    meaning = f": {status.meaning}" if status else ""
+    assert f"It ended after 0.0 s with exit status {int(status)}{meaning}." in text
+    assert f"What do I do? {status.advice or 'Nothing.'}" in text
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from records.outcomes import CallOutcome, CallStatus, RowStatus
 from records.results_files import (
     ResultsFileError,
     other_jobs,
@@ -23,7 +22,6 @@ from records.results_writer import ResultsWriter
 from records.run import RunOptions
 from tests.results import (
     ENDPOINTS,
-    GONE,
     LAST,
     MISTYPED,
     damage_second_row,
@@ -33,7 +31,6 @@ from tests.results import (
     forgotten,
     half_delivered,
     refused,
-    replaced,
     save,
     superseded,
 )
@@ -75,15 +72,15 @@ def test_results_files_come_in_the_order_of_their_runs_and_nothing_else_is_one(t
         (2, 4, [0, 1, 2, 5]),
     ],
 )
-def test_the_oldest_results_files_go_and_nothing_else(tmp_path, own, keep, left):
-    files = [tmp_path / f"{STEM}{day}_000000.json" for day in range(1, 7)]
-    for path in [*files, *(tmp_path / name for name in FOREIGN)]:
+def test_the_oldest_results_files_of_the_job_go_and_nothing_else(tmp_path, own, keep, left):
+    days = [LAST + timedelta(days=day) for day in range(6)]
+    files = [save(tmp_path, day, job="mine") for day in days]
+    others = [save(tmp_path, LAST - timedelta(days=1), job="orders")]
+    others += [tmp_path / name for name in (*FOREIGN, *NAMES)]
+    for path in others[1:]:
         path.touch()
-    remove_old(files[own], keep)
-    assert set(tmp_path.iterdir()) == {
-        *(files[number] for number in left),
-        *(tmp_path / name for name in FOREIGN),
-    }
+    remove_old(files[own], keep, "mine")
+    assert set(tmp_path.iterdir()) == {*(files[number] for number in left), *others}
 
 
 @contextmanager
@@ -153,16 +150,6 @@ def test_a_failed_row_is_read_back_as_it_is(tmp_path):
     # Rows that did not fail are not even parsed.
     path.write_text(path.read_text().replace('{"customer_id": 0, "email": "user0', "damaged", 1))
     assert list(read_failed_rows(path)) == rows
-
-
-def test_a_file_of_an_earlier_version_lacks_some_fields(tmp_path):
-    path = save(tmp_path, rows=[*delivered(1), *refused(1)], status=1)
-    path.write_text(path.read_text().replace(', "fault": "row"', ""))
-    newer = dict.fromkeys(("job", "tolerated", "max_refused_rows", "all"), GONE)
-    run = read_run(replaced(path, dict.fromkeys(("forgotten", "filtered_fields"), GONE), **newer))
-    assert (run.outcomes[RowStatus.FORGOTTEN], run.filtered_fields, run.job) == (0, {}, "")
-    (row,) = read_failed_rows(path)
-    assert row.users_update == CallOutcome(CallStatus.REFUSED, 400, "BadParams", 1, "no such field")
 
 
 @pytest.mark.parametrize(

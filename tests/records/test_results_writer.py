@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -152,6 +153,18 @@ def test_runs_of_one_second_do_not_share_a_file(tmp_path):
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == [f"{STEM}{seconds}.json" for seconds in (45, 46, 47, 48)]
     assert first["run"]["id"] != third["run"]["id"]
+
+
+def test_runs_that_start_at_once_take_nothing_for_a_killed_runs_file(tmp_path):
+    def begin(_):
+        with ResultsWriter(tmp_path, STARTED) as results:
+            results.finish(finished_run())
+        return results.path
+
+    with ThreadPoolExecutor(16) as pool:
+        paths = list(pool.map(begin, range(200)))
+    assert sorted(tmp_path.iterdir()) == sorted(set(paths))
+    assert len(set(paths)) == 200
 
 
 def test_the_partial_file_of_a_killed_run_is_removed_and_that_of_a_living_run_is_not(tmp_path):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from records.exit_statuses import ExitStatus, StopReason
+from records.exit_statuses import ExitStatus, RunError, StopReason
 from records.outcomes import NOT_SENT, RowOutcome
 from records.run import RunOptions, RunRecord
 from tests.results import BAD, DOWN, FORGOTTEN, MISTYPED, OK
@@ -10,9 +10,8 @@ from tests.results import BAD, DOWN, FORGOTTEN, MISTYPED, OK
 
 def run_over(*calls, place=0, allowed=0, reason=None, advice="", rows=None):
     """Return the finished record of a run whose *calls*, of profiles or of events, ended so."""
-    run = RunRecord(RunOptions(), "1.0.0")
-    run.set_job("state.sqlite3", allowed)
-    run.begin(len(calls) if rows is None else rows)
+    total = len(calls) if rows is None else rows
+    run = RunRecord(RunOptions(), "1.0.0", rows_read=total, max_refused_rows=allowed)
     pairs = [((c, OK if c is OK else NOT_SENT), (OK, c))[place] for c in calls]
     run.count([RowOutcome(number, "a", *pair) for number, pair in enumerate(pairs, 7)])
     run.finish(reason, advice)
@@ -22,6 +21,21 @@ def run_over(*calls, place=0, allowed=0, reason=None, advice="", rows=None):
 def test_a_row_without_an_outcome_is_a_bug():
     run = run_over(OK, rows=2, reason=StopReason.SIGTERM, advice="stopped")
     assert (run.exit_status, run.error) == (ExitStatus.BUG, "bug: 1 outcomes for 2 rows")
+
+
+OWN = {
+    StopReason.ROW_COUNT: ExitStatus.DATABASE,
+    StopReason.SIGINT: ExitStatus.SIGINT,
+    StopReason.SIGTERM: ExitStatus.SIGTERM,
+}
+
+
+@pytest.mark.parametrize("reason", StopReason)
+@pytest.mark.parametrize("error", [None, ExitStatus.USAGE, ExitStatus.SIGINT, ExitStatus.BUG])
+def test_a_reason_to_stop_explains_every_error_but_a_bug(reason, error):
+    run = RunRecord(RunOptions(), "1.0.0", error_status=error, stop_reason=reason)
+    own = OWN.get(reason, ExitStatus.STOPPED)
+    assert run.exit_status is (error if error is ExitStatus.BUG else own)
 
 
 def test_the_first_error_is_the_one_that_is_told():
@@ -67,3 +81,10 @@ def test_the_cause_names_the_first_row_that_failed_and_quotes_nothing_of_iterabl
         "2 of 3 rows were not delivered, the first is customer 8: "
         "events/track refused (client error 400 BadParams)"
     )
+
+
+def test_the_exit_statuses_are_a_promise_and_each_has_its_meaning():
+    assert list(ExitStatus) == [0, 1, 2, 3, 4, 70, 75, 130, 143]
+    assert {status.level for status in ExitStatus} == {"good", "warn", "bad"}
+    assert all(status.meaning for status in ExitStatus)
+    assert RunError.status is ExitStatus.USAGE
