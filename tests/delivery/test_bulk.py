@@ -28,7 +28,7 @@ from records.outcomes import (
 from records.outcomes import Fault as At
 from sandbox.faults import Fault
 from tests.brisk import hurry
-from tests.rows import make_prepared, with_bodies
+from tests.rows import make_prepared
 
 USERS, EVENTS = "users/bulkUpdate", "events/trackBulk"
 USER, EVENT = "users/update", "events/track"
@@ -199,21 +199,6 @@ def test_a_row_that_is_listed_as_failed_has_its_verdict_from_a_single_call(
     assert bulk.requests == [1, 1, 1, 0]
 
 
-def test_failures_that_iterable_counts_and_does_not_name_are_found(bulk, iterable):
-    # Iterable names the address that stands in the way, which is none of ours.
-    body = b'{"email":"user%d@example.com","dataFields":{"email":"boss@x.com"}}'
-    bad = {0, 1, 2, 99}
-    bulk.client.update_users([b'{"email":"boss@x.com"}'])
-    rows = rows_of(100)
-    for number in bad:
-        rows[number] = with_bodies(rows[number], body % number)
-    outcomes = bulk(rows)
-    assert numbers(outcomes, USERS, REFUSED) == bad
-    assert numbers(outcomes, USERS, DELIVERED) == set(range(100)) - bad
-    assert len(iterable.events) == 100 - len(bad)
-    assert bulk.requests[2] == 100
-
-
 # --- A batch that is refused for the sake of some rows
 
 
@@ -240,7 +225,11 @@ def test_of_a_refused_batch_each_row_has_its_own_verdict(bulk, iterable, endpoin
 
 
 @pytest.mark.parametrize(
-    ("status", "code"), [(409, "ForgottenUserError"), (400, "BadJsonBody"), (403, "Forbidden")]
+    ("status", "code"),
+    [
+        *((409, "ForgottenUserError"), (400, "BadJsonBody"), (403, "Forbidden")),
+        (500, "GenericError"),
+    ],
 )
 def test_one_row_that_refuses_a_whole_batch_costs_no_other(bulk, iterable, status, code):
     iterable.set_faults(
@@ -310,37 +299,6 @@ def test_what_a_batch_may_have_delivered_stays_unknown_when_a_single_call_fails(
     outcomes = bulk(rows_of(5))
     assert numbers(outcomes, USERS, UNKNOWN) == set(range(5))
     assert {call.http_status for call in calls(outcomes).values()} == {500}
-
-
-def stop_on_outage(bulk, monkeypatch, seconds):
-    """Stop the run after so many seconds of silence, as it is made to."""
-    monkeypatch.setattr("iterable_api.limiter.OUTAGE_S", seconds)
-    for limiter in bulk.client._limiters.values():
-        limiter._outage = lambda text: bulk.stop.request(StopReason.OUTAGE, text)
-
-
-@pytest.mark.parametrize("endpoint", [USERS, EVENTS])
-def test_a_bulk_endpoint_that_is_down_is_no_outage_while_single_calls_are_answered(
-    iterable, monkeypatch, endpoint
-):
-    iterable.change(limits=False)
-    bulk = Bulk(iterable, 10)
-    stop_on_outage(bulk, monkeypatch, 40.0)
-    iterable.set_faults(Fault("server_error", endpoint=endpoint))
-    # Each batch fails twice, with pauses between.
-    assert not_successful(bulk(rows_of(200))) == set()
-    assert bulk.stop.reason is None
-    assert bulk.requests[0 if endpoint == USERS else 1] == 40
-
-
-def test_iterable_down_stops_the_run(iterable, monkeypatch):
-    iterable.change(limits=False)
-    bulk = Bulk(iterable, 50)
-    stop_on_outage(bulk, monkeypatch, 5.0)
-    iterable.set_faults(Fault("gateway", status=503))
-    outcomes = bulk(rows_of(500))
-    assert bulk.stop.reason is StopReason.OUTAGE
-    assert numbers(outcomes, USERS, UNAVAILABLE, CallStatus.NOT_SENT) == set(range(500))
 
 
 # --- Too large

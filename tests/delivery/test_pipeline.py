@@ -1,7 +1,6 @@
 """Every row gets one outcome, whatever happens to the others or on the way."""
 
 import itertools
-import resource
 import threading
 from collections import Counter
 from functools import partial
@@ -16,7 +15,6 @@ from records.delivery_ledger import DeliveryLedger, LedgerError
 from records.exit_statuses import StopReason
 from records.outcomes import (
     NOT_SENT,
-    SUPERSEDED,
     CallOutcome,
     CallStatus,
     Fault,
@@ -119,17 +117,6 @@ def test_rows_are_planned_only_as_fast_as_they_are_delivered(deliver, monkeypatc
     monkeypatch.setattr(DeliveryLedger, "held", counting)
     deliver([make_row(number) for number in range(500)], process, Stop(), workers=3)
     assert max(ahead) <= 3 + 16 + 30
-
-
-def test_rows_come_in_batches(deliver):
-    sizes = []
-
-    def process(batch):
-        sizes.append(len(batch))
-        return sender()(batch)
-
-    assert len(deliver(ROWS, process, Stop(), batch_size=3)) == 4
-    assert sizes == [3, 1]
 
 
 # --- What is raised on the way
@@ -247,27 +234,6 @@ def test_rows_with_one_address_are_counted_in_one_warning(deliver, warned, rows,
 
 # --- Rows of one event
 
-# An order of three items, of which two are the same.
-ONE_EVENT = [
-    make_row(1, customer_id=7, page_view_id=17, email="a@example.com", **changes)
-    for changes in ({}, {"browser": "Lynx"}, {})
-]
-
-
-@pytest.mark.parametrize("run", [1, 2])
-def test_of_rows_with_one_event_the_first_wins_in_every_run(deliver, run):
-    sent: list[tuple[int, bool, bool]] = []
-    for _ in range(run):
-        sent.clear()
-        outcomes = deliver(ONE_EVENT, keeping(sent), Stop(), workers=4)
-    first, *others = sorted(outcomes, key=lambda o: o.events_track.status is CallStatus.REFUSED)
-    assert sent == ([(7, True, True)] if run == 1 else [])
-    assert first.status is (GOOD if run == 1 else RowStatus.UNCHANGED)
-    same, other = others
-    assert (same.users_update, same.events_track) == (SUPERSEDED, SUPERSEDED)
-    assert (other.users_update, other.status) == (SUPERSEDED, RowStatus.PARTIAL_FAILURE)
-    assert other.refused_for_itself
-
 
 # --- Users that Iterable does not know yet
 
@@ -378,18 +344,3 @@ def test_rows_come_back_as_they_were_and_in_their_order(tmp_path):
     assert list(first) == []
     assert rows_of(later) == rows[3:]
     assert (len(later), rows_of(later)) == (0, [])
-
-
-def test_of_rows_that_a_full_disk_does_not_take_the_earlier_ones_come_back(tmp_path):
-    rows = [make_prepared(n) for n in range(99)]
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    later = LaterRows(tmp_path)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
-    try:
-        with pytest.raises(SpoolError):
-            list(map(later.extend, ([row] for row in rows)))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    kept = len(later)
-    assert 0 < kept < 99
-    assert rows_of(later) == rows[:kept]

@@ -129,13 +129,6 @@ def test_a_paused_server_greets_nobody_until_it_goes_on(private):
         private.resume()
 
 
-def test_a_server_that_starts_leaves_the_temporary_tables_of_others_alone(server, temp_folder):
-    others = temp_folder / "#sql-temptable-1-2-3.MAI"
-    others.touch()
-    with PrivateDatabase(server):
-        assert others.exists()
-
-
 def test_a_second_server_runs_beside_the_first_and_leaves_nothing_behind(
     private, server, temp_folder
 ):

@@ -17,22 +17,13 @@ from tests.conftest import ROOT
 from tests.sandbox.conftest import user
 
 
-def test_json_answers_carry_the_headers_of_the_ingress_and_none_about_rates(client):
-    headers = client.update().headers
-    assert headers["Content-Type"] == "application/json"
-    assert headers["Vary"] == "Origin"
-    assert headers["Request-Time"].isdigit()
-    assert headers["Server"].startswith("iterable-ingress")
-    assert not [name for name in headers if "rate" in name.lower() or "retry" in name.lower()]
-
-
-@pytest.mark.parametrize("latency_ms", [200, {"users/update": 200}])
+@pytest.mark.parametrize("latency_ms", [300, {"users/update": 300}])
 def test_latency_delays_answers_but_not_each_other(client, latency_ms):
     client.iterable.change(latency_ms=latency_ms)
     began = time.monotonic()
     with ThreadPoolExecutor(10) as pool:
         list(pool.map(lambda n: client.update(f"u{n}@example.com"), range(10)))
-    assert 0.2 <= time.monotonic() - began < 1.9
+    assert 0.3 <= time.monotonic() - began < 2.7
 
 
 def test_the_log_holds_the_latest_requests(client):
