@@ -10,21 +10,14 @@ import requests
 from iterable_api.endpoints import UPDATE_USER
 from iterable_api.mapping import OWN_FIELDS
 from sandbox.faults import Fault
-from tests.chaos.world import SCALED, rows_of
-from tests.test_main import USERS, add_pro_users, copy_program, scaled, writes
+from tests.chaos.world import SCALED
+from tests.test_main import USERS, add_pro_users, writes
 from tests.test_main import job as job  # noqa: PLC0414 - a fixture
 from tests.test_safety import forget_results, wait_until
 
 pytestmark = [pytest.mark.database, pytest.mark.program]
 
 both_modes = pytest.mark.parametrize("mode", [[], ["--bulk"]], ids=["per-user", "bulk"])
-
-
-@pytest.fixture(scope="module")
-def impatient(tmp_path_factory):
-    """Copy the program once; it takes the first silence for an outage."""
-    program = copy_program(tmp_path_factory.mktemp("impatient") / "copy")
-    return scaled(program, "iterable_api/limiter.py", "OUTAGE_S", 0.0)
 
 
 @pytest.fixture
@@ -56,14 +49,6 @@ def calls(job):
 
 def outcomes(rows):
     return Counter(row["outcome"] for row in rows.values())
-
-
-def sent_to(iterable, path):
-    return [request for request in writes(iterable) if request.path.endswith(path)]
-
-
-def last_line(done):
-    return done.stderr.splitlines()[-1]
 
 
 def nothing_more_to_send(job, iterable, mode):
@@ -107,28 +92,6 @@ def test_an_event_that_is_not_accounted_for_is_sent_again_without_its_user(quick
     assert set(calls(quick).values()) == {("unchanged", "delivered")}
 
 
-@pytest.mark.parametrize(
-    ("mode", "fault", "words"),
-    [
-        (["--bulk"], Fault("hang"), "no answer within 0.2 s"),
-        ([], Fault("gateway", status=404), "answered 404, but not by Iterable"),
-    ],
-    ids=["hang", "404"],
-)
-def test_the_last_line_says_why_there_is_no_answer(job, iterable, impatient, mode, fault, words):
-    job.program = impatient
-    iterable.set_faults(fault)
-    done = job(*mode, ITERABLE_MAX_ATTEMPTS="2", ITERABLE_TIMEOUT_SECONDS="0.2")
-    assert done.returncode == 4
-    assert words in last_line(done)
-
-
-def test_one_users_token_is_not_the_key_of_the_run(job, iterable):
-    iterable.set_faults(Fault("unauthorized", variant="bad_jwt", email=USERS[0]))
-    assert job().returncode == 1
-    assert outcomes(results(job)) == {"successful": 2, "total_failure": 1}
-
-
 # Each may come once. What each shape of an answer means, tests/iterable_api has.
 NO_VERDICT = [
     *(Fault("gateway", status=status, times=1) for status in (400, 403, 404, 407, 502, 503)),
@@ -161,20 +124,6 @@ def test_events_of_users_who_are_not_visible_yet_arrive_in_the_same_run(quick, i
     assert set(calls(quick).values()) == {("delivered", "delivered")}
     assert len(iterable.events) == 3
     assert nothing_more_to_send(quick, iterable, mode)
-
-
-@both_modes
-def test_a_forgotten_person_is_told_beside_other_failures_and_asked_for_again(
-    quick, iterable, mode
-):
-    iterable.forget(USERS[0])
-    assert quick(*mode).returncode == 0
-    forget_results(quick)
-    done = quick(*mode)
-    assert done.returncode == 0
-    assert outcomes(results(quick)) == {"forgotten": 1, "unchanged": 2}
-    (*_, last) = writes(iterable)
-    assert [row["email"] for row in rows_of(last)] == USERS[:1]
 
 
 # --- B. Memory ------------------------------------------------------------------------------------
@@ -214,21 +163,6 @@ def test_what_is_not_sure_counts_as_held_and_is_sent_once_more_when_the_fields_a
     assert nothing_more_to_send(quick, iterable, [])
 
 
-@both_modes
-def test_a_project_that_takes_no_new_fields_gets_nothing_twice(quick, iterable, database, mode):
-    iterable.change(create_new_fields=False)
-    assert quick(*mode).returncode == 0
-    forget_results(quick)
-    database.execute("UPDATE customers SET first_name = 'Sally' WHERE id = 1")
-    before = len(writes(iterable))
-    done = quick(*mode)
-    assert (done.returncode, len(writes(iterable)) - before) == (0, 1)
-    assert "Iterable left" in done.stderr
-    forget_results(quick)
-    assert quick(*mode).returncode == 0
-    assert len(writes(iterable)) - before == 1
-
-
 def test_a_first_run_that_is_stopped_sends_nothing_twice(quick, iterable, database):
     """What was delivered before the signal is sure: the fields were looked at meanwhile."""
     add_pro_users(database, 100)
@@ -245,23 +179,3 @@ def test_a_first_run_that_is_stopped_sends_nothing_twice(quick, iterable, databa
 
 
 # --- Rows that a batch leaves open ----------------------------------------------------------------
-
-
-def test_a_thousand_rows_with_bad_values_among_them_cost_seconds(quick, iterable, database):
-    """Each bad one has its own code and field; the good ones are delivered."""
-    iterable.change(limit_scale=10, latency_ms=30)
-    add_pro_users(database, 997)
-    set_type(iterable, quick, first_name="2026-01-01")
-    database.execute("UPDATE customers SET first_name = '2026-02-02'")
-    database.execute("UPDATE customers SET first_name = 'Ann' WHERE id >= 100 AND id % 22 = 3")
-    (bad,) = database.execute("SELECT COUNT(*) FROM customers WHERE first_name = 'Ann'")[0]
-    assert quick("--bulk").returncode == 1
-    seconds = quick.results["run"]["sending_seconds"]
-    rows = results(quick)
-    assert outcomes(rows) == {"successful": 1000 - bad, "total_failure": bad}
-    refused = [row["users_update"] for row in rows.values() if row["outcome"] == "total_failure"]
-    assert {(call["code"], *call["fields"].items()) for call in refused} == {
-        ("RequestFieldsTypesMismatched", ("first_name", "date"))
-    }
-    assert len(sent_to(iterable, "users/bulkUpdate")) == 1
-    assert seconds < 10

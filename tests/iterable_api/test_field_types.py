@@ -4,7 +4,6 @@ import json
 import math
 import re
 from datetime import UTC, date, datetime
-from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -147,15 +146,6 @@ def test_whatever_comes_is_of_its_fields_type_or_refused(pair, value):
         return
     assert sent is None or isinstance(sent, READ_AS[kind])
     assert isinstance(sent, bool) == (kind == "boolean")
-
-
-@given(st.decimals(allow_nan=False, allow_infinity=False, places=4))
-def test_a_decimal_is_sent_to_its_last_digit_or_not_at_all(value):
-    try:
-        sent = encoder(FieldType.DOUBLE, Column("x", Kind.DECIMAL), UTC)(str(value).encode())
-    except RowError:
-        return
-    assert Decimal(str(sent)) == value
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))

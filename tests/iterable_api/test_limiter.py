@@ -126,12 +126,6 @@ def test_a_pause_holds_everybody_back_and_then_lets_all_go(limiter, kind):
     assert moments[-1] - moments[0] < 0.1
 
 
-def test_a_short_pause_is_left_to_the_pace(limiter):
-    departed_s = limiter.acquire()
-    limiter.report(Kind.THROTTLED, departed_s, pause_s=1.0)
-    assert limiter.acquire() - departed_s < 1
-
-
 # --- 429
 
 

@@ -9,7 +9,6 @@ from iterable_api.field_types import TYPES_OF, FieldType
 from iterable_api.mapping import Identity, RowMapping
 from iterable_api.payloads import JOB_MAPPING, Payloads, RowError
 from records.columns import JOB_COLUMNS, Column, ColumnError, Kind
-from records.exit_statuses import ExitStatus
 from records.outcomes import PreparedRow, RowNames
 from tests.rows import bodies_of, make_prepared, make_row
 
@@ -98,21 +97,6 @@ def test_the_columns_type_decides_and_a_suffix_overrides_it(kind):
                 mapping_of((f"event.x{suffix}", kind))
             if suffix:
                 assert f"is {kind} and cannot be sent as {suffix}" in str(caught.value)
-
-
-@pytest.mark.parametrize("kind", [Kind.TINYINT, Kind.BIT])
-def test_a_number_that_may_be_a_boolean_needs_its_suffix(kind):
-    with pytest.raises(ColumnError) as caught:
-        mapping_of(("user.vip", kind))
-    assert str(caught.value) == (
-        f"Query 2's columns cannot be sent: user.vip is {kind}, which can be a number or a "
-        "boolean: write AS `user.vip:long` or AS `user.vip:boolean`"
-    )
-    assert caught.value.status is ExitStatus.USAGE
-    # As the job's own columns they are text anyhow, and one that goes nowhere needs no type.
-    columns = [each._replace(kind=kind) if each.name == "page" else each for each in
-               JOB_MAPPING.columns]  # fmt: skip
-    assert RowMapping([*columns, Column("vip", kind)]).unused == ["vip"]
 
 
 @pytest.mark.parametrize(

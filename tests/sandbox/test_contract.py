@@ -38,23 +38,15 @@ def test_single_calls_are_answered_with_a_code(client):
 
 
 def test_bulk_requests_are_answered_with_counters_and_all_lists_and_no_code(client):
-    assert client.update_all(user("a@example.com", plan="pro"), user("ann@example.com")) == {
+    of_both = {"failCount": 0, "filteredOutFields": [], **lists("invalid")}
+    rows = user("a@example.com", plan="pro"), user("ann@example.com")
+    assert client.update_all(*rows) == of_both | lists("noOp") | {
         "successCount": 2,
-        "failCount": 0,
-        "invalidEmails": [],
-        "invalidUserIds": [],
-        "filteredOutFields": [],
         "createdFields": ["plan"],
-        "noOpEmails": [],
-        "noOpUserIds": [],
         "failedUpdates": lists("invalid", "invalidData", "conflict", "forgotten", "notFound"),
     }
-    assert client.track_all(event("ann@example.com")) == {
+    assert client.track_all(event("ann@example.com")) == of_both | {
         "successCount": 1,
-        "failCount": 0,
-        "invalidEmails": [],
-        "invalidUserIds": [],
-        "filteredOutFields": [],
         "createdFields": [],
         "disallowedEventNames": [],
         "failedUpdates": lists("invalid", "forgotten", "notFound"),
@@ -85,17 +77,9 @@ def test_an_unknown_path_is_an_html_page_and_a_body_that_is_not_json_a_415(clien
     assert form.status_code == 415
 
 
-@pytest.mark.parametrize(
-    ("endpoint", "scale"),
-    [
-        ("users/update", 0.004),
-        ("events/track", 0.001),
-        ("users/bulkUpdate", 0.4),
-        ("events/trackBulk", 0.2),
-    ],
-)
-def test_the_request_over_the_limit_is_a_429(client, endpoint, scale):
-    client.iterable.change(limit_scale=scale)
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_the_request_over_the_limit_is_a_429(client, endpoint):
+    client.iterable.change(limit_scale=2 / LIMITS_PER_S[endpoint])
     answers = [client.post(endpoint, example(endpoint)) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [200, 200, 429]
     assert answers[-1].json()["code"] == "RateLimitExceeded"
@@ -128,9 +112,7 @@ def test_what_another_client_takes_is_missing_from_the_limit():
     ("endpoint", "body", "path"),
     [
         ("users/update", {"email": 7}, "obj.email"),
-        ("users/update", {"email": "a@b.co", "dataFields": []}, "obj.dataFields"),
         ("users/update", [], "obj"),
-        ("events/track", event("a@b.co", createdAt="now"), "obj.createdAt"),
         ("events/track", event("a@b.co", createdAt=True), "obj.createdAt"),
         ("events/track", {"email": "a@b.co"}, "obj.eventName"),
         ("users/bulkUpdate", {"users": [user("a@b.co"), {"userId": 7}]}, "obj.users.1.userId"),
@@ -186,24 +168,15 @@ def test_unusual_emails_are_accepted(client):
         assert client.update(address).status_code == 200
 
 
-@pytest.mark.parametrize(
-    "address",
-    [
+def test_malformed_emails_are_refused_in_lower_case(client):
+    for address in (
         *("", "None", "ann@localhost", "ann@example.c", "ann@example.com.", "ann@-example.com"),
         *("ann.@example.com", "a..b@example.com", "ann@example.com\n", "ann smith@example.com"),
         *("ann@b@example.com", "ann@example.123", f"{'a' * 65}@example.com"),
-    ],
-)
-def test_malformed_emails_are_refused_in_lower_case(client, address):
-    response = client.update(address)
-    assert (response.status_code, response.json()) == (
-        400,
-        {
-            "msg": f"Invalid email: {address.lower()}",
-            "code": "InvalidEmailAddressError",
-            "params": None,
-        },
-    )
+    ):
+        response = client.update(address)
+        told = {"msg": f"Invalid email: {address.lower()}", "code": "InvalidEmailAddressError"}
+        assert (response.status_code, response.json()) == (400, told | {"params": None})
 
 
 @pytest.mark.parametrize(
@@ -233,27 +206,22 @@ def test_an_identifier_that_cannot_be_is_refused(client, endpoint, body, status,
 
 
 @pytest.mark.parametrize(
-    ("project", "taken", "refused", "code"),
+    ("kind", "codes"),
     [
-        ("email", "email", "userId", "UnknownUserIdError"),
-        ("userID", "userId", "email", "UnknownEmailError"),
+        ("email", ["Success", "UnknownUserIdError"]),
+        ("userID", ["UnknownEmailError", "Success"]),
+        ("hybrid", ["Success", "Success"]),
     ],
 )
-def test_each_kind_of_project_knows_its_users_by_another_identifier(
-    client, project, taken, refused, code
-):
-    who = {"email": "ann@example.com", "userId": "u-1"}
-    for kind in (project, "hybrid"):
-        client.iterable.change(project_type=kind)
-        assert client.post("users/update", {taken: who[taken]}).status_code == 200
-        answer = client.post("users/update", {refused: who[refused]})
-        expected = (200, "Success") if kind == "hybrid" else (400, code)
-        assert (answer.status_code, answer.json()["code"]) == expected
-    users = client.iterable.users
-    assert [(user.email, user.user_id) for _, user in sorted(users.items())] == [
-        ("ann@example.com", None),
-        (None, "u-1"),
-    ]
+def test_each_kind_of_project_knows_its_users_by_another_identifier(client, kind, codes):
+    client.iterable.change(project_type=kind)
+    bodies = {"email": "ann@example.com"}, {"userId": "u-1"}
+    answers = [client.post("users/update", body) for body in bodies]
+    assert [answer.json()["code"] for answer in answers] == codes
+    assert [answer.status_code == 200 for answer in answers] == [c == "Success" for c in codes]
+    users = [(user.email, user.user_id) for _, user in sorted(client.iterable.users.items())]
+    both = [("ann@example.com", None), (None, "u-1")]
+    assert users == [who for who, code in zip(both, codes, strict=True) if code == "Success"]
 
 
 # --- Rows that fail in a bulk request ---------------------------------------------------------
