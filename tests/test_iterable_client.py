@@ -174,14 +174,6 @@ def test_a_call_is_repeated_if_that_may_help(client, iterable, http_status, body
     assert outcome.attempts == len(iterable.requests) == requests
 
 
-def test_of_a_batch_whose_rows_can_still_go_one_by_one_there_are_two_tries(client, iterable):
-    iterable.set_faults(Fault("answer", status=200, body='{"code":"Success","msg":""}'))
-    for send in (client.update_users, client.track_events):
-        outcome = send([b'{"email":"user1@example.com"}']).outcome
-        # Without counts it is no success.
-        assert (outcome.status, outcome.attempts) == (UNKNOWN, 2)
-
-
 @pytest.mark.parametrize("kind", ["server_error", "reset_before", "reset_after", "garbage"])
 def test_a_passing_fault_is_outlived_and_the_event_is_held_once(client, iterable, kind):
     event = Fault(kind, endpoint="events/track", times=1)

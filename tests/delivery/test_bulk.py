@@ -28,6 +28,7 @@ from records.outcomes import (
 from records.outcomes import Fault as At
 from sandbox.faults import Fault
 from tests.brisk import hurry
+from tests.iterable_api.test_bulk_answers import counts, documents
 from tests.rows import make_prepared
 
 USERS, EVENTS = "users/bulkUpdate", "events/trackBulk"
@@ -125,10 +126,6 @@ def not_successful(outcomes):
 def answer(body, endpoint=USERS, status=200, **which):
     """Return a fault: *endpoint* answers *body*."""
     return Fault("answer", endpoint=endpoint, status=status, body=json.dumps(body), **which)
-
-
-def counts(successes, failures, **lists):
-    return {"successCount": successes, "failCount": failures, "failedUpdates": lists}
 
 
 def of_row(number):
@@ -366,26 +363,13 @@ def test_a_stop_during_single_calls_ends_them(bulk, iterable, first, status):
 
 # --- Whatever Iterable answers
 
-scalars = st.none() | st.booleans() | st.integers(-2, 4) | st.text(max_size=3)
-addresses = st.lists(
-    st.sampled_from([f"user{number}@example.com" for number in range(4)]) | scalars, max_size=4
-)
-lists = st.sampled_from(
-    ["invalidEmails", "forgottenEmails", "notFoundEmails", "conflictEmails", "unheardOf"]
-)
 answers = st.tuples(
     st.sampled_from([200, 200, 200, 207, 302, 400, 401, 404, 409, 413, 429, 500, 503]),
-    st.fixed_dictionaries(
-        {},
-        optional={
-            "successCount": scalars,
-            "failCount": scalars,
-            "code": scalars | st.sampled_from(["Success", "BadJsonBody", "BatchTooLarge"]),
-            "failedUpdates": scalars | addresses | st.dictionaries(lists, addresses | scalars),
-            "invalidEmails": addresses | scalars,
-            "disallowedEventNames": addresses | scalars,
-            "filteredOutFields": addresses | scalars | st.just(["candidate", "plan_type"]),
-        },
+    st.builds(
+        lambda document, failures, code: {**document, "failCount": failures, "code": code},
+        documents,
+        st.integers(0, 4) | st.none(),
+        st.sampled_from([None, "Success", "BadJsonBody", "BatchTooLarge"]),
     ),
 )
 
@@ -405,7 +389,7 @@ def test_whatever_a_batch_is_answered_no_row_is_lost_and_none_delivered_without_
         return told
 
     client: Any = SimpleNamespace(update_users=send, track_events=send)
-    rows = rows_of(4)
+    rows = [make_prepared(n, email=f"{name}@x.com") for n, name in enumerate("abcd")]
     done = BulkDelivery(client, Stop(), BatchLimit(4)).process(rows)
     assert [row.customer_id for row in done] == [0, 1, 2, 3]
     for row in done:

@@ -1,6 +1,7 @@
 """Every row gets one outcome, whatever happens to the others or on the way."""
 
 import itertools
+import resource
 import threading
 from collections import Counter
 from functools import partial
@@ -192,7 +193,7 @@ def keeping(sent, update=lambda row: OK):
 
 
 @pytest.mark.parametrize("batch_size", [1, 100])
-def test_of_two_rows_with_one_address_the_first_is_the_profile(deliver, batch_size):
+def test_of_two_rows_with_one_address_the_first_is_the_profile(deliver, batch_size, warned):
     sent: list[tuple[int, bool, bool]] = []
     rows = [make_row(7), *same_address(1, 2, 3), make_row(8)]
     options = {"batch_size": batch_size, "workers": 4}
@@ -203,6 +204,8 @@ def test_of_two_rows_with_one_address_the_first_is_the_profile(deliver, batch_si
     found = {o.customer_id: (o.users_update.status, o.status) for o in outcomes}
     assert found[1] == (CallStatus.DELIVERED, GOOD)
     assert found[2] == found[3] == (CallStatus.SUPERSEDED, GOOD)
+    told = "2 rows repeat an earlier row's address; the first row's profile is sent"
+    assert warned == [told]
     # A second run sends nothing.
     outcomes = deliver(rows, lambda _batch: pytest.fail("sent"), Stop(), **options)
     assert set(statuses(outcomes)) == {RowStatus.UNCHANGED}
@@ -224,12 +227,6 @@ def test_if_the_first_row_of_an_address_is_refused_the_next_one_is_sent(deliver,
     assert sent[-2:] == [(2, True, True), (3, False, True)]
     assert len(sent) == (3 if by == "Iterable" else 2)
     assert [o.users_update.status for o in outcomes] == ["refused", "delivered", "superseded"]
-
-
-@pytest.mark.parametrize(("rows", "told"), [(2, "1 row repeats"), (3, "2 rows repeat")])
-def test_rows_with_one_address_are_counted_in_one_warning(deliver, warned, rows, told):
-    deliver(same_address(*range(rows)), keeping([]), Stop())
-    assert warned == [f"{told} an earlier row's address; the first row's profile is sent"]
 
 
 # --- Rows of one event
@@ -344,3 +341,18 @@ def test_rows_come_back_as_they_were_and_in_their_order(tmp_path):
     assert list(first) == []
     assert rows_of(later) == rows[3:]
     assert (len(later), rows_of(later)) == (0, [])
+
+
+def test_of_rows_that_a_full_disk_does_not_take_the_earlier_ones_come_back(tmp_path):
+    rows = [make_prepared(n) for n in range(99)]
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    later = LaterRows(tmp_path)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(SpoolError):
+            list(map(later.extend, ([row] for row in rows)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    kept = len(later)
+    assert 0 < kept < 99
+    assert rows_of(later) == rows[:kept]

@@ -244,6 +244,14 @@ def test_the_key_of_a_user_is_the_address_in_lower_case(email):
     assert prepared.profile.name != other.profile.name
 
 
+def test_rows_of_one_user_have_a_number_in_common_and_one_that_is_not_sent_has_one_too():
+    emails = "Ä@x.com", " ä@X.com\t", "b@x.com", b"\xff"
+    one, same, other, no_user = (PAYLOADS.user_number(raw_row(email=email)) for email in emails)
+    # As whoever has the key works it out.
+    assert one == same == hash("ä@x.com") != other
+    assert no_user == 0
+
+
 # --- Hashes of what a row would send
 
 VALUES = st.none() | st.binary(max_size=3) | st.sampled_from([b"1:a", b"-", b"--", b"2:ab1:c"])
