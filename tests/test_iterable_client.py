@@ -15,6 +15,7 @@ from iterable_client import IterableClient
 from records.outcomes import SUPERSEDED, UNCHANGED, CallOutcome, CallStatus, RowStatus, outcome_of
 from sandbox.faults import Fault
 from tests.brisk import Brisk, hurry
+from tests.iterable_api.simulation import Clock
 from tests.rows import bodies_of, make_prepared, make_row
 
 DELIVERED, REFUSED, FORGOTTEN = CallStatus.DELIVERED, CallStatus.REFUSED, CallStatus.FORGOTTEN
@@ -187,15 +188,21 @@ def test_a_passing_fault_is_outlived_and_the_event_is_held_once(client, iterable
     assert client.retries == 3
 
 
-def test_a_rate_limit_uses_up_no_attempt_and_the_seconds_below_the_limit_are_told(client, iterable):
-    assert client.rate_limited_seconds == 0
-    iterable.set_faults(Fault("rate_limited", times=4))
-    outcome = update(client)
-    assert (outcome.status, outcome.attempts) == (DELIVERED, 5)
-    # At so low a limit one is enough to lower the rate.
-    iterable.set_faults(Fault("rate_limited", times=1))
-    assert client.update_users([b'{"email":"a@example.com"}']).outcome.status is DELIVERED
-    assert client.rate_limited_seconds > 0
+def test_a_rate_limit_uses_up_no_attempt_and_the_seconds_below_the_limit_are_told(
+    iterable, monkeypatch
+):
+    clock = Clock()
+    for module in (iterable_client, limiter):
+        monkeypatch.setattr(module, "time", clock)
+    with client_for(iterable, wait=clock.sleep) as client:
+        iterable.set_faults(Fault("rate_limited", times=4))
+        outcome = update(client)
+        assert (outcome.status, outcome.attempts) == (DELIVERED, 5)
+        assert client.rate_limited_seconds == 0
+        # At so low a limit one is enough to lower the rate.
+        iterable.set_faults(Fault("rate_limited", times=1))
+        assert client.update_users([b'{"email":"a@example.com"}']).outcome.status is DELIVERED
+        assert client.rate_limited_seconds > 0
 
 
 def test_a_rate_limit_without_end_ends_the_call(client, iterable, monkeypatch):
