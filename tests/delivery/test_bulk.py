@@ -336,6 +336,20 @@ def test_a_stop_while_a_batch_is_tried_again_leads_to_no_single_call(bulk, itera
     assert bulk.requests == [1, 0, 0, 0]
 
 
+def test_after_a_stop_the_events_of_a_batch_are_not_sent(bulk, monkeypatch):
+    update_users = bulk.client.update_users
+
+    def stopping(bodies):
+        bulk.stop.request(StopReason.SIGTERM)
+        return update_users(bodies)
+
+    monkeypatch.setattr(bulk.client, "update_users", stopping)
+    outcomes = bulk(rows_of(5))
+    assert numbers(outcomes, USERS, DELIVERED) == set(range(5))
+    assert numbers(outcomes, EVENTS, CallStatus.NOT_SENT) == set(range(5))
+    assert bulk.requests == [1, 0, 0, 0]
+
+
 @pytest.mark.parametrize(
     ("first", "status"),
     [

@@ -8,6 +8,7 @@ import json
 import socket
 import ssl
 import threading
+import time
 import tracemalloc
 import zlib
 from concurrent.futures import ThreadPoolExecutor
