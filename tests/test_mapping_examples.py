@@ -11,7 +11,7 @@ import main
 from configuration.command_line import VERSION, parse_args, run_options
 from delivery import project_fields
 from iterable_api.endpoints import TRACK_EVENT, UPDATE_USER
-from iterable_api.mapping import OWN_FIELDS, Identity
+from iterable_api.mapping import OWN_FIELDS
 from logger_config import setup_logger
 from records.exit_statuses import ExitStatus
 from records.query_file import JOB_QUERY, load_query
@@ -25,9 +25,6 @@ pytestmark = [pytest.mark.database, pytest.mark.program]
 EXAMPLES = sorted((HERE / "docs" / "examples").glob("*.sql"))
 
 both_modes = pytest.mark.parametrize("mode", [(), ("--bulk",)], ids=["per-user", "bulk"])
-mode_and_identity = pytest.mark.parametrize(
-    ("mode", "identity"), [((), Identity.USER_ID), (("--bulk",), Identity.EMAIL)]
-)
 
 
 @pytest.fixture(autouse=True)
@@ -118,29 +115,6 @@ def test_an_example_is_sent_as_it_says(job, database, iterable, path, mode):
         assert job("--check", **environ) == ExitStatus.OK
         assert job(**environ) == ExitStatus.OK
         assert len(writes(iterable)) == len(users) + len(events)
-
-
-@mode_and_identity
-def test_the_night_after_somebody_leaves_sends_one_false_and_nothing_else(
-    job, database, iterable, tmp_path, mode, identity
-):
-    # The runs look at the fields more often than three times a second.
-    iterable.change(project_type="hybrid", limits=False)
-    (path,) = [path for path in EXAMPLES if path.stem == "6_left"]
-    make_tables(database, path.read_text(encoding="utf-8").partition("-- Query 2:")[0])
-    environ = {"QUERY_FILE": str(path), "ITERABLE_IDENTITY": identity}
-    assert job(*mode, **environ) == ExitStatus.OK
-    before = len(writes(iterable))
-    database.execute("UPDATE subscribers SET plan = 'basic' WHERE name = 'Eva'")
-    for _ in range(2):
-        assert job(*mode, **environ) == ExitStatus.OK
-    (request,) = writes(iterable)[before:]
-    (body,) = json.loads(request.body)["users"] if mode else [json.loads(request.body)]
-    assert body["dataFields"]["first_name"] == "Eva"
-    assert body["dataFields"]["recent_page_view"] is False
-    assert {row["events_track"]["status"] for row in results_of(tmp_path)["results"]} == {
-        "no_event"
-    }
 
 
 def assert_same(sent, expected):
@@ -252,16 +226,6 @@ def test_a_dry_run_and_the_demo_show_where_each_column_goes(
     assert (["user.score:double", "users/update", "score", "double"] in lines) is bool(words)
     # The demo's results are no job's: its ledger is gone.
     assert bool(record.job) is (words != ["--demo"])
-
-
-@both_modes
-def test_events_of_a_blocked_name_come_first_and_do_not_stop_the_run(job, iterable, tmp_path, mode):
-    iterable.disallow("sold")
-    sql = own_query("IF(c.id < 9, 'sold', 'viewed') AS event_name").replace("c.id < 3", "c.id < 12")
-    environ = query_file(tmp_path, sql) | {"ITERABLE_WORKERS": "1"}
-    assert job(*mode, **environ) == ExitStatus.NOT_ALL_DELIVERED
-    assert results_of(tmp_path)["summary"]["successful"] == 3
-    assert len(iterable.events) == 3
 
 
 def test_rows_of_one_user_id_are_told_as_such(job, iterable, tmp_path, capsys):
