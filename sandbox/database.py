@@ -13,7 +13,6 @@ import importlib.util
 import os
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -145,16 +144,6 @@ class PrivateDatabase:
             self._process.kill()
             self._process.wait()
             self._process = None
-
-    def pause(self) -> None:
-        """Stop the server on the spot: its connections stay open, and nothing answers."""
-        if self._process:
-            self._process.send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Let a paused server go on."""
-        if self._process:
-            self._process.send_signal(signal.SIGCONT)
 
     def restart(self) -> None:
         """Start the server again on the data it had, with the same address and passwords."""

@@ -28,7 +28,8 @@ from records.outcomes import (
 from records.outcomes import Fault as At
 from sandbox.faults import Fault
 from tests.brisk import hurry
-from tests.rows import make_prepared, with_bodies
+from tests.iterable_api.test_bulk_answers import counts, documents
+from tests.rows import make_prepared
 
 USERS, EVENTS = "users/bulkUpdate", "events/trackBulk"
 USER, EVENT = "users/update", "events/track"
@@ -127,10 +128,6 @@ def answer(body, endpoint=USERS, status=200, **which):
     return Fault("answer", endpoint=endpoint, status=status, body=json.dumps(body), **which)
 
 
-def counts(successes, failures, **lists):
-    return {"successCount": successes, "failCount": failures, "failedUpdates": lists}
-
-
 def of_row(number):
     """Select requests with this row in them."""
     return {"email": f"user{number}@example.com"}
@@ -199,21 +196,6 @@ def test_a_row_that_is_listed_as_failed_has_its_verdict_from_a_single_call(
     assert bulk.requests == [1, 1, 1, 0]
 
 
-def test_failures_that_iterable_counts_and_does_not_name_are_found(bulk, iterable):
-    # Iterable names the address that stands in the way, which is none of ours.
-    body = b'{"email":"user%d@example.com","dataFields":{"email":"boss@x.com"}}'
-    bad = {0, 1, 2, 99}
-    bulk.client.update_users([b'{"email":"boss@x.com"}'])
-    rows = rows_of(100)
-    for number in bad:
-        rows[number] = with_bodies(rows[number], body % number)
-    outcomes = bulk(rows)
-    assert numbers(outcomes, USERS, REFUSED) == bad
-    assert numbers(outcomes, USERS, DELIVERED) == set(range(100)) - bad
-    assert len(iterable.events) == 100 - len(bad)
-    assert bulk.requests[2] == 100
-
-
 # --- A batch that is refused for the sake of some rows
 
 
@@ -240,7 +222,11 @@ def test_of_a_refused_batch_each_row_has_its_own_verdict(bulk, iterable, endpoin
 
 
 @pytest.mark.parametrize(
-    ("status", "code"), [(409, "ForgottenUserError"), (400, "BadJsonBody"), (403, "Forbidden")]
+    ("status", "code"),
+    [
+        *((409, "ForgottenUserError"), (400, "BadJsonBody"), (403, "Forbidden")),
+        (500, "GenericError"),
+    ],
 )
 def test_one_row_that_refuses_a_whole_batch_costs_no_other(bulk, iterable, status, code):
     iterable.set_faults(
@@ -312,37 +298,6 @@ def test_what_a_batch_may_have_delivered_stays_unknown_when_a_single_call_fails(
     assert {call.http_status for call in calls(outcomes).values()} == {500}
 
 
-def stop_on_outage(bulk, monkeypatch, seconds):
-    """Stop the run after so many seconds of silence, as it is made to."""
-    monkeypatch.setattr("iterable_api.limiter.OUTAGE_S", seconds)
-    for limiter in bulk.client._limiters.values():
-        limiter._outage = lambda text: bulk.stop.request(StopReason.OUTAGE, text)
-
-
-@pytest.mark.parametrize("endpoint", [USERS, EVENTS])
-def test_a_bulk_endpoint_that_is_down_is_no_outage_while_single_calls_are_answered(
-    iterable, monkeypatch, endpoint
-):
-    iterable.change(limits=False)
-    bulk = Bulk(iterable, 10)
-    stop_on_outage(bulk, monkeypatch, 40.0)
-    iterable.set_faults(Fault("server_error", endpoint=endpoint))
-    # Each batch fails twice, with pauses between.
-    assert not_successful(bulk(rows_of(200))) == set()
-    assert bulk.stop.reason is None
-    assert bulk.requests[0 if endpoint == USERS else 1] == 40
-
-
-def test_iterable_down_stops_the_run(iterable, monkeypatch):
-    iterable.change(limits=False)
-    bulk = Bulk(iterable, 50)
-    stop_on_outage(bulk, monkeypatch, 5.0)
-    iterable.set_faults(Fault("gateway", status=503))
-    outcomes = bulk(rows_of(500))
-    assert bulk.stop.reason is StopReason.OUTAGE
-    assert numbers(outcomes, USERS, UNAVAILABLE, CallStatus.NOT_SENT) == set(range(500))
-
-
 # --- Too large
 
 
@@ -381,6 +336,20 @@ def test_a_stop_while_a_batch_is_tried_again_leads_to_no_single_call(bulk, itera
     assert bulk.requests == [1, 0, 0, 0]
 
 
+def test_after_a_stop_the_events_of_a_batch_are_not_sent(bulk, monkeypatch):
+    update_users = bulk.client.update_users
+
+    def stopping(bodies):
+        bulk.stop.request(StopReason.SIGTERM)
+        return update_users(bodies)
+
+    monkeypatch.setattr(bulk.client, "update_users", stopping)
+    outcomes = bulk(rows_of(5))
+    assert numbers(outcomes, USERS, DELIVERED) == set(range(5))
+    assert numbers(outcomes, EVENTS, CallStatus.NOT_SENT) == set(range(5))
+    assert bulk.requests == [1, 0, 0, 0]
+
+
 @pytest.mark.parametrize(
     ("first", "status"),
     [
@@ -408,26 +377,13 @@ def test_a_stop_during_single_calls_ends_them(bulk, iterable, first, status):
 
 # --- Whatever Iterable answers
 
-scalars = st.none() | st.booleans() | st.integers(-2, 4) | st.text(max_size=3)
-addresses = st.lists(
-    st.sampled_from([f"user{number}@example.com" for number in range(4)]) | scalars, max_size=4
-)
-lists = st.sampled_from(
-    ["invalidEmails", "forgottenEmails", "notFoundEmails", "conflictEmails", "unheardOf"]
-)
 answers = st.tuples(
     st.sampled_from([200, 200, 200, 207, 302, 400, 401, 404, 409, 413, 429, 500, 503]),
-    st.fixed_dictionaries(
-        {},
-        optional={
-            "successCount": scalars,
-            "failCount": scalars,
-            "code": scalars | st.sampled_from(["Success", "BadJsonBody", "BatchTooLarge"]),
-            "failedUpdates": scalars | addresses | st.dictionaries(lists, addresses | scalars),
-            "invalidEmails": addresses | scalars,
-            "disallowedEventNames": addresses | scalars,
-            "filteredOutFields": addresses | scalars | st.just(["candidate", "plan_type"]),
-        },
+    st.builds(
+        lambda document, failures, code: {**document, "failCount": failures, "code": code},
+        documents,
+        st.integers(0, 4) | st.none(),
+        st.sampled_from([None, "Success", "BadJsonBody", "BatchTooLarge"]),
     ),
 )
 
@@ -447,7 +403,7 @@ def test_whatever_a_batch_is_answered_no_row_is_lost_and_none_delivered_without_
         return told
 
     client: Any = SimpleNamespace(update_users=send, track_events=send)
-    rows = rows_of(4)
+    rows = [make_prepared(n, email=f"{name}@x.com") for n, name in enumerate("abcd")]
     done = BulkDelivery(client, Stop(), BatchLimit(4)).process(rows)
     assert [row.customer_id for row in done] == [0, 1, 2, 3]
     for row in done:

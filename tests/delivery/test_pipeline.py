@@ -16,7 +16,6 @@ from records.delivery_ledger import DeliveryLedger, LedgerError
 from records.exit_statuses import StopReason
 from records.outcomes import (
     NOT_SENT,
-    SUPERSEDED,
     CallOutcome,
     CallStatus,
     Fault,
@@ -121,17 +120,6 @@ def test_rows_are_planned_only_as_fast_as_they_are_delivered(deliver, monkeypatc
     assert max(ahead) <= 3 + 16 + 30
 
 
-def test_rows_come_in_batches(deliver):
-    sizes = []
-
-    def process(batch):
-        sizes.append(len(batch))
-        return sender()(batch)
-
-    assert len(deliver(ROWS, process, Stop(), batch_size=3)) == 4
-    assert sizes == [3, 1]
-
-
 # --- What is raised on the way
 
 
@@ -205,7 +193,7 @@ def keeping(sent, update=lambda row: OK):
 
 
 @pytest.mark.parametrize("batch_size", [1, 100])
-def test_of_two_rows_with_one_address_the_first_is_the_profile(deliver, batch_size):
+def test_of_two_rows_with_one_address_the_first_is_the_profile(deliver, batch_size, warned):
     sent: list[tuple[int, bool, bool]] = []
     rows = [make_row(7), *same_address(1, 2, 3), make_row(8)]
     options = {"batch_size": batch_size, "workers": 4}
@@ -216,6 +204,8 @@ def test_of_two_rows_with_one_address_the_first_is_the_profile(deliver, batch_si
     found = {o.customer_id: (o.users_update.status, o.status) for o in outcomes}
     assert found[1] == (CallStatus.DELIVERED, GOOD)
     assert found[2] == found[3] == (CallStatus.SUPERSEDED, GOOD)
+    told = "2 rows repeat an earlier row's address; the first row's profile is sent"
+    assert warned == [told]
     # A second run sends nothing.
     outcomes = deliver(rows, lambda _batch: pytest.fail("sent"), Stop(), **options)
     assert set(statuses(outcomes)) == {RowStatus.UNCHANGED}
@@ -239,34 +229,7 @@ def test_if_the_first_row_of_an_address_is_refused_the_next_one_is_sent(deliver,
     assert [o.users_update.status for o in outcomes] == ["refused", "delivered", "superseded"]
 
 
-@pytest.mark.parametrize(("rows", "told"), [(2, "1 row repeats"), (3, "2 rows repeat")])
-def test_rows_with_one_address_are_counted_in_one_warning(deliver, warned, rows, told):
-    deliver(same_address(*range(rows)), keeping([]), Stop())
-    assert warned == [f"{told} an earlier row's address; the first row's profile is sent"]
-
-
 # --- Rows of one event
-
-# An order of three items, of which two are the same.
-ONE_EVENT = [
-    make_row(1, customer_id=7, page_view_id=17, email="a@example.com", **changes)
-    for changes in ({}, {"browser": "Lynx"}, {})
-]
-
-
-@pytest.mark.parametrize("run", [1, 2])
-def test_of_rows_with_one_event_the_first_wins_in_every_run(deliver, run):
-    sent: list[tuple[int, bool, bool]] = []
-    for _ in range(run):
-        sent.clear()
-        outcomes = deliver(ONE_EVENT, keeping(sent), Stop(), workers=4)
-    first, *others = sorted(outcomes, key=lambda o: o.events_track.status is CallStatus.REFUSED)
-    assert sent == ([(7, True, True)] if run == 1 else [])
-    assert first.status is (GOOD if run == 1 else RowStatus.UNCHANGED)
-    same, other = others
-    assert (same.users_update, same.events_track) == (SUPERSEDED, SUPERSEDED)
-    assert (other.users_update, other.status) == (SUPERSEDED, RowStatus.PARTIAL_FAILURE)
-    assert other.refused_for_itself
 
 
 # --- Users that Iterable does not know yet

@@ -208,26 +208,6 @@ def test_what_makes_a_field_is_looked_for(path, member, expected):
 # --- Several runs
 
 
-@pytest.mark.parametrize("there", [None, ALL - {"first_name"}, set()])
-def test_what_is_not_sure_counts_as_held_each_night_with_one_warning(path, deliver, warned, there):
-    deliver(there)
-    for _ in range(3):
-        warned.clear()
-        assert deliver(there).outcomes == {RowStatus.UNCHANGED: 1}
-        (text,) = warned
-        assert "first_name" in text
-        assert ("plan_type" in text) == (not there)
-    assert known(path) == HELD
-
-
-def test_a_run_that_tells_which_fields_are_left_out_has_no_other_warning(deliver, warned):
-    deliver(ALL - {"first_name"})
-    warned.clear()
-    # The event is held and not sure; the console tells the rest.
-    assert missing(deliver(ALL - {"first_name"}, first_name="Anna")) == {"first_name"}
-    assert warned == []
-
-
 @pytest.mark.parametrize("first", [None, ALL - {"first_name"}])
 @pytest.mark.parametrize("failure", [None, REFUSED, CallOutcome(CallStatus.UNKNOWN, attempts=5)])
 def test_when_all_fields_are_there_it_is_sent_once_more_and_then_no_longer(
@@ -242,15 +222,6 @@ def test_when_all_fields_are_there_it_is_sent_once_more_and_then_no_longer(
     warned.clear()
     assert deliver(ALL).outcomes == {RowStatus.UNCHANGED: 1}
     assert warned == []
-
-
-def test_while_one_field_is_left_out_nothing_is_sent_once_more(deliver):
-    """What a row without it has in its event nobody tells."""
-    deliver(ALL - {"first_name"})
-    deliver(None, number=2, first_name=None)
-    run = deliver(ALL - {"first_name"}, number=2, first_name=None)
-    assert run.outcomes == {RowStatus.UNCHANGED: 1}
-    assert deliver(ALL, number=2, first_name=None).outcomes == {RowStatus.SUCCESSFUL: 1}
 
 
 # --- While the run goes on

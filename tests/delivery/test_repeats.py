@@ -10,7 +10,6 @@ from iterable_api.mapping import Identity, RowMapping
 from iterable_api.payloads import JOB_MAPPING, Payloads
 from records.outcomes import (
     NO_EVENT,
-    NOT_SENT,
     PLANNED,
     SUPERSEDED,
     UNCHANGED,
@@ -109,17 +108,6 @@ def test_without_repeats_hardly_any_row_is_looked_at_closely():
 
 
 # --- When it is known what became of the first row
-
-
-def test_what_became_of_the_profile_is_known_when_the_next_row_comes():
-    rows = [raw_row(n, email="a@example.com") for n in (1, 2, 3)]
-    found, (second, third) = found_in(rows)
-    found.note(outcome_of(PAYLOADS.prepare(rows[0]), BAD, NOT_SENT))
-    # Nothing stands for the second: it is sent, and the third waits for that.
-    assert again(found, second) == second
-    assert found.turn_of(third) is None
-    found.note(outcome_of(second, OK, OK))
-    assert again(found, third) == third.knowing(users_update=SUPERSEDED)
 
 
 def test_a_row_without_an_event_waits_for_its_address_alone():

@@ -26,22 +26,14 @@ def stop():
 
 
 @pytest.mark.parametrize("number", NUMBERS)
-def test_a_signal_asks_to_stop(stop, number):
-    with stopping(stop):
-        send(number)
-        assert stop.reason is NUMBERS[number]
-        assert stop.wait(0)
-
-
-@pytest.mark.parametrize("number", NUMBERS)
 @pytest.mark.parametrize("before", [False, True])
-def test_a_signal_interrupts_what_may_take_long_also_one_that_came_before(stop, number, before):
+def test_a_signal_asks_to_stop_and_interrupts_what_may_take_long(stop, number, before):
     with stopping(stop):
         if before:
             send(number)
         with pytest.raises(KeyboardInterrupt), stop.interrupting():
             (pytest.fail if before else send)(number)
-        assert not stop.interrupts
+        assert (stop.reason, stop.wait(0), stop.interrupts) == (NUMBERS[number], True, False)
 
 
 def test_another_reason_does_not_interrupt(stop):

@@ -1,7 +1,6 @@
 """Threads that send batches: as many as are needed, and none of them can lose a batch."""
 
 import threading
-import time
 
 import pytest
 
@@ -40,17 +39,19 @@ def numbers(outcomes):
 
 
 class Together:
-    """Sends rows, each in a moment; ``most`` of them were sent at a time."""
+    """Sends rows, the first ones when *expected* are there; ``most`` were sent at a time."""
 
-    def __init__(self):
-        self.now, self.most = 0, 0
-        self._lock = threading.Lock()
+    def __init__(self, expected):
+        self.now, self.most, self.expected = 0, 0, expected
+        self._lock, self._enough = threading.Lock(), threading.Event()
 
     def __call__(self, rows):
         with self._lock:
             self.now += 1
             self.most = max(self.most, self.now)
-        time.sleep(0.01)
+            if self.most == self.expected:
+                self._enough.set()
+        assert self._enough.wait(30)
         with self._lock:
             self.now -= 1
         return send(rows)
@@ -58,10 +59,10 @@ class Together:
 
 @pytest.mark.parametrize(("rows", "workers"), [(3, 100), (50, 4)])
 def test_no_more_rows_are_sent_together_than_there_are_workers(rows, workers):
-    together = Together()
+    together = Together(min(rows, workers))
     pool = one_by_one(together, Stop(), workers)
     assert numbers(run(pool, batches(rows))) == list(range(rows))
-    assert 1 < together.most <= len(pool._threads._threads) <= min(rows, workers)
+    assert together.most == len(pool._threads._threads) == min(rows, workers)
 
 
 @pytest.mark.parametrize("allowed", [0, 1])
@@ -94,7 +95,7 @@ def test_a_system_that_gives_no_more_threads_stops_the_run_and_loses_no_row(monk
 
 
 def test_no_more_rows_are_sent_singly_than_the_limiter_has_use_for():
-    waiting, together = [ENOUGH_WAITING], Together()
+    waiting, together = [ENOUGH_WAITING], Together(5)
     pool = one_by_one(together, Stop(), 50, lambda: (waiting[0], 0))
     with pool:
         sending = pool.send(batches(30))

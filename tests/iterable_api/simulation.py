@@ -61,17 +61,6 @@ def sliding_window() -> Server:
     return accepts
 
 
-def fixed_window() -> Server:
-    """Count anew with each full second."""
-    counts: dict[int, int] = {}
-
-    def accepts(now_s: float, free: float) -> bool:
-        counts[int(now_s)] = counts.get(int(now_s), 0) + 1
-        return counts[int(now_s)] <= int(free)
-
-    return accepts
-
-
 def token_bucket(kept_s: float = 1.0) -> Server:
     """Accept while there are tokens; *kept_s* seconds' worth of them are kept."""
     tokens, seen_s = math.inf, 1000.0
@@ -90,7 +79,6 @@ def token_bucket(kept_s: float = 1.0) -> Server:
 
 SERVERS: dict[str, Callable[[], Server]] = {
     "sliding": sliding_window,
-    "fixed": fixed_window,
     "bucket": token_bucket,
     "small bucket": partial(token_bucket, 0.1),
 }
@@ -137,13 +125,10 @@ def simulate(
     kind: str,
     seconds: float,
     share: Callable[[float], float],
-    *,
-    noise: float = 0.0,
 ) -> Trace:
     """Send all that the limiter lets through in *seconds*; return what came of it.
 
-    ``share(seconds)`` of the limit is free. *noise* is the share of requests answered 429 without a
-    limit. An answer takes *latency_s*, a tenth more or less.
+    ``share(seconds)`` of the limit is free. An answer takes *latency_s*, a tenth more or less.
     """
     chance, accepts = random.Random(7), SERVERS[kind]()
     began_s = clock.now_s
@@ -153,7 +138,7 @@ def simulate(
     def arrive(departed_s: float) -> None:
         now_s = clock.now_s
         free = per_second * share(now_s - began_s)
-        accepted = chance.random() >= noise and accepts(now_s, free)
+        accepted = accepts(now_s, free)
         (trace.accepted if accepted else trace.throttled).append(now_s - began_s)
         answer_s = latency_s * chance.uniform(0.9, 1.1)
         kind = Kind.ACCEPTED if accepted else Kind.THROTTLED

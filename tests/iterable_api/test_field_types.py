@@ -2,8 +2,8 @@
 
 import json
 import math
+import re
 from datetime import UTC, date, datetime
-from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -24,93 +24,83 @@ def encoded(kind, value, zone=UTC, of=Kind.TEXT):
     return None if text is None else json.loads(text)
 
 
-@pytest.mark.parametrize(
-    ("kind", "of", "value", "sent"),
-    [
-        ("string", T, "Zoë", "Zoë"),
-        ("string", INT, "01234", "01234"),
-        ("string", TINY, "1", "1"),
-        ("string", DEC, "12.50", "12.50"),
-        ("string", Kind.TIME, "-26:00:01", "-26:00:01"),
-        ("string", Kind.DATE, "0000-00-00", "0000-00-00"),
-        ("string", Kind.JSON, '{"a": 1.50}', '{"a": 1.50}'),
-        ("long", INT, "00005", 5),
-        ("long", INT, str(2**53), 2**53),
-        ("long", DEC, "5.000", 5),
-        ("long", DEC, "5e3", 5000),
-        ("long", T, " 007 ", 7),
-        ("long", Kind.BIT, b"\x01\x00", 256),
-        ("double", INT, "12", 12.0),
-        ("double", DEC, "1250.50", 1250.5),
-        ("double", DEC, "1e300", 1e300),
-        ("double", DEC, "-1.7976931348623157e308", -1.7976931348623157e308),
-        ("double", DEC, "-0", -0.0),
-        ("double", T, "1.5e3", 1500.0),
-        ("boolean", TINY, "1", True),
-        ("boolean", DEC, "1.00", True),
-        ("boolean", T, " True", True),
-        ("boolean", T, "FALSE", False),
-        ("boolean", Kind.BIT, b"\x00\x00", False),
-        ("date", Kind.DATE, "2026-01-13", "2026-01-13"),
-        ("date", Kind.MOMENT, "2026-01-13 14:30:45.999999", "2026-01-13 13:30:45 +00:00"),
-        ("date", T, " 2026-01-13 ", "2026-01-13"),
-        ("date", T, "2026-01-13 14:30:45", "2026-01-13 13:30:45 +00:00"),
-        ("date", T, "2026-01-13T14:30:45+05:30", "2026-01-13 09:00:45 +00:00"),
-        ("date", T, "2026-01-13T14:30:45Z", "2026-01-13 14:30:45 +00:00"),
-        ("json", Kind.JSON, '{"a": [1, 2.5, null, "é"]}', {"a": [1, 2.5, None, "é"]}),
-        ("json", T, '{"a": 1}', {"a": 1}),
-        ("json", T, "null", None),
-        ("json", T, '{"deep": "' + "[" * 500 + '"}', {"deep": "[" * 500}),
-        ("json", T, "[" * 100 + "]" * 100, json.loads("[" * 100 + "]" * 100)),
-    ],
-)
-def test_a_value_becomes_one_of_its_fields_type(kind, of, value, sent):
-    assert kind in TYPES_OF[of]
-    got = encoded(kind, value, BERLIN, of)
-    assert got == sent
-    assert type(got) is type(sent)
+FITTING = [
+    ("string", T, "Zoë", "Zoë"),
+    ("string", INT, "01234", "01234"),
+    ("string", Kind.DATE, "0000-00-00", "0000-00-00"),
+    ("string", Kind.JSON, '{"a": 1.50}', '{"a": 1.50}'),
+    ("long", INT, "00005", 5),
+    ("long", INT, str(2**53), 2**53),
+    ("long", DEC, "5.000", 5),
+    ("long", T, " 007 ", 7),
+    ("long", Kind.BIT, b"\x01\x00", 256),
+    ("double", INT, "12", 12.0),
+    ("double", DEC, "1250.50", 1250.5),
+    ("double", DEC, "-1.7976931348623157e308", -1.7976931348623157e308),
+    ("double", T, "1.5e3", 1500.0),
+    ("boolean", TINY, "1", True),
+    ("boolean", DEC, "1.00", True),
+    ("boolean", T, " True", True),
+    ("boolean", T, "FALSE", False),
+    ("boolean", Kind.BIT, b"\x00\x00", False),
+    ("date", Kind.DATE, "2026-01-13", "2026-01-13"),
+    ("date", Kind.MOMENT, "2026-01-13 14:30:45.999999", "2026-01-13 13:30:45 +00:00"),
+    ("date", T, " 2026-01-13 ", "2026-01-13"),
+    ("date", T, "2026-01-13 14:30:45", "2026-01-13 13:30:45 +00:00"),
+    ("date", T, "2026-01-13T14:30:45+05:30", "2026-01-13 09:00:45 +00:00"),
+    ("date", T, "2026-01-13T14:30:45Z", "2026-01-13 14:30:45 +00:00"),
+    ("json", Kind.JSON, '{"a": [1, 2.5, null, "é"]}', {"a": [1, 2.5, None, "é"]}),
+    ("json", T, '{"a": 1}', {"a": 1}),
+    ("json", T, "null", None),
+    ("json", T, '{"deep": "' + "[" * 500 + '"}', {"deep": "[" * 500}),
+    ("json", T, "[" * 100 + "]" * 100, json.loads("[" * 100 + "]" * 100)),
+]
 
 
-@pytest.mark.parametrize(
-    ("kind", "of", "value", "told"),
-    [
-        ("string", T, b"\xff", "is not valid UTF-8 text"),
-        ("string", T, b"\xed\xa0\x80", "is not valid UTF-8 text"),  # half of a character
-        ("long", INT, str(2**53 + 1), "is beyond 2^53, where numbers are rounded; send it as :st"),
-        ("long", Kind.BIT, b"\x00\x20\x00\x00\x00\x00\x00\x01", "is beyond 2^53"),
-        ("long", DEC, "1.5", "is not a whole number"),
-        ("long", T, "1e9999999", "is beyond 2^53"),
-        ("long", T, "1e9999999999999999999", "is not a number"),
-        ("long", T, "nan", "is not a number"),
-        ("long", T, "", "is not a number"),
-        ("long", T, "1_000", "is not a number"),
-        ("long", T, "٣", "is not a number"),
-        ("double", DEC, "12345678901234567.89", "has more digits than a double keeps; round it"),
-        ("double", T, "1e400", "has more digits than a double keeps"),
-        ("boolean", TINY, "2", "is neither 0 nor 1"),
-        ("boolean", T, "yes", "is neither 0 nor 1"),
-        ("boolean", T, "1e9999999", "is neither 0 nor 1"),
-        ("boolean", DEC, "0.5", "is neither 0 nor 1"),
-        ("date", Kind.DATE, "0000-00-00", "is not a date such as 2026-01-13 or 2026-01-13 14:30"),
-        ("date", Kind.MOMENT, "0001-01-01 00:00:00", "is beyond the calendar"),
-        ("date", T, "13.01.2026", "is not a date such as"),
-        # Python's own reading would make a moment of the first, and a day of the second.
-        ("date", T, "20260113", "is not a date such as"),
-        ("date", T, "2026-W03-2", "is not a date such as"),
-        ("date", T, "2026-02-30", "is not a date such as"),
-        ("json", T, "{", "is not valid JSON"),
-        ("json", Kind.JSON, "7", "is JSON, but neither an object nor an array"),
-        ("json", T, '{"a": NaN}', "is not a number"),
-        ("json", T, '{"a": 9007199254740993}', "is beyond 2^53"),
-        ("json", T, '{"a": 0.12345678901234567890123}', "has more digits"),
-        ("json", T, "[" * 101 + "]" * 101, "is nested too deep"),
-        ("json", T, "[" * 100_000, "is nested too deep"),
-    ],
-)
-def test_a_value_that_does_not_fit_names_its_column_and_not_itself(kind, of, value, told):
-    with pytest.raises(RowError) as caught:
-        encoded(kind, value, BERLIN, of)
-    assert str(caught.value).startswith(f"user.x {told}")
+def test_a_value_becomes_one_of_its_fields_type():
+    for kind, of, value, sent in FITTING:
+        assert kind in TYPES_OF[of]
+        got = encoded(kind, value, BERLIN, of)
+        assert (got, type(got)) == (sent, type(sent)), (kind, of, value)
+
+
+REFUSED = [
+    ("string", T, b"\xff", "is not valid UTF-8 text"),
+    ("string", T, b"\xed\xa0\x80", "is not valid UTF-8 text"),  # half of a character
+    ("long", INT, str(2**53 + 1), "is beyond 2^53, where numbers are rounded; send it as :st"),
+    ("long", Kind.BIT, b"\x00\x20\x00\x00\x00\x00\x00\x01", "is beyond 2^53"),
+    ("long", DEC, "1.5", "is not a whole number"),
+    ("long", T, "1e9999999999999999999", "is not a number"),
+    ("long", T, "nan", "is not a number"),
+    ("long", T, "", "is not a number"),
+    ("long", T, "1_000", "is not a number"),
+    ("long", T, "٣", "is not a number"),
+    ("double", DEC, "12345678901234567.89", "has more digits than a double keeps; round it"),
+    ("double", T, "1e400", "has more digits than a double keeps"),
+    ("boolean", TINY, "2", "is neither 0 nor 1"),
+    ("boolean", T, "yes", "is neither 0 nor 1"),
+    ("boolean", DEC, "0.5", "is neither 0 nor 1"),
+    ("date", Kind.DATE, "0000-00-00", "is not a date such as 2026-01-13 or 2026-01-13 14:30"),
+    ("date", Kind.MOMENT, "0001-01-01 00:00:00", "is beyond the calendar"),
+    ("date", T, "13.01.2026", "is not a date such as"),
+    # Python's own reading would make a moment of the first, and a day of the second.
+    ("date", T, "20260113", "is not a date such as"),
+    ("date", T, "2026-W03-2", "is not a date such as"),
+    ("date", T, "2026-02-30", "is not a date such as"),
+    ("json", T, "{", "is not valid JSON"),
+    ("json", Kind.JSON, "7", "is JSON, but neither an object nor an array"),
+    ("json", T, '{"a": NaN}', "is not a number"),
+    ("json", T, '{"a": 9007199254740993}', "is beyond 2^53"),
+    ("json", T, '{"a": 0.12345678901234567890123}', "has more digits"),
+    ("json", T, "[" * 101 + "]" * 101, "is nested too deep"),
+    ("json", T, "[" * 100_000, "is nested too deep"),
+]
+
+
+def test_a_value_that_does_not_fit_names_its_column_and_not_itself():
+    for kind, of, value, told in REFUSED:
+        with pytest.raises(RowError, match=re.escape(f"user.x {told}")):
+            encoded(kind, value, BERLIN, of)
 
 
 def test_the_jobs_own_columns_are_read_as_text_and_bits_as_their_number():
@@ -148,15 +138,6 @@ def test_whatever_comes_is_of_its_fields_type_or_refused(pair, value):
         return
     assert sent is None or isinstance(sent, READ_AS[kind])
     assert isinstance(sent, bool) == (kind == "boolean")
-
-
-@given(st.decimals(allow_nan=False, allow_infinity=False, places=4))
-def test_a_decimal_is_sent_to_its_last_digit_or_not_at_all(value):
-    try:
-        sent = encoder(FieldType.DOUBLE, Column("x", Kind.DECIMAL), UTC)(str(value).encode())
-    except RowError:
-        return
-    assert Decimal(str(sent)) == value
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))

@@ -3,7 +3,6 @@
 import contextlib
 import socket
 import ssl
-import threading
 from urllib.parse import urlsplit
 
 import pytest
@@ -59,31 +58,6 @@ def error_at(url, network=DIRECT):
 
 
 # --- TLS
-
-
-def test_all_connections_share_the_authorities_which_are_read_once(
-    secure_url, ca_file, iterable, monkeypatch
-):
-    monkeypatch.setattr(transport_module, "DEFAULT_CA_BUNDLE_PATH", ca_file)
-    read, load = [], ssl.SSLContext.load_verify_locations
-
-    def loading(context, *paths):
-        read.append(paths)
-        load(context, *paths)
-
-    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", loading)
-    barrier = threading.Barrier(8)
-    with transport_to(secure_url, DIRECT) as transport:
-        threads = [
-            threading.Thread(target=lambda: (barrier.wait(), post(transport))) for _ in range(8)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert [request.status for request in iterable.requests] == [200] * 8
-    assert iterable.stats["connections"] > 1
-    assert len(read) == 1
 
 
 def test_the_environment_has_no_say_in_whom_to_trust(secure_url, ca_file, iterable, monkeypatch):
@@ -191,18 +165,11 @@ def test_a_proxy_that_is_not_there_or_says_nothing_is_told(secure_url):
     assert (error.cause.words, error.left_machine) == ("the proxy: connection refused", False)
 
 
-def test_a_proxy_that_inspects_without_its_authority_gets_no_key(secure_url, iterable):
-    with tunnels.proxy() as proxy:
-        error = error_at(secure_url, Network(proxy=proxy.url))
-    assert error.cause.words.startswith("TLS failed: ")
-    assert "ITERABLE_CA_FILE" in error.cause.advice
-    assert (error.left_machine, error.cause.lasting) == (False, True)
-    assert not iterable.requests
-
-
-def test_the_environment_leads_neither_to_a_proxy_nor_around_one(
-    secure_url, ca_file, iterable, monkeypatch
+def test_the_environment_leads_neither_to_a_proxy_nor_around_one_nor_to_a_netrc(
+    secure_url, ca_file, iterable, monkeypatch, tmp_path
 ):
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login a password b\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     with tunnels.proxy() as proxy:
         for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY"):
             monkeypatch.setenv(name, proxy.url)
@@ -211,3 +178,4 @@ def test_the_environment_leads_neither_to_a_proxy_nor_around_one(
         monkeypatch.setenv("NO_PROXY", "*")
         assert status_at(secure_url, Network(ca_file=ca_file, proxy=proxy.url)) == 200
         assert proxy.heads
+    assert "authorization" not in iterable.requests[0].headers

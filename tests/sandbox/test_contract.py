@@ -38,23 +38,15 @@ def test_single_calls_are_answered_with_a_code(client):
 
 
 def test_bulk_requests_are_answered_with_counters_and_all_lists_and_no_code(client):
-    assert client.update_all(user("a@example.com", plan="pro"), user("ann@example.com")) == {
+    of_both = {"failCount": 0, "filteredOutFields": [], **lists("invalid")}
+    rows = user("a@example.com", plan="pro"), user("ann@example.com")
+    assert client.update_all(*rows) == of_both | lists("noOp") | {
         "successCount": 2,
-        "failCount": 0,
-        "invalidEmails": [],
-        "invalidUserIds": [],
-        "filteredOutFields": [],
         "createdFields": ["plan"],
-        "noOpEmails": [],
-        "noOpUserIds": [],
         "failedUpdates": lists("invalid", "invalidData", "conflict", "forgotten", "notFound"),
     }
-    assert client.track_all(event("ann@example.com")) == {
+    assert client.track_all(event("ann@example.com")) == of_both | {
         "successCount": 1,
-        "failCount": 0,
-        "invalidEmails": [],
-        "invalidUserIds": [],
-        "filteredOutFields": [],
         "createdFields": [],
         "disallowedEventNames": [],
         "failedUpdates": lists("invalid", "forgotten", "notFound"),
@@ -85,17 +77,9 @@ def test_an_unknown_path_is_an_html_page_and_a_body_that_is_not_json_a_415(clien
     assert form.status_code == 415
 
 
-@pytest.mark.parametrize(
-    ("endpoint", "scale"),
-    [
-        ("users/update", 0.004),
-        ("events/track", 0.001),
-        ("users/bulkUpdate", 0.4),
-        ("events/trackBulk", 0.2),
-    ],
-)
-def test_the_request_over_the_limit_is_a_429(client, endpoint, scale):
-    client.iterable.change(limit_scale=scale)
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_the_request_over_the_limit_is_a_429(client, endpoint):
+    client.iterable.change(limit_scale=2 / LIMITS_PER_S[endpoint])
     answers = [client.post(endpoint, example(endpoint)) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [200, 200, 429]
     assert answers[-1].json()["code"] == "RateLimitExceeded"
@@ -128,9 +112,7 @@ def test_what_another_client_takes_is_missing_from_the_limit():
     ("endpoint", "body", "path"),
     [
         ("users/update", {"email": 7}, "obj.email"),
-        ("users/update", {"email": "a@b.co", "dataFields": []}, "obj.dataFields"),
         ("users/update", [], "obj"),
-        ("events/track", event("a@b.co", createdAt="now"), "obj.createdAt"),
         ("events/track", event("a@b.co", createdAt=True), "obj.createdAt"),
         ("events/track", {"email": "a@b.co"}, "obj.eventName"),
         ("users/bulkUpdate", {"users": [user("a@b.co"), {"userId": 7}]}, "obj.users.1.userId"),
@@ -186,24 +168,15 @@ def test_unusual_emails_are_accepted(client):
         assert client.update(address).status_code == 200
 
 
-@pytest.mark.parametrize(
-    "address",
-    [
+def test_malformed_emails_are_refused_in_lower_case(client):
+    for address in (
         *("", "None", "ann@localhost", "ann@example.c", "ann@example.com.", "ann@-example.com"),
         *("ann.@example.com", "a..b@example.com", "ann@example.com\n", "ann smith@example.com"),
         *("ann@b@example.com", "ann@example.123", f"{'a' * 65}@example.com"),
-    ],
-)
-def test_malformed_emails_are_refused_in_lower_case(client, address):
-    response = client.update(address)
-    assert (response.status_code, response.json()) == (
-        400,
-        {
-            "msg": f"Invalid email: {address.lower()}",
-            "code": "InvalidEmailAddressError",
-            "params": None,
-        },
-    )
+    ):
+        response = client.update(address)
+        told = {"msg": f"Invalid email: {address.lower()}", "code": "InvalidEmailAddressError"}
+        assert (response.status_code, response.json()) == (400, told | {"params": None})
 
 
 @pytest.mark.parametrize(
@@ -223,42 +196,32 @@ def test_malformed_emails_are_refused_in_lower_case(client, address):
 @pytest.mark.parametrize("endpoint", ["users/update", "events/track"])
 def test_an_identifier_that_cannot_be_is_refused(client, endpoint, body, status, code):
     client.iterable.change(project_type="hybrid")
-    client.iterable.forget("gone@example.com", "U-1")
+    client.update("gone@example.com")
+    client.post("users/update", {"userId": "U-1"})
+    # Who is forgotten is deleted.
+    client.iterable.forget("Gone@example.com", "U-1")
     response = client.post(endpoint, {"eventName": "x"} | body)
     assert (response.status_code, response.json()["code"]) == (status, code)
     assert client.iterable.users == client.iterable.events == {}
 
 
 @pytest.mark.parametrize(
-    ("project", "taken", "refused", "code"),
+    ("kind", "codes"),
     [
-        ("email", "email", "userId", "UnknownUserIdError"),
-        ("userID", "userId", "email", "UnknownEmailError"),
+        ("email", ["Success", "UnknownUserIdError"]),
+        ("userID", ["UnknownEmailError", "Success"]),
+        ("hybrid", ["Success", "Success"]),
     ],
 )
-def test_each_kind_of_project_knows_its_users_by_another_identifier(
-    client, project, taken, refused, code
-):
-    who = {"email": "ann@example.com", "userId": "u-1"}
-    for kind in (project, "hybrid"):
-        client.iterable.change(project_type=kind)
-        assert client.post("users/update", {taken: who[taken]}).status_code == 200
-        answer = client.post("users/update", {refused: who[refused]})
-        expected = (200, "Success") if kind == "hybrid" else (400, code)
-        assert (answer.status_code, answer.json()["code"]) == expected
-    users = client.iterable.users
-    assert [(user.email, user.user_id) for _, user in sorted(users.items())] == [
-        ("ann@example.com", None),
-        (None, "u-1"),
-    ]
-
-
-def test_a_user_who_is_forgotten_is_deleted(client):
-    client.iterable.change(project_type="hybrid")
-    client.update("ann@example.com")
-    client.post("users/update", {"userId": "U-1"})
-    client.iterable.forget("Ann@example.com", "U-1")
-    assert client.iterable.users == {}
+def test_each_kind_of_project_knows_its_users_by_another_identifier(client, kind, codes):
+    client.iterable.change(project_type=kind)
+    bodies = {"email": "ann@example.com"}, {"userId": "u-1"}
+    answers = [client.post("users/update", body) for body in bodies]
+    assert [answer.json()["code"] for answer in answers] == codes
+    assert [answer.status_code == 200 for answer in answers] == [c == "Success" for c in codes]
+    users = [(user.email, user.user_id) for _, user in sorted(client.iterable.users.items())]
+    both = [("ann@example.com", None), (None, "u-1")]
+    assert users == [who for who, code in zip(both, codes, strict=True) if code == "Success"]
 
 
 # --- Rows that fail in a bulk request ---------------------------------------------------------
@@ -332,6 +295,14 @@ def test_a_disallowed_event_in_bulk_is_named_once_and_counted_by_choice(client, 
         (True, 1, 400),
         ("2026-01-13", "soon", 400),
         ("2026-01-13", "2026-01-13 14:30:45", 200),
+        # These five layouts are dates.
+        ("2026-01-13", "2020-04-13 13:37:19 +00:00", 200),
+        ("2026-01-13", "2020-04-13T13:37:19.039+00:00", 200),
+        ("2020-04-13T13:37:19.039Z", "2026-01-13", 200),
+        ("2026-01-13", "2020-04-13T13:37:19Z", 400),
+        ("2026-01-13", "2020-04-13 13:37:19.039", 400),
+        ("2026-01-13", "2020-13-13", 400),
+        ("2026-01-13", 1586785039, 400),
         ({"city": "Bern"}, {"city": 3000}, 400),
         ({"city": "Bern"}, "Bern", 400),
         (["a"], [1], 400),
@@ -342,24 +313,6 @@ def test_a_disallowed_event_in_bulk_is_named_once_and_counted_by_choice(client, 
 def test_the_first_value_fixes_the_type_of_a_field(client, first, then, status):
     assert client.update("ann@example.com", field=first).status_code == 200
     assert client.update("ben@example.com", field=then).status_code == status
-
-
-@pytest.mark.parametrize(
-    ("value", "status"),
-    [
-        ("2020-04-13", 200),
-        ("2020-04-13 13:37:19", 200),
-        ("2020-04-13 13:37:19 +00:00", 200),
-        ("2020-04-13T13:37:19.039+00:00", 200),
-        ("2020-04-13T13:37:19.039Z", 200),
-        ("2020-04-13T13:37:19Z", 400),
-        ("2020-04-13 13:37:19.039", 400),
-        ("2020-13-13", 400),
-        (1586785039, 400),
-    ],
-)
-def test_five_layouts_are_dates(client, value, status):
-    assert client.update(signupDate=value).status_code == status
 
 
 def test_a_value_of_another_type_is_refused_with_a_description(client):
@@ -404,12 +357,6 @@ def test_types_of_event_fields_are_fixed_for_each_event_name(client):
     assert client.track(eventName="b", dataFields={"page": 1}).status_code == 200
     refused = client.track(eventName="a", dataFields={"page": 1}).json()
     assert refused["params"]["validationErrors"]["page"]["category"] == "event"
-
-
-def test_a_string_of_more_than_32_768_characters_is_refused(client):
-    assert client.update(bio="é" * 32_768).status_code == 200
-    refused = client.update(bio="x" * 32_769)
-    assert (refused.status_code, refused.json()["code"]) == (400, "BadParams")
 
 
 def test_the_fields_of_profiles_and_their_types_can_be_asked(client):

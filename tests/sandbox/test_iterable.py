@@ -17,22 +17,13 @@ from tests.conftest import ROOT
 from tests.sandbox.conftest import user
 
 
-def test_json_answers_carry_the_headers_of_the_ingress_and_none_about_rates(client):
-    headers = client.update().headers
-    assert headers["Content-Type"] == "application/json"
-    assert headers["Vary"] == "Origin"
-    assert headers["Request-Time"].isdigit()
-    assert headers["Server"].startswith("iterable-ingress")
-    assert not [name for name in headers if "rate" in name.lower() or "retry" in name.lower()]
-
-
-@pytest.mark.parametrize("latency_ms", [200, {"users/update": 200}])
+@pytest.mark.parametrize("latency_ms", [300, {"users/update": 300}])
 def test_latency_delays_answers_but_not_each_other(client, latency_ms):
     client.iterable.change(latency_ms=latency_ms)
     began = time.monotonic()
     with ThreadPoolExecutor(10) as pool:
         list(pool.map(lambda n: client.update(f"u{n}@example.com"), range(10)))
-    assert 0.2 <= time.monotonic() - began < 1.9
+    assert 0.3 <= time.monotonic() - began < 2.7
 
 
 def test_the_log_holds_the_latest_requests(client):
@@ -66,14 +57,14 @@ def test_alone_it_says_its_url_and_is_controlled_over_http():
         assert process.stdout is not None
         url = process.stdout.readline().strip()
 
-        def tell(name: str, order: Any) -> requests.Response:
-            return session.post(f"{url}/sandbox/{name}", json=order, timeout=5)
+        def tell(name: str, order: Any) -> int:
+            return session.post(f"{url}/sandbox/{name}", json=order, timeout=5).status_code
 
         def ask(name: str) -> Any:
             return session.get(f"{url}/sandbox/{name}", timeout=5).json()
 
-        assert tell("settings", {"api_key": "k"}).status_code == 200
-        assert tell("faults", [{"kind": "server_error", "skip": 1, "times": 1}]).status_code == 200
+        assert tell("settings", {"api_key": "k"}) == 200
+        assert tell("faults", [{"kind": "server_error", "skip": 1, "times": 1}]) == 200
         for key in ("k", "k", "wrong"):
             headers = {"Api-Key": key}
             session.post(f"{url}/api/users/update", json=user("a@b.co"), headers=headers, timeout=5)
@@ -86,8 +77,7 @@ def test_alone_it_says_its_url_and_is_controlled_over_http():
         }
         (line,) = ask("requests?offset=1&limit=1")
         assert (line["path"], line["status"]) == ("/api/users/update", 500)
-        for name, order in (("settings", {"latency": 1}), ("faults", [{"kind": "explode"}])):
-            assert tell(name, order).status_code == 400
-        assert tell("no-such-order", {}).status_code == 404
+        refused = tell("settings", {"latency": 1}), tell("faults", [{"kind": "explode"}])
+        assert (*refused, tell("no-such-order", {})) == (400, 400, 404)
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 0
