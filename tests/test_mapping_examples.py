@@ -13,9 +13,8 @@ from configuration.command_line import VERSION, parse_args, run_options
 from delivery import project_fields
 from iterable_api.endpoints import TRACK_EVENT, UPDATE_USER
 from iterable_api.field_types import RowError, encoder
-from iterable_api.mapping import OWN_FIELDS, Identity, RowMapping
+from iterable_api.mapping import OWN_FIELDS, ColumnError, Identity, RowMapping
 from logger_config import setup_logger
-from records.columns import ColumnError
 from records.exit_statuses import ExitStatus
 from records.query_file import JOB_QUERY, load_query
 from records.run import RunRecord

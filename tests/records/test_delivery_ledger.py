@@ -1,8 +1,5 @@
 """What was delivered is remembered: per project, call by call, and never too much."""
 
-import errno
-import fcntl
-import os
 import sqlite3
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -251,19 +248,6 @@ def test_a_second_run_is_kept_out_and_told_by_what(path, ledger):
     open_ledger(path).close()
 
 
-@pytest.mark.usefixtures("ledger")
-def test_a_file_system_without_locks_is_no_other_run(path, monkeypatch):
-    """SQLite calls a file busy where the file system has no locks, as NFS without lockd."""
-
-    def no_locks(*_):
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
-    monkeypatch.setattr(fcntl, "lockf", no_locks)
-    with pytest.raises(LedgerError, match="No locks available") as caught:
-        open_ledger(path)
-    assert caught.value.status == 2
-
-
 @pytest.mark.parametrize(
     "content", [b"no database, but some words" * 50, b"SQLite format 3\0" + b"\xff" * 4000]
 )
@@ -412,14 +396,14 @@ def test_notes_outlive_runs_and_count_as_no_entries(path, day):
     with open_ledger(path) as ledger:
         assert ledger.noted("SOURCE_NAME") == ""
         ledger.begin_run({"SOURCE_NAME": "shop", "DB_TIME_ZONE": "Europe/Zürich"})
-        ledger.note("left out", "a b")
+        ledger.note({"left out": "a b"})
     day(10 * KEEP_DAYS)
     with open_ledger(path, key="another", url="https://eu.example.com") as ledger:
         ledger.begin_run({"SOURCE_NAME": "shop 2"})
         assert ledger.noted("SOURCE_NAME") == "shop 2"
         assert ledger.noted("DB_TIME_ZONE") == "Europe/Zürich"
         assert ledger.noted("left out") == "a b"
-        ledger.note("left out", "")
+        ledger.note({"left out": ""})
         assert ledger.noted("left out") == ""
         assert ledger.counts() == (0, 0)
 
