@@ -268,6 +268,7 @@ class DeliveryLedger:
             raise LedgerError(f"STATE_FILE {self._path} {text}. {MOVE_AWAY}")
         execute("COMMIT")
         if (damage := execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+            damage = damage.splitlines()[-1]
             raise LedgerError(f"STATE_FILE {self._path} is damaged ({damage:.80}). {MOVE_AWAY}")
         execute("PRAGMA journal_mode = WAL")
         # In KiB. A name is a hash, so each one is looked up in another page.
