@@ -5,7 +5,7 @@ import resource
 import shlex
 import sys
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -126,17 +126,6 @@ def test_a_time_ahead_by_what_zones_differ_is_told(environ, warned, zone, ahead,
         steps.warn_of_times_ahead(rows, JOB_MAPPING, settings)
     told = f"DB_TIME_ZONE: 1 event_time lies ahead of now in {zone}, so this seems not to be the "
     assert [text.startswith(told) for text in warned] == [True] * is_told
-
-
-def test_a_day_without_a_time_is_no_time_ahead(environ, warned):
-    columns = [
-        column._replace(kind=Kind.DATE) if column.name == "event_time" else column
-        for column in JOB_MAPPING.columns
-    ]
-    with closing(RowSpool(columns)) as rows:
-        rows.extend([raw_row(event_time=datetime.now(UTC).date())])
-        steps.warn_of_times_ahead(rows, JOB_MAPPING, settings_of(environ))
-    assert warned == []
 
 
 # --- The project
