@@ -1,5 +1,6 @@
 """--check takes a run's own steps, tells at once all that is wrong, and sends and makes nothing."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from records.exit_statuses import ExitStatus, RunError
 from records.outcomes import CallOutcome, CallStatus, outcome_of
 from records.run import RunOptions, RunRecord
 from sandbox.faults import Fault
-from tests.configuration.conftest import LEDGER_HELD, LOG_HELD, settings_of, update_user
+from tests.configuration.conftest import settings_of, update_user
 from tests.results import save
 from tests.rows import make_prepared
 from tests.test_main import BARE, content_of
@@ -152,28 +153,30 @@ def test_a_log_that_cannot_be_rotated_is_a_warning(checked):
     ]
 
 
-def test_a_log_that_another_job_has_locked_is_not_called_good(checked, tmp_path, held):
+def test_a_log_that_another_job_has_locked_is_not_called_good(checked, tmp_path):
     path = tmp_path / "shared.log"
-    held(LOG_HELD, path)
-    status, lines = checked(LOG_FILE=str(path))
+    with path.open("w") as log:
+        fcntl.flock(log, fcntl.LOCK_EX)
+        status, lines = checked(LOG_FILE=str(path))
     assert status is ExitStatus.BUSY
     assert failures_in(lines)[0].startswith(f"LOG_FILE {path} is being written by another job")
     assert not any(line.startswith("✓ LOG_FILE") for line in lines)
-    assert len(path.read_text().splitlines()) == 1
+    assert path.read_text() == ""
 
 
-def test_a_run_under_way_is_told_once_and_is_not_disturbed(checked, environ, held):
+def test_a_run_under_way_is_told_once_and_is_not_disturbed(checked, environ):
     settings = settings_of(environ)
     settings.log_file.parent.mkdir()
-    held(LEDGER_HELD, settings.state_file)
-    held(LOG_HELD, settings.log_file)
-    before = content_of(settings.state_file.parent)
-    status, lines = checked()
+    settings.log_file.touch()
+    with open_ledger(settings):
+        before = content_of(settings.state_file.parent)
+        status, lines = checked()
+        assert content_of(settings.state_file.parent) == before
     assert status is ExitStatus.BUSY
     told = [line.partition(":")[0] for line in failures_in(lines)]
     assert told == ["Another run is under way", "cannot connect"]
+    # The run that is under way holds the log, too.
     assert not any(line.startswith("✓ LOG_FILE") for line in lines)
-    assert content_of(settings.state_file.parent) == before
 
 
 def test_entries_that_no_longer_count_are_told_and_nothing_is_noted(checked, environ):

@@ -355,20 +355,6 @@ def test_what_a_killed_run_did_not_settle_is_not_sure(path, ledger, tmp_path):
         assert is_sure(killed, 2) == [(True, False)] * 2
 
 
-def test_what_was_not_sure_is_sent_once_more_and_then_no_longer(ledger):
-    """The project has all fields of ``make_row()``, as the look at the start has found."""
-    deliver(ledger, raw_row(), sure=False)
-    ledger.settle(sure=False)
-    plan = make_planner(ledger).plan([make_prepared()])
-    (row,) = plan.to_send
-    assert (row.profile.send, row.event.send) == (True, True)
-    # It is there already: nothing of it is forgotten.
-    assert plan.forget == []
-    ledger.record([outcome_of(row, OK, OK)], sure=True)
-    assert is_sure(ledger) == [(True, True)] * 2
-    assert to_send(ledger, raw_row()) == [(False, False)]
-
-
 # --- Notes
 
 
