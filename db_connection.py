@@ -19,7 +19,7 @@ from mysql.connector.plugins import caching_sha2_password
 
 from logger_config import get_logger
 from records import database_errors as codes
-from records.columns import Watch, as_text, columns_of, job_columns, refuse_doubled
+from records.columns import Watch, as_text, columns_of
 from records.database_errors import DatabaseError
 from records.query_file import JOB_QUERY, load_query
 from records.row_spool import RowSpool
@@ -156,12 +156,10 @@ class DatabaseConnection:
     def execute_query(self, sql: str) -> list[dict[str, Any]]:
         """Return the rows of one SELECT, each a dict from column name to value."""
         with self._explained():
-            cursor = self._opened().cursor()
+            cursor = self._opened().cursor(dictionary=True)
             cursor.execute(sql)
-            names = [column.name for column in columns_of(cursor.description or ())]
-            refuse_doubled(names)
             rows: Any = cursor.fetchall()
-            return [dict(zip(names, row, strict=True)) for row in rows]
+            return list(rows)
 
     def get_pro_users_recent_engagement(
         self,
@@ -173,21 +171,20 @@ class DatabaseConnection:
 
         *query* runs in its place, if given. The rows go through *watch* on their way; if that does
         not take all, the session is good for nothing else. Their values stay MySQL's own bytes; the
-        spool's ``columns`` describe them: ``JOB_COLUMNS`` and any others. The spool is a file in
-        *folder*, by default the system's for temporary files; the caller closes it. What the server
-        warned of meanwhile is one warning in the log.
+        spool's ``columns`` describe them. The spool is a file in *folder*, by default the system's
+        for temporary files; the caller closes it. What the server warned of meanwhile is one
+        warning in the log.
         Raises SpoolError, besides DatabaseError, when the rows do not fit on the disk.
         """
         with self._explained():
             # Not buffered: the connector would hold all rows in memory.
             cursor = self._opened().cursor(raw=True)
             cursor.execute(query or load_query(JOB_QUERY))
-            columns = job_columns(columns_of(cursor.description or ()))
+            columns = columns_of(cursor.description or ())
         spool = RowSpool(columns, folder)
         try:
             rows = self._raw_rows(cursor, len(columns))
             spool.extend(watch(columns, rows) if watch else rows)
-            spool.flush()
             if not self._opened().unread_result:
                 self._tell_warnings()
         except BaseException:

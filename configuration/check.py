@@ -15,7 +15,7 @@ from iterable_api.answers import Repeat
 from iterable_api.mapping import RowMapping
 from iterable_api.payloads import Payloads, RowError
 from logger_config import get_logger, setup_logger
-from records.delivery_ledger import DeliveryLedger, check_locks
+from records.delivery_ledger import DeliveryLedger
 from records.exit_statuses import ExitStatus, RunError
 from records.query_file import JOB_QUERY, load_query
 from records.row_spool import RowSpool
@@ -46,8 +46,8 @@ def check(env_file: Path | None, environ: Mapping[str, str], run: RunRecord) -> 
     if (rows := _first_rows(settings, failures)) is not None:
         with closing(rows), _step(failures):
             payloads = steps.read_columns(rows.columns, settings, shown=True)
-            steps.warn_of_times_ahead(rows, settings)
             mapping = payloads.mapping
+            steps.warn_of_times_ahead(rows, mapping, settings)
             _check_rows(rows, payloads, settings)
     # That the ledger cannot be opened is said already.
     with suppress(RunError), _ledger(settings) as ledger:
@@ -105,7 +105,7 @@ def _ledger(settings: Settings) -> Iterator[DeliveryLedger | None]:
     with steps.writing("STATE_FILE", path):
         is_there = path.exists()
         if not is_there:
-            check_locks(path, _try_folder(path.parent))
+            _try_folder(path.parent)
     if is_there:
         with wiring.open_ledger(settings) as ledger:
             yield ledger
@@ -113,16 +113,12 @@ def _ledger(settings: Settings) -> Iterator[DeliveryLedger | None]:
         yield None
 
 
-def _try_folder(folder: Path) -> Path:
-    """Write a file without a name in *folder*, or where it will be made; return that place.
-
-    Raises OSError.
-    """
+def _try_folder(folder: Path) -> None:
+    """Write a file without a name in *folder*, or where it will be made. Raises OSError."""
     place = next(path for path in (folder, *folder.parents) if path.exists())
     with tempfile.TemporaryFile(dir=place) as file:
         # A full disk still has room for a name.
         file.write(bytes(4096))
-    return place
 
 
 def _check_folders(settings: Settings, failures: list[RunError], *, demo: bool) -> None:

@@ -59,7 +59,7 @@ def writing(variable: str, path: Path) -> Iterator[None]:
         text = f"{variable} {path} is being written by another job. {OWN_FILES}"
         raise RunError(text, ExitStatus.BUSY) from None
     except OSError as error:
-        advice = in_the_way(variable, path)
+        advice = in_the_way(path)
         text = f"{variable} {path} cannot be written: {error.strerror}"
         raise RunError(f"{text}. {advice}" if advice else text) from None
 
@@ -163,7 +163,7 @@ def read_columns(columns: Sequence[Column], settings: Settings, *, shown: bool) 
     return Payloads(settings.source, settings.time_zone, mapping)
 
 
-def warn_of_times_ahead(rows: RowSpool, settings: Settings) -> None:
+def warn_of_times_ahead(rows: RowSpool, mapping: RowMapping, settings: Settings) -> None:
     """Warn if an event seems to lie ahead by no more than two time zones differ."""
     now = datetime.now(UTC)
     # As MySQL writes times, so that bytes compare as the times do.
@@ -171,7 +171,7 @@ def warn_of_times_ahead(rows: RowSpool, settings: Settings) -> None:
         f"{(now + ahead).astimezone(settings.time_zone):%Y-%m-%d %H:%M:%S}".encode()
         for ahead in (LEAST_AHEAD, MOST_AHEAD)
     )
-    place = [column.name for column in rows.columns].index("event_time")
+    place = mapping.places["event_time"]
     times = (row[place] for chunk in rows.chunks() for row in chunk)
     count = sum(first <= time <= last for time in times if time)
     if count:

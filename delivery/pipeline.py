@@ -160,7 +160,6 @@ class LaterRows:
         length = len(self._spool)
         try:
             self._spool.extend([(pickle.dumps(row),) for row in rows])
-            self._spool.flush()
         except SpoolError:
             self._spool.cut(length)
             raise

@@ -220,7 +220,7 @@ class Planner:
                 if held.stale or not held.same:
                     plan.renew.append(call)
                 return UNCHANGED
-        elif held.known and not same:
+        elif held.body is not None and not same:
             plan.forget.append(call)
         return None
 

@@ -141,7 +141,7 @@ class ProjectFields:
         now = (self._left_out | missing) - self._known
         if now != self._left_out:
             self.run.news = f"Iterable now leaves out {', '.join(sorted(now)) or 'no fields'}"
-            self.ledger.note(LEFT_OUT, json.dumps(sorted(now)))
+            self.ledger.note({LEFT_OUT: json.dumps(sorted(now))})
 
 
 def _fields_of(row: PreparedRow) -> set[str]:

@@ -11,15 +11,32 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
 from enum import StrEnum
+from textwrap import shorten
 from typing import NamedTuple
 
 from iterable_api.endpoints import TRACK_EVENT, UPDATE_USER
 from iterable_api.field_types import TYPES_OF, FieldType, RowError
-from records.columns import FIELD_COLUMNS, JOB_COLUMNS, USER_ID, Column, ColumnError, Kind, Row
+from records.columns import Column, Kind, Row
+from records.database_errors import DatabaseError
+from records.exit_statuses import ExitStatus, RunError
 from records.outcomes import RowOutcome
 
 EVENT_NAME = "page_view"
 CALLS = {"user": UPDATE_USER, "event": TRACK_EVENT}
+# What Query 2 has to return.
+JOB_COLUMNS = (
+    *("customer_id", "email", "first_name", "plan_type", "page_view_id", "page", "event_time"),
+    *("browser", "location"),
+)
+# The column that users are told apart by, if it is not the email.
+USER_ID = "user_id"
+_KNOWN = frozenset({*JOB_COLUMNS, USER_ID, "event_name"})
+
+
+class ColumnError(RunError):
+    """Query 2's columns cannot be sent as they are. The message says which, and what to write."""
+
+    status = ExitStatus.USAGE
 
 
 class MappedField(NamedTuple):
@@ -52,6 +69,13 @@ OWN_FIELDS = (
 )
 # fmt: on
 _OWN = {(own.call, own.name): own for own in OWN_FIELDS}
+# The columns that are fields, and so may be NULL, each with the one that may stand in its place.
+FIELD_COLUMNS = {
+    own.name: f"{prefix}.{own.name}"
+    for prefix, call in CALLS.items()
+    for own in OWN_FIELDS
+    if own.call == call and own.column.name == own.name
+}
 # Fields of a profile that are Iterable's own: it would refuse them, lose data or rename the user.
 # Source: https://support.iterable.com/hc/en-us/articles/217744303
 RESERVED = frozenset({
@@ -87,15 +111,15 @@ class RowMapping:
     """Where each of a query's *columns* goes.
 
     ``identifier`` is the column that says who the user is. ``own`` are the job's own fields,
-    ``fields`` those beyond, ``unused`` the columns that go nowhere. Raises ColumnError, with all
-    that is wrong.
+    ``fields`` those beyond, ``unused`` the columns that go nowhere. Raises DatabaseError unless
+    they are all that Query 2 has to return, and ColumnError, with all that is wrong.
     """
 
     def __init__(
         self, columns: Sequence[Column] = USUAL_COLUMNS, identity: Identity = Identity.EMAIL
     ) -> None:
-        self.columns = tuple(columns)
-        self.places = {column.name: place for place, column in enumerate(columns)}
+        self.columns = tuple(_job_columns(columns))
+        self.places = {column.name: place for place, column in enumerate(self.columns)}
         self.identity = identity
         self.by_user_id = identity is Identity.USER_ID
         self.identifier = "email"
@@ -185,6 +209,39 @@ class RowMapping:
             kind = "object or array" if field.type is FieldType.JSON else str(field.type)
             always = f", always {field.constant}" if field.constant else ""
             yield field.column.name, call, field.name, kind + always
+
+
+def _job_columns(columns: Sequence[Column]) -> list[Column]:
+    """Return *columns* by the names that the job knows, which match whatever their case.
+
+    Raise DatabaseError unless they are, each once, all that Query 2 has to return.
+    """
+    columns = [column._replace(name=_known_name(column.name)) for column in columns]
+    names = [column.name for column in columns]
+    # Whether fields have one name is seen when their types are known.
+    if doubled := {name for name in names if "." not in name and names.count(name) > 1}:
+        raise DatabaseError(f"the query returns {', '.join(sorted(doubled))} twice")
+    fields = {name.partition(":")[0] for name in names}
+    missing = [n for n in JOB_COLUMNS if n not in names and FIELD_COLUMNS.get(n) not in fields]
+    if not missing:
+        return columns
+    text = (
+        f"Query 2 must return {', '.join(missing)}; it returned {shorten(', '.join(names), 500)}"
+        f". Write AS {missing[0]} after the column that is meant"
+    )
+    # The others say who it is, and what happened when.
+    if spare := [name for name in missing if name in FIELD_COLUMNS]:
+        text += f"; where you have no {spare[0]}, write NULL AS {spare[0]}"
+    raise DatabaseError(text)
+
+
+def _known_name(name: str) -> str:
+    """Return *name* as the job writes it; a field's own name stays, as Iterable's have a case."""
+    prefix, dot, rest = name.partition(".")
+    if dot and prefix.lower() in CALLS:
+        field, colon, suffix = rest.partition(":")
+        return f"{prefix.lower()}.{field}{colon}{suffix.lower()}"
+    return name.lower() if name.lower() in _KNOWN else name
 
 
 def _query_fields(columns: Sequence[Column]) -> dict[tuple[str, str], MappedField]:

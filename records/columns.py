@@ -1,31 +1,8 @@
 """The columns of a query's result, as the database describes them: what no value can tell."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from datetime import date, datetime
 from enum import StrEnum
-from textwrap import shorten
 from typing import Any, NamedTuple
-
-from records.database_errors import DatabaseError
-from records.exit_statuses import ExitStatus, RunError
-
-# What Query 2 has to return.
-JOB_COLUMNS = (
-    *("customer_id", "email", "first_name", "plan_type", "page_view_id", "page", "event_time"),
-    *("browser", "location"),
-)
-# The column that users are told apart by, if it is not the email.
-USER_ID = "user_id"
-# Those that are fields, and so may be NULL, each with the column that may stand in its place.
-FIELD_COLUMNS = {
-    "first_name": "user.first_name",
-    "plan_type": "user.plan_type",
-    "page": "event.page",
-    "browser": "event.browser",
-    "location": "event.location",
-}
-_KNOWN = frozenset({*JOB_COLUMNS, USER_ID, "event_name"})
 
 # A row of a result: the values of its columns, each as MySQL wrote it, None for NULL.
 Row = Sequence[bytes | None]
@@ -71,28 +48,14 @@ class Column(NamedTuple):
         is_text = self.kind not in _BYTES or text.isprintable()
         return text if is_text else f"0x{value.hex()}"
 
-    def converted(self, value: bytes | None) -> int | str | date | None:
-        """Return *value* as ``shown()``, but a date, or a date and time, as such."""
-        if value is not None and self.kind in _PARSERS:
-            with suppress(ValueError):
-                return _PARSERS[self.kind](value.decode("ascii", "replace"))
-        return self.shown(value)
-
 
 _WHOLE_NUMBERS = (Kind.INTEGER, Kind.TINYINT)
 _BYTES = (Kind.BIT, Kind.BINARY, Kind.OTHER)
-_PARSERS = {Kind.DATE: date.fromisoformat, Kind.MOMENT: datetime.fromisoformat}
 
 
 def as_text(value: object) -> str:
     """Return what the server says of itself as text; some servers say it in bytes."""
     return value.decode(errors="replace") if isinstance(value, bytes | bytearray) else str(value)
-
-
-class ColumnError(RunError):
-    """Query 2's columns cannot be sent as they are. The message says which, and what to write."""
-
-    status = ExitStatus.USAGE
 
 
 # The numbers of MySQL's protocol. What is not here is text, or bytes without a character set.
@@ -131,46 +94,3 @@ def column_of(name: str, number: int, flags: int, charset: int) -> Column:
         kind = Kind.BINARY if charset == _NO_CHARACTERS else Kind.TEXT
     by_bytes = kind is Kind.TEXT and number in _LONG_TEXTS and bool(flags & _BY_BYTES)
     return Column(name, kind, by_bytes)
-
-
-def job_columns(columns: Sequence[Column]) -> list[Column]:
-    """Return *columns* by the names that the job knows, which match whatever their case.
-
-    Raise DatabaseError unless they are, each once, all that Query 2 has to return.
-    """
-    columns = [column._replace(name=_known_name(column.name)) for column in columns]
-    names = [column.name for column in columns]
-    # Fields of one name are for whoever knows what the names mean.
-    refuse_doubled([name for name in names if "." not in name])
-    fields = {name.partition(":")[0] for name in names if "." in name}
-    found = {*names, *(short for short, name in FIELD_COLUMNS.items() if name in fields)}
-    if missing := [name for name in JOB_COLUMNS if name not in found]:
-        raise DatabaseError(_missing(missing, names))
-    return columns
-
-
-def _known_name(name: str) -> str:
-    """Return *name* as the job writes it; a field's own name stays, as Iterable's have a case."""
-    prefix, dot, rest = name.partition(".")
-    if dot and prefix.lower() in {"user", "event"}:
-        field, colon, suffix = rest.partition(":")
-        return f"{prefix.lower()}.{field}{colon}{suffix.lower()}"
-    return name.lower() if name.lower() in _KNOWN else name
-
-
-def _missing(missing: Sequence[str], returned: Sequence[str]) -> str:
-    """Return what to write in Query 2 for the *missing* columns; *returned* are those it has."""
-    text = (
-        f"Query 2 must return {', '.join(missing)}; it returned {shorten(', '.join(returned), 500)}"
-        f". Write AS {missing[0]} after the column that is meant"
-    )
-    # The others say who it is, and what happened when.
-    if spare := [name for name in missing if name in FIELD_COLUMNS]:
-        text += f"; where you have no {spare[0]}, write NULL AS {spare[0]}"
-    return text
-
-
-def refuse_doubled(names: Sequence[str]) -> None:
-    """Raise DatabaseError if two of *names* are one: a dict keeps only the last of them."""
-    if doubled := {name for name in names if names.count(name) > 1}:
-        raise DatabaseError(f"the query returns {', '.join(sorted(doubled))} twice")

@@ -38,7 +38,8 @@ HINTS = {
     1049: "check DB_NAME (database_setup.sql makes the example)",
     1054: "a column is missing; compare the query with your tables",
     1060: "two columns have one name; give one of them another",
-    1064: "check the query's syntax in its file; window functions need MySQL 8.0 or MariaDB 10.2",
+    1064: "check the query's syntax in its file, and that it is one statement; window functions "
+    "need MySQL 8.0 or MariaDB 10.2",
     1130: "the server admits nobody from this machine; create DB_USER for its address",
     1142: "this user needs SELECT on the tables",
     1146: "a table is missing; check the query and DB_NAME (database_setup.sql makes the example)",

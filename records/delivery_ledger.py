@@ -12,14 +12,12 @@ The open file is also the lock that lets one run at a time through: the kernel d
 process, however that ends.
 """
 
-import fcntl
 import functools
 import hashlib
 import itertools
 import shutil
 import sqlite3
 import struct
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -47,9 +45,11 @@ MOVE_AWAY = (
 )
 IN_USE = (
     "Another run is under way: it has locked STATE_FILE {}. This one did nothing; let the other "
-    "end. Another job needs a STATE_FILE of its own"
+    "end. Another job needs a STATE_FILE of its own. If no other run is under way, the file is on "
+    "a file system without locks: put it on a local disk"
 )
 _LOOK = "Look at its rights, those of its folder, and the free disk"
+_KEEP = "Do not remove it: without it, the next run sends every row again"
 # The kinds of SQLite's errors that say that the file is no ledger, or no longer.
 _NO_LEDGER = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR}
 
@@ -80,20 +80,19 @@ class Held(NamedTuple):
     """What the ledger has of one call.
 
     ``same``: Iterable has this content; ``sure``: all of it, as far as can be known; ``stale``: it
-    is time to mark the entry as still needed. ``known``: there is an entry. ``body`` is the hash of
-    what was delivered last to this project; None if that is not known, or of no use.
+    is time to mark the entry as still needed. ``body`` is the hash of what was delivered last:
+    empty if that was to another project, None if there is no entry.
     """
 
     same: bool = False
     sure: bool = False
     stale: bool = False
-    known: bool = False
     body: bytes | None = None
 
 
-_NOTHING, _OTHERS = Held(), Held(known=True)
+_NOTHING, _OF_ANOTHER_PROJECT = Held(), Held(body=b"")
 # Of what Iterable holds as a whole, and of which nothing is to be noted.
-HELD = Held(same=True, sure=True, known=True)
+HELD = Held(same=True, sure=True)
 
 
 class DeliveryLedger:
@@ -112,6 +111,7 @@ class DeliveryLedger:
     ) -> None:
         self._path = path
         self._today = int(time.time() // 86_400)
+        self._stale_day = self._today - MARK_DAYS
         self._key = _number(f"{base_url}\n{api_key}")
         self._project = _number(f"{base_url}\nproject {project}") if project else self._key
         with self._explained():
@@ -141,7 +141,7 @@ class DeliveryLedger:
     def held(self, rows: Sequence[PreparedRow]) -> Iterator[tuple[Held, Held]]:
         """Return what is known of the profile and of the event of each of *rows*."""
         held = [HELD] * (2 * len(rows))
-        rest = (self._key, self._project, self._today - MARK_DAYS)
+        rest = (self._key, self._project, self._stale_day)
         with self._explained():
             for start in range(0, len(rows), LOOKUP_ROWS):
                 some = rows[start : start + LOOKUP_ROWS]
@@ -153,12 +153,9 @@ class DeliveryLedger:
 
     def _judge(self, key: int | None, same: int, body: int, sure: int, day: int) -> Held:
         """Return what an entry says of a call; *key* is None where there is no entry."""
-        if key is None:
-            return _NOTHING
         if key not in {self._key, self._project}:
-            return _OTHERS
-        stale = day < self._today - MARK_DAYS
-        return Held(bool(same), sure == _SURE, stale, known=True, body=_HASH.pack(body))
+            return _NOTHING if key is None else _OF_ANOTHER_PROJECT
+        return Held(bool(same), sure == _SURE, day < self._stale_day, _HASH.pack(body))
 
     def counts(self) -> tuple[int, int]:
         """Return the number of entries of this project, and of all projects."""
@@ -223,25 +220,23 @@ class DeliveryLedger:
 
     def begin_run(self, notes: Mapping[str, str]) -> None:
         """Note what the run is like, and drop what no run has needed for ``KEEP_DAYS`` days."""
+        # Of a run that was killed.
+        self.settle(sure=False)
         with self._transaction():
             oldest = self._today - KEEP_DAYS
             self._sqlite.execute("DELETE FROM entry WHERE day < ?", (oldest,))
-            # Of a run that was killed.
-            self._settle(_NOT_SURE)
             if self._key != self._project:
                 # What the key has delivered before the project had a name.
                 sql = "UPDATE entry SET key = ? WHERE key = ?"
                 self._sqlite.execute(sql, (self._project, self._key))
-            self._note(notes)
+        self.note(notes)
 
     def settle(self, *, sure: bool) -> None:
         """Say whether the project has all fields of what this run has delivered up to now."""
+        certain = _SURE if sure else _NOT_SURE
         with self._transaction():
-            self._settle(_SURE if sure else _NOT_SURE)
-
-    def _settle(self, certain: int) -> None:
-        sql = "UPDATE entry SET sure = ? WHERE sure = ?"
-        self._sqlite.execute(sql, (certain, _OF_THIS_RUN))
+            sql = "UPDATE entry SET sure = ? WHERE sure = ?"
+            self._sqlite.execute(sql, (certain, _OF_THIS_RUN))
 
     def noted(self, name: str) -> str:
         """Return what is noted under *name*, empty for nothing."""
@@ -250,13 +245,10 @@ class DeliveryLedger:
             found = self._sqlite.execute(sql, (name,)).fetchone()
         return str(found[0]) if found else ""
 
-    def note(self, name: str, text: str) -> None:
-        """Keep *text* under *name* for later runs."""
+    def note(self, notes: Mapping[str, str]) -> None:
+        """Keep texts under their names for later runs."""
         with self._transaction():
-            self._note({name: text})
-
-    def _note(self, notes: Mapping[str, str]) -> None:
-        self._sqlite.executemany("INSERT OR REPLACE INTO note VALUES (?, ?)", notes.items())
+            self._sqlite.executemany("INSERT OR REPLACE INTO note VALUES (?, ?)", notes.items())
 
     # --- File
 
@@ -276,6 +268,7 @@ class DeliveryLedger:
             raise LedgerError(f"STATE_FILE {self._path} {text}. {MOVE_AWAY}")
         execute("COMMIT")
         if (damage := execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+            damage = damage.splitlines()[-1]
             raise LedgerError(f"STATE_FILE {self._path} is damaged ({damage:.80}). {MOVE_AWAY}")
         execute("PRAGMA journal_mode = WAL")
         # In KiB. A name is a hash, so each one is looked up in another page.
@@ -285,7 +278,7 @@ class DeliveryLedger:
         """Raise LedgerError if the ledger is another job's than *job*, unless that has no name."""
         owner = self.noted("job")
         if job and not owner:
-            self.note("job", job)
+            self.note({"job": job})
         elif job and owner != job:
             raise LedgerError(
                 f"STATE_FILE {self._path} belongs to the job of {owner}, and this is the job of "
@@ -312,11 +305,10 @@ class DeliveryLedger:
             # The lowest byte is the kind of error, the others its details.
             kind = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_IOERR) & 0xFF
             if kind == sqlite3.SQLITE_BUSY:
-                # SQLite says the same where the file system has no locks at all.
-                check_locks(self._path, self._path.parent)
                 raise LedgerError(IN_USE.format(self._path), ExitStatus.BUSY) from None
             advice = MOVE_AWAY if kind in _NO_LEDGER else _LOOK
-            advice = in_the_way("STATE_FILE", self._path) or advice
+            if owner := in_the_way(self._path):
+                advice = f"{owner}. {_KEEP}"
             text = getattr(error, "strerror", None) or error
             raise LedgerError(
                 f"STATE_FILE {self._path} cannot be used ({text}). {advice}"
@@ -329,17 +321,6 @@ def _calls_of(outcomes: Iterable[RowOutcome]) -> Iterator[tuple[Call, CallOutcom
         if (row := outcome.prepared) is not None:
             yield row.profile, outcome.users_update
             yield row.event, outcome.events_track
-
-
-def check_locks(path: Path, folder: Path) -> None:
-    """Raise LedgerError if nothing can be locked in *folder*, where *path* is or will be."""
-    try:
-        # Not STATE_FILE itself: closing it again would drop locks of SQLite's.
-        with tempfile.TemporaryFile(dir=folder) as scratch:
-            fcntl.lockf(scratch, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        text = f"STATE_FILE {path} cannot be locked: {error.strerror}. Put it on a local disk"
-        raise LedgerError(text) from None
 
 
 @functools.cache

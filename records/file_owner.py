@@ -6,13 +6,6 @@ import shlex
 import sys
 from pathlib import Path
 
-# What it means for the data if such a file is moved away instead.
-_MEANING = {
-    "STATE_FILE": ". Do not remove it: without it, the next run sends every row again",
-    "LOG_FILE": ". It holds log lines alone, so you can also move it away",
-    "RESULTS_DIR": ". What is in it stays as it is, so you can also name another folder",
-}
-
 
 def text_of(path: Path) -> str:
     """Return the text of a file that the operator has written.
@@ -34,12 +27,12 @@ def text_of(path: Path) -> str:
 
 def unreadable(path: Path, error: OSError) -> str:
     """Return why *path* cannot be read, and if it belongs to another user, to whom."""
-    advice = in_the_way("", path, os.R_OK)
+    advice = in_the_way(path, os.R_OK)
     text = f"cannot be read: {error.strerror}"
     return f"{text}. {advice}" if advice else text
 
 
-def in_the_way(variable: str, path: Path, right: int = os.W_OK) -> str:
+def in_the_way(path: Path, right: int = os.W_OK) -> str:
     """Return whose *path* is and what to do; empty if this user owns it or has that *right*."""
     try:
         owner = path.stat().st_uid
@@ -48,8 +41,8 @@ def in_the_way(variable: str, path: Path, right: int = os.W_OK) -> str:
     if owner == os.geteuid() or os.access(path, right, effective_ids=True):
         return ""
     me = _name_of(os.geteuid())
-    whose = f"It belongs to {_name_of(owner)} and the job runs as {me}"
-    return f"{whose}; as root: {shlex.join(['chown', me, str(path)])}{_MEANING.get(variable, '')}"
+    command = shlex.join(["chown", me, str(path)])
+    return f"It belongs to {_name_of(owner)} and the job runs as {me}; as root: {command}"
 
 
 def owners_command(path: Path) -> str:

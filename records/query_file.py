@@ -1,4 +1,4 @@
-"""The queries in a file of SQL, each found by its number and looked at before it is run."""
+"""The queries in a file of SQL, each found by its number."""
 
 import re
 from pathlib import Path
@@ -9,23 +9,18 @@ from records.file_owner import text_of
 QUERIES_FILE = Path(__file__).resolve().parent.parent / "phase2_queries.sql"
 JOB_QUERY = 2
 
-# What in an SQL text is no SQL. A comment that begins with /*! or /*M! is run, so it is not here.
-_QUOTED_OR_COMMENT = re.compile(
-    r"""'(?:[^'\\]|\\.)*' | "(?:[^"\\]|\\.)*" | `[^`]*`
-    | --(?=\s|$)[^\n]* | \#[^\n]* | /\*(?!M?!).*?\*/""",
-    re.DOTALL | re.VERBOSE,
-)
-# Where a comment that is run begins, with the version from which on it is, and where it ends.
-_EXECUTABLE = re.compile(r"/\*M?!\d*|\*/")
+# What may stand before the first word of a query, and what may stand behind its last.
+_BEFORE = r"(?:[\s(]|(?:--|\#)[^\n]*\n|(?>/\*.*?\*/))*+"
+_BEHIND = re.compile(r"(?:[\s;]|^--[^\n]*)++\Z", re.MULTILINE)
 
 
 def load_query(number: int, path: Path | None = None) -> str:
     """Return the statement below the comment ``-- Query <number>: ...`` of ``QUERIES_FILE``.
 
-    It ends with its semicolon, before the next such comment, or with the file. *path* names another
-    file; without any such comment that is the statement and nothing else.
+    It ends before the next such comment, or with the file. *path* names another file; without any
+    such comment that is the statement and nothing else.
 
-    Raises DatabaseError when there is none, more than one, or one that does not only read.
+    Raises DatabaseError when there is none, more than one, or one that is no SELECT.
     """
     file = path or QUERIES_FILE
     try:
@@ -41,30 +36,8 @@ def load_query(number: int, path: Path | None = None) -> str:
             f"{file.name} must have one line '-- Query {number}: ...' above the job's query, "
             f"not {len(found)}"
         )
-    try:
-        return _single_select(found[0])
-    except ValueError as error:
-        raise DatabaseError(f"Query {number} in {file.name} {error}") from None
-
-
-def _single_select(sql: str) -> str:
-    """Return the one statement of *sql* without its semicolon; ValueError if it does not only read.
-
-    The session is read-only all the same. This is for a clear word before anything is run.
-    """
-    bare = _blanked(_EXECUTABLE, _blanked(_QUOTED_OR_COMMENT, sql))
-    end = bare.find(";") if ";" in bare else len(bare)
-    if not bare[:end].strip():
-        raise ValueError("is empty")
-    if bare[end:].strip("; \t\n"):
-        raise ValueError("must be one statement; there is more after its semicolon")
-    if not re.match(r"[\s(]*(SELECT|WITH)\b", bare, re.IGNORECASE):
-        raise ValueError("must begin with SELECT or WITH")
-    if re.search(r"\bINTO\s+(OUTFILE|DUMPFILE)\b", bare, re.IGNORECASE):
-        raise ValueError("must return its rows, not write them to a file with INTO")
-    return sql[:end].strip()
-
-
-def _blanked(what: re.Pattern[str], sql: str) -> str:
-    """Return *sql* with blanks for *what*: of the same length, so that places stay the same."""
-    return what.sub(lambda match: " " * len(match[0]), sql)
+    sql = _BEHIND.sub("", found[0]).lstrip()
+    # For a clear word before it is run: the session is read-only, and takes one statement.
+    if not re.match(rf"{_BEFORE}(?:SELECT|WITH)\b", sql, re.DOTALL | re.IGNORECASE):
+        raise DatabaseError(f"Query {number} in {file.name} must begin with SELECT or WITH")
+    return sql

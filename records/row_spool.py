@@ -28,8 +28,8 @@ class RowSpool:
     The file has no name, so nobody else can open it and nothing is left of it, however the process
     ends. It is made in *folder*, by default the system's for temporary files.
 
-    ``chunks()`` yields the rows as they were added. Iterating yields dicts for people: numbers,
-    texts and dates by the name of their column.
+    ``chunks()`` yields the rows as they were added. Iterating yields dicts for people: numbers and
+    texts by the name of their column.
 
     Raises SpoolError, also when rows are added: the folder cannot be written, or the disk is full.
     """
@@ -42,28 +42,14 @@ class RowSpool:
             self._file = tempfile.TemporaryFile(dir=folder, buffering=1 << 20)  # noqa: SIM115 - closed by close()
 
     def extend(self, rows: Iterable[Row]) -> None:
-        """Append *rows*. Not while iterating."""
-        chunk: list[Row] = []
-        size = 0
-        for row in rows:
-            chunk.append(row)
-            size += sum(map(len, filter(None, row)))
-            if len(chunk) == CHUNK_ROWS or size >= CHUNK_BYTES:
-                self._write(chunk)
-                chunk, size = [], 0
-        if chunk:
-            self._write(chunk)
-
-    def _write(self, rows: list[Row]) -> None:
-        # For bytes alone, and for this process alone, it is the quickest form.
-        data = marshal.dumps(rows)
-        with self._explained():
-            self._file.write(len(data).to_bytes(_LENGTH_BYTES, "big"))
-            self._file.write(data)
-        self._length += len(rows)
-
-    def flush(self) -> None:
-        """Write what is still in memory, so that a full disk is noticed now and not later."""
+        """Append *rows*, which are on disk then. Not while iterating."""
+        for chunk in _chunks_of(rows):
+            # For bytes alone, and for this process alone, it is the quickest form.
+            data = marshal.dumps(chunk)
+            with self._explained():
+                self._file.write(len(data).to_bytes(_LENGTH_BYTES, "big"))
+                self._file.write(data)
+            self._length += len(chunk)
         with self._explained():
             self._file.flush()
 
@@ -86,7 +72,7 @@ class RowSpool:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for row in itertools.chain.from_iterable(self.chunks()):
-            yield {c.name: c.converted(v) for c, v in zip(self.columns, row, strict=True)}
+            yield {c.name: c.shown(v) for c, v in zip(self.columns, row, strict=True)}
 
     def chunks(self) -> Iterator[list[Row]]:
         """Yield the rows as they are read into memory: ``CHUNK_ROWS``, or fewer large ones."""
@@ -108,3 +94,16 @@ class RowSpool:
         # What a full disk did not take is not missed.
         with suppress(OSError):
             self._file.close()
+
+
+def _chunks_of(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    chunk: list[Row] = []
+    size = 0
+    for row in rows:
+        chunk.append(row)
+        size += sum(map(len, filter(None, row)))
+        if len(chunk) == CHUNK_ROWS or size >= CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tests.test_main import API_KEY, Job, copy_program
+from tests.test_main import job as job  # noqa: PLC0414 - a fixture
 
 NOW = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
 NAME = "Zoë 👩‍👩‍👧".encode()
@@ -22,8 +22,6 @@ ROWS = [
     ("control@example.com", b"a\0b\n\x1b[31m", NOW, SENT, ""),
     ("earliest@example.com", NAME, datetime(1970, 1, 1, 0, 0, 1), SENT, ""),  # noqa: DTZ001
     (None, NAME, NOW, NOT_SENT, "email is empty"),
-    (" \t ", NAME, NOW, NOT_SENT, "email is empty"),
-    ("nul\0inside@example.com", NAME, NOW, NOT_SENT, "email contains a space or an invisible"),
     ("a b@example.com", NAME, NOW, NOT_SENT, "email contains a space or an invisible"),
     ("not-an-address", NAME, NOW, NOT_SENT, BAD_ADDRESS),
     (f"{'x' * 300}@example.com", NAME, NOW, NOT_SENT, BAD_ADDRESS),
@@ -33,47 +31,34 @@ ROWS = [
     ("old@example.com", NAME, "1969-12-31 23:59:59", NOT_SENT, "event_time is not within 1970"),
 ]
 
-QUERY = """-- Query 2: bad rows
-SELECT id AS customer_id, email, first_name, 'pro' AS plan_type, id AS page_view_id,
+QUERY = """SELECT id AS customer_id, email, first_name, 'pro' AS plan_type, id AS page_view_id,
     'pricing' AS page, event_time, NULL AS browser, 12.50 AS location, id AS one_more
 FROM bad_rows ORDER BY id;
 """
 
 
-def store(database, rows):
-    """Make the table of QUERY; a row's number, from 1, is its id."""
+@pytest.fixture
+def query_file(database, tmp_path):
+    """Make the table of QUERY, in which a row's number, from 1, is its id; return QUERY's file."""
     with closing(database.connect()) as connection, connection.cursor() as cursor:
         cursor.execute("SET SESSION sql_mode = ''")  # or it takes no zero date
         cursor.execute(
             "CREATE TABLE bad_rows (id INT AUTO_INCREMENT PRIMARY KEY, "
             "email VARCHAR(400) NULL, first_name VARBINARY(100) NULL, event_time DATETIME NULL)"
         )
-        cursor.executemany(
-            "INSERT INTO bad_rows (email, first_name, event_time) VALUES (%s, %s, %s)",
-            [row[:3] for row in rows],
-        )
-
-
-@pytest.fixture
-def job(database, iterable, tmp_path):
-    store(database, ROWS)
-    program = copy_program(tmp_path / "copy")
-    (tmp_path / "copy" / "phase2_queries.sql").write_text(QUERY)
-    iterable.change(api_key=API_KEY)
-    environ = {
-        **database.settings,
-        "ITERABLE_API_KEY": API_KEY,
-        "ITERABLE_API_BASE_URL": iterable.url,
-        "LOG_FILE": str(tmp_path / "logs" / "job.log"),
-        "RESULTS_DIR": str(tmp_path / "results"),
-    }
-    return Job(environ, tmp_path, program)
+        sql = "INSERT INTO bad_rows (email, first_name, event_time) VALUES (%s, %s, %s)"
+        cursor.executemany(sql, [row[:3] for row in ROWS])
+    path = tmp_path / "own.sql"
+    path.write_text(QUERY)
+    return str(path)
 
 
 @pytest.mark.database
 @pytest.mark.parametrize("mode", [[], ["--bulk"]], ids=["per user", "bulk"])
-def test_a_bad_row_is_refused_by_itself_and_the_others_are_delivered(job, iterable, mode):
-    done = job(*mode)
+def test_a_bad_row_is_refused_by_itself_and_the_others_are_delivered(
+    job, iterable, query_file, mode
+):
+    done = job(*mode, QUERY_FILE=query_file)
     assert done.returncode == 1
     outcomes = {row["customer_id"]: row for row in job.results["results"]}
     for number, row in enumerate(ROWS, 1):

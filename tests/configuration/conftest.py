@@ -1,12 +1,9 @@
 """Settings for the tests of a run's steps and of --check, with files in a folder of their own."""
 
-import subprocess
-import sys
-
 import pytest
 import requests
 
-from configuration.settings import HERE, load_environment_variables
+from configuration.settings import load_environment_variables
 from tests.test_main import API_KEY
 
 # For what has to fail before a database is asked for.
@@ -31,40 +28,6 @@ def environ(iterable, tmp_path):
         "LOG_FILE": str(tmp_path / "logs" / "job.log"),
         "STATE_FILE": str(tmp_path / "state" / "ledger.sqlite3"),
     }
-
-
-@pytest.fixture
-def held():
-    """Return what makes another process run Python code, print "held" and wait for the test's end.
-
-    It gets the path in ``path``.
-    """
-    processes = []
-
-    def hold(code, path):
-        program = f"import sys\nfrom pathlib import Path\npath = Path({str(path)!r})\n{code}\n"
-        program += "print('held', flush=True)\nsys.stdin.read()"
-        pipe = subprocess.PIPE
-        process = subprocess.Popen(
-            [sys.executable, "-c", program], cwd=HERE, stdin=pipe, stdout=pipe
-        )
-        processes.append(process)
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"held\n"
-
-    yield hold
-    for process in processes:
-        process.communicate(b"")
-
-
-LEDGER_HELD = """
-from records.delivery_ledger import DeliveryLedger
-ledger = DeliveryLedger(path, 'https://api.iterable.com', 'k')
-"""
-LOG_HELD = """
-from logger_config import setup_logger
-setup_logger("INFO", path, quiet=True).info("mine")
-"""
 
 
 def update_user(iterable, fields):

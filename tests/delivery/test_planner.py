@@ -9,7 +9,6 @@ from delivery.project_fields import ProjectFields
 from iterable_api.mapping import RowMapping
 from iterable_api.payloads import JOB_MAPPING, Payloads
 from records.columns import Column, Kind
-from records.delivery_ledger import MARK_DAYS
 from records.outcomes import (
     NO_EVENT,
     SUPERSEDED,
@@ -123,7 +122,7 @@ def test_a_row_that_is_superseded_renews_nothing_of_the_first_ones(ledger, monke
     row = make_prepared(1, first_name="Anna").knowing(users_update=SUPERSEDED)
     (outcome,) = make_planner(ledger).plan([row]).outcomes
     assert (outcome.users_update, outcome.events_track) == (SUPERSEDED, UNCHANGED)
-    monkeypatch.setattr(ledger, "_today", ledger._today + MARK_DAYS + 1)
+    monkeypatch.setattr(ledger, "_stale_day", ledger._today + 1)
     assert make_planner(ledger).plan([row]).renew == [row.event]
 
 

@@ -6,9 +6,10 @@ from decimal import Decimal
 import pytest
 
 from iterable_api.field_types import FieldType
-from iterable_api.mapping import Identity, RowMapping
+from iterable_api.mapping import JOB_COLUMNS, ColumnError, Identity, RowMapping
 from iterable_api.payloads import JOB_MAPPING, Payloads, RowError
-from records.columns import JOB_COLUMNS, Column, ColumnError, Kind
+from records.columns import Column, Kind
+from records.database_errors import DatabaseError
 from records.outcomes import PreparedRow, RowOutcome
 from tests.rows import bodies_of, make_prepared, make_row
 
@@ -104,7 +105,6 @@ def test_the_columns_type_decides_and_a_suffix_overrides_it(kind):
         ("user.:boolean", "needs a field name"),
         ("user.x:", "has the unknown type :; use one of :string, :long, :double, :boolean, :date"),
         ("user.a:b:string", "has the unknown type :b:string"),
-        ("user.x:STRING", "has the unknown type :STRING"),
         ("user.address.city", "has a second dot, which to Iterable is a field inside an object"),
         ("user.email", "is reserved by Iterable"),
         ("event.userId:string", "is reserved by Iterable"),
@@ -176,7 +176,7 @@ def test_a_profile_and_an_event_may_have_fields_of_one_name():
 
 
 @pytest.mark.parametrize(
-    ("name", "alias"), [("lifetime_value", "lifetime_value"), ("User.x", "field")]
+    ("name", "alias"), [("lifetime_value", "lifetime_value"), ("Users.x", "field")]
 )
 def test_a_column_that_goes_nowhere_is_told_with_the_alias_that_would_send_it(name, alias):
     (remark,) = mapping_of(name).remarks()
@@ -274,3 +274,45 @@ def test_the_table_shows_every_column_where_it_goes():
     assert shown >= {*JOB_COLUMNS} - {"email"}
     always = ("", "events/track", "eventName", 'name, always "page_view"')
     assert always in list(mapping_of().lines())
+
+
+# --- What Query 2 must return
+
+
+def without(*names, more=()):
+    return RowMapping([*map(Column, [*(n for n in JOB_COLUMNS if n not in names), *more])])
+
+
+@pytest.mark.parametrize(
+    ("left_out", "more", "told"),
+    [
+        (
+            ["email", "page_view_id"],
+            [],
+            r"^Query 2 must return email, page_view_id; it returned customer_id, .*, location\. "
+            "Write AS email after the column that is meant$",
+        ),
+        (["browser"], [], r"no browser, write NULL AS browser$"),
+        (JOB_COLUMNS, [f"column_{n}" for n in range(99)], r"returned column_0, .* \[\.\.\.\]\. W"),
+        ([], ["page"], r"^the query returns page twice$"),
+        ([], ["EMAIL"], r"^the query returns email twice$"),
+        # Only what is called exactly like a field stands for it.
+        (["plan_type"], ["user.Plan_Type"], r"^Query 2 must return plan_type; it returned "),
+    ],
+)
+def test_what_query_2_must_return_is_told(left_out, more, told):
+    with pytest.raises(DatabaseError, match=told):
+        without(*left_out, more=more)
+
+
+def test_names_match_whatever_their_case_and_a_fields_own_name_stays_as_written():
+    written = [*map(str.upper, JOB_COLUMNS), "Event_Name", "USER.Größe:LONG", "Event.Page", "Other"]
+    names = [column.name for column in RowMapping([*map(Column, written)]).columns]
+    assert names == [*JOB_COLUMNS, "event_name", "user.Größe:long", "event.Page", "Other"]
+
+
+@pytest.mark.parametrize("suffix", ["", ":string"])
+def test_a_field_may_stand_for_the_column_that_is_called_like_it(suffix):
+    fields = ("user.first_name", "User.plan_type", "event.page", "event.browser", "event.location")
+    names = [name.partition(".")[2] for name in fields]
+    without(*names, more=[name + suffix for name in fields])

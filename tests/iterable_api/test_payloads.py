@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iterable_api.mapping import Identity, RowMapping
+from iterable_api.mapping import JOB_COLUMNS, Identity, RowMapping
 from iterable_api.payloads import EVENT_NAMESPACE, JOB_MAPPING, Payloads, RowError, bulk_body
-from records.columns import JOB_COLUMNS, Column, Kind
+from records.columns import Column, Kind
 from records.outcomes import NO_EVENT
 from tests.rows import bodies_of, make_prepared, make_row, raw_row
 

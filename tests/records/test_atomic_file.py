@@ -55,15 +55,6 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(path, monkeypatch):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_place_that_cannot_be_written_is_told_and_left_clean(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        write_atomically(tmp_path / "missing" / "status.txt", b"new")
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(IsADirectoryError):
-        write_atomically(tmp_path / "folder", b"new")
-    assert list(tmp_path.iterdir()) == [tmp_path / "folder"]
-
-
 def test_a_file_system_that_syncs_nothing_and_has_no_modes_will_do(path, monkeypatch):
     def unsupported(*_):
         raise OSError(errno.EINVAL, "Invalid argument")

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iterable_api.mapping import RowMapping
-from records.columns import JOB_COLUMNS, Column, Kind
+from iterable_api.mapping import JOB_COLUMNS, RowMapping
+from records.columns import Column, Kind
 from records.outcomes import (
     CallOutcome,
     CallStatus,

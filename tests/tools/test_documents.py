@@ -12,7 +12,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from configuration.settings import HERE
-from records.columns import JOB_COLUMNS
+from iterable_api.mapping import JOB_COLUMNS
 from records.outcomes import CallStatus, RowStatus
 from tests import schema
 from tests.test_main import API_KEY, BARE, USERS
