@@ -322,10 +322,10 @@ def test_a_dry_run_and_the_demo_show_where_each_column_goes(
     record = RunRecord(run_options(parse_args(words)), VERSION)
     assert main.run_integration(None, environ, record) == ExitStatus.OK
     lines = [line.split() for line in said(capsys).splitlines()]
-    assert (["column", "call", "field", "type"] in lines) is bool(words)
+    assert (["column", "endpoint", "field", "type"] in lines) is bool(words)
     assert (["user.score:double", "users/update", "score", "double"] in lines) is bool(words)
     # The demo's results are no job's: its ledger is gone.
-    assert bool(record.job) is (words != ["--demo"])
+    assert bool(record.to_json()["run"]["job"]) is (words != ["--demo"])
 
 
 @both_modes
