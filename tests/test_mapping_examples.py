@@ -225,7 +225,7 @@ def test_a_dry_run_and_the_demo_show_where_each_column_goes(
     assert (["column", "endpoint", "field", "type"] in lines) is bool(words)
     assert (["user.score:double", "users/update", "score", "double"] in lines) is bool(words)
     # The demo's results are no job's: its ledger is gone.
-    assert bool(record.job) is (words != ["--demo"])
+    assert bool(record.to_json()["run"]["job"]) is (words != ["--demo"])
 
 
 def test_rows_of_one_user_id_are_told_as_such(job, iterable, tmp_path, capsys):
