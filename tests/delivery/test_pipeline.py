@@ -278,11 +278,13 @@ def test_an_event_that_finds_no_user_the_second_time_either_is_not_the_rows_faul
     deliver, monkeypatch
 ):
     monkeypatch.setattr(pipeline, "VISIBLE_AFTER_S", 0.0)
-    (outcome,) = deliver(ROWS[:1], finding_later(9, []), Stop())
+    sent: list[tuple[int, bool]] = []
+    (outcome,) = deliver(ROWS[:1], finding_later(9, sent), Stop())
     assert outcome.status is RowStatus.PARTIAL_FAILURE
     assert outcome.events_track.status is CallStatus.UNAVAILABLE
+    assert sent == [(1, True), (1, False)]
     # The next run sends the profile again: Iterable does not have it.
-    sent: list[tuple[int, bool]] = []
+    sent.clear()
     deliver(ROWS[:1], finding_later(0, sent), Stop())
     assert sent == [(1, True)]
 

@@ -85,6 +85,8 @@ A_NAMED = [OPEN, UNKNOWN, UNKNOWN, UNKNOWN]
         # Older answers have a list beside failedUpdates.
         ({**counts(3, 1), "invalidEmails": ["a@x.com"]}, [UNKNOWN] * 4),
         (counts(2, 2, invalidEmails=["a@x.com"]), A_NAMED),
+        # It counts more rows than there are.
+        (counts(4, 1, invalidEmails=["a@x.com"]), A_NAMED),
         # It names the address that stands in the way.
         (counts(3, 1, conflictEmails=["a@x.com"]), [UNKNOWN] * 4),
         (counts(3, 1, invalidEmails=["other@x.com"]), [UNKNOWN] * 4),

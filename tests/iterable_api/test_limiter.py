@@ -274,6 +274,18 @@ def test_what_a_request_has_waited_for_its_answer_counts_also_when_nobody_else_w
     assert len(outages) == 1
 
 
+def test_seconds_in_which_one_request_waits_and_another_is_unanswered_count_once(limiter, outages):
+    slow_s = depart(limiter)
+    began_s = last_s = fail(limiter)
+    while last_s - began_s < OUTAGE_S - 2 * LONGEST_PROBE_S:
+        last_s = fail(limiter)
+    # Nobody has counted this wait but the limiter itself.
+    assert depart(limiter) - began_s == pytest.approx(OUTAGE_S, abs=LONGEST_PROBE_S)
+    fail(limiter, slow_s)
+    depart(limiter)
+    assert outages == []
+
+
 @pytest.mark.parametrize("waits", [True, False])
 def test_a_process_that_was_frozen_has_met_no_outage(clock, outages, waits):
     def freeze(seconds):
