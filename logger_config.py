@@ -66,17 +66,27 @@ class _LogFile(logging.handlers.RotatingFileHandler):
 
     _has_told = False
 
-    def _open(self) -> io.TextIOWrapper:
-        stream = super()._open()
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # In a folder that takes no new file, the log goes on in the one there is.
+        size = MAX_BYTES if os.access(path.parent, os.W_OK, effective_ids=True) else 0
+        super().__init__(path, maxBytes=size, backupCount=OLD_FILES, encoding="utf-8")
+        self._claim()
+        keep_to_owner(path)
+
+    def doRollover(self) -> None:  # noqa: N802 - logging's name
+        super().doRollover()
+        self._claim()
+
+    def _claim(self) -> None:
         try:
-            if stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if self.stream and stat.S_ISREG(os.fstat(self.stream.fileno()).st_mode):
+                fcntl.flock(self.stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            stream.close()
+            self.close()
             raise
         except OSError:
             pass  # not every file system can lock
-        return stream
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802 - logging's name
         if not self._has_told:
@@ -116,20 +126,11 @@ def setup_logger(
         shown.setFormatter(OneLineFormatter("%(message)s"))
         top.addHandler(shown)
     if log_file is not None:
-        handler = logging.StreamHandler(console) if console else _file_handler(log_file)
+        handler = logging.StreamHandler(console) if console else _LogFile(log_file)
         handler.setFormatter(OneLineFormatter("%(asctime)s %(levelname)-8s %(name)s: %(message)s"))
         for logger in (top, records, _warnings):
             logger.addHandler(handler)
     return top
-
-
-def _file_handler(path: Path) -> logging.Handler:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # In a folder that takes no new file, the log goes on in the one there is.
-    size = MAX_BYTES if os.access(path.parent, os.W_OK, effective_ids=True) else 0
-    handler = _LogFile(path, maxBytes=size, backupCount=OLD_FILES, encoding="utf-8")
-    keep_to_owner(path)
-    return handler
 
 
 def _console_of(path: Path) -> TextIO | None:
