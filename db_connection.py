@@ -201,8 +201,8 @@ class DatabaseConnection:
         counts = Counter(code for level, code in found if level == "Warning")
         if counts:
             codes = ", ".join(f"{count} of code {code}" for code, count in counts.most_common())
-            text = "Query 2: the server gave %d warning(s), %s; the mysql client shows why"
-            logger.warning(text, counts.total(), codes)
+            text = "Query 2: warnings from the server: %s; run it in the mysql client to see them"
+            logger.warning(text, codes)
 
     def _prepare_session(self, cursor: MySQLCursorAbstract) -> str:
         cursor.execute("SET SESSION TRANSACTION READ ONLY")

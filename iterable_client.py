@@ -209,7 +209,7 @@ class IterableClient(AbstractContextManager["IterableClient"]):
                 break
             # After a 429 the limiter makes all calls wait, this one among them.
             wait_s = 0.0 if throttled else backoff_s(failures)
-            text = "%s: %s; request %d, next in %.1f s at the earliest"
+            text = "%s: %s after request %d; retry in %.1f s at the earliest"
             logger.warning(text, path, outcome, requests, wait_s)
             if self._wait(wait_s):
                 break

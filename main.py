@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 if sys.version_info < (3, 11):
     version = sys.version.split()[0]
-    sys.stderr.write(f"main.py: the job needs Python 3.11 or newer, and this is {version}\n")
+    sys.stderr.write(f"main.py: the job needs Python 3.11 or newer, but this is {version}\n")
     sys.exit(2)
 # With -I or -P Python leaves out the folder of the program.
 sys.path.insert(0, str(Path(__file__).resolve().parent))

@@ -145,8 +145,8 @@ def _first_rows(settings: Settings, failures: list[RunError]) -> RowSpool | None
         query = load_query(JOB_QUERY, settings.query_file)
     with _step(failures), wiring.database_connection(settings) as database:
         _say_good(
-            f"{settings.db_user} may log in to {settings.db_name} at {settings.db_host}, "
-            f"server {database.version}; times are in {settings.db_time_zone}"
+            f"{settings.db_user} can connect to {settings.db_name} at {settings.db_host} "
+            f"(server {database.version}, time zone {settings.db_time_zone})"
         )
         if query:
             rows = database.get_pro_users_recent_engagement(
@@ -189,7 +189,7 @@ def _check_project(mapping: RowMapping, settings: Settings, failures: list[RunEr
     project = wiring.user_fields(settings)
     with _step(failures):
         if project.field_types is not None:
-            text = "accepts the API key; only the first row shows whether it may write"
+            text = "accepts the API key. Only the first row that is sent shows whether it may write"
             _say_good(f"{settings.iterable_api_base_url} {text}")
         elif project.repeat is Repeat.THROTTLE or project.outcome.fault is None:
             # A run may do without.

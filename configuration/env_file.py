@@ -60,10 +60,10 @@ def read_env_file(path: Path, known: Collection[str]) -> tuple[dict[str, str], l
             problems.append(f"{where} is not NAME=value")
         elif binding.key not in known:
             problems.append(
-                f"{where}: {binding.key} is no setting{_suggestion(binding.key, known)}"
+                f"{where}: {binding.key} is not a setting{_suggestion(binding.key, known)}"
             )
         elif binding.key in values:
-            problems.append(f"{where}: {binding.key} is set a second time")
+            problems.append(f"{where}: {binding.key} is set twice")
         else:
             values[binding.key] = binding.value
     return values, problems
@@ -114,7 +114,7 @@ def absolute_path(path: str, folder: Path) -> Path:
     try:
         return folder / Path(path).expanduser()
     except RuntimeError:
-        raise ValueError("begins with ~ and a user who has no home here") from None
+        raise ValueError("begins with ~ and names a user without a home directory") from None
 
 
 def _misquoted(written: str, *, broken: bool) -> str:
@@ -125,10 +125,10 @@ def _misquoted(written: str, *, broken: bool) -> str:
     if written.startswith(TYPOGRAPHIC_QUOTES):
         return "the value begins with a typographic quote; write ' or \" before and after it"
     if written.startswith(("'", '"')):
-        text = "the quote that begins the value is not closed at the end of the line"
+        text = "the opening quote of the value is not closed on the same line"
         return text if broken else ""
     if not broken and re.search(r"\s#", written):
-        return "a # after a blank cuts the value; quote it, or put the comment on a line of its own"
+        return "a # after a space cuts off the value; quote it, or give the comment its own line"
     return ""
 
 

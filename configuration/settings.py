@@ -112,7 +112,7 @@ def _api_base_url(text: str) -> str:
     if parts.path.rstrip("/") not in {"", "/api"} or parts.query or parts.fragment:
         raise ValueError("must end after the host, such as https://api.iterable.com")
     if parts.scheme == "http" and parts.hostname not in LOOPBACK_HOSTS:
-        raise ValueError("must use https:// (plain http:// is for this machine alone)")
+        raise ValueError("must use https:// (plain http:// is only for this machine)")
     return f"{parts.scheme}://{parts.netloc.lower()}"
 
 
@@ -224,7 +224,7 @@ class Settings(BaseModel):
     def _only_for_https(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         # It would see the key of an http request, for which there is no tunnel.
         if value and info.data.get("iterable_api_base_url", "").startswith("http://"):
-            raise ValueError("is for an https:// address in ITERABLE_API_BASE_URL only")
+            raise ValueError("needs an https:// address in ITERABLE_API_BASE_URL")
         return value
 
     @field_validator("max_rows")

@@ -37,13 +37,13 @@ from records.run import RunRecord
 
 logger = get_logger(__name__)
 
-OWN_FILES = "Give each job a STATE_FILE, a LOG_FILE and a RESULTS_DIR of its own"
+OWN_FILES = "Give each job its own STATE_FILE, LOG_FILE and RESULTS_DIR"
 NO_METRICS = "METRICS_FILE %s cannot be written: %s"
 EMPTY = (
-    "STATE_FILE: {} is empty, but results in {} tell of deliveries. Every row is sent again, and "
-    "journeys in Iterable may start again"
+    "STATE_FILE: {} is empty, but the results in {} show earlier deliveries. Every row is sent "
+    "again, and journeys in Iterable may start again"
 )
-AGAIN = "What they stand for is sent again, and journeys in Iterable may start again"
+AGAIN = "What they recorded is sent again, and journeys in Iterable may start again"
 # Clocks differ by less than the first, and time zones by no more than the second.
 LEAST_AHEAD, MOST_AHEAD = timedelta(minutes=5), timedelta(hours=26)
 # The other types of a project's field that take a value of the job's.
@@ -56,7 +56,7 @@ def writing(variable: str, path: Path) -> Iterator[None]:
     try:
         yield
     except BlockingIOError:
-        text = f"{variable} {path} is being written by another job. {OWN_FILES}"
+        text = f"Another job is writing to {variable} {path}. {OWN_FILES}"
         raise RunError(text, ExitStatus.BUSY) from None
     except OSError as error:
         advice = in_the_way(variable, path)
@@ -98,7 +98,9 @@ def warn_of_exposed_files(env_file: Path | None, settings: Settings) -> None:
     files = (env_file, settings.db_password_file, settings.iterable_api_key_file)
     for path in filter(None, files):
         if path.is_file() and not path.is_relative_to(guarded) and path.stat().st_mode & 0o044:
-            logger.warning("%s holds secrets and others may read it: chmod 600 it", path)
+            logger.warning(
+                "Other users can read %s, which holds secrets: run chmod 600 on it", path
+            )
 
 
 def open_results(settings: Settings, run: RunRecord) -> ResultsWriter:
@@ -116,8 +118,8 @@ def warn_of_other_jobs(settings: Settings) -> None:
     with suppress(OSError):
         for job in other_jobs(settings.results_dir, settings.job)[:1]:
             logger.warning(
-                "RESULTS_DIR: %s holds results of another job too, that of STATE_FILE %s: the "
-                "report takes both for one job. %s, or move old results away",
+                "RESULTS_DIR: %s also holds results of another job (STATE_FILE %s), so the report "
+                "mixes the two. %s, or move the old results away",
                 settings.results_dir,
                 job,
                 OWN_FILES,
@@ -176,20 +178,21 @@ def warn_of_times_ahead(rows: RowSpool, settings: Settings) -> None:
     count = sum(first <= time <= last for time in times if time)
     if count:
         logger.warning(
-            "DB_TIME_ZONE: %s ahead of now in %s, so this seems not to be the zone of the data. "
-            "Then the createdAt of every event is wrong. Correct it before you send anything: "
-            "afterwards, a change creates every event a second time",
-            "1 event_time lies" if count == 1 else f"{count} event_times lie",
+            "DB_TIME_ZONE: %s in the future in %s, so this is probably not the time zone of the "
+            "data, and every createdAt would be wrong. Correct it before you send anything: "
+            "changing it later creates every event a second time",
+            "1 event_time is" if count == 1 else f"{count} event_times are",
             settings.db_time_zone,
         )
 
 
 def row_count_problem(rows: int, settings: Settings) -> str:
     """Return what ends a run that found fewer or more rows than possible; empty if nothing does."""
-    if rows < settings.min_rows:
-        return f"Query 2 found {rows} rows and MIN_ROWS is {settings.min_rows}; nothing was sent"
-    if settings.max_rows is not None and rows > settings.max_rows:
-        return f"Query 2 found {rows} rows and MAX_ROWS is {settings.max_rows}; nothing was sent"
+    least, most = settings.min_rows, settings.max_rows
+    if rows < least:
+        return f"Query 2 returned fewer rows ({rows}) than MIN_ROWS ({least}); nothing was sent"
+    if most is not None and rows > most:
+        return f"Query 2 returned more rows ({rows}) than MAX_ROWS ({most}); nothing was sent"
     return ""
 
 
@@ -212,16 +215,16 @@ def lost_entries(ledger: DeliveryLedger | None, settings: Settings, mapping: Row
     if ledger is None or not total:
         told = tells_of_deliveries(settings.results_dir, settings.job)
         return EMPTY.format(settings.state_file, settings.results_dir) if told else ""
-    why = "the API key, ITERABLE_PROJECT or ITERABLE_API_BASE_URL is new"
+    why = "the API key, ITERABLE_PROJECT or ITERABLE_API_BASE_URL"
     if own:
         notes = run_notes(settings, mapping).items()
         changed = [name for name, note in notes if ledger.noted(name) not in {"", note}]
         if not changed:
             return ""
-        why = f"changed since the last run: {', '.join(changed)}"
+        why = ", ".join(changed)
     # What a change does to an entry is only known when its row is there.
     count = f"up to {own}" if own else total
-    return f"STATE_FILE: entries that no longer count: {count}; {why}. {AGAIN}"
+    return f"STATE_FILE: entries no longer valid: {count}. Changed since then: {why}. {AGAIN}"
 
 
 def begin_run(rows: RowSpool, look: FirstLook, settings: Settings, recorder: Recorder) -> None:
@@ -272,7 +275,7 @@ def no_fields(found: Answer, settings: Settings) -> str:
     """
     outcome, cause, url = found.outcome, found.cause, settings.iterable_api_base_url
     if found.repeat is Repeat.THROTTLE:
-        return f"{url} is too busy to tell the project's fields; try again later"
+        return f"{url} does not list the project's fields right now (rate limit); try again later"
     if outcome.key_refused:
         return f"{outcome.message}. {key_advice(url)}"
     if outcome.http_status and outcome.fault in {Fault.NETWORK, Fault.PROJECT}:
@@ -292,16 +295,15 @@ def wrong_types(types: Mapping[str, str], mapping: RowMapping) -> Iterator[str]:
         fits = has in {UNKNOWN_TYPE, kind} or (kind, has) in _ALSO_FIT
         if fits or kind is FieldType.JSON or field.column.kind is Kind.NULL:
             continue
-        advice = f"In Query 2, give it another name, or if its values fit the type :{has}"
+        advice = f"In Query 2, give the field another name, or if its values fit, the type :{has}"
         if field in mapping.own:
             advice = (
                 f"In Query 2, write NULL AS `user.{name}` and send it as `user.<another name>`, or "
                 f"if its values fit, write it AS `user.{name}:{has}`"
             )
         yield (
-            f"The project has the profile field {name} as {has} and the job sends a "
-            f"{kind}: Iterable refuses every row with it, and cannot change the type "
-            f"of a field. {advice}"
+            f"The profile field {name} has the type {has} in the project, and the job sends a "
+            f"{kind}: Iterable refuses every row with it. A field's type cannot be changed. {advice}"
         )
 
 

@@ -39,8 +39,8 @@ _MAP_BITS = 1 << 27
 # In place of a round's number.
 _ARRIVED = -1
 _OVERWRITES = (
-    "page_view_id %s came before for this customer and time: one event would overwrite the other; "
-    "give each row an id of its own"
+    "an earlier row has the same page_view_id (%s), customer and time, so one event would "
+    "overwrite the other; give each row its own page_view_id"
 )
 
 

@@ -112,8 +112,8 @@ class ProjectFields:
             self._lacking |= self._needed
         if (lacking := self._lacking - self._known) and not self.run.filtered_fields:
             text = (
-                "Some rows count as held, perhaps without all fields: the project is not known to "
-                "have %s, see --check. Once it has them, these rows are sent once more"
+                "Some rows count as delivered, perhaps without these fields: %s. The project may "
+                "not have them, see --check. Once it has, a later run sends the rows again"
             )
             logger.warning(text, ", ".join(sorted(lacking)))
 
@@ -140,7 +140,7 @@ class ProjectFields:
             self.run.filter_out("users_update", missing)
         now = (self._left_out | missing) - self._known
         if now != self._left_out:
-            self.run.tell(f"Iterable now leaves out {', '.join(sorted(now)) or 'no fields'}")
+            self.run.tell(f"Iterable now ignores {', '.join(sorted(now)) or 'no fields'}")
             self.ledger.note(LEFT_OUT, json.dumps(sorted(now)))
 
 

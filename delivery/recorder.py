@@ -139,8 +139,8 @@ class Recorder:
             self.results.finish(self.run)
         except OSError as error:
             text = (
-                f"The results could not be written to {self.results.path}: {error.strerror}. "
-                "STATE_FILE knows what was delivered. Make room or fix the folder, then run again"
+                f"The results could not be written to {self.results.path}: {error.strerror}. STATE_FILE "
+                "records what was delivered. Free disk space or fix the folder, then run again"
             )
             logger.error("%s", text)
             self.run.error = self.run.error or text
@@ -203,10 +203,10 @@ def _event_call(outcome: RowOutcome) -> CallOutcome:
 
 def _reason(name: str, call: CallOutcome) -> str:
     """Return why every row is refused. Quotes no value."""
-    text = f"Iterable takes no {name}: {call}"
+    text = f"Iterable refuses all {name}: {call}"
     if call.fault is not Fault.FIELD and call.message and call.http_status is not None:
         # Our own words: Iterable's would be about a row. Without an answer they are there already.
         text += f", {call.message}"
     for field, kind in call.fields:
-        text += f"; the project has the field {field!r} as {kind}"
+        text += f"; in the project, the field {field!r} has the type {kind}"
     return text

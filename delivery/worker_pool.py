@@ -26,7 +26,7 @@ LOOK_S = 0.005
 # What is in flight when a run is to stop gets so long to finish.
 GRACE_S = 10.0
 _BUG = CallOutcome(CallStatus.UNKNOWN, message="this program failed while sending")
-_ABANDONED = CallOutcome(CallStatus.UNKNOWN, message="no answer when the run had to end")
+_ABANDONED = CallOutcome(CallStatus.UNKNOWN, message="the run ended before the answer came")
 # What sends rows, and returns them with what came of it.
 _Send = Callable[[Batch], Batch]
 

@@ -204,11 +204,11 @@ FIELDS_USED_UP = code("UniqueFieldsLimitExceeded")
 BAD_IDENTITY = code(r"Invalid(EmailAddress|UserId)Error|\w+AlreadyExists|ExternalKeyConflict")
 
 NOT_ITERABLE = (
-    "answered {}, but not by Iterable: check the proxy or firewall in between, and "
-    "ITERABLE_API_BASE_URL"
+    "answered {}, but not by Iterable: check the proxy or firewall between this machine and "
+    "Iterable, and ITERABLE_API_BASE_URL"
 )
 REDIRECTED = "redirected, not followed; check ITERABLE_API_BASE_URL"
-TOO_LARGE = "the request is too large for Iterable, or for a proxy in between"
+TOO_LARGE = "the request is too large for Iterable or for a proxy"
 KEY_REFUSED = "Iterable refused the API key"
 KEY_LACKS = f"{KEY_REFUSED}: it is disabled, or lacks the permission for this call"
 KEY_OF_JWT = "the API key requires a JWT for each user: use a server-side key without JWT"
@@ -217,11 +217,9 @@ NO_SUCH_CALL = (
     "Iterable does not know this endpoint: check ITERABLE_API_BASE_URL, or update this program"
 )
 NAME_BLOCKED = "the project blocks events with this name: allow it in the project's settings"
-NO_MORE_FIELDS = "the project has as many fields as Iterable allows: ask Iterable for more"
-NOT_YET_KNOWN = "Iterable does not know this user, or not yet"
-OTHER_IDENTITY = (
-    "the project identifies users by the other of email and user id: change ITERABLE_IDENTITY"
-)
+NO_MORE_FIELDS = "the project has reached Iterable's limit of fields: ask Iterable to raise it"
+NOT_YET_KNOWN = "Iterable does not know this user (yet)"
+OTHER_IDENTITY = "the project does not identify users in this way: change ITERABLE_IDENTITY"
 
 # The first line that fits decides. Only a reason that can lie in a row is a refusal.
 # Documented by Iterable (https://api.iterable.com/api/docs) are its success, 401, 409 and a JWT's

@@ -107,7 +107,7 @@ def _long(text: str) -> str:
         raise ValueError("is not a whole number")
     # Not by abs(), which cannot take 1e9999999.
     if not -EXACT_NUMBERS <= number <= EXACT_NUMBERS:
-        raise ValueError("is beyond 2^53, where numbers are rounded; send it as :string")
+        raise ValueError("is beyond 2^53 and would be rounded; send it as :string")
     return str(int(number))
 
 
@@ -116,7 +116,7 @@ def _double(text: str) -> str:
     # The shortest text of the number that Iterable keeps; it always has a point.
     shortest = repr(float(number))
     if not math.isfinite(float(shortest)) or Decimal(shortest) != number:
-        raise ValueError("has more digits than a double keeps; round it, or send it as :string")
+        raise ValueError("has more digits than a double can hold; round it, or send it as :string")
     return shortest
 
 
@@ -151,7 +151,7 @@ def _date(text: str, zone: tzinfo) -> str:
     try:
         moment = (value if value.tzinfo else value.replace(tzinfo=zone)).astimezone(UTC)
     except (OverflowError, ValueError):
-        raise ValueError("is beyond the calendar") from None
+        raise ValueError("is outside the years 1 to 9999") from None
     return f'"{moment.isoformat(sep=" ")[:19]} +00:00"'
 
 
@@ -178,7 +178,7 @@ def _json(text: str) -> str | None:
     except RecursionError:
         depth = DEEPEST_JSON + 1
     if depth > DEEPEST_JSON:
-        raise ValueError("is nested too deep")
+        raise ValueError("is nested too deeply")
     if not depth and document is not None:
         raise ValueError("is JSON, but neither an object nor an array")
     return json.dumps(document) if depth else None

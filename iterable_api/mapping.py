@@ -70,9 +70,9 @@ _NUMBER = "which can be a number or a boolean: write AS `{0}:long` or AS `{0}:bo
 _ADVICE = {
     Kind.TINYINT: f"is TINYINT, {_NUMBER}",
     Kind.BIT: f"is BIT, {_NUMBER}",
-    Kind.BINARY: "holds bytes: use BIN_TO_UUID() in Query 2, on MariaDB HEX(); if they are text in "
-    "UTF-8, write AS `{0}:string`",
-    Kind.OTHER: "has a type that cannot be sent: make text of it, such as with ST_AsText()",
+    Kind.BINARY: "holds bytes: use BIN_TO_UUID() in Query 2 (on MariaDB: HEX()), or if they are "
+    "UTF-8 text, write AS `{0}:string`",
+    Kind.OTHER: "has a type that cannot be sent: convert it to text, for example with ST_AsText()",
 }
 
 
@@ -158,7 +158,7 @@ class RowMapping:
         ]
         for name in self.unused:
             word = name if re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII) else "field"
-            why = f"AS `user.{word}` puts it into the profile, AS `event.{word}` into the event"
+            why = f"write AS `user.{word}` for the profile, AS `event.{word}` for the event"
             if name == USER_ID:
                 why = "ITERABLE_IDENTITY is email"
             if name in FIELD_COLUMNS:
@@ -169,12 +169,12 @@ class RowMapping:
     def lines(self) -> Iterator[tuple[str, str, str, str]]:
         """Yield the mapping in the order in which it is sent: column, call, field and type."""
         both, name = f"{UPDATE_USER}, {TRACK_EVENT}", "userId" if self.by_user_id else "email"
-        yield self.identifier, both, name, "identity"
+        yield self.identifier, both, name, "identifies the user"
         yield from self._lines_of(UPDATE_USER)
         if self.has_event_name:
-            yield "event_name", TRACK_EVENT, "eventName", "name"
+            yield "event_name", TRACK_EVENT, "eventName", "string"
         else:
-            yield "", TRACK_EVENT, "eventName", f'name, always "{EVENT_NAME}"'
+            yield "", TRACK_EVENT, "eventName", f'string, always "{EVENT_NAME}"'
         yield "page_view_id, customer_id", TRACK_EVENT, "id", "part of the event's id"
         yield "event_time", TRACK_EVENT, "createdAt", "unix seconds"
         yield from self._lines_of(TRACK_EVENT)
@@ -199,7 +199,7 @@ def _query_fields(columns: Sequence[Column]) -> dict[tuple[str, str], MappedFiel
             problems.append(f"{column.name} {error}")
         else:
             if fields.setdefault((field.call, field.name), field) is not field:
-                problems.append(f"{field.name} is there twice for {field.call}")
+                problems.append(f"{field.name} is set twice for {field.call}")
     if problems:
         raise ColumnError(f"Query 2's columns cannot be sent: {'; '.join(problems)}")
     return fields
@@ -245,9 +245,9 @@ def _check_name(name: str) -> None:
     if not name.strip() or name != name.strip():
         raise ValueError("needs a field name after the dot, without spaces around it")
     if "." in name:
-        raise ValueError("has a second dot, which to Iterable is a field inside an object")
+        raise ValueError("has a second dot, which in Iterable means a field inside an object")
     if name.isdecimal() or name.startswith("_") or re.search(r"[,#]", name):
-        raise ValueError("is only digits, begins with _, or contains , or #; Iterable forbids it")
+        raise ValueError("is only digits, begins with _, or contains , or #: Iterable forbids that")
     if not name.isprintable():
         raise ValueError("has an invisible character in its name")
     if name in RESERVED:

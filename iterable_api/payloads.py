@@ -221,7 +221,7 @@ class Payloads:
         offset = self._zone.utcoffset(when) or _NO_OFFSET
         seconds = int((when - _EPOCH - offset).total_seconds())
         if not 0 < seconds < END_OF_TIME:
-            raise RowError("event_time is not within 1970 to 2099")
+            raise RowError("event_time is not between 1970 and 2099")
         return seconds
 
 

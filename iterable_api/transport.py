@@ -100,7 +100,7 @@ class Cause(NamedTuple):
     lasting: bool = False
 
 
-ADDRESS = "check ITERABLE_API_BASE_URL and the firewall. The job uses no proxy but ITERABLE_PROXY"
+ADDRESS = "check ITERABLE_API_BASE_URL and the firewall. The only proxy used is ITERABLE_PROXY"
 UNKNOWN = Cause("the connection failed", ADDRESS)
 
 
@@ -220,7 +220,7 @@ class _Adapter(HTTPAdapter):
 # --- Why a request got no answer: in words that quote nothing but the host's name, and advice
 
 PROXY = "check ITERABLE_PROXY, its user and password, and the hosts that it allows"
-BETWEEN = "check the proxy or firewall in between, or try again later"
+BETWEEN = "check the proxy or firewall on the way to Iterable, or try again later"
 TLS = (
     "check ITERABLE_API_BASE_URL, this machine's clock and CA certificates; where a company "
     "inspects TLS, ITERABLE_CA_FILE must name its CA"

@@ -162,11 +162,11 @@ def _missing(missing: Sequence[str], returned: Sequence[str]) -> str:
     """Return what to write in Query 2 for the *missing* columns; *returned* are those it has."""
     text = (
         f"Query 2 must return {', '.join(missing)}; it returned {shorten(', '.join(returned), 500)}"
-        f". Write AS {missing[0]} after the column that is meant"
+        f". Write AS {missing[0]} after the column you mean"
     )
     # The others say who it is, and what happened when.
     if spare := [name for name in missing if name in FIELD_COLUMNS]:
-        text += f"; where you have no {spare[0]}, write NULL AS {spare[0]}"
+        text += f"; if you have no {spare[0]}, write NULL AS {spare[0]}"
     return text
 
 

@@ -46,10 +46,10 @@ MOVE_AWAY = (
     "Iterable may start again"
 )
 IN_USE = (
-    "Another run is under way: it has locked STATE_FILE {}. This one did nothing; let the other "
-    "end. Another job needs a STATE_FILE of its own"
+    "Another run is in progress: it has locked STATE_FILE {}. This run did nothing. Wait for the "
+    "other one to end; a different job needs its own STATE_FILE"
 )
-_LOOK = "Look at its rights, those of its folder, and the free disk"
+_LOOK = "Check its permissions, those of its folder, and the free disk space"
 # The kinds of SQLite's errors that say that the file is no ledger, or no longer.
 _NO_LEDGER = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR}
 
@@ -217,8 +217,8 @@ class DeliveryLedger:
         needed = rows * BYTES_PER_ROW + SPARE_BYTES
         if (free := shutil.disk_usage(self._path.parent).free) < needed:
             raise LedgerError(
-                f"STATE_FILE {self._path} needs {needed / 1e6:.0f} MB of free disk and has "
-                f"{free / 1e6:.0f} MB; make room, or name a file on another disk"
+                f"STATE_FILE {self._path} needs {needed / 1e6:.0f} MB of free disk space and has "
+                f"{free / 1e6:.0f} MB; free disk space, or name a file on another disk"
             )
 
     def begin_run(self, notes: Mapping[str, str]) -> None:
@@ -288,8 +288,8 @@ class DeliveryLedger:
             self.note("job", job)
         elif job and owner != job:
             raise LedgerError(
-                f"STATE_FILE {self._path} belongs to the job of {owner}, and this is the job of "
-                f"{job}: give each a STATE_FILE of its own. If the query's file was only renamed, "
+                f"STATE_FILE {self._path} belongs to the job of {owner}, but this is the job of "
+                f"{job}: give each job its own STATE_FILE. If you only renamed the query file, "
                 "move STATE_FILE away; the next run then sends every row again"
             )
 

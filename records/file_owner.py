@@ -9,8 +9,8 @@ from pathlib import Path
 # What it means for the data if such a file is moved away instead.
 _MEANING = {
     "STATE_FILE": ". Do not remove it: without it, the next run sends every row again",
-    "LOG_FILE": ". It holds log lines alone, so you can also move it away",
-    "RESULTS_DIR": ". What is in it stays as it is, so you can also name another folder",
+    "LOG_FILE": ". It holds only log lines, so you can also move it away",
+    "RESULTS_DIR": ". You can also name another folder; the old results stay here",
 }
 
 
@@ -61,7 +61,7 @@ def owners_command(path: Path) -> str:
         return ""
     name = _name_of(uid)
     command = shlex.join(["runuser", "-u", name, "--", *sys.orig_argv])
-    return f"belongs to {name}, whose runs would fail after one as root. As {name}: {command}"
+    return f"belongs to {name}, whose runs would fail after a run as root. As {name}: {command}"
 
 
 def _name_of(uid: int) -> str:

@@ -78,7 +78,9 @@ class RowSpool:
             yield
         except OSError as error:
             where = f"RESULTS_DIR {self._folder}" if self._folder else "a temporary file"
-            text = f"{where} cannot hold the rows: {error.strerror}; check its free disk and rights"
+            text = (
+                f"{where} cannot hold the rows: {error.strerror}; check its space and permissions"
+            )
             raise SpoolError(text) from None
 
     def __len__(self) -> int:

@@ -238,7 +238,7 @@ def results_of(folder):
 
 def test_a_column_that_is_not_sent_is_told_once_a_run_and_by_check(job, tmp_path, capsys):
     environ = query_file(tmp_path, own_query("c.id * 2 AS score"))
-    told = "the column score is not sent; AS `user.score` puts it into the profile"
+    told = "the column score is not sent; write AS `user.score` for the profile"
     for words in (("--check",), ()):
         assert job(*words, **environ) == ExitStatus.OK
         assert said(capsys).count(told) == 1
@@ -399,8 +399,8 @@ def sent_of(database, suffix):
 
 NO_OBJECT = "is JSON, but neither an object nor an array"
 NO_DATE = "is not a date such as 2026-01-13 or 2026-01-13 14:30:45"
-TOO_LARGE = "is beyond 2^53, where numbers are rounded; send it as :string"
-TOO_LONG = "has more digits than a double keeps; round it, or send it as :string"
+TOO_LARGE = "is beyond 2^53 and would be rounded; send it as :string"
+TOO_LONG = "has more digits than a double can hold; round it, or send it as :string"
 ZERO_TIME = "'0000-00-00 00:00:00'"
 
 # A column's type, a value in SQL, a suffix, and what is sent. What each suffix makes of each kind

@@ -54,7 +54,7 @@ def test_a_second_run_ends_at_once_and_touches_no_file_of_the_first(job, iterabl
     files = {path: path.stat().st_mtime_ns for path in job.folder.rglob("*")}
     second = job.alone()
     assert second.returncode == 75
-    assert "Another run is under way" in second.stderr
+    assert "Another run is in progress" in second.stderr
     assert {path: path.stat().st_mtime_ns for path in job.folder.rglob("*")} == files
     first.kill()
     first.communicate()

@@ -134,7 +134,7 @@ def test_a_run_whose_every_row_is_of_a_wrong_type_stops_and_names_the_field(
     set_type(iterable, quick, plan_type=7)
     done = quick(*mode, ITERABLE_WORKERS="5")
     assert done.returncode == 4
-    assert "'plan_type' as long" in last_line(done)
+    assert "'plan_type' has the type long" in last_line(done)
     assert len(writes(iterable)) < 100
     assert outcomes(results(quick))["not_attempted"] > 200
 
@@ -341,7 +341,7 @@ def test_what_is_not_sure_counts_as_held_and_is_sent_once_more_when_the_fields_a
         done = quick()
         assert done.returncode == 0
         assert outcomes(results(quick)) == {"unchanged": 3}
-        assert done.stderr.count("Some rows count as held, perhaps without all fields") == 1
+        assert done.stderr.count("Some rows count as delivered, perhaps without these fields") == 1
     iterable.change(create_new_fields=True)
     create_profile_fields(iterable, quick)
     assert quick().returncode == 0

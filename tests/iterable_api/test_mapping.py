@@ -124,7 +124,7 @@ def test_a_number_that_may_be_a_boolean_needs_its_suffix(kind):
         ("user.x:", "has the unknown type :; use one of :string, :long, :double, :boolean, :date"),
         ("user.a:b:string", "has the unknown type :b:string"),
         ("user.x:STRING", "has the unknown type :STRING"),
-        ("user.address.city", "has a second dot, which to Iterable is a field inside an object"),
+        ("user.address.city", "has a second dot, which in Iterable means a field inside an object"),
         ("user.email", "is reserved by Iterable"),
         ("event.userId:string", "is reserved by Iterable"),
         (("user.recent_page_view", Kind.DATE), "is date and cannot be sent as :boolean"),
@@ -134,9 +134,9 @@ def test_a_number_that_may_be_a_boolean_needs_its_suffix(kind):
         ("user._x", "begins with _"),
         ("user.a,b", "contains , or #"),
         ("user.a\u200bb", "has an invisible character in its name"),
-        (("user.x", Kind.BINARY), "use BIN_TO_UUID() in Query 2, on MariaDB HEX()"),
-        (("user.x:long", Kind.BINARY), "if they are text in UTF-8, write AS `user.x:string`"),
-        (("user.x", Kind.OTHER), "make text of it, such as with ST_AsText()"),
+        (("user.x", Kind.BINARY), "use BIN_TO_UUID() in Query 2 (on MariaDB: HEX())"),
+        (("user.x:long", Kind.BINARY), "if they are UTF-8 text, write AS `user.x:string`"),
+        (("user.x", Kind.OTHER), "convert it to text, for example with ST_AsText()"),
         (("user.x:string", Kind.BIT), "is BIT and cannot be sent as :string; it is BIT, which can"),
     ],
 )
@@ -149,7 +149,7 @@ def test_a_column_that_cannot_be_sent_is_told_before_anything_is(column, told):
 def test_all_that_is_wrong_is_told_at_once():
     with pytest.raises(
         ColumnError,
-        match=r"user\.a:x has .*; user\. needs .*; user\.z is BIT, .*; y is there twice",
+        match=r"user\.a:x has .*; user\. needs .*; user\.z is BIT, .*; y is set twice",
     ):
         mapping_of("user.a:x", "user.", ("user.z", Kind.BIT), "user.y", "user.y:string")
 
@@ -200,8 +200,8 @@ def test_a_profile_and_an_event_may_have_fields_of_one_name():
 def test_a_column_that_goes_nowhere_is_told_with_the_alias_that_would_send_it(name, alias):
     (remark,) = mapping_of(name).remarks()
     assert remark == (
-        f"the column {name} is not sent; AS `user.{alias}` puts it into the profile, "
-        f"AS `event.{alias}` into the event"
+        f"the column {name} is not sent; write AS `user.{alias}` for the profile, "
+        f"AS `event.{alias}` for the event"
     )
 
 
@@ -285,11 +285,11 @@ def test_an_event_is_a_page_view_unless_its_row_says_otherwise():
 def test_the_table_shows_every_column_where_it_goes():
     mapping = mapping_of("user.vip:boolean", "event_name", "user_id", identity=BY_USER_ID)
     lines = list(mapping.lines())
-    assert ("user_id", "users/update, events/track", "userId", "identity") in lines
+    assert ("user_id", "users/update, events/track", "userId", "identifies the user") in lines
     assert ("user.vip:boolean", "users/update", "vip", "boolean") in lines
-    assert ("event_name", "events/track", "eventName", "name") in lines
+    assert ("event_name", "events/track", "eventName", "string") in lines
     assert ("", "users/update", "candidate", 'string, always "yes"') in lines
     shown = {part for line in lines for part in line[0].split(", ")}
     assert shown >= {*JOB_COLUMNS} - {"email"}
-    always = ("", "events/track", "eventName", 'name, always "page_view"')
+    always = ("", "events/track", "eventName", 'string, always "page_view"')
     assert always in list(mapping_of().lines())

@@ -94,7 +94,7 @@ def test_what_query_2_must_return_is_told_when_it_is_missing():
     told = (
         r"^Query 2 must return email, page_view_id; it returned customer_id, .*, location\. Write "
     )
-    with pytest.raises(DatabaseError, match=f"{told}AS email after the column that is meant$"):
+    with pytest.raises(DatabaseError, match=f"{told}AS email after the column you mean$"):
         job_columns([c for c in columns if c.name not in {"email", "page_view_id"}])
     with pytest.raises(DatabaseError, match=r"no browser, write NULL AS browser$"):
         job_columns([column for column in columns if column.name != "browser"])
