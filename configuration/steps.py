@@ -1,6 +1,6 @@
-"""The steps of a run before it sends anything. A run takes them, and so does ``--check``.
+"""The steps of a run before it sends anything; ``--check`` takes them too.
 
-A step raises RunError for what ends a run, and logs what a run warns of.
+A step raises RunError if the run must end, and logs warnings.
 """
 
 import json
@@ -46,13 +46,13 @@ EMPTY = (
 AGAIN = "What they recorded is sent again, and journeys in Iterable may start again"
 # Clocks differ by less than the first, and time zones by no more than the second.
 LEAST_AHEAD, MOST_AHEAD = timedelta(minutes=5), timedelta(hours=26)
-# The other types of a project's field that take a value of the job's.
+# The job's type, and another type in the project that accepts its values.
 _ALSO_FIT = {(FieldType.LONG, "double"), (FieldType.DATE, "string")}
 
 
 @contextmanager
 def writing(variable: str, path: Path) -> Iterator[None]:
-    """Turn what the system has against writing to *path*, which *variable* names, into RunError."""
+    """Turn an OSError from writing to *path*, the value of *variable*, into RunError."""
     try:
         yield
     except BlockingIOError:
@@ -67,7 +67,7 @@ def writing(variable: str, path: Path) -> Iterator[None]:
 def refuse_root(settings: Settings, run: RunRecord) -> None:
     """Raise RunError if root would write among another user's files: that user's runs would fail.
 
-    The demo may.
+    The demo is exempt.
     """
     if os.geteuid() != 0 or run.options.demo:
         return
@@ -83,7 +83,7 @@ def refuse_root(settings: Settings, run: RunRecord) -> None:
 
 
 def open_log(settings: Settings, env_file: Path | None, run: RunRecord) -> None:
-    """Log to the file too. Only after the lock: another run's log file is not to be touched."""
+    """Log to the file too; call it after the lock, as another run's log must not be touched."""
     keep_to_owner(settings.state_file)
     with writing("LOG_FILE", settings.log_file):
         setup_logger(settings.log_level, settings.log_file, quiet=run.options.quiet)
@@ -92,8 +92,8 @@ def open_log(settings: Settings, env_file: Path | None, run: RunRecord) -> None:
 
 
 def warn_of_exposed_files(env_file: Path | None, settings: Settings) -> None:
-    """Warn of files with secrets that others than their owner may read."""
-    # systemd guards its credentials by an access list, which the mode shows as the group's.
+    """Warn of files with secrets that other users can read."""
+    # systemd protects its credentials by an access list, which the mode shows as group rights.
     guarded = os.environ.get("CREDENTIALS_DIRECTORY", "/nowhere")
     files = (env_file, settings.db_password_file, settings.iterable_api_key_file)
     for path in filter(None, files):
@@ -114,7 +114,7 @@ def open_results(settings: Settings, run: RunRecord) -> ResultsWriter:
 
 def warn_of_other_jobs(settings: Settings) -> None:
     """Warn if another job has its results in the same folder."""
-    # A folder that cannot be looked into is no reason to stop.
+    # A folder that cannot be read is no reason to stop.
     with suppress(OSError):
         for job in other_jobs(settings.results_dir, settings.job)[:1]:
             logger.warning(
@@ -127,9 +127,9 @@ def warn_of_other_jobs(settings: Settings) -> None:
 
 
 class FirstLook:
-    """Looks at Query 2's rows while they are read, as the server takes its time.
+    """Looks at Query 2's rows while the server sends them, which saves time.
 
-    ``payloads`` makes request bodies of them; ``suspects`` has what may repeat another row.
+    ``payloads`` builds their request bodies; ``suspects`` has what may repeat another row.
     """
 
     payloads: Payloads
@@ -145,14 +145,14 @@ class FirstLook:
         return find_suspects(rows, self.payloads, self.suspects)
 
     def planner(self, recorder: Recorder, **options: bool) -> Planner:
-        """Return what plans the rows; *options* say what is otherwise than in the run's own."""
+        """Return the planner of the rows; *options* override those of the run."""
         repeats = Repeats(self.payloads, self.suspects)
         wanted = replace(recorder.run.options, **options)
         return Planner(self.payloads, recorder.ledger, wanted, recorder.fields, repeats)
 
 
 def read_columns(columns: Sequence[Column], settings: Settings, *, shown: bool) -> Payloads:
-    """Return what makes request bodies of rows with *columns*; *shown*: log where each goes.
+    """Return the builder of request bodies for *columns*; *shown*: log where each column goes.
 
     Raises ColumnError if they cannot be sent.
     """
@@ -166,9 +166,9 @@ def read_columns(columns: Sequence[Column], settings: Settings, *, shown: bool) 
 
 
 def warn_of_times_ahead(rows: RowSpool, settings: Settings) -> None:
-    """Warn if an event seems to lie ahead by no more than two time zones differ."""
+    """Warn of events that are ahead of now by no more than two time zones can differ."""
     now = datetime.now(UTC)
-    # As MySQL writes times, so that bytes compare as the times do.
+    # Written as MySQL does, so that comparing bytes compares the times.
     first, last = (
         f"{(now + ahead).astimezone(settings.time_zone):%Y-%m-%d %H:%M:%S}".encode()
         for ahead in (LEAST_AHEAD, MOST_AHEAD)
@@ -187,7 +187,7 @@ def warn_of_times_ahead(rows: RowSpool, settings: Settings) -> None:
 
 
 def row_count_problem(rows: int, settings: Settings) -> str:
-    """Return what ends a run that found fewer or more rows than possible; empty if nothing does."""
+    """Return why a run with so few or so many *rows* must end; empty if it need not."""
     least, most = settings.min_rows, settings.max_rows
     if rows < least:
         return f"Query 2 returned fewer rows ({rows}) than MIN_ROWS ({least}); nothing was sent"
@@ -197,7 +197,7 @@ def row_count_problem(rows: int, settings: Settings) -> str:
 
 
 def run_notes(settings: Settings, mapping: RowMapping) -> dict[str, str]:
-    """Return what the ledger is to note of a run: what its entries depend on."""
+    """Return the notes of a run for the ledger: the settings that its entries depend on."""
     return {
         "SOURCE_NAME": settings.source,
         "DB_TIME_ZONE": settings.db_time_zone,
@@ -207,9 +207,9 @@ def run_notes(settings: Settings, mapping: RowMapping) -> dict[str, str]:
 
 
 def lost_entries(ledger: DeliveryLedger | None, settings: Settings, mapping: RowMapping) -> str:
-    """Return why, and how many, entries of *ledger* no longer count; empty if they all do.
+    """Return how many entries of *ledger* are no longer valid, and why; empty if all are valid.
 
-    None stands for a ledger that is not there yet.
+    *ledger* is None if the file does not exist yet.
     """
     own, total = ledger.counts() if ledger else (0, 0)
     if ledger is None or not total:
@@ -222,15 +222,15 @@ def lost_entries(ledger: DeliveryLedger | None, settings: Settings, mapping: Row
         if not changed:
             return ""
         why = ", ".join(changed)
-    # What a change does to an entry is only known when its row is there.
+    # Only the row of an entry shows whether the change affects it.
     count = f"up to {own}" if own else total
     return f"STATE_FILE: entries no longer valid: {count}. Changed since then: {why}. {AGAIN}"
 
 
 def begin_run(rows: RowSpool, look: FirstLook, settings: Settings, recorder: Recorder) -> None:
-    """Look at what decides which of *rows* need sending, and begin the run about these.
+    """Check what decides which of *rows* need sending, and begin the run.
 
-    Stop it if there are too few or too many. Warn if it sends more than what is new or changed.
+    Stop it if there are too few or too many rows. Warn if it sends more than new and changed rows.
     """
     options, stop, mapping = recorder.run.options, recorder.stop, look.payloads.mapping
     if text := row_count_problem(len(rows), settings):
@@ -238,11 +238,11 @@ def begin_run(rows: RowSpool, look: FirstLook, settings: Settings, recorder: Rec
     if not options.send_all and (text := lost_entries(recorder.ledger, settings, mapping)):
         logger.warning("%s", text)
     if len(rows) and not options.dry_run and not stop.reason:
-        # Nothing is under way yet, and Iterable may take a minute not to answer.
+        # No request of a row is in flight yet, and a timeout may take a minute.
         with stop.interrupting():
             recorder.fields.know(_look_at_project(mapping, settings, stop))
     if options.limit:
-        # It counts rows that need sending: otherwise each run would meet the same ones again.
+        # The limit counts rows that need sending: otherwise each run would take the same rows.
         dry = look.planner(recorder, dry_run=True)
         every = options.send_all
         rows.cut(options.limit if every else length_to_send(options.limit, rows.chunks(), dry))
@@ -252,10 +252,10 @@ def begin_run(rows: RowSpool, look: FirstLook, settings: Settings, recorder: Rec
 def _look_at_project(
     mapping: RowMapping, settings: Settings, stop: Stop
 ) -> Mapping[str, str] | None:
-    """Return the project's profile fields, None if it does not tell them.
+    """Return the project's profile fields, None if Iterable does not list them.
 
-    End the run before anything is sent if the key is refused. One that may not read the fields may
-    still be good for what a run sends.
+    Stop the run before anything is sent if Iterable refuses the key. A key that may not list the
+    fields may still be allowed to send.
     """
     found = user_fields(settings)
     outcome = found.outcome
@@ -269,9 +269,9 @@ def _look_at_project(
 
 
 def no_fields(found: Answer, settings: Settings) -> str:
-    """Return why the project did not tell its fields, and what to look at.
+    """Return why Iterable did not list the project's fields, and what to check.
 
-    Never in Iterable's own words, as it may be logged.
+    The text goes to the log, so it never quotes Iterable's own message.
     """
     outcome, cause, url = found.outcome, found.cause, settings.iterable_api_base_url
     if found.repeat is Repeat.THROTTLE:
@@ -284,10 +284,10 @@ def no_fields(found: Answer, settings: Settings) -> str:
 
 
 def wrong_types(types: Mapping[str, str], mapping: RowMapping) -> Iterator[str]:
-    """Yield why all rows would be refused: a field that the project has with another type.
+    """Yield each field whose other type in the project would make Iterable refuse all rows.
 
-    *types* are the project's, by the names of its profile fields. Of JSON nothing can be told: for
-    an array the project has the type of what is in it.
+    *types* are the project's, by the names of its profile fields. JSON is left out: for an array
+    the project lists the type of its items.
     """
     for field in mapping.fields_of(UPDATE_USER):
         name, kind = field.name, field.type
@@ -303,7 +303,7 @@ def wrong_types(types: Mapping[str, str], mapping: RowMapping) -> Iterator[str]:
             )
         yield (
             f"The profile field {name} has the type {has} in the project, and the job sends a "
-            f"{kind}: Iterable refuses every row with it. A field's type cannot be changed. {advice}"
+            f"{kind}: Iterable refuses every row with it. A type cannot be changed. {advice}"
         )
 
 
@@ -311,7 +311,7 @@ def wrong_types(types: Mapping[str, str], mapping: RowMapping) -> Iterator[str]:
 
 
 def remove_old_results(settings: Settings, own: Path) -> None:
-    """Keep as many results files as the settings say, with the run's *own*, or warn."""
+    """Keep RESULTS_KEEP results files, among them the run's *own*; a failure is a warning."""
     try:
         remove_old(own, settings.results_keep)
     except OSError as error:
@@ -320,9 +320,9 @@ def remove_old_results(settings: Settings, own: Path) -> None:
 
 @contextmanager
 def monitored(settings: Settings, run: RunRecord) -> Iterator[None]:
-    """Tell the heartbeat's monitor that the run begins, and it and Prometheus how it ended.
+    """Ping HEARTBEAT_URL at the start and the end of the run, and write METRICS_FILE.
 
-    Of a dry run neither is told.
+    A dry run does neither.
     """
     if run.options.dry_run:
         yield
