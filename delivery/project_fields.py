@@ -112,7 +112,7 @@ class ProjectFields:
         if (lacking := self._lacking - self._known) and not self.run.filtered_fields:
             text = (
                 "Some rows count as delivered, perhaps without these fields: %s. The project may "
-                "not have them, see --check. Once it has, a later run sends the rows again"
+                "not have them, see --check. Once it has them, a later run sends the rows again"
             )
             logger.warning(text, ", ".join(sorted(lacking)))
 

@@ -1,8 +1,8 @@
-"""Query 2 is the mapping: which of its columns goes into which call, under what name and type.
+"""Maps Query 2's columns to calls, field names and types, by the names of the columns.
 
-``user.<field>`` goes into the profile, ``event.<field>`` into the event; ``:<type>`` behind it
-overrides the column's own type. The job's own fields are those of ``OWN_FIELDS``: a column with the
-field's name takes the place of what stands there.
+``user.<field>`` goes into the profile, ``event.<field>`` into the event; a suffix ``:<type>``
+overrides the column's own type. ``OWN_FIELDS`` are the job's own fields: a column with the field's
+name replaces the source that is given there.
 """
 
 import json
@@ -23,7 +23,7 @@ CALLS = {"user": UPDATE_USER, "event": TRACK_EVENT}
 
 
 class MappedField(NamedTuple):
-    """A field of a call's ``dataFields``: from a column, or if that has no name, always *value*."""
+    """A field of a call's ``dataFields``, from a column or, if that has no name, a constant."""
 
     call: str
     name: str
@@ -33,7 +33,7 @@ class MappedField(NamedTuple):
 
     @property
     def constant(self) -> str:
-        """The value as JSON, if it is always the same; else empty."""
+        """The constant *value* as JSON; empty if the field has a column."""
         return "" if self.column.name else json.dumps(self.value)
 
 
@@ -52,7 +52,7 @@ OWN_FIELDS = (
 )
 # fmt: on
 _OWN = {(own.call, own.name): own for own in OWN_FIELDS}
-# Fields of a profile that are Iterable's own: it would refuse them, lose data or rename the user.
+# Iterable's own profile fields: it would refuse them, lose data or rename the user.
 # Source: https://support.iterable.com/hc/en-us/articles/217744303
 RESERVED = frozenset({
     "email", "userId", "profileUpdatedAt", "signupSource", "itblInternal", "itblDS", "itblUserId",
@@ -65,7 +65,7 @@ _KINDS = dict.fromkeys(("customer_id", "page_view_id"), Kind.INTEGER) | {"event_
 USUAL_COLUMNS = tuple(Column(name, _KINDS.get(name, Kind.TEXT)) for name in JOB_COLUMNS)
 
 _TYPES = ", ".join(f":{kind}" for kind in FieldType)
-# What to write in Query 2 in place of a column that cannot be sent without a suffix.
+# Advice for columns that cannot be sent without a suffix.
 _NUMBER = "which can be a number or a boolean: write AS `{0}:long` or AS `{0}:boolean`"
 _ADVICE = {
     Kind.TINYINT: f"is TINYINT, {_NUMBER}",
@@ -77,7 +77,7 @@ _ADVICE = {
 
 
 class Identity(StrEnum):
-    """By what users are told apart."""
+    """How users are identified."""
 
     EMAIL = "email"
     USER_ID = "user_id"
@@ -86,9 +86,9 @@ class Identity(StrEnum):
 class RowMapping:
     """Where each of a query's *columns* goes.
 
-    ``identifier`` is the column that says who the user is. ``own`` are the job's own fields,
-    ``fields`` those beyond, ``unused`` the columns that go nowhere. Raises ColumnError, with all
-    that is wrong.
+    ``identifier`` is the column that identifies the user. ``own`` are the job's own fields,
+    ``fields`` the others, ``unused`` the columns that are not sent. Raises ColumnError, with every
+    problem found.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class RowMapping:
         self.unused = [name for name in self.places if name not in sent]
 
     def _own_fields(self, said: Mapping[tuple[str, str], MappedField]) -> Iterator[MappedField]:
-        """Yield the job's own fields as the query has *said* them, else from where they come."""
+        """Yield the job's own fields from the columns in *said*, else from their usual source."""
         for target, own in _OWN.items():
             if target in said:
                 yield said[target]
@@ -129,26 +129,26 @@ class RowMapping:
         return self.columns[place].shown(row[place])
 
     def row_of(self, values: Mapping[str, object]) -> Row:
-        """Return *values*, by the names of their columns, as a row; one that is missing is NULL.
+        """Return *values*, by the names of their columns, as a row; a missing one is NULL.
 
-        They are bytes as MySQL writes them, texts, numbers, dates and times. Raises RowError for
-        any other.
+        They may be bytes as MySQL writes them, text, numbers, dates and times. Raises RowError
+        for any other.
         """
         return tuple(_written(column.name, values.get(column.name)) for column in self.columns)
 
     def names_of(self, row: Row) -> RowNames:
-        """Return what *row* is called for people."""
+        """Return the names of *row* for people."""
         user_id = self.shown(row, self.identifier) if self.by_user_id else None
         return RowNames(self.shown(row, "customer_id"), self.shown(row, "email"), user_id)
 
     def shape_of(self, call: str) -> list[tuple[str, str]]:
-        """Return what goes into *call*: the name of each field, with its type or its constant."""
+        """Return the names of the fields in *call*, each with its type or its constant."""
         fields = [(each.name, each.constant or each.type) for each in self.fields_of(call)]
         name = [("eventName", str(self.has_event_name))] if call == TRACK_EVENT else []
         return [(self.identity, self.identifier), *fields, *name]
 
     def remarks(self) -> list[str]:
-        """Return what the operator should know: what is not sent, and what may be meant."""
+        """Return notes for the operator: columns that are not sent, and likely mistakes."""
         found = [
             f"{field.column.name} is sent as a string; if it is JSON, which MariaDB reports as "
             f"text, write AS `{field.column.name}:json`"
@@ -167,7 +167,7 @@ class RowMapping:
         return found
 
     def lines(self) -> Iterator[tuple[str, str, str, str]]:
-        """Yield the mapping in the order in which it is sent: column, call, field and type."""
+        """Yield the mapping in the order of sending: column, call, field and type."""
         both, name = f"{UPDATE_USER}, {TRACK_EVENT}", "userId" if self.by_user_id else "email"
         yield self.identifier, both, name, "identifies the user"
         yield from self._lines_of(UPDATE_USER)
@@ -206,7 +206,7 @@ def _query_fields(columns: Sequence[Column]) -> dict[tuple[str, str], MappedFiel
 
 
 def _query_field(column: Column) -> MappedField:
-    """Return the field that *column* goes into; ValueError if it cannot."""
+    """Return the field that *column* goes into; raises ValueError if there is none."""
     prefix, _, rest = column.name.partition(".")
     name, colon, suffix = rest.partition(":")
     call = CALLS[prefix]
@@ -220,9 +220,9 @@ def _query_field(column: Column) -> MappedField:
 
 
 def _type_of(column: Column, name: str, suffix: str | None) -> FieldType:
-    """Return the type that the *suffix* says, or that of the column; ValueError if there is none.
+    """Return the type by the *suffix*, else by the column; raises ValueError if there is none.
 
-    *name* is the column's without its suffix.
+    *name* is the column's name without the suffix.
     """
     advice = _ADVICE.get(column.kind, "").format(name)
     if suffix is None:
@@ -238,9 +238,9 @@ def _type_of(column: Column, name: str, suffix: str | None) -> FieldType:
 
 
 def _check_name(name: str) -> None:
-    """Raise ValueError for a name that Iterable would not take.
+    """Raise ValueError for a name that Iterable's own pages would not accept.
 
-    Iterable creates whatever the API sends, for good; these are the rules of its own pages.
+    The API has no such rules, and Iterable creates fields permanently.
     """
     if not name.strip() or name != name.strip():
         raise ValueError("needs a field name after the dot, without spaces around it")
@@ -264,9 +264,9 @@ def _written(name: str, value: object) -> bytes | None:
         return b"%d" % value
     if not isinstance(value, str | float | Decimal | date):
         raise RowError(f"{name} is a {type(value).__name__} and cannot be sent")
-    # What is half of a character is refused when it is read as UTF-8.
+    # Half a character is refused later, when it is read as UTF-8.
     return str(value).encode(errors="surrogatepass")
 
 
-# The job's own columns alone, with users told apart by email.
+# Only the job's own columns, with users identified by email.
 JOB_MAPPING = RowMapping()

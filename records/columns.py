@@ -1,4 +1,4 @@
-"""The columns of a query's result, as the database describes them: what no value can tell."""
+"""The columns of a query's result, as the database describes them."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 from records.database_errors import DatabaseError
 from records.exit_statuses import ExitStatus, RunError
 
-# What Query 2 has to return.
+# The columns that Query 2 must return.
 JOB_COLUMNS = (
     *("customer_id", "email", "first_name", "plan_type", "page_view_id", "page", "event_time"),
     *("browser", "location"),
 )
-# The column that users are told apart by, if it is not the email.
+# The column that identifies users, if it is not the email.
 USER_ID = "user_id"
-# Those that are fields, and so may be NULL, each with the column that may stand in its place.
+# Columns that are fields, and so may be NULL, each with the column that may replace it.
 FIELD_COLUMNS = {
     "first_name": "user.first_name",
     "plan_type": "user.plan_type",
@@ -35,7 +35,7 @@ class Kind(StrEnum):
     """What a column holds, by its type in MySQL."""
 
     TEXT = "text"
-    NULL = "NULL"  # and nothing else
+    NULL = "NULL"  # in every row
     INTEGER = "integer"
     TINYINT = "TINYINT"
     DECIMAL = "decimal"  # also FLOAT and DOUBLE
@@ -51,7 +51,7 @@ class Kind(StrEnum):
 class Column(NamedTuple):
     """A column of a result.
 
-    ``by_bytes``: long text that is compared so, as all of MariaDB's JSON is.
+    ``by_bytes``: long text that is compared by bytes, as MariaDB's JSON is.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Column(NamedTuple):
     by_bytes: bool = False
 
     def shown(self, value: bytes | None) -> int | str | None:
-        """Return *value* for people and for the results file: a number, its text, or in hex."""
+        """Return *value* for people and for the results file: a number, text, or hex."""
         if value is None:
             return None
         if self.kind in _WHOLE_NUMBERS and value.removeprefix(b"-").isdigit():
@@ -72,7 +72,7 @@ class Column(NamedTuple):
         return text if is_text else f"0x{value.hex()}"
 
     def converted(self, value: bytes | None) -> int | str | date | None:
-        """Return *value* as ``shown()``, but a date, or a date and time, as such."""
+        """Return *value* like ``shown()``, but dates and times as such."""
         if value is not None and self.kind in _PARSERS:
             with suppress(ValueError):
                 return _PARSERS[self.kind](value.decode("ascii", "replace"))
@@ -85,17 +85,17 @@ _PARSERS = {Kind.DATE: date.fromisoformat, Kind.MOMENT: datetime.fromisoformat}
 
 
 def as_text(value: object) -> str:
-    """Return what the server says of itself as text; some servers say it in bytes."""
+    """Return a *value* of the server as text; some servers send bytes."""
     return value.decode(errors="replace") if isinstance(value, bytes | bytearray) else str(value)
 
 
 class ColumnError(RunError):
-    """Query 2's columns cannot be sent as they are. The message says which, and what to write."""
+    """Query 2's columns cannot be sent as they are. The message says what to change."""
 
     status = ExitStatus.USAGE
 
 
-# The numbers of MySQL's protocol. What is not here is text, or bytes without a character set.
+# The type numbers of MySQL's protocol. The others are text, or bytes without a character set.
 # Source: https://dev.mysql.com/doc/dev/mysql-server/latest/field__types_8h.html
 # fmt: off
 _KINDS = {
@@ -110,7 +110,7 @@ _KINDS = {
 }
 # fmt: on
 _BY_BYTES = 128
-# TEXT and LONGTEXT, as which MariaDB reports its JSON. Its UUID and INET6 are 254, a CHAR.
+# TEXT and LONGTEXT; MariaDB reports JSON so. Its UUID and INET6 are 254, a CHAR.
 _LONG_TEXTS = {249, 250, 251, 252}
 _NO_CHARACTERS = 63
 
@@ -120,12 +120,12 @@ Watch = Callable[[Sequence[Column], Iterator[Row]], Iterator[Row]]
 
 
 def columns_of(described: Any) -> list[Column]:  # noqa: ANN401 - by PEP 249, and then some
-    """Return the columns of a description: name, type, five unused, flags, character set."""
+    """Return the columns in a description: name, type, five unused, flags, character set."""
     return [column_of(*each[:2], *each[7:9]) for each in described]
 
 
 def column_of(name: str, number: int, flags: int, charset: int) -> Column:
-    """Return a column by what the protocol says of it."""
+    """Return a column from its description in the protocol."""
     kind = _KINDS.get(number)
     if kind is None:
         kind = Kind.BINARY if charset == _NO_CHARACTERS else Kind.TEXT
@@ -134,13 +134,13 @@ def column_of(name: str, number: int, flags: int, charset: int) -> Column:
 
 
 def job_columns(columns: Sequence[Column]) -> list[Column]:
-    """Return *columns* by the names that the job knows, which match whatever their case.
+    """Return *columns* with the job's own spelling of their names, which match in any case.
 
-    Raise DatabaseError unless they are, each once, all that Query 2 has to return.
+    Raise DatabaseError unless they include each column that Query 2 must return, once.
     """
     columns = [column._replace(name=_known_name(column.name)) for column in columns]
     names = [column.name for column in columns]
-    # Fields of one name are for whoever knows what the names mean.
+    # RowMapping refuses two fields with one name.
     refuse_doubled([name for name in names if "." not in name])
     fields = {name.partition(":")[0] for name in names if "." in name}
     found = {*names, *(short for short, name in FIELD_COLUMNS.items() if name in fields)}
@@ -150,7 +150,7 @@ def job_columns(columns: Sequence[Column]) -> list[Column]:
 
 
 def _known_name(name: str) -> str:
-    """Return *name* as the job writes it; a field's own name stays, as Iterable's have a case."""
+    """Return *name* as the job spells it; a field keeps its case, which matters in Iterable."""
     prefix, dot, rest = name.partition(".")
     if dot and prefix.lower() in {"user", "event"}:
         field, colon, suffix = rest.partition(":")
@@ -159,18 +159,18 @@ def _known_name(name: str) -> str:
 
 
 def _missing(missing: Sequence[str], returned: Sequence[str]) -> str:
-    """Return what to write in Query 2 for the *missing* columns; *returned* are those it has."""
+    """Return what to write in Query 2 for the *missing* columns; *returned*: those it has."""
     text = (
         f"Query 2 must return {', '.join(missing)}; it returned {shorten(', '.join(returned), 500)}"
         f". Write AS {missing[0]} after the column you mean"
     )
-    # The others say who it is, and what happened when.
+    # The other columns identify the user and the event.
     if spare := [name for name in missing if name in FIELD_COLUMNS]:
         text += f"; if you have no {spare[0]}, write NULL AS {spare[0]}"
     return text
 
 
 def refuse_doubled(names: Sequence[str]) -> None:
-    """Raise DatabaseError if two of *names* are one: a dict keeps only the last of them."""
+    """Raise DatabaseError if two of *names* are equal: a dict would keep only the last."""
     if doubled := {name for name in names if names.count(name) > 1}:
         raise DatabaseError(f"the query returns {', '.join(sorted(doubled))} twice")

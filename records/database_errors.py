@@ -1,4 +1,4 @@
-"""How the database fails, and in words what the operator can change about it."""
+"""Errors of the database, and what the operator can do about them."""
 
 from records.exit_statuses import ExitStatus, RunError
 
@@ -28,8 +28,7 @@ LOST = (
 EXPIRED = "the password of DB_USER has expired; give the account a new one with ALTER USER"
 LOCKED = "the account of DB_USER is locked on the server; unlock it with ALTER USER"
 UNKNOWN = "see the server's message"
-# What the operator can change, by the error's number. Numbers, because several of them share
-# one of the connector's classes.
+# Advice by the error's number, because the connector has one class for several of them.
 HINTS = {
     1040: "the server has no free connection; run again later, or raise its max_connections",
     1044: "this user has no rights on the database; grant SELECT or check DB_NAME",
@@ -66,9 +65,9 @@ HINTS = {
 
 
 def cut(message: str) -> str:
-    """Return the server's *message* in one line, not longer than ``MAX_MESSAGE``.
+    """Return the server's *message* in one line of at most ``MAX_MESSAGE`` characters.
 
-    It keeps its end, where a syntax error has the number of the line.
+    The end stays, because a syntax error has its line number there.
     """
     text = " ".join(message.split())
     return text if len(text) <= MAX_MESSAGE else f"{text[:40]} ... {text[45 - MAX_MESSAGE :]}"

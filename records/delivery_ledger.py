@@ -1,15 +1,15 @@
-"""What Iterable holds, in one SQLite file, so that a run can send only what is new.
+"""Records what Iterable holds in one SQLite file, so that a run sends only what is new or changed.
 
-Iterable tells users apart by their address and events by their id, within a project. So does the
-ledger: for each address it remembers what profile was delivered last, for each event id what event,
-as two hashes. The content hash is over the values in MySQL: while it stays the same, no body need
-be made. The body hash is over what was sent: where it stays the same, nothing is sent again.
+Iterable identifies users by email or user id, and events by id, within a project. So does the
+ledger: for each user and each event it has two hashes of what was delivered last. The content hash
+is over the values in MySQL: while it stays the same, the row needs no body. The body hash is over
+what was sent: while it stays the same, nothing is sent again.
 
-Entries belong to the project that the API key belongs to: to the one that ITERABLE_PROJECT names,
-else to the key itself, because another key may be that of another project.
+An entry belongs to a project: to the one that ITERABLE_PROJECT names, else to the API key, because
+another key may belong to another project.
 
-The open file is also the lock that lets one run at a time through: the kernel drops it with the
-process, however that ends.
+The open file is also the lock that admits one run at a time: the kernel releases it when the
+process ends, in whatever way.
 """
 
 import fcntl
@@ -32,13 +32,13 @@ from records.outcomes import Call, CallOutcome, CallStatus, PreparedRow, RowOutc
 
 # In the file's header: "ItS" and the number of the format.
 APPLICATION_ID = 0x49745306
-# What one row takes at most, in the file and in the log in front of it, and what is kept free.
+# Most bytes that a row takes in the file and in its write-ahead log, and bytes to keep free.
 BYTES_PER_ROW, SPARE_BYTES = 300, 5_000_000
-# What no run has needed for so long is dropped: Query 2 looks back seven days.
+# An entry that no run has needed for this time is dropped: Query 2 looks back seven days.
 KEEP_DAYS = 30
-# An entry that is still needed is marked so only now and then, because each mark is a write.
+# An entry that is still needed is marked only after this time, because each mark is a write.
 MARK_DAYS = 7
-# SQLite's oldest limit of parameters in one statement is 999, and each row takes four.
+# Old versions of SQLite allow 999 parameters in a statement, and each row takes four.
 LOOKUP_ROWS = 240
 
 MOVE_AWAY = (
@@ -50,15 +50,15 @@ IN_USE = (
     "other one to end; a different job needs its own STATE_FILE"
 )
 _LOOK = "Check its permissions, those of its folder, and the free disk space"
-# The kinds of SQLite's errors that say that the file is no ledger, or no longer.
+# SQLite's errors for a file that is not a ledger, or is damaged.
 _NO_LEDGER = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR}
 
-# Whether the project is known to have all that was in a call. That of the run is settled later.
+# Whether the project has all fields of a call. For calls of this run, settle() says so later.
 _NOT_SURE, _SURE, _OF_THIS_RUN = 0, 1, 2
 
-# An entry is looked up by its name, a hash of the address or of the event's id: SQLite finds a
-# whole number in less than half the time of any other key. ``key``, a hash of the host with the API
-# key or with the project's name, says who delivered last.
+# An entry is looked up by its name, a hash of the user or of the event's id: SQLite finds a whole
+# number in less than half the time of any other key. ``key`` is a hash of the host with the API key
+# or with the project's name: the project that the entry belongs to.
 _ENTRIES = """
 CREATE TABLE entry (
     name INTEGER PRIMARY KEY, key INTEGER NOT NULL, content INTEGER NOT NULL,
@@ -68,7 +68,7 @@ CREATE TABLE entry (
 _NOTES = "CREATE TABLE note (name TEXT PRIMARY KEY, text TEXT NOT NULL)"
 
 _HASH = struct.Struct(">q")
-# The names of a row's profile and event, each with its content behind it.
+# The names of a row's profile and event, each followed by its content.
 _ROW = struct.Struct(">q8xqq8xq")
 
 
@@ -77,11 +77,11 @@ class LedgerError(RunError):
 
 
 class Held(NamedTuple):
-    """What the ledger has of one call.
+    """What the ledger knows of one call.
 
-    ``same``: Iterable has this content; ``sure``: all of it, as far as can be known; ``stale``: it
-    is time to mark the entry as still needed. ``known``: there is an entry. ``body`` is the hash of
-    what was delivered last to this project; None if that is not known, or of no use.
+    ``same``: Iterable has this content; ``sure``: the project has all its fields, as far as known;
+    ``stale``: the entry must be marked as still needed; ``known``: there is an entry. ``body`` is
+    the hash of the body that was delivered last to this project, None if that is unknown.
     """
 
     same: bool = False
@@ -92,19 +92,19 @@ class Held(NamedTuple):
 
 
 _NOTHING, _OTHERS = Held(), Held(known=True)
-# Of what Iterable holds as a whole, and of which nothing is to be noted.
+# For content that Iterable holds completely, and whose entry needs no change.
 HELD = Held(same=True, sure=True, known=True)
 
 
 class DeliveryLedger:
-    """The ledger in *path*, made if there is none; locked until ``close()``.
+    """The ledger in *path*, created if there is none; locked until ``close()``.
 
-    *base_url* and *api_key* say where things are delivered and with which right, *project* is a
-    name for the project of that key. Only hashes of them, of addresses and of bodies are kept.
-    *job* is the file of its query: two jobs need two ledgers.
+    *base_url*, *api_key* and *project*, a name for the project of that key, say where the job
+    delivers. The file has only hashes of them, of users and of bodies. *job* is the query file of
+    the job: two jobs need two ledgers.
 
-    Every method raises LedgerError when the file is damaged or the disk is full; a file that is
-    not a ledger is left as it is. If another run is using it, the error's status is BUSY.
+    Every method raises LedgerError if the file is damaged or the disk is full; a file that is not
+    a ledger is not changed. If another run is using it, the error's status is BUSY.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class DeliveryLedger:
         self._project = _number(f"{base_url}\nproject {project}") if project else self._key
         with self._explained():
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Each statement commits by itself, unless it stands between BEGIN and COMMIT.
+            # Each statement outside BEGIN and COMMIT commits by itself.
             self._sqlite = sqlite3.connect(path, isolation_level=None, timeout=0.2)
         try:
             with self._explained():
@@ -133,13 +133,13 @@ class DeliveryLedger:
         self.close()
 
     def close(self) -> None:
-        """Let the next run have it."""
+        """Close the file and release its lock."""
         self._sqlite.close()
 
     # --- What Iterable holds
 
     def held(self, rows: Sequence[PreparedRow]) -> Iterator[tuple[Held, Held]]:
-        """Return what is known of the profile and of the event of each of *rows*."""
+        """Return what the ledger knows of the profile and of the event of each of *rows*."""
         held = [HELD] * (2 * len(rows))
         rest = (self._key, self._project, self._today - MARK_DAYS)
         with self._explained():
@@ -152,7 +152,7 @@ class DeliveryLedger:
         return zip(held[::2], held[1::2], strict=True)
 
     def _judge(self, key: int | None, same: int, body: int, sure: int, day: int) -> Held:
-        """Return what an entry says of a call; *key* is None where there is no entry."""
+        """Return what an entry says of a call; *key* is None if there is no entry."""
         if key is None:
             return _NOTHING
         if key not in {self._key, self._project}:
@@ -168,10 +168,10 @@ class DeliveryLedger:
         return own, total
 
     def forget(self, calls: Sequence[Call]) -> None:
-        """Forget the entries of *calls*, even after a power failure.
+        """Delete the entries of *calls*, and make sure that a power failure does not undo it.
 
-        From when a request leaves until its answer is here, nobody knows what Iterable has, and the
-        older content must not come back as if it were still there.
+        While a request is in flight, nobody knows what Iterable has. If the run dies then, an old
+        entry would wrongly say that Iterable still has the older content.
         """
         if calls:
             with self._transaction(durable=True):
@@ -186,10 +186,10 @@ class DeliveryLedger:
                 self._sqlite.executemany(sql, rows)
 
     def record(self, outcomes: Iterable[RowOutcome], *, sure: bool) -> None:
-        """Remember the calls that Iterable has taken; forget those that it has refused.
+        """Write entries for the calls that Iterable accepted; delete those that it refused.
 
-        *sure*: the project is known to have all fields of this run. If not, ``settle()`` says
-        later. On disk when this returns.
+        *sure*: the project is known to have all fields of this run. If not, ``settle()`` says so
+        later. The entries are written when this returns.
         """
         taken, refused = [], []
         certain = _SURE if sure else _OF_THIS_RUN
@@ -202,7 +202,7 @@ class DeliveryLedger:
         if taken or refused:
             with self._transaction():
                 self._delete(refused)
-                # Not ON CONFLICT DO UPDATE, which older versions of SQLite cannot do.
+                # Not ON CONFLICT DO UPDATE, which older versions of SQLite lack.
                 sql = "INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?, ?, ?)"
                 self._sqlite.executemany(sql, taken)
 
@@ -222,20 +222,20 @@ class DeliveryLedger:
             )
 
     def begin_run(self, notes: Mapping[str, str]) -> None:
-        """Note what the run is like, and drop what no run has needed for ``KEEP_DAYS`` days."""
+        """Write *notes*, and drop the entries that no run has needed for ``KEEP_DAYS`` days."""
         with self._transaction():
             oldest = self._today - KEEP_DAYS
             self._sqlite.execute("DELETE FROM entry WHERE day < ?", (oldest,))
-            # Of a run that was killed.
+            # Entries of a run that was killed.
             self._settle(_NOT_SURE)
             if self._key != self._project:
-                # What the key has delivered before the project had a name.
+                # Entries from before the project had a name.
                 sql = "UPDATE entry SET key = ? WHERE key = ?"
                 self._sqlite.execute(sql, (self._project, self._key))
             self._note(notes)
 
     def settle(self, *, sure: bool) -> None:
-        """Say whether the project has all fields of what this run has delivered up to now."""
+        """Note whether the project has all fields that this run has delivered up to now."""
         with self._transaction():
             self._settle(_SURE if sure else _NOT_SURE)
 
@@ -244,7 +244,7 @@ class DeliveryLedger:
         self._sqlite.execute(sql, (certain, _OF_THIS_RUN))
 
     def noted(self, name: str) -> str:
-        """Return what is noted under *name*, empty for nothing."""
+        """Return the note *name*, empty if there is none."""
         with self._explained():
             sql = "SELECT text FROM note WHERE name = ?"
             found = self._sqlite.execute(sql, (name,)).fetchone()
@@ -261,7 +261,7 @@ class DeliveryLedger:
     # --- File
 
     def _take(self) -> None:
-        """Lock the file, and make it a ledger if it is new."""
+        """Lock the file, and create the tables if it is new."""
         execute = self._sqlite.execute
         execute("PRAGMA locking_mode = EXCLUSIVE")
         # The lock is taken here, and kept because of the line above.
@@ -278,11 +278,11 @@ class DeliveryLedger:
         if (damage := execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
             raise LedgerError(f"STATE_FILE {self._path} is damaged ({damage:.80}). {MOVE_AWAY}")
         execute("PRAGMA journal_mode = WAL")
-        # In KiB. A name is a hash, so each one is looked up in another page.
+        # In KiB. Names are hashes, so each look-up needs another page.
         execute("PRAGMA cache_size = -16000")
 
     def _belong_to(self, job: str) -> None:
-        """Raise LedgerError if the ledger is another job's than *job*, unless that has no name."""
+        """Raise LedgerError if the ledger belongs to another job than *job*; "" fits any ledger."""
         owner = self.noted("job")
         if job and not owner:
             self.note("job", job)
@@ -295,9 +295,9 @@ class DeliveryLedger:
 
     @contextmanager
     def _transaction(self, *, durable: bool = False) -> Iterator[None]:
-        """Commit at the end; when *durable*, the disk has it before this returns."""
-        # What is not durable is an append, and survives the process at once. After a power failure
-        # the last seconds may be missing; what they held is sent once more.
+        """Commit at the end; if *durable*, it is on disk when this returns."""
+        # Other commits survive the end of the process, too. A power failure may lose the last
+        # seconds; the rows of these are then sent once more.
         with self._explained(), self._sqlite:
             self._sqlite.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             self._sqlite.execute("BEGIN")
@@ -309,10 +309,10 @@ class DeliveryLedger:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            # The lowest byte is the kind of error, the others its details.
+            # The lowest byte is the kind of error, the other bytes its details.
             kind = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_IOERR) & 0xFF
             if kind == sqlite3.SQLITE_BUSY:
-                # SQLite says the same where the file system has no locks at all.
+                # SQLite reports the same if the file system has no locks at all.
                 check_locks(self._path, self._path.parent)
                 raise LedgerError(IN_USE.format(self._path), ExitStatus.BUSY) from None
             advice = MOVE_AWAY if kind in _NO_LEDGER else _LOOK
@@ -332,9 +332,9 @@ def _calls_of(outcomes: Iterable[RowOutcome]) -> Iterator[tuple[Call, CallOutcom
 
 
 def check_locks(path: Path, folder: Path) -> None:
-    """Raise LedgerError if nothing can be locked in *folder*, where *path* is or will be."""
+    """Raise LedgerError if no file can be locked in *folder*, that of *path*."""
     try:
-        # Not STATE_FILE itself: closing it again would drop locks of SQLite's.
+        # Not STATE_FILE itself: closing it would release SQLite's locks.
         with tempfile.TemporaryFile(dir=folder) as scratch:
             fcntl.lockf(scratch, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -346,8 +346,8 @@ def check_locks(path: Path, folder: Path) -> None:
 def _lookup(rows: int) -> str:
     """Return the SELECT of the entries of a number of *rows*, each with the place of its call.
 
-    Calls that Iterable holds as a whole are left out: most of most nights. A join with a list of
-    values: for IN, SQLite would first make an index of them.
+    It leaves out calls that Iterable holds completely, usually most of them. It joins a list of
+    values, because for IN SQLite would first build an index of them.
     """
     values = ",".join(f"({n},?,?)" for n in range(2 * rows))
     return (
@@ -358,7 +358,7 @@ def _lookup(rows: int) -> str:
 
 
 def _numbers_of(row: PreparedRow) -> tuple[int, ...]:
-    """Return the name and the content of each call of *row*, as the table has them."""
+    """Return the name and the content of each call of *row*, as numbers for the table."""
     profile, event = row.profile, row.event
     hashes = (profile.name, profile.content, event.name, event.content)
     return _ROW.unpack(b"".join(hashes))

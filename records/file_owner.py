@@ -1,4 +1,4 @@
-"""Files that are there already: what is in them, whose they are, and what to do about it."""
+"""Reads files of the operator, and says what to do if a file belongs to another user."""
 
 import os
 import pwd
@@ -6,7 +6,7 @@ import shlex
 import sys
 from pathlib import Path
 
-# What it means for the data if such a file is moved away instead.
+# What happens if the operator moves such a file away instead.
 _MEANING = {
     "STATE_FILE": ". Do not remove it: without it, the next run sends every row again",
     "LOG_FILE": ". It holds only log lines, so you can also move it away",
@@ -15,7 +15,7 @@ _MEANING = {
 
 
 def text_of(path: Path) -> str:
-    """Return the text of a file that the operator has written.
+    """Return the text of a file that the operator wrote.
 
     Raises ValueError with the reason, as the end of a sentence about the file.
     """
@@ -33,14 +33,14 @@ def text_of(path: Path) -> str:
 
 
 def unreadable(path: Path, error: OSError) -> str:
-    """Return why *path* cannot be read, and if it belongs to another user, to whom."""
+    """Return why *path* cannot be read, and its owner if that is another user."""
     advice = in_the_way("", path, os.R_OK)
     text = f"cannot be read: {error.strerror}"
     return f"{text}. {advice}" if advice else text
 
 
 def in_the_way(variable: str, path: Path, right: int = os.W_OK) -> str:
-    """Return whose *path* is and what to do; empty if this user owns it or has that *right*."""
+    """Return the owner of *path* and what to do; empty if this user is it or has that *right*."""
     try:
         owner = path.stat().st_uid
     except OSError:
@@ -53,9 +53,9 @@ def in_the_way(variable: str, path: Path, right: int = os.W_OK) -> str:
 
 
 def owners_command(path: Path) -> str:
-    """Return to whom the file *path* belongs and how that user runs this program; empty if to us.
+    """Return the owner of the file *path* and how that user runs this program; empty if it is us.
 
-    Raises OSError if *path* cannot be looked at.
+    Raises OSError if *path* cannot be inspected.
     """
     if not path.is_file() or (uid := path.stat().st_uid) == os.geteuid():
         return ""

@@ -1,4 +1,4 @@
-"""The queries in a file of SQL, each found by its number and looked at before it is run."""
+"""Finds a query in an SQL file by its number, and checks it before it runs."""
 
 import re
 from pathlib import Path
@@ -9,23 +9,23 @@ from records.file_owner import text_of
 QUERIES_FILE = Path(__file__).resolve().parent.parent / "phase2_queries.sql"
 JOB_QUERY = 2
 
-# What in an SQL text is no SQL. A comment that begins with /*! or /*M! is run, so it is not here.
+# Quoted text and comments. The server runs comments that begin with /*! or /*M!: not these.
 _QUOTED_OR_COMMENT = re.compile(
     r"""'(?:[^'\\]|\\.)*' | "(?:[^"\\]|\\.)*" | `[^`]*`
     | --(?=\s|$)[^\n]* | \#[^\n]* | /\*(?!M?!).*?\*/""",
     re.DOTALL | re.VERBOSE,
 )
-# Where a comment that is run begins, with the version from which on it is, and where it ends.
+# The start of a comment that the server runs, with a version number, and its end.
 _EXECUTABLE = re.compile(r"/\*M?!\d*|\*/")
 
 
 def load_query(number: int, path: Path | None = None) -> str:
     """Return the statement below the comment ``-- Query <number>: ...`` of ``QUERIES_FILE``.
 
-    It ends with its semicolon, before the next such comment, or with the file. *path* names another
-    file; without any such comment that is the statement and nothing else.
+    It ends at its semicolon, at the next such comment, or with the file. *path* is another file; if
+    that has no such comment, it must hold one statement and nothing else.
 
-    Raises DatabaseError when there is none, more than one, or one that does not only read.
+    Raises DatabaseError if there is no statement, more than one, or one that does not only read.
     """
     file = path or QUERIES_FILE
     try:
@@ -48,9 +48,9 @@ def load_query(number: int, path: Path | None = None) -> str:
 
 
 def _single_select(sql: str) -> str:
-    """Return the one statement of *sql* without its semicolon; ValueError if it does not only read.
+    """Return the statement in *sql* without its semicolon; ValueError if it does not only read.
 
-    The session is read-only all the same. This is for a clear word before anything is run.
+    The session is read-only anyway. This check gives a clear message before anything runs.
     """
     bare = _blanked(_EXECUTABLE, _blanked(_QUOTED_OR_COMMENT, sql))
     end = bare.find(";") if ";" in bare else len(bare)
@@ -66,5 +66,5 @@ def _single_select(sql: str) -> str:
 
 
 def _blanked(what: re.Pattern[str], sql: str) -> str:
-    """Return *sql* with blanks for *what*: of the same length, so that places stay the same."""
+    """Return *sql* with each match of *what* replaced by spaces, so that positions stay."""
     return what.sub(lambda match: " " * len(match[0]), sql)

@@ -551,7 +551,7 @@ def test_an_old_python_can_read_that_it_is_too_old():
     """
     done = run_with("-c", code)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("main.py: the job needs Python 3.11 or newer, and this is 3.")
+    assert done.stderr.startswith("main.py: the job needs Python 3.11 or newer, but this is 3.")
 
 
 @pytest.mark.parametrize("option", ["-I", "-P"])

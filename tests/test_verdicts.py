@@ -362,7 +362,7 @@ def test_a_key_that_may_not_read_starts_no_journeys_every_night(quick, iterable)
         assert (done.returncode, len(writes(iterable))) == (0, before)
         assert outcomes(results(quick)) == {"unchanged": 3}
         if not arguments:
-            assert done.stderr.count("perhaps without all fields") == 1
+            assert done.stderr.count("perhaps without these fields") == 1
             assert "--check" in done.stderr
 
 
