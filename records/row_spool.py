@@ -78,9 +78,7 @@ class RowSpool:
             yield
         except OSError as error:
             where = f"RESULTS_DIR {self._folder}" if self._folder else "a temporary file"
-            text = (
-                f"{where} cannot hold the rows: {error.strerror}; check its space and permissions"
-            )
+            text = f"{where} cannot hold the rows: {error.strerror}; check space and permissions"
             raise SpoolError(text) from None
 
     def __len__(self) -> int:
