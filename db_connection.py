@@ -19,7 +19,7 @@ from mysql.connector.plugins import caching_sha2_password
 
 from logger_config import get_logger
 from records import database_errors as codes
-from records.columns import Watch, as_text, columns_of, job_columns, refuse_doubled
+from records.columns import Watch, as_text, columns_of, job_columns, refuse_duplicates
 from records.database_errors import DatabaseError
 from records.query_file import JOB_QUERY, load_query
 from records.row_spool import RowSpool
@@ -45,7 +45,7 @@ _WHOLE_ROWS = (
     "max_error_count = 1000",
 )
 # What the connector raises if the server does not speak MySQL's protocol.
-_NO_PROTOCOL = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error)
+_NOT_MYSQL = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error)
 
 _SESSION_OPTIONS = {
     # Every MySQL, every MariaDB and the demo's server know this pair.
@@ -57,7 +57,7 @@ _SESSION_OPTIONS = {
 }
 
 
-class _NeverBare(caching_sha2_password.MySQLCachingSHA2PasswordAuthPlugin):
+class _NoPlainText(caching_sha2_password.MySQLCachingSHA2PasswordAuthPlugin):
     """Refuses to send the password in plain text, which the connector would do."""
 
     def auth_response(self, auth_data: bytes, **kwargs: object) -> bytes | None:
@@ -67,7 +67,7 @@ class _NeverBare(caching_sha2_password.MySQLCachingSHA2PasswordAuthPlugin):
 
 
 # The connector looks up the class by name in its own module.
-setattr(caching_sha2_password, _NeverBare.__name__, _NeverBare)
+setattr(caching_sha2_password, _NoPlainText.__name__, _NoPlainText)
 
 
 class _Session(MySQLConnection):
@@ -77,7 +77,7 @@ class _Session(MySQLConnection):
         super().__init__()
         # Nobody can listen on a Unix socket.
         if "unix_socket" not in options:
-            self._auth_plugin_class = _NeverBare.__name__
+            self._auth_plugin_class = _NoPlainText.__name__
         self.connect(**options)
 
 
@@ -137,7 +137,7 @@ class DatabaseConnection:
             self._connection = connection = _Session(**self._options)
             with connection.cursor() as cursor:
                 self.version = self._prepare_session(cursor)
-        except (mysql.connector.Error, DatabaseError, *_NO_PROTOCOL) as error:
+        except (mysql.connector.Error, DatabaseError, *_NOT_MYSQL) as error:
             self.disconnect()
             raise _explain("cannot connect", error) from None
         logger.debug("server %s", self.version)
@@ -159,7 +159,7 @@ class DatabaseConnection:
             cursor = self._opened().cursor()
             cursor.execute(sql)
             names = [column.name for column in columns_of(cursor.description or ())]
-            refuse_doubled(names)
+            refuse_duplicates(names)
             rows: Any = cursor.fetchall()
             return [dict(zip(names, row, strict=True)) for row in rows]
 
@@ -189,13 +189,13 @@ class DatabaseConnection:
             spool.extend(watch(columns, rows) if watch else rows)
             spool.flush()
             if not self._opened().unread_result:
-                self._tell_warnings()
+                self._log_warnings()
         except BaseException:
             spool.close()
             raise
         return spool
 
-    def _tell_warnings(self) -> None:
+    def _log_warnings(self) -> None:
         """Log the number of warnings from the server, without their texts, which quote values."""
         found = [(row["Level"], row["Code"]) for row in self.execute_query("SHOW WARNINGS")]
         counts = Counter(code for level, code in found if level == "Warning")
@@ -217,7 +217,7 @@ class DatabaseConnection:
             cursor.execute(f"SET SESSION max_statement_time = {self._query_timeout_s:d}")
         _use_collation_of_database(cursor)
         if self._time_zone[0] not in "+-":
-            _compare_zones(cursor, self._time_zone)
+            _check_time_zone(cursor, self._time_zone)
         cursor.execute("SELECT VERSION()")
         row: Any = cursor.fetchone()
         return as_text(row[0])
@@ -248,7 +248,7 @@ class DatabaseConnection:
         """Turn the connector's errors into DatabaseError, and close the session."""
         try:
             yield
-        except (mysql.connector.Error, *_NO_PROTOCOL) as error:
+        except (mysql.connector.Error, *_NOT_MYSQL) as error:
             # After a failed read only closing is safe: anything else may block again.
             self.disconnect()
             raise _explain("the query failed", error) from None
@@ -277,7 +277,7 @@ def _use_collation_of_database(cursor: MySQLCursorAbstract) -> None:
         cursor.execute(f"SET NAMES utf8mb4 COLLATE {name}")
 
 
-def _compare_zones(cursor: MySQLCursorAbstract, name: str) -> None:
+def _check_time_zone(cursor: MySQLCursorAbstract, name: str) -> None:
     """Raise DatabaseError if the server's time zone tables differ from this machine's."""
     now = datetime.now(UTC).replace(microsecond=0, tzinfo=None)
     for when in (now, now.replace(month=1, day=15), now.replace(month=7, day=15)):

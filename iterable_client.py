@@ -129,8 +129,8 @@ class IterableClient(AbstractContextManager["IterableClient"]):
         """Make the open calls of *row*; return it with their outcomes."""
         while call := row.next_call:
             path = UPDATE_USER if call.kind == PROFILE else TRACK_EVENT
-            outcome = self._call(path, self._ruled(call.body), before=call.outcome).outcome
-            row = row.after(_of_profile(outcome) if call.kind == PROFILE else outcome)
+            outcome = self._call(path, self._with_rule(call.body), before=call.outcome).outcome
+            row = row.after(_profile_outcome(outcome) if call.kind == PROFILE else outcome)
         return row
 
     def update_user(self, email: str, data_fields: dict[str, Any]) -> CallOutcome:
@@ -139,7 +139,7 @@ class IterableClient(AbstractContextManager["IterableClient"]):
         Source: POST /api/users/update, https://api.iterable.com/api/docs
         """
         body = json.dumps({"email": email, "dataFields": data_fields}).encode()
-        return self._call(UPDATE_USER, self._ruled(body)).outcome
+        return self._call(UPDATE_USER, self._with_rule(body)).outcome
 
     def track_event(
         self,
@@ -163,7 +163,7 @@ class IterableClient(AbstractContextManager["IterableClient"]):
             "createdAt": created_at,
             "dataFields": data_fields,
         }
-        return self._call(TRACK_EVENT, self._ruled(json.dumps(body).encode())).outcome
+        return self._call(TRACK_EVENT, self._with_rule(json.dumps(body).encode())).outcome
 
     def update_users(self, users: Sequence[bytes]) -> Answer:
         """Create or merge many profiles, each an encoded body of users/update.
@@ -173,17 +173,17 @@ class IterableClient(AbstractContextManager["IterableClient"]):
 
         Source: POST /api/users/bulkUpdate, https://api.iterable.com/api/docs
         """
-        return self._call(UPDATE_USERS, self._ruled(bulk_body("users", users)), len(users))
+        return self._call(UPDATE_USERS, self._with_rule(bulk_body("users", users)), len(users))
 
     def track_events(self, events: Sequence[bytes]) -> Answer:
         """Record many events, each an encoded body of events/track, like update_users().
 
         Source: POST /api/events/trackBulk, https://api.iterable.com/api/docs
         """
-        body = bulk_body("events", list(map(self._ruled, events)))
+        body = bulk_body("events", list(map(self._with_rule, events)))
         return self._call(TRACK_EVENTS, body, len(events))
 
-    def _ruled(self, body: bytes) -> bytes:
+    def _with_rule(self, body: bytes) -> bytes:
         """Return *body* with the rule for fields that the project lacks, if one is set."""
         return body[:-1] + self._rule + b"}" if self._rule else body
 
@@ -256,7 +256,7 @@ def _log_error(path: str, status: int, code: str | None) -> None:
         logger.warning("%s from %s: status %d, code %s", kind, path, status, code or "none")
 
 
-def _of_profile(outcome: CallOutcome) -> CallOutcome:
+def _profile_outcome(outcome: CallOutcome) -> CallOutcome:
     """Return the outcome of a profile's call; "user not found" means a wrong kind of identity."""
     other = replace(outcome, fault=Fault.PROJECT, message=OTHER_IDENTITY)
     return other if user_not_found(outcome) else outcome

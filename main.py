@@ -131,7 +131,7 @@ def noting_end(run: RunRecord, before: str = "") -> Iterator[None]:
 def main(argv: list[str] | None = None) -> int:
     """Run the command that the command line asks for and return the exit status."""
     args = parse_args(argv)
-    # Results and logs hold customers' data: readable by their owner alone.
+    # Results and logs hold customers' data: readable only by their owner.
     os.umask(0o077)
     setup_logger(quiet=args.quiet)
     run = RunRecord(run_options(args), VERSION)

@@ -34,7 +34,7 @@ def check(env_file: Path | None, environ: Mapping[str, str], run: RunRecord) -> 
     Raises RunError if the run would fail, with the status of the first failure.
     """
     settings = load_environment_variables(env_file, environ)
-    _say_good("The settings are complete and valid")
+    _log_ok("The settings are complete and valid")
     failures: list[RunError] = []
     steps.warn_of_exposed_files(env_file, settings)
     with _step(failures):
@@ -71,13 +71,13 @@ def _step(failures: list[RunError]) -> Iterator[None]:
         logger.error("✗ %s", error)
 
 
-def _say_good(text: str) -> None:
+def _log_ok(text: str) -> None:
     logger.info("✓ %s", text)
 
 
 def _check_lock_and_log(settings: Settings, failures: list[RunError], *, quiet: bool) -> None:
     with _step(failures), _ledger(settings):
-        _say_good(f"STATE_FILE {settings.state_file} can be used")
+        _log_ok(f"STATE_FILE {settings.state_file} can be used")
     if any(error.status is ExitStatus.BUSY for error in failures):
         return  # the other run holds the log too
     path = settings.log_file
@@ -88,7 +88,7 @@ def _check_lock_and_log(settings: Settings, failures: list[RunError], *, quiet: 
             setup_logger(quiet=quiet)
         else:
             _try_folder(path.parent)
-        _say_good(f"LOG_FILE {path} can be written")
+        _log_ok(f"LOG_FILE {path} can be written")
         try:
             _try_folder(path.parent)
         except OSError as error:
@@ -127,7 +127,7 @@ def _try_folder(folder: Path) -> Path:
 def _check_folders(settings: Settings, failures: list[RunError], *, demo: bool) -> None:
     with _step(failures), steps.writing("RESULTS_DIR", settings.results_dir):
         _try_folder(settings.results_dir)
-        _say_good(f"RESULTS_DIR {settings.results_dir} can be written")
+        _log_ok(f"RESULTS_DIR {settings.results_dir} can be written")
     if not demo:
         steps.warn_of_other_jobs(settings)
     if path := settings.metrics_file:
@@ -144,7 +144,7 @@ def _first_rows(settings: Settings, failures: list[RunError]) -> RowSpool | None
     with _step(failures):
         query = load_query(JOB_QUERY, settings.query_file)
     with _step(failures), wiring.database_connection(settings) as database:
-        _say_good(
+        _log_ok(
             f"{settings.db_user} can connect to {settings.db_name} at {settings.db_host} "
             f"(server {database.version}, time zone {settings.db_time_zone})"
         )
@@ -172,7 +172,7 @@ def _check_rows(rows: RowSpool, payloads: Payloads, settings: Settings) -> None:
     if len(refused) > settings.max_refused_rows:
         text += f", and MAX_REFUSED_ROWS is {settings.max_refused_rows}"
         raise RunError(text, ExitStatus.NOT_ALL_DELIVERED)
-    _say_good(text)
+    _log_ok(text)
 
 
 def _refused(rows: RowSpool, payloads: Payloads) -> Iterator[tuple[object, RowError]]:
@@ -190,7 +190,7 @@ def _check_project(mapping: RowMapping, settings: Settings, failures: list[RunEr
     with _step(failures):
         if project.field_types is not None:
             text = "accepts the API key. Only the first row that is sent shows whether it may write"
-            _say_good(f"{settings.iterable_api_base_url} {text}")
+            _log_ok(f"{settings.iterable_api_base_url} {text}")
         elif project.repeat is Repeat.THROTTLE or project.outcome.fault is None:
             # A run can continue without the fields.
             logger.warning("%s", steps.no_fields(project, settings))

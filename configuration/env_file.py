@@ -50,7 +50,7 @@ def read_env_file(path: Path, known: Collection[str]) -> tuple[dict[str, str], l
         if not binding.error and binding.key is None:  # a comment
             continue
         name, _, written = map(str.strip, line.partition("="))
-        if text := _misquoted(written, broken=binding.error):
+        if text := _quoting_problem(written, broken=binding.error):
             problems.append(f"{where}: {text}")
             # So that it is not reported as missing too.
             values.setdefault(name, written)
@@ -115,7 +115,7 @@ def absolute_path(path: str, folder: Path) -> Path:
         raise ValueError("begins with ~ and names a user without a home directory") from None
 
 
-def _misquoted(written: str, *, broken: bool) -> str:
+def _quoting_problem(written: str, *, broken: bool) -> str:
     """Return what is wrong with the quotes of a value as *written*; empty if nothing is.
 
     *broken*: the line cannot be read.

@@ -85,7 +85,7 @@ def _time_zone(text: str) -> str:
 
 def _header_safe(key: SecretStr) -> SecretStr:
     if not re.fullmatch(r"[!-~]+", key.get_secret_value()):
-        raise ValueError("must be the key alone: printable ASCII, no spaces or line breaks")
+        raise ValueError("must be only the key: printable ASCII, no spaces or line breaks")
     return key
 
 

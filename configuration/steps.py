@@ -43,7 +43,7 @@ EMPTY = (
     "STATE_FILE: {} is empty, but the results in {} show earlier deliveries. Every row is sent "
     "again, and journeys in Iterable may start again"
 )
-AGAIN = "What they recorded is sent again, and journeys in Iterable may start again"
+AGAIN = "The rows of these entries are sent again, and journeys in Iterable may start again"
 # Clocks differ by less than the first, and time zones by no more than the second.
 LEAST_AHEAD, MOST_AHEAD = timedelta(minutes=5), timedelta(hours=26)
 # The job's type, and another type in the project that accepts its values.
@@ -187,7 +187,7 @@ def warn_of_times_ahead(rows: RowSpool, settings: Settings) -> None:
 
 
 def row_count_problem(rows: int, settings: Settings) -> str:
-    """Return why a run with so few or so many *rows* must end; empty if it need not."""
+    """Return why a run with this number of *rows* must end; empty if it need not."""
     least, most = settings.min_rows, settings.max_rows
     if rows < least:
         return f"Query 2 returned fewer rows ({rows}) than MIN_ROWS ({least}); nothing was sent"
@@ -224,7 +224,7 @@ def lost_entries(ledger: DeliveryLedger | None, settings: Settings, mapping: Row
         why = ", ".join(changed)
     # Only the row of an entry shows whether the change affects it.
     count = f"up to {own}" if own else total
-    return f"STATE_FILE: entries no longer valid: {count}. Changed since then: {why}. {AGAIN}"
+    return f"STATE_FILE: outdated entries: {count}. Changed since the last run: {why}. {AGAIN}"
 
 
 def begin_run(rows: RowSpool, look: FirstLook, settings: Settings, recorder: Recorder) -> None:

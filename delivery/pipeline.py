@@ -88,7 +88,7 @@ class Pipeline:
                 self.recorder.refusals.watch(outcomes)
                 for outcome in outcomes:
                     self.planner.repeats.note(outcome)
-                kept = self._less_not_found(outcomes)
+                kept = self._set_aside_not_found(outcomes)
             self.recorder.add(kept)
 
     def _to_send(self, groups: Iterable[Sequence[AnyRow]]) -> Iterator[PreparedRow]:
@@ -115,11 +115,11 @@ class Pipeline:
         self._later.extend(plan.later)
         return plan
 
-    def _less_not_found(self, outcomes: list[RowOutcome]) -> list[RowOutcome]:
+    def _set_aside_not_found(self, outcomes: list[RowOutcome]) -> list[RowOutcome]:
         """Keep the rows whose event is to be sent again for later; return the others."""
         again = [
             row._replace(event=row.event._replace(send=True, outcome=NOT_SENT))
-            for row in (each.prepared for each in outcomes if _is_to_be_sent_again(each))
+            for row in (each.prepared for each in outcomes if _needs_resend(each))
             if row
         ]
         if not again or self._round > 1 or self._stop.requested:
@@ -128,7 +128,7 @@ class Pipeline:
         self.recorder.note_in_ledger(list(map(outcome_of, again)))
         self._later.extend(again)
         self._visible_s = time.monotonic() + VISIBLE_AFTER_S
-        return [outcome for outcome in outcomes if not _is_to_be_sent_again(outcome)]
+        return [outcome for outcome in outcomes if not _needs_resend(outcome)]
 
     def _wait_for_users(self) -> None:
         """Wait until Iterable should know the users whose events are sent again."""
@@ -182,7 +182,7 @@ def _groups(chunks: Iterable[list[Row]]) -> Iterator[list[Row]]:
             yield chunk[start : start + GROUP_ROWS]
 
 
-def _is_to_be_sent_again(outcome: RowOutcome) -> bool:
+def _needs_resend(outcome: RowOutcome) -> bool:
     """Whether Iterable does not find the event's user, though it accepted the profile now."""
     accepted_now = outcome.users_update.status in {CallStatus.DELIVERED, CallStatus.SUPERSEDED}
     return accepted_now and user_not_found(outcome.events_track)

@@ -101,9 +101,9 @@ class Repeats:
         missing = [name for name in names if self._rounds.get(name, _ARRIVED) != _ARRIVED]
         must_wait = any(self._rounds[name] == self._round for name in missing)
         self._rounds.update(dict.fromkeys(missing, self._round))
-        return None if must_wait else self._less_repeated(row)
+        return None if must_wait else self._without_repeats(row)
 
-    def _less_repeated(self, row: PreparedRow) -> PreparedRow:
+    def _without_repeats(self, row: PreparedRow) -> PreparedRow:
         profile, event = row.profile, row.event
         update = track = None
         if profile.send and self._rounds.get(profile.name) == _ARRIVED:

@@ -106,7 +106,7 @@ class ProjectFields:
         if not self._is_sure():
             self.ledger.settle(sure=False)
         if told:
-            self._tell()
+            self._report_ignored()
         elif patient:
             self._lacking |= self._needed
         if (lacking := self._lacking - self._known) and not self.run.filtered_fields:
@@ -133,7 +133,7 @@ class ProjectFields:
                 break
         return True
 
-    def _tell(self) -> None:
+    def _report_ignored(self) -> None:
         """Tell the run which fields the project ignores; as news if that has changed."""
         if missing := self._needed - self._known:
             self.run.filter_out("users_update", missing)

@@ -33,7 +33,7 @@ _STILL_ASKS = {None, StopReason.DEADLINE, StopReason.EVERY_ROW_REFUSED}
 REFUSED_ROWS: Mapping[Fault | None, int] = {Fault.PROJECT: 4, Fault.NETWORK: 4, Fault.FIELD: 20}
 # The same for a run that ends before that, and of which the endpoint accepted no row.
 IN_ALL: Mapping[Fault | None, int] = {Fault.PROJECT: 1, Fault.NETWORK: 1, Fault.FIELD: 4}
-_USUAL_NAME = f'"eventName": "{EVENT_NAME}"'.encode("ascii")
+_DEFAULT_NAME = f'"eventName": "{EVENT_NAME}"'.encode("ascii")
 
 
 @dataclass
@@ -59,7 +59,9 @@ class Recorder:
             self.results.reserve(rows)
         except OSError as error:
             folder = self.results.path.parent
-            text = f"RESULTS_DIR {folder} has no room for {rows} rows: {error.strerror}"
+            text = (
+                f"RESULTS_DIR {folder} has no room for the results (rows: {rows}): {error.strerror}"
+            )
             raise RunError(text) from None
         self.ledger.check_room(rows)
         if not self.run.options.dry_run:
@@ -196,7 +198,7 @@ class RefusalWatch:
 def _event_call(outcome: RowOutcome) -> CallOutcome:
     """Return the event's outcome; a blocked name is in the data if the row has its own name."""
     call, row = outcome.events_track, outcome.prepared
-    if call.message == NAME_BLOCKED and row is not None and _USUAL_NAME not in row.event.body:
+    if call.message == NAME_BLOCKED and row is not None and _DEFAULT_NAME not in row.event.body:
         return replace(call, fault=Fault.FIELD)
     return call
 

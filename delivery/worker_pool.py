@@ -77,9 +77,9 @@ class WorkerPool:
             if len(self._singles) < ENOUGH_WAITING:
                 self._begin_open()
             while self._is_full() or not self._finished.empty():
-                yield self._take()
+                yield self._collect()
         while self._open or self._singles or self._batches:
-            yield self._take()
+            yield self._collect()
 
     def _is_full(self) -> bool:
         if not self.send_batch:
@@ -88,7 +88,7 @@ class WorkerPool:
             return True
         return self.waiting()[1] >= ENOUGH_BATCHES_WAITING
 
-    def _take(self) -> list[RowOutcome]:
+    def _collect(self) -> list[RowOutcome]:
         """Return the outcomes that have come; an empty list after a while without any."""
         self._begin_open()
         outcomes: list[RowOutcome] = []

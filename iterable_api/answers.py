@@ -289,7 +289,7 @@ def text_of(value: object, longest: int = MAX_TYPE_NAME) -> str:
     return value[:longest].encode("utf-8", "replace").decode()
 
 
-def fields_told(fields: Iterable[tuple[object, str]]) -> tuple[tuple[str, str], ...]:
+def named_fields(fields: Iterable[tuple[object, str]]) -> tuple[tuple[str, str], ...]:
     """Return the names and kinds of fields for an outcome, cut in number and length."""
     named = [(text_of(name, MAX_FIELD_NAME), kind) for name, kind in fields]
     return tuple((name, kind) for name, kind in named if name)[:MAX_FIELDS]
@@ -320,4 +320,4 @@ def _mistyped_fields(reply: Reply) -> tuple[tuple[str, str], ...]:
         name: detail.get("expectedType") if isinstance(detail, dict) else None
         for name, detail in errors.items()
     }
-    return fields_told((name, text_of(kind) or "another type") for name, kind in types.items())
+    return named_fields((name, text_of(kind) or "another type") for name, kind in types.items())

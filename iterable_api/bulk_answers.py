@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from iterable_api.answers import NOT_YET_KNOWN, Answer, fields_told
+from iterable_api.answers import NOT_YET_KNOWN, Answer, named_fields
 from iterable_api.payloads import user_id_key
 from records.outcomes import NOT_SENT, CallOutcome, CallStatus, Fault
 
@@ -76,7 +76,7 @@ def _call_of(batch: CallOutcome, name: str, lists: set[str]) -> CallOutcome | No
         status, fault, message = CallStatus.FORGOTTEN, Fault.ROW, f"listed in {code}"
         return replace(batch, status=status, fault=fault, code=code, message=message)
     if name == "events" and lists and lists <= _NOT_FOUND:
-        # The user was accepted a moment ago and is not visible yet.
+        # Iterable has just accepted the user and does not find it yet.
         status, fault, code = CallStatus.UNAVAILABLE, Fault.ITERABLE, min(lists)
         return replace(batch, status=status, fault=fault, code=code, message=_SENT_AGAIN)
     return NOT_SENT if lists else None
@@ -91,7 +91,7 @@ def _delivered(batch: CallOutcome, body: bytes, filtered: Sequence[str]) -> Call
         return batch
     held = json.loads(body)["dataFields"]
     names = [name for name in filtered if name.partition(".")[0] in held]
-    return replace(batch, fields=fields_told((name, "filtered out") for name in names))
+    return replace(batch, fields=named_fields((name, "filtered out") for name in names))
 
 
 def _texts(values: object) -> Iterator[str]:

@@ -162,7 +162,7 @@ class RowMapping:
             if name == USER_ID:
                 why = "ITERABLE_IDENTITY is email"
             if name in FIELD_COLUMNS:
-                why = f"{FIELD_COLUMNS[name]} takes its place"
+                why = f"{FIELD_COLUMNS[name]} replaces it"
             found.append(f"the column {name} is not sent; {why}")
         return found
 

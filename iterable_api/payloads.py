@@ -51,7 +51,7 @@ class Payloads:
         self.mapping = mapping
         self._source = source
         self._zone = time_zone
-        self._name_of_who = '"userId"' if mapping.by_user_id else '"email"'
+        self._id_key = '"userId"' if mapping.by_user_id else '"email"'
         self._time_place = mapping.places["event_time"]
         self._has_time = mapping.columns[self._time_place].kind in {Kind.DATE, Kind.MOMENT}
         self._encoders = {
@@ -147,7 +147,7 @@ class Payloads:
         Source: POST /api/users/update, https://api.iterable.com/api/docs
         """
         fields = self._data_fields(UPDATE_USER, row)
-        return f'{{{self._name_of_who}: {quoted(who)}, "dataFields": {fields}}}'.encode("ascii")
+        return f'{{{self._id_key}: {quoted(who)}, "dataFields": {fields}}}'.encode("ascii")
 
     def _event(self, row: Row, who: str, event_id: str) -> bytes:
         """Return the body of events/track, with ``createdAt`` in unix seconds, like the user's.
@@ -155,7 +155,7 @@ class Payloads:
         Source: POST /api/events/track, https://api.iterable.com/api/docs
         """
         return (
-            f'{{{self._name_of_who}: {quoted(who)}, "eventName": {quoted(self._kind_of_event(row))}'
+            f'{{{self._id_key}: {quoted(who)}, "eventName": {quoted(self._kind_of_event(row))}'
             f', "id": "{event_id}", "createdAt": {self._unix_seconds(self._when(row))}, '
             f'"dataFields": {self._data_fields(TRACK_EVENT, row)}}}'
         ).encode("ascii")
@@ -190,7 +190,7 @@ class Payloads:
         if view is None:
             return NO_EVENT_NAME
         created_at = self._unix_seconds(self._when(row))
-        first = _first_part(self._source, self._kind_of_event(row))
+        first = _common_part(self._source, self._kind_of_event(row))
         # The length in front keeps the id apart from the customer, whatever text it is.
         name = f"{first}{len(view)}:{view},{self._text(row, 'customer_id')},{created_at}"
         return sha1(EVENT_NAMESPACE + name.encode(), usedforsecurity=False).digest()[:16]
@@ -244,7 +244,7 @@ def _hash(data: bytes) -> bytes:
 
 
 @functools.lru_cache(maxsize=1000)
-def _first_part(source: str, event_name: str) -> str:
+def _common_part(source: str, event_name: str) -> str:
     """Return the common part of the ids of all events with one name."""
     return json.dumps([source, EVENT_TABLE, event_name])
 

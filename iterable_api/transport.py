@@ -143,7 +143,7 @@ class Transport:
                 timeout=self._timeout_s,
                 proxies=self._proxies,
             )
-            return _whole(response)
+            return _read_answer(response)
         except (requests.RequestException, exceptions.HTTPError) as error:
             raise self._failure(error) from error
 
@@ -166,20 +166,20 @@ class Transport:
         connected = not isinstance(reason, _BEFORE_CONNECTION)
         cause = cause_of(error, "answer" if connected else "connection", self._timeout_s)
         if isinstance(reason, exceptions.ProxyError):
-            cause = _of_proxy(cause, str(reason))
+            cause = _proxy_cause(cause, str(reason))
         # Nothing is sent if the certificate is not trusted.
         left_machine = connected and not cause.lasting
         return TransportError(type(error).__name__, left_machine=left_machine, cause=cause)
 
 
-def _of_proxy(cause: Cause, error: str) -> Cause:
+def _proxy_cause(cause: Cause, error: str) -> Cause:
     """Return why a proxy did not connect to the host; its message is not quoted."""
     if found := re.search(r"Tunnel connection failed: (\d+)", error):
         return Cause(f"the proxy answered {found[1]}", PROXY, lasting=found[1].startswith("4"))
     return cause._replace(words=f"the proxy: {cause.words}", advice=PROXY)
 
 
-def _whole(response: requests.Response) -> Response:
+def _read_answer(response: requests.Response) -> Response:
     """Read the complete answer; close the connection if it is unusable or too long."""
     status = response.status_code
     if status < 200:
@@ -244,7 +244,7 @@ CAUSES: tuple[tuple[type[BaseException], Cause], ...] = (
 
 def cause_of(error: BaseException, awaited: str, seconds: float) -> Cause:
     """Return the cause of *error*; after a timeout *awaited* did not come within *seconds*."""
-    errors = list(_led_to(error))
+    errors = list(_chain_of(error))
     for kind, cause in CAUSES:
         for each in errors:
             if isinstance(each, kind):
@@ -253,7 +253,7 @@ def cause_of(error: BaseException, awaited: str, seconds: float) -> Cause:
     return UNKNOWN
 
 
-def _led_to(error: BaseException | None) -> Iterator[BaseException]:
+def _chain_of(error: BaseException | None) -> Iterator[BaseException]:
     """Yield *error* and those that led to it, without those of requests, which are OSErrors."""
     while error is not None:
         if not isinstance(error, requests.RequestException):

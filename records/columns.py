@@ -141,7 +141,7 @@ def job_columns(columns: Sequence[Column]) -> list[Column]:
     columns = [column._replace(name=_known_name(column.name)) for column in columns]
     names = [column.name for column in columns]
     # RowMapping refuses two fields with one name.
-    refuse_doubled([name for name in names if "." not in name])
+    refuse_duplicates([name for name in names if "." not in name])
     fields = {name.partition(":")[0] for name in names if "." in name}
     found = {*names, *(short for short, name in FIELD_COLUMNS.items() if name in fields)}
     if missing := [name for name in JOB_COLUMNS if name not in found]:
@@ -170,7 +170,7 @@ def _missing(missing: Sequence[str], returned: Sequence[str]) -> str:
     return text
 
 
-def refuse_doubled(names: Sequence[str]) -> None:
+def refuse_duplicates(names: Sequence[str]) -> None:
     """Raise DatabaseError if two of *names* are equal: a dict would keep only the last."""
     if doubled := {name for name in names if names.count(name) > 1}:
         raise DatabaseError(f"the query returns {', '.join(sorted(doubled))} twice")

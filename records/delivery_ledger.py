@@ -91,7 +91,7 @@ class Held(NamedTuple):
     body: bytes | None = None
 
 
-_NOTHING, _OTHERS = Held(), Held(known=True)
+_NO_ENTRY, _OTHER_PROJECT = Held(), Held(known=True)
 # For content that Iterable holds completely, and whose entry needs no change.
 HELD = Held(same=True, sure=True, known=True)
 
@@ -120,8 +120,8 @@ class DeliveryLedger:
             self._sqlite = sqlite3.connect(path, isolation_level=None, timeout=0.2)
         try:
             with self._explained():
-                self._take()
-            self._belong_to(job)
+                self._lock_file()
+            self._check_job(job)
         except LedgerError:
             self._sqlite.close()
             raise
@@ -154,9 +154,9 @@ class DeliveryLedger:
     def _judge(self, key: int | None, same: int, body: int, sure: int, day: int) -> Held:
         """Return what an entry says of a call; *key* is None if there is no entry."""
         if key is None:
-            return _NOTHING
+            return _NO_ENTRY
         if key not in {self._key, self._project}:
-            return _OTHERS
+            return _OTHER_PROJECT
         stale = day < self._today - MARK_DAYS
         return Held(bool(same), sure == _SURE, stale, known=True, body=_HASH.pack(body))
 
@@ -260,7 +260,7 @@ class DeliveryLedger:
 
     # --- File
 
-    def _take(self) -> None:
+    def _lock_file(self) -> None:
         """Lock the file, and create the tables if it is new."""
         execute = self._sqlite.execute
         execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -281,7 +281,7 @@ class DeliveryLedger:
         # In KiB. Names are hashes, so each look-up needs another page.
         execute("PRAGMA cache_size = -16000")
 
-    def _belong_to(self, job: str) -> None:
+    def _check_job(self, job: str) -> None:
         """Raise LedgerError if the ledger belongs to another job than *job*; "" fits any ledger."""
         owner = self.noted("job")
         if job and not owner:

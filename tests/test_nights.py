@@ -166,7 +166,7 @@ def test_a_key_is_rotated_without_a_second_delivery(job, iterable):
     assert len(writes(iterable)) == before
     # Without a name for the project the same would have been told, and sent.
     done = job("--dry-run", ITERABLE_API_KEY="f" * 32)
-    assert "STATE_FILE: entries no longer valid: 6. Changed since then: the API key" in done.stderr
+    assert "STATE_FILE: outdated entries: 6. Changed since the last run: the API key" in done.stderr
     assert "journeys in Iterable may start again" in done.stderr
     assert "Would be sent: 3" in done.stdout
 

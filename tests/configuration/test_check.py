@@ -209,7 +209,7 @@ def test_entries_that_no_longer_count_are_told_and_nothing_is_noted(checked, env
     for _ in range(2):
         _, lines = checked(SOURCE_NAME="another")
         (warning,) = warnings_in(lines)
-        assert warning.startswith("STATE_FILE: entries no longer valid: up to 2. Changed ")
+        assert warning.startswith("STATE_FILE: outdated entries: up to 2. Changed ")
     with open_ledger(settings) as ledger:
         assert (ledger.counts(), ledger.noted("SOURCE_NAME")) == ((2, 2), settings.source)
 

@@ -141,9 +141,9 @@ def test_a_secret_can_be_read_from_a_file_beside_main(tmp_path, monkeypatch, nam
         (None, "ITERABLE_API_KEY_FILE names a file that cannot be read: No such file"),
         (b"", "ITERABLE_API_KEY_FILE names an empty file"),
         (b"\n", "ITERABLE_API_KEY_FILE names an empty file"),
-        (b" \n", "ITERABLE_API_KEY must be the key alone"),
+        (b" \n", "ITERABLE_API_KEY must be only the key"),
         (b"sEcReT-\xff", "ITERABLE_API_KEY_FILE names a file that is not UTF-8"),
-        (b"sEcReT\nsEcReT\n", "ITERABLE_API_KEY must be the key alone"),
+        (b"sEcReT\nsEcReT\n", "ITERABLE_API_KEY must be only the key"),
     ],
 )
 def test_a_secret_file_that_is_no_use_is_one_problem_without_its_content(tmp_path, content, told):

@@ -22,8 +22,8 @@ from tests.results import LAST, delivered, refused, save
 from tests.rows import make_prepared, project_fields, raw_row
 
 OK = CallOutcome(CallStatus.DELIVERED, 200, "Success", 1)
-LOST = "STATE_FILE: entries no longer valid: "
-NEW_KEY = "Changed since then: the API key, ITERABLE_PROJECT or ITERABLE_API_BASE_URL"
+LOST = "STATE_FILE: outdated entries: "
+NEW_KEY = "Changed since the last run: the API key, ITERABLE_PROJECT or ITERABLE_API_BASE_URL"
 
 
 def deliver(settings, mapping=JOB_MAPPING):
@@ -39,7 +39,7 @@ def told(settings, mapping=JOB_MAPPING):
 
 
 def changed(*names):
-    return f"{LOST}up to 4. Changed since then: {', '.join(names)}. {AGAIN}"
+    return f"{LOST}up to 4. Changed since the last run: {', '.join(names)}. {AGAIN}"
 
 
 def with_field(name, kind=Kind.INTEGER, identity=Identity.EMAIL):

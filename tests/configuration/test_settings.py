@@ -120,7 +120,7 @@ def test_all_problems_are_told_at_once_and_no_value_is_shown(tmp_path):
         ("DB_TIME_ZONE", "Europe", "must be an offset from UTC"),
         ("DB_TIME_ZONE", "../zone", "must be an offset from UTC"),
         ("DB_TIME_ZONE", "+15:00", "must be an offset from UTC"),
-        ("ITERABLE_API_KEY", "key\nX-Other: 1", "must be the key alone"),
+        ("ITERABLE_API_KEY", "key\nX-Other: 1", "must be only the key"),
         ("ITERABLE_API_BASE_URL", "api.iterable.com", "must start with https://"),
         ("ITERABLE_API_BASE_URL", "http://api.iterable.com", "must use https://"),
         ("ITERABLE_API_BASE_URL", "https://a:b@api.iterable.com", "must not hold a user name"),

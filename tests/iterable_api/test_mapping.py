@@ -180,7 +180,7 @@ def test_a_column_takes_the_place_of_the_jobs_own_field_with_its_type():
     assert (event["dataFields"]["candidate"], "browser" in event["dataFields"]) == (True, False)
     mapping = payloads.mapping
     assert (mapping.fields, mapping.unused) == ((), ["plan_type", "browser"])
-    told = "the column plan_type is not sent; user.plan_type takes its place"
+    told = "the column plan_type is not sent; user.plan_type replaces it"
     assert mapping.remarks()[0] == told
     line = ("user.recent_page_view", "users/update", "recent_page_view", "boolean")
     assert line in list(mapping.lines())
