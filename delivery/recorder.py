@@ -59,9 +59,7 @@ class Recorder:
             self.results.reserve(rows)
         except OSError as error:
             folder = self.results.path.parent
-            text = (
-                f"RESULTS_DIR {folder} has no room for the results (rows: {rows}): {error.strerror}"
-            )
+            text = f"RESULTS_DIR {folder} has no room for {rows} rows: {error.strerror}"
             raise RunError(text) from None
         self.ledger.check_room(rows)
         if not self.run.options.dry_run:

@@ -203,7 +203,7 @@ class _Adapter(HTTPAdapter):
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self._context = context
-        super().__init__(1, MOST_CONNECTIONS, Retry(total=False))  # the client repeats requests
+        super().__init__(1, MOST_CONNECTIONS, Retry(total=False))  # the client retries
 
     def build_connection_pool_key_attributes(
         self, request: requests.PreparedRequest, *_: object, **__: object
