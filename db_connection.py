@@ -1,4 +1,4 @@
-"""Rows out of MySQL or MariaDB, read-only and bounded in time."""
+"""Reads rows from MySQL or MariaDB in a read-only session with time limits."""
 
 import re
 import struct
@@ -27,38 +27,38 @@ from records.row_spool import RowSpool
 logger = get_logger(__name__)
 
 CONNECT_TIMEOUT_S = 10
-# The client waits longer than the server's own limit, whose error says more than a broken read.
+# The client waits longer than the server's limit, whose error says more than its own timeout.
 READ_MARGIN_S = 15
-# Rows that are read together, if each has fewer bytes than the second number.
+# Number of rows to read at a time, as long as each has fewer bytes than the second number.
 ROWS_TOGETHER, SMALL_ROW = 100, 10_000
 
-# What changes or cuts the rows of a SELECT without an error, each set to where it does not. What a
-# server does not know has no effect there; what it lets no plain user set stays as it is.
+# Variables that can change or cut the rows of a SELECT without an error, each set so that it does
+# not. One that the server does not know, or does not allow an ordinary user to set, is skipped.
 _WHOLE_ROWS = (
     "group_concat_max_len = 4294967295",
     "sql_select_limit = 9223372036854775807",
-    # Not more: MariaDB takes this much of its sort buffer for each column of text.
+    # Not more: MariaDB uses this much of its sort buffer for each text column.
     "max_sort_length = CAST(GREATEST(@@max_sort_length, 8192) AS UNSIGNED)",
     "sql_big_selects = 1",
     "sql_auto_is_null = 0",
-    # Without a list there would be no warnings to count.
+    # The server must keep warnings, or they could not be counted.
     "max_error_count = 1000",
 )
-# What the connector trips over when what it reads is no MySQL protocol.
-_NO_PROTOCOL = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error)
+# What the connector raises if the server does not speak MySQL's protocol.
+_NOT_MYSQL = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error)
 
 _SESSION_OPTIONS = {
-    # The pair that every MySQL, every MariaDB and the demo's server understand.
+    # Every MySQL, every MariaDB and the demo's server know this pair.
     "charset": "utf8mb4",
     "collation": "utf8mb4_general_ci",
     "autocommit": True,
-    # Not a second statement in one call, whatever it is made of.
+    # Never a second statement in one call.
     "client_flags": [-ClientFlag.MULTI_STATEMENTS],
 }
 
 
-class _NeverBare(caching_sha2_password.MySQLCachingSHA2PasswordAuthPlugin):
-    """Keeps the password back where the connector would send it as it is, for all to read."""
+class _NoPlainText(caching_sha2_password.MySQLCachingSHA2PasswordAuthPlugin):
+    """Refuses to send the password in plain text, which the connector would do."""
 
     def auth_response(self, auth_data: bytes, **kwargs: object) -> bytes | None:
         if bytes(auth_data) == bytes([self.perform_full_authentication]) and not self.ssl_enabled:
@@ -66,18 +66,18 @@ class _NeverBare(caching_sha2_password.MySQLCachingSHA2PasswordAuthPlugin):
         return super().auth_response(auth_data, **kwargs)
 
 
-# The connector looks for the class, by its name, beside its own.
-setattr(caching_sha2_password, _NeverBare.__name__, _NeverBare)
+# The connector looks up the class by name in its own module.
+setattr(caching_sha2_password, _NoPlainText.__name__, _NoPlainText)
 
 
 class _Session(MySQLConnection):
-    """The connector's session in pure Python: its other one, in C, lets no signal interrupt it."""
+    """The connector's session in pure Python: signals cannot interrupt the one in C."""
 
     def __init__(self, **options: object) -> None:
         super().__init__()
-        # Nobody reads along on a Unix socket.
+        # Nobody can listen on a Unix socket.
         if "unix_socket" not in options:
-            self._auth_plugin_class = _NeverBare.__name__
+            self._auth_plugin_class = _NoPlainText.__name__
         self.connect(**options)
 
 
@@ -85,14 +85,14 @@ class DatabaseConnection:
     """A read-only session on one database.
 
     *host* is a name, an address or, when it begins with ``/``, the path of a Unix socket.
-    *ssl_ca* is a CA file: when given, the server must prove its certificate and its name.
+    *ssl_ca* is a CA file: if given, the server's certificate and name are verified.
     *time_zone* is the session's: an offset from UTC such as ``+00:00``, or a name that the server
-    knows. *query_timeout_s* is the server's limit for one statement, whole seconds; a server that
-    says nothing for longer than that is given up.
+    knows. *query_timeout_s* is the server's limit for one statement, in whole seconds; the client
+    stops waiting a little later.
 
-    ``version`` is what the server calls itself, once connected.
+    ``version`` is the server's own name and version, once connected.
 
-    Every method raises DatabaseError, and nothing else, for what the server or the network do.
+    Every method raises DatabaseError, and nothing else, for failures of server and network.
     """
 
     def __init__(  # noqa: PLR0913 - keyword-only, each with its default
@@ -132,12 +132,12 @@ class DatabaseConnection:
         self.disconnect()
 
     def connect(self) -> None:
-        """Log in and make the session read-only and bounded."""
+        """Log in, and make the session read-only with a time limit."""
         try:
             self._connection = connection = _Session(**self._options)
             with connection.cursor() as cursor:
                 self.version = self._prepare_session(cursor)
-        except (mysql.connector.Error, DatabaseError, *_NO_PROTOCOL) as error:
+        except (mysql.connector.Error, DatabaseError, *_NOT_MYSQL) as error:
             self.disconnect()
             raise _explain("cannot connect", error) from None
         logger.debug("server %s", self.version)
@@ -145,7 +145,7 @@ class DatabaseConnection:
     def disconnect(self) -> None:
         """Close the session; harmless when there is none.
 
-        A query that the server still runs goes on there until its own time limit ends it.
+        A query that still runs goes on at the server until its time limit.
         """
         connection, self._connection = self._connection, None
         # A dead connection fails in several ways.
@@ -169,12 +169,11 @@ class DatabaseConnection:
     ) -> RowSpool:
         """Return the rows of Query 2: each pro user with the latest view of pricing or settings.
 
-        *query* runs in its place, if given. The rows go through *watch* on their way; if that does
-        not take all, the session is good for nothing else. Their values stay MySQL's own bytes; the
-        spool's ``columns`` describe them. The spool is a file in *folder*, by default the system's
-        for temporary files; the caller closes it. What the server warned of meanwhile is one
-        warning in the log.
-        Raises SpoolError, besides DatabaseError, when the rows do not fit on the disk.
+        *query* replaces Query 2, if given. The rows go through *watch*; if that does not take all,
+        the session cannot be used again. Values stay MySQL's own bytes; the spool's ``columns``
+        describe them. The spool is a file in *folder*, by default the system's for temporary files;
+        the caller closes it. All warnings of the server become one warning in the log.
+        Raises SpoolError, besides DatabaseError, if the rows do not fit on the disk.
         """
         with self._explained():
             # Not buffered: the connector would hold all rows in memory.
@@ -186,35 +185,35 @@ class DatabaseConnection:
             rows = self._raw_rows(cursor, len(columns))
             spool.extend(watch(columns, rows) if watch else rows)
             if not self._opened().unread_result:
-                self._tell_warnings()
+                self._log_warnings()
         except BaseException:
             spool.close()
             raise
         return spool
 
-    def _tell_warnings(self) -> None:
-        """Log how many warnings the server gave, without their texts, which quote values."""
+    def _log_warnings(self) -> None:
+        """Log the number of warnings from the server, without their texts, which quote values."""
         found = [(row["Level"], row["Code"]) for row in self.execute_query("SHOW WARNINGS")]
         counts = Counter(code for level, code in found if level == "Warning")
         if counts:
             codes = ", ".join(f"{count} of code {code}" for code, count in counts.most_common())
-            text = "Query 2: the server gave %d warning(s), %s; the mysql client shows why"
-            logger.warning(text, counts.total(), codes)
+            text = "Query 2: warnings from the server: %s; run it in the mysql client to see them"
+            logger.warning(text, codes)
 
     def _prepare_session(self, cursor: MySQLCursorAbstract) -> str:
         cursor.execute("SET SESSION TRANSACTION READ ONLY")
         for setting in _WHOLE_ROWS:
             _set(cursor, setting)
-        # Not by the connector's %s, for which it first asks the server how to quote. This form has
-        # nothing that a mode of the server could read in another way.
+        # Hex, because the server's SQL mode cannot change its meaning. For the connector's own %s
+        # it would first ask the server how to quote.
         zone = self._time_zone.encode().hex()
         cursor.execute(f"SET SESSION time_zone = _utf8mb4 X'{zone}'")
         if not _set(cursor, f"max_execution_time = {self._query_timeout_s * 1000:d}"):
-            # MariaDB's name for it, in seconds.
+            # MariaDB's variable for it, in seconds.
             cursor.execute(f"SET SESSION max_statement_time = {self._query_timeout_s:d}")
         _use_collation_of_database(cursor)
         if self._time_zone[0] not in "+-":
-            _compare_zones(cursor, self._time_zone)
+            _check_time_zone(cursor, self._time_zone)
         cursor.execute("SELECT VERSION()")
         row: Any = cursor.fetchone()
         return as_text(row[0])
@@ -225,34 +224,34 @@ class DatabaseConnection:
         return self._connection
 
     def _raw_rows(self, cursor: MySQLCursorAbstract, width: int) -> Iterator[Any]:
-        """Yield the rows of *cursor*, which has run its query: bytes as MySQL wrote them."""
+        """Yield the rows of *cursor*, which has run its query, as MySQL's own bytes."""
         connection, count, end = self._opened(), 1, None
         with self._explained():
             while end is None:
-                # Not by the cursor, which takes them one by one and is slower.
+                # Not by the cursor, which reads them one by one and is slower.
                 rows, end = connection.get_rows(count, raw=True)
                 for row in rows:
                     if len(row) != width:
                         raise ValueError("values and columns differ in number")
                     yield row
-                # Of large values few fit into memory.
+                # Only few rows with large values fit into memory.
                 is_small = rows and sum(map(len, filter(None, rows[-1]))) < SMALL_ROW
                 count = ROWS_TOGETHER if is_small else 1
             cursor.close()
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turn what the connector raises into a DatabaseError, and close the session."""
+        """Turn the connector's errors into DatabaseError, and close the session."""
         try:
             yield
-        except (mysql.connector.Error, *_NO_PROTOCOL) as error:
-            # After a failed read only closing is safe: anything else may block once more.
+        except (mysql.connector.Error, *_NOT_MYSQL) as error:
+            # After a failed read only closing is safe: anything else may block again.
             self.disconnect()
             raise _explain("the query failed", error) from None
 
 
 def _set(cursor: MySQLCursorAbstract, setting: str) -> bool:
-    """Set a variable of the session; return False where the server does not have or allow it."""
+    """Set a session variable; return False if the server does not have or allow it."""
     try:
         cursor.execute(f"SET SESSION {setting}")
     except mysql.connector.Error as error:
@@ -263,9 +262,9 @@ def _set(cursor: MySQLCursorAbstract, setting: str) -> bool:
 
 
 def _use_collation_of_database(cursor: MySQLCursorAbstract) -> None:
-    """Compare texts as the ``mysql`` client does on this database, if its collation is of utf8mb4.
+    """Use the database's own collation, as the ``mysql`` client does, if it is one of utf8mb4.
 
-    With another one, a text of the query and a column may not be comparable (error 1267).
+    With another one, a text in the query and a column may not be comparable (error 1267).
     """
     cursor.execute("SELECT @@collation_database")
     row: Any = cursor.fetchone()
@@ -274,7 +273,7 @@ def _use_collation_of_database(cursor: MySQLCursorAbstract) -> None:
         cursor.execute(f"SET NAMES utf8mb4 COLLATE {name}")
 
 
-def _compare_zones(cursor: MySQLCursorAbstract, name: str) -> None:
+def _check_time_zone(cursor: MySQLCursorAbstract, name: str) -> None:
     """Raise DatabaseError if the server's time zone tables differ from this machine's."""
     now = datetime.now(UTC).replace(microsecond=0, tzinfo=None)
     for when in (now, now.replace(month=1, day=15), now.replace(month=7, day=15)):
@@ -298,9 +297,9 @@ def _explain(what: str, error: Exception) -> DatabaseError:
         return error
     if not isinstance(error, mysql.connector.Error):
         return DatabaseError(f"{what}: {codes.NOT_MYSQL} ({type(error).__name__})")
-    # -1 is what the connector has for a connection that has gone dead unused.
+    # The connector has -1 for an idle connection that broke.
     unused = isinstance(error, errors.OperationalError) and error.errno == -1
-    # These have MySQL's number 3024 from the connector.
+    # The connector gives these MySQL's number 3024.
     silent = isinstance(error, errors.ConnectionTimeoutError | errors.ReadTimeoutError)
     hint = codes.LOST if unused or silent else codes.HINTS.get(error.errno, codes.UNKNOWN)
     said = codes.cut(str(error.msg or ""))

@@ -1,4 +1,4 @@
-"""One call to Iterable, sent safely: paced, repeated where that can help, judged by the answer."""
+"""Makes calls to Iterable: keeps to the rate limits, retries, and judges the answers."""
 
 import json
 import threading
@@ -42,9 +42,9 @@ from records.outcomes import (
 
 logger = get_logger(FILE_ONLY)
 
-# A 429 uses up no attempt, so something else must end a call that meets nothing but 429.
+# A 429 uses up no attempt, so this time limit ends a call that gets nothing but 429.
 RATE_LIMIT_PATIENCE_S = 300.0
-# Tries of a batch, whose rows can still go one by one.
+# Attempts of a batch; its rows can still be sent one by one.
 BULK_ATTEMPTS = 2
 
 
@@ -52,13 +52,13 @@ class IterableClient(AbstractContextManager["IterableClient"]):
     """Calls the endpoints of one Iterable project; may be shared by many threads.
 
     *max_attempts* is the number of attempts per call; an answer 429 uses up none. *rate_share* is
-    the share of Iterable's limits to use. *wait* sleeps for the seconds it is given and returns
-    True when the run is to stop; *outage* is told, in words, when Iterable seems to be down.
+    the share of Iterable's rate limits to use. *wait* sleeps for a number of seconds and returns
+    True if the run is to stop; *outage* is called, with the reason, when Iterable seems down.
     *create_new_fields*: whether the project creates fields that it lacks; None leaves it to the
     project. *network* is how this machine reaches Iterable.
 
-    ``statistics`` counts the requests and ``retries`` those among them that repeated another. Calls
-    return outcomes and raise nothing for what the network or Iterable do. As a context manager the
+    ``statistics`` counts the requests, and ``retries`` those that were retries. Calls return
+    outcomes and raise nothing for failures of the network or Iterable. As a context manager the
     client closes itself.
     """
 
@@ -101,18 +101,18 @@ class IterableClient(AbstractContextManager["IterableClient"]):
 
     @property
     def rate_limited_seconds(self) -> float:
-        """Seconds in which answers 429 held the most affected endpoint below its limit."""
+        """Seconds in which 429 answers kept the most affected endpoint below its limit."""
         return max(limiter.throttled_seconds for limiter in self._limiters.values())
 
     def waiting(self) -> tuple[int, int]:
-        """Return how many requests wait for the limiters now: single calls, and those in bulk."""
+        """Return the number of single and of bulk requests that wait for the limiters now."""
         singles = sum(self._limiters[path].waiting for path in SINGLE.values())
         return singles, sum(self._limiters[path].waiting for path in SINGLE)
 
     def process_user_record(self, row: Mapping[str, Any]) -> RowOutcome:
-        """Deliver one row of Query 2, by the names of its columns.
+        """Deliver one row of Query 2, a mapping from column names to values.
 
-        That is its user, then its event if the user was accepted.
+        It sends the user, then the event if Iterable accepted the user.
         """
         mapping = self.payloads.mapping
         try:
@@ -124,11 +124,11 @@ class IterableClient(AbstractContextManager["IterableClient"]):
         return outcome_of(self.process_prepared(prepared))
 
     def process_prepared(self, row: PreparedRow) -> PreparedRow:
-        """Make the calls of *row* that are to be made; return it with their outcomes."""
+        """Make the open calls of *row*; return it with their outcomes."""
         while call := row.next_call:
             path = UPDATE_USER if call.kind == PROFILE else TRACK_EVENT
-            outcome = self._call(path, self._ruled(call.body), before=call.outcome).outcome
-            row = row.after(_of_profile(outcome) if call.kind == PROFILE else outcome)
+            outcome = self._call(path, self._with_rule(call.body), before=call.outcome).outcome
+            row = row.after(_profile_outcome(outcome) if call.kind == PROFILE else outcome)
         return row
 
     def update_user(self, email: str, data_fields: dict[str, Any]) -> CallOutcome:
@@ -137,7 +137,7 @@ class IterableClient(AbstractContextManager["IterableClient"]):
         Source: POST /api/users/update, https://api.iterable.com/api/docs
         """
         body = json.dumps({"email": email, "dataFields": data_fields}).encode()
-        return self._call(UPDATE_USER, self._ruled(body)).outcome
+        return self._call(UPDATE_USER, self._with_rule(body)).outcome
 
     def track_event(
         self,
@@ -161,28 +161,28 @@ class IterableClient(AbstractContextManager["IterableClient"]):
             "createdAt": created_at,
             "dataFields": data_fields,
         }
-        return self._call(TRACK_EVENT, self._ruled(json.dumps(body).encode())).outcome
+        return self._call(TRACK_EVENT, self._with_rule(json.dumps(body).encode())).outcome
 
     def update_users(self, users: Sequence[bytes]) -> Answer:
         """Create or merge many profiles, each an encoded body of users/update.
 
-        ``delivered`` says that Iterable took the batch, not that it took each user: what became of
-        those, ``bulk_answers`` reads in the answer's counts and lists.
+        ``delivered`` means that Iterable accepted the batch, not each user: ``bulk_answers`` reads
+        the users' outcomes from the answer's counts and lists.
 
         Source: POST /api/users/bulkUpdate, https://api.iterable.com/api/docs
         """
-        return self._call(UPDATE_USERS, self._ruled(bulk_body("users", users)), len(users))
+        return self._call(UPDATE_USERS, self._with_rule(bulk_body("users", users)), len(users))
 
     def track_events(self, events: Sequence[bytes]) -> Answer:
-        """Record many events, each an encoded body of events/track; else like update_users().
+        """Record many events, each an encoded body of events/track, like update_users().
 
         Source: POST /api/events/trackBulk, https://api.iterable.com/api/docs
         """
-        body = bulk_body("events", list(map(self._ruled, events)))
+        body = bulk_body("events", list(map(self._with_rule, events)))
         return self._call(TRACK_EVENTS, body, len(events))
 
-    def _ruled(self, body: bytes) -> bytes:
-        """Return *body* with the rule for fields that the project does not have, if one is set."""
+    def _with_rule(self, body: bytes) -> bytes:
+        """Return *body* with the rule for fields that the project lacks, if one is set."""
         return body[:-1] + self._rule + b"}" if self._rule else body
 
     def _call(
@@ -190,7 +190,7 @@ class IterableClient(AbstractContextManager["IterableClient"]):
     ) -> Answer:
         """Send *body*, of *rows* if in bulk, until the answer is final or the attempts are used up.
 
-        A stop of the run ends it too. *before* came of it in a batch, and stays if nothing is sent.
+        A stop of the run ends it too. *before* is the outcome so far; it stays if nothing is sent.
         """
         answer = Answer(before, {})
         requests, failures, may_have_landed = 0, 0, before.status is CallStatus.UNKNOWN
@@ -207,7 +207,7 @@ class IterableClient(AbstractContextManager["IterableClient"]):
                 break
             # After a 429 the limiter makes all calls wait, this one among them.
             wait_s = 0.0 if throttled else backoff_s(failures)
-            text = "%s: %s; request %d, next in %.1f s at the earliest"
+            text = "%s: %s after request %d; retry in %.1f s at the earliest"
             logger.warning(text, path, outcome, requests, wait_s)
             if self._wait(wait_s):
                 break
@@ -218,10 +218,10 @@ class IterableClient(AbstractContextManager["IterableClient"]):
         return answer._replace(outcome=settled)
 
     def _send(self, path: str, body: bytes, rows: int | None) -> Answer | None:
-        """Send one request in its turn; return what came of it, None if it was not sent."""
+        """Send one request in its turn; return the answer, None if it was not sent."""
         limiter = self._limiters[path]
         departed_s = limiter.acquire()
-        # Looked at after the wait, in which either can have come to be.
+        # Checked after the wait, because it may have changed meanwhile.
         if departed_s is None or self._key_refused or self._closed:
             return None
         self.statistics.sent(path)
@@ -243,27 +243,27 @@ class IterableClient(AbstractContextManager["IterableClient"]):
     def _handle_response(self, response: Response, rows: int | None = None) -> Answer:
         """Judge an answer, by the table in answers.py."""
         answer = judge_response(response, rows)
-        # Then calls that wait for their moment need not be sent any more.
+        # Then calls that still wait for their turn are not sent.
         self._key_refused |= answer.outcome.key_refused
         return answer
 
 
 def _log_error(path: str, status: int, code: str | None) -> None:
-    """Log an answer that is an error; its body, which may quote a customer's value, stays out."""
+    """Log an error answer, without its body, which may quote a customer's value."""
     if kind := {4: "4xx client error", 5: "5xx server error"}.get(status // 100):
         logger.warning("%s from %s: status %d, code %s", kind, path, status, code or "none")
 
 
-def _of_profile(outcome: CallOutcome) -> CallOutcome:
-    """Return the outcome of a profile's call: Iterable creates users, but not in every project."""
+def _profile_outcome(outcome: CallOutcome) -> CallOutcome:
+    """Return the outcome of a profile's call; "user not found" means a wrong kind of identity."""
     other = replace(outcome, fault=Fault.PROJECT, message=OTHER_IDENTITY)
     return other if user_not_found(outcome) else outcome
 
 
 def _settled(answer: CallOutcome, requests: int, *, may_have_landed: bool) -> CallOutcome:
-    """Return the last answer as the outcome of a call that took this many requests.
+    """Return the last answer as the outcome of a call that took *requests* requests.
 
-    A later "unavailable" does not undo what an earlier, unanswered request may have done.
+    A later "unavailable" does not undo an earlier request that may have been applied.
     """
     status = answer.status
     if may_have_landed and status is CallStatus.UNAVAILABLE:

@@ -1,6 +1,6 @@
 """Copy the pro users with recent engagement out of MySQL and deliver each of them to Iterable.
 
-``run_integration()`` is the job in six steps; ``main()`` does whatever the command line asks for.
+``run_integration()`` is the job in six steps; ``main()`` runs what the command line asks for.
 Large libraries are imported where they are needed, so that --help and --version answer at once.
 """
 
@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 
 if sys.version_info < (3, 11):
     version = sys.version.split()[0]
-    sys.stderr.write(f"main.py: the job needs Python 3.11 or newer, and this is {version}\n")
+    sys.stderr.write(f"main.py: the job needs Python 3.11 or newer, but this is {version}\n")
     sys.exit(2)
-# With -I or -P Python leaves out the folder of the program.
+# With -I or -P Python does not look for modules in the program's folder.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from configuration.command_line import AFTER_DEMO, VERSION, parse_args, run_options
@@ -45,8 +45,8 @@ def run_integration(
 ) -> ExitStatus:
     """Do the job in six steps and return how it ended; *run* has the details.
 
-    Once the settings are valid and no other run is under way, a results file is written, whatever
-    happens on the way.
+    Once the settings are valid and no other run is in progress, it writes a results file, whatever
+    happens then.
     """
     from configuration import steps, wiring
     from delivery.project_fields import ProjectFields
@@ -55,7 +55,7 @@ def run_integration(
     from monitoring.console import RECORDS, ROWS_FOUND, RowLog, log_end, stop_advice
     from records.query_file import JOB_QUERY, load_query
 
-    # Rows leave no garbage behind that needs a look, and looking would stop all threads at once.
+    # Rows leave no reference cycles behind, and each collection would pause all threads.
     gc.freeze()
     gc.set_threshold(50_000)
     logger.info("Starting Iterable Integration - Phase 3")
@@ -116,7 +116,7 @@ def load_environment_variables(env_file: Path | None, environ: Mapping[str, str]
 
 @contextmanager
 def noting_end(run: RunRecord, before: str = "") -> Iterator[None]:
-    """Catch, note and log what ends *run*, with *before* in front; nothing else catches it."""
+    """Catch, record and log the error that ends *run*, with *before* in front of its text."""
     try:
         yield
     except (RunError, ImportError) as error:
@@ -132,9 +132,9 @@ def noting_end(run: RunRecord, before: str = "") -> Iterator[None]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Do what the command line says and return the exit status."""
+    """Run the command that the command line asks for and return the exit status."""
     args = parse_args(argv)
-    # Results and logs hold customers' data: readable by their owner alone.
+    # Results and logs hold customers' data: readable only by their owner.
     os.umask(0o077)
     setup_logger(quiet=args.quiet)
     run = RunRecord(run_options(args), VERSION)
@@ -142,7 +142,7 @@ def main(argv: list[str] | None = None) -> int:
     status = ExitStatus.OK
     with noting_end(run):
         status = command(args, run)
-    # A command that was ended by an error has returned nothing; the error is in the record.
+    # If an error ended the command, it returned no status; the error is in the record.
     status = status or run.exit_status
     if args.quiet and (status or run.news):
         text = f"exit status {status}: {run.cause or status.meaning}" if status else run.news
@@ -153,7 +153,7 @@ def main(argv: list[str] | None = None) -> int:
 def run_job(
     args: argparse.Namespace, run: RunRecord, environ: Mapping[str, str] = os.environ
 ) -> ExitStatus:
-    """Run the job, or with --check only look at what it needs."""
+    """Run the job, or with --check only check what it needs."""
     from configuration import settings
 
     env_file = None if args.demo else args.env_file or settings.DEFAULT_ENV_FILE
@@ -165,7 +165,7 @@ def run_job(
 
 
 def run_demo(args: argparse.Namespace, run: RunRecord) -> ExitStatus:
-    """Do the same against the sandbox, which is gone afterwards."""
+    """Do the same against the sandbox, which is removed afterwards."""
     from sandbox.database import NoServerError
     from sandbox.demo import demo_environment
 
@@ -194,7 +194,7 @@ if __name__ == "__main__":
     open_console()
     exit_code = main()
     if threading.active_count() > 1:
-        # Requests that nobody waits for any more, after a stop. They must not hold up the end.
+        # After a stop, requests that nobody waits for any more must not delay the end.
         logging.shutdown()
         os._exit(exit_code)
     sys.exit(exit_code)

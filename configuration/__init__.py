@@ -1,1 +1,1 @@
-"""What a run is told: command line, settings, and the objects made of them."""
+"""Command line, settings, the steps before a run sends anything, and the objects it needs."""

@@ -1,6 +1,6 @@
-"""``--check``: a run's own steps, up to the plans of its first rows; nothing is sent or made.
+"""``--check`` takes the steps of a run, up to planning its first rows; it changes nothing.
 
-A step that fails says so in the run's words, and does not keep the others from being taken.
+When a step fails, it logs the same error as a run and goes on with the next step.
 """
 
 import itertools
@@ -24,18 +24,18 @@ from records.run import RunRecord
 logger = get_logger(__name__)
 
 FIRST_ROWS = 100
-# Of the rows that would be refused.
+# Maximum number of refused rows to name.
 MOST_SHOWN = 10
 NO_ROTATION = "LOG_FILE %s cannot be rotated (%s) and keeps growing: make its folder writable"
 
 
 def check(env_file: Path | None, environ: Mapping[str, str], run: RunRecord) -> ExitStatus:
-    """Take the steps of *run* and say what becomes of each; return OK.
+    """Take the steps of *run*, log the outcome of each, and return OK.
 
     Raises RunError if the run would fail, with the status of the first failure.
     """
     settings = load_environment_variables(env_file, environ)
-    _say_good("The settings are complete and valid")
+    _log_ok("The settings are complete and valid")
     failures: list[RunError] = []
     steps.warn_of_exposed_files(env_file, settings)
     with _step(failures):
@@ -49,7 +49,7 @@ def check(env_file: Path | None, environ: Mapping[str, str], run: RunRecord) -> 
             mapping = payloads.mapping
             steps.warn_of_times_ahead(rows, mapping, settings)
             _check_rows(rows, payloads, settings)
-    # That the ledger cannot be opened is said already.
+    # If the ledger cannot be opened, the error is already logged.
     with suppress(RunError), _ledger(settings) as ledger:
         if text := steps.lost_entries(ledger, settings, mapping):
             logger.warning("%s", text)
@@ -64,7 +64,7 @@ def check(env_file: Path | None, environ: Mapping[str, str], run: RunRecord) -> 
 
 @contextmanager
 def _step(failures: list[RunError]) -> Iterator[None]:
-    """Say why a step failed, add that to *failures*, and go on."""
+    """Log why a step failed, add the error to *failures*, and go on."""
     try:
         yield
     except RunError as error:
@@ -72,35 +72,35 @@ def _step(failures: list[RunError]) -> Iterator[None]:
         logger.error("✗ %s", error)
 
 
-def _say_good(text: str) -> None:
+def _log_ok(text: str) -> None:
     logger.info("✓ %s", text)
 
 
 def _check_lock_and_log(settings: Settings, failures: list[RunError], *, quiet: bool) -> None:
     with _step(failures), _ledger(settings):
-        _say_good(f"STATE_FILE {settings.state_file} can be used")
+        _log_ok(f"STATE_FILE {settings.state_file} can be used")
     if any(error.status is ExitStatus.BUSY for error in failures):
-        return  # the run that is under way holds the log, too
+        return  # the other run holds the log too
     path = settings.log_file
     with _step(failures), steps.writing("LOG_FILE", path):
         if path.exists():
-            # Opened and locked as a run does; then without it, as a check writes nothing there.
+            # Open and lock it as a run does, then close it: a check writes nothing there.
             setup_logger(log_file=path, quiet=quiet)
             setup_logger(quiet=quiet)
         else:
             _try_folder(path.parent)
-        _say_good(f"LOG_FILE {path} can be written")
+        _log_ok(f"LOG_FILE {path} can be written")
         try:
             _try_folder(path.parent)
         except OSError as error:
-            # A run goes on in a log that it cannot rotate. What is no file is not rotated at all.
+            # A run continues with a log that it cannot rotate. Only files are rotated.
             if path.is_file():
                 logger.warning(NO_ROTATION, path, error.strerror)
 
 
 @contextmanager
 def _ledger(settings: Settings) -> Iterator[DeliveryLedger | None]:
-    """Open the ledger as a run does; where there is none, try its folder and yield None."""
+    """Open the ledger as a run does; if there is none, test its folder and yield None."""
     path = settings.state_file
     with steps.writing("STATE_FILE", path):
         is_there = path.exists()
@@ -114,36 +114,36 @@ def _ledger(settings: Settings) -> Iterator[DeliveryLedger | None]:
 
 
 def _try_folder(folder: Path) -> None:
-    """Write a file without a name in *folder*, or where it will be made. Raises OSError."""
+    """Write an unnamed file in *folder*, or in its nearest existing parent. Raises OSError."""
     place = next(path for path in (folder, *folder.parents) if path.exists())
     with tempfile.TemporaryFile(dir=place) as file:
-        # A full disk still has room for a name.
+        # With content: even a full disk has room for a name.
         file.write(bytes(4096))
 
 
 def _check_folders(settings: Settings, failures: list[RunError], *, demo: bool) -> None:
     with _step(failures), steps.writing("RESULTS_DIR", settings.results_dir):
         _try_folder(settings.results_dir)
-        _say_good(f"RESULTS_DIR {settings.results_dir} can be written")
+        _log_ok(f"RESULTS_DIR {settings.results_dir} can be written")
     if not demo:
         steps.warn_of_other_jobs(settings)
     if path := settings.metrics_file:
         try:
-            # Another program's folder, which a run does not make.
+            # This folder belongs to another program, so a run does not create it.
             tempfile.TemporaryFile(dir=path.parent).close()
         except OSError as error:
             logger.warning(steps.NO_METRICS, path, error.strerror)
 
 
 def _first_rows(settings: Settings, failures: list[RunError]) -> RowSpool | None:
-    """Return the first rows of Query 2, None if it gives none."""
+    """Return the first rows of Query 2, None if it cannot be read or run."""
     query = rows = None
     with _step(failures):
         query = load_query(JOB_QUERY, settings.query_file)
     with _step(failures), wiring.database_connection(settings) as database:
-        _say_good(
-            f"{settings.db_user} may log in to {settings.db_name} at {settings.db_host}, "
-            f"server {database.version}; times are in {settings.db_time_zone}"
+        _log_ok(
+            f"{settings.db_user} can connect to {settings.db_name} at {settings.db_host} "
+            f"(server {database.version}, time zone {settings.db_time_zone})"
         )
         if query:
             rows = database.get_pro_users_recent_engagement(
@@ -153,12 +153,12 @@ def _first_rows(settings: Settings, failures: list[RunError]) -> RowSpool | None
 
 
 def _check_rows(rows: RowSpool, payloads: Payloads, settings: Settings) -> None:
-    """Plan the first *rows*, and say which of them would be refused.
+    """Plan the first *rows* and log which of them would be refused.
 
-    Raises RunError if their number or the refused ones would make the run fail.
+    Raises RunError if the number of rows, or of refused rows, would make the run fail.
     """
     count = len(rows)
-    # If there may be more of them, there may be as many as there must be.
+    # If Query 2 has more rows than were read, assume that they reach MIN_ROWS.
     possible = count if count < FIRST_ROWS else max(count, settings.min_rows)
     if text := steps.row_count_problem(possible, settings):
         raise RunError(text, ExitStatus.DATABASE)
@@ -169,7 +169,7 @@ def _check_rows(rows: RowSpool, payloads: Payloads, settings: Settings) -> None:
     if len(refused) > settings.max_refused_rows:
         text += f", and MAX_REFUSED_ROWS is {settings.max_refused_rows}"
         raise RunError(text, ExitStatus.NOT_ALL_DELIVERED)
-    _say_good(text)
+    _log_ok(text)
 
 
 def _refused(rows: RowSpool, payloads: Payloads) -> Iterator[tuple[object, RowError]]:
@@ -182,14 +182,14 @@ def _refused(rows: RowSpool, payloads: Payloads) -> Iterator[tuple[object, RowEr
 
 
 def _check_project(mapping: RowMapping, settings: Settings, failures: list[RunError]) -> None:
-    """Ask Iterable for the project's profile fields, which changes nothing there."""
+    """Ask Iterable for the project's profile fields; this changes nothing there."""
     project = wiring.user_fields(settings)
     with _step(failures):
         if project.field_types is not None:
-            text = "accepts the API key; only the first row shows whether it may write"
-            _say_good(f"{settings.iterable_api_base_url} {text}")
+            text = "accepts the API key. Only the first row that is sent shows whether it may write"
+            _log_ok(f"{settings.iterable_api_base_url} {text}")
         elif project.repeat is Repeat.THROTTLE or project.outcome.fault is None:
-            # A run may do without.
+            # A run can continue without the fields.
             logger.warning("%s", steps.no_fields(project, settings))
         else:
             raise RunError(steps.no_fields(project, settings), ExitStatus.STOPPED)

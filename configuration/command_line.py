@@ -1,4 +1,4 @@
-"""The command line: what may be asked for."""
+"""The options of the command line."""
 
 import argparse
 from pathlib import Path
@@ -11,13 +11,13 @@ DESCRIPTION = (
     "Copy the pro users with recent engagement out of MySQL and deliver each of them to Iterable."
 )
 AFTER_DEMO = (
-    "The demo's results are in the file above. For your own data: "
-    "cp .env.example .env, fill it in, then python3 main.py"
+    "The results file above shows what was delivered. To use your own data: cp .env.example .env, "
+    "fill it in, run python3 main.py --check, then python3 main.py"
 )
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    """Read the command line; exits with status 2 when it is wrong."""
+    """Parse the command line; exit with status 2 if it is wrong."""
     statuses = "\n".join(f"  {status:<4} {status.meaning}" for status in ExitStatus)
     parser = argparse.ArgumentParser(
         prog="main.py",
@@ -55,7 +55,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--bulk",
         action="store_true",
-        help="send up to 1000 rows in one request; 5000 users a second instead of 500",
+        help="send up to 1000 rows per request: up to 5000 users a second instead of 500",
     )
     parser.add_argument(
         "--limit",
@@ -71,7 +71,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--quiet",
         action="store_true",
-        help="print one line if something needs a look, else nothing",
+        help="print nothing, or one line if something needs attention",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
     return parser.parse_args(argv)
@@ -84,7 +84,7 @@ def _row_count(text: str) -> int:
 
 
 def run_options(args: argparse.Namespace) -> RunOptions:
-    """Return what the command line asks of a run."""
+    """Return the options of a run from the command line."""
     return RunOptions(
         bulk=args.bulk,
         dry_run=args.dry_run,

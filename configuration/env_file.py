@@ -1,6 +1,6 @@
 """Settings as text, before they are validated: the dotenv file, and the files of secrets.
 
-Whatever is wrong is told as a sentence that names the variable or the line, and quotes no value.
+Each problem is a sentence that names the variable or the line and quotes no value.
 """
 
 import difflib
@@ -14,18 +14,17 @@ from dotenv.parser import parse_stream
 from records.exit_statuses import RunError
 from records.file_owner import text_of
 
-# Each may be read from a file instead, which the variable NAME_FILE names.
+# Each may come from a file instead, which the variable NAME_FILE names.
 SECRETS = ("DB_PASSWORD", "ITERABLE_API_KEY")
 
-# With which a text from a word processor begins.
+# Quotes as word processors write them.
 TYPOGRAPHIC_QUOTES = tuple("“”„‟‘’‚‛«»‹›")
 
 
 class SettingsError(RunError):
     """The settings cannot be used.
 
-    ``problems`` has one sentence for each fault, without values; ``hint`` says how to begin, where
-    there is no file yet.
+    ``problems`` has one sentence for each fault, without values; ``hint`` says where to find help.
     """
 
     def __init__(self, problems: Iterable[str], hint: str = "") -> None:
@@ -36,34 +35,33 @@ class SettingsError(RunError):
 def read_env_file(path: Path, known: Collection[str]) -> tuple[dict[str, str], list[str]]:
     """Return the variables of a dotenv file, and a problem for each line that cannot be used.
 
-    A line is no use when it is not ``NAME=value``, or its name is not *known*, or not new, or its
-    value is not all that seems to be meant.
+    A line cannot be used if it is not ``NAME=value``, if its name is not *known* or comes twice, or
+    if its value seems to be cut off.
 
     Raises ValueError when the file as a whole cannot be read.
     """
     values: dict[str, str] = {}
     problems = []
-    # Line by line, or a quote that is not closed would take in the next lines. The parser, not
-    # dotenv_values(): that drops duplicates and broken lines in silence, and would replace a ${...}
-    # inside a password.
+    # Line by line, so that an open quote does not take in the next lines. dotenv_values() would
+    # silently drop duplicates and broken lines, and replace a ${...} inside a password.
     for number, line in enumerate(io.StringIO(text_of(path)), 1):
         (binding,) = parse_stream(io.StringIO(line))
         where = f"{path.name} line {number}"
         if not binding.error and binding.key is None:  # a comment
             continue
         name, _, written = map(str.strip, line.partition("="))
-        if text := _misquoted(written, broken=binding.error):
+        if text := _quoting_problem(written, broken=binding.error):
             problems.append(f"{where}: {text}")
-            # Not to be called missing, too.
+            # So that it is not reported as missing too.
             values.setdefault(name, written)
         elif binding.key is None or binding.value is None:
             problems.append(f"{where} is not NAME=value")
         elif binding.key not in known:
             problems.append(
-                f"{where}: {binding.key} is no setting{_suggestion(binding.key, known)}"
+                f"{where}: {binding.key} is not a setting{_suggestion(binding.key, known)}"
             )
         elif binding.key in values:
-            problems.append(f"{where}: {binding.key} is set a second time")
+            problems.append(f"{where}: {binding.key} is set twice")
         else:
             values[binding.key] = binding.value
     return values, problems
@@ -72,8 +70,8 @@ def read_env_file(path: Path, known: Collection[str]) -> tuple[dict[str, str], l
 def merged(file: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
     """Return the variables of a dotenv *file* and of *environ*, which wins.
 
-    A blank variable is not set, in either: a template leaves it so; only DB_PASSWORD may be empty.
-    A secret in *environ*, or a file of it, takes the place of both in *file*.
+    A blank variable counts as not set, because templates leave blanks; only DB_PASSWORD may be
+    empty. A secret in *environ*, or its ``_FILE``, replaces both in *file*.
     """
     file, environ = _set_in(file), _set_in(environ)
     for name in SECRETS:
@@ -90,8 +88,8 @@ def _set_in(values: Mapping[str, str]) -> dict[str, str]:
 def read_secret_files(values: dict[str, str], folder: Path) -> dict[str, str]:
     """Put the secrets that the ``_FILE`` variables name into *values*.
 
-    Relative paths start in *folder*. Return a problem for each secret that cannot be had, by the
-    secret's name.
+    Relative paths start in *folder*. Return a problem for each secret that cannot be read, by
+    the secret's name.
     """
     problems = {}
     for name in SECRETS:
@@ -107,33 +105,33 @@ def read_secret_files(values: dict[str, str], folder: Path) -> dict[str, str]:
 
 
 def absolute_path(path: str, folder: Path) -> Path:
-    """Return *path*, from *folder* on if it is relative; ``~`` is the user's home.
+    """Return *path*, relative to *folder* unless it is absolute; ``~`` is the user's home.
 
-    Raises ValueError when there is no such home.
+    Raises ValueError if there is no such home.
     """
     try:
         return folder / Path(path).expanduser()
     except RuntimeError:
-        raise ValueError("begins with ~ and a user who has no home here") from None
+        raise ValueError("begins with ~ and names a user without a home directory") from None
 
 
-def _misquoted(written: str, *, broken: bool) -> str:
-    """Return why a value, as it is *written*, is not what seems to be meant; empty if it is.
+def _quoting_problem(written: str, *, broken: bool) -> str:
+    """Return what is wrong with the quotes of a value as *written*; empty if nothing is.
 
     *broken*: the line cannot be read.
     """
     if written.startswith(TYPOGRAPHIC_QUOTES):
         return "the value begins with a typographic quote; write ' or \" before and after it"
     if written.startswith(("'", '"')):
-        text = "the quote that begins the value is not closed at the end of the line"
+        text = "the opening quote of the value is not closed on the same line"
         return text if broken else ""
     if not broken and re.search(r"\s#", written):
-        return "a # after a blank cuts the value; quote it, or put the comment on a line of its own"
+        return "a # after a space cuts off the value; quote it, or give the comment its own line"
     return ""
 
 
 def _secret_in(path: Path) -> str:
-    """Return the text of *path* without its last line's end."""
+    """Return the text of *path* without the final line break."""
     try:
         text = text_of(path).removesuffix("\n")
     except ValueError as error:

@@ -74,7 +74,7 @@ def _zone_of(text: str) -> tzinfo:
 def _time_zone(text: str) -> str:
     try:
         _zone_of(text)
-    # A name can also be a folder of the time zone data, or lead out of it.
+    # A name can also be a folder of the time zone data, or a path outside it.
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
         raise ValueError(
             "must be an offset from UTC such as +00:00 or -05:30, or a name such as Europe/Berlin "
@@ -85,7 +85,7 @@ def _time_zone(text: str) -> str:
 
 def _header_safe(key: SecretStr) -> SecretStr:
     if not re.fullmatch(r"[!-~]+", key.get_secret_value()):
-        raise ValueError("must be the key alone: printable ASCII, no spaces or line breaks")
+        raise ValueError("must be only the key: printable ASCII, no spaces or line breaks")
     return key
 
 
@@ -105,14 +105,14 @@ def _split_url(text: str, example: str) -> SplitResult:
 
 
 def _api_base_url(text: str) -> str:
-    """Return scheme and host of *text*; a trailing ``/`` or ``/api`` means the same place."""
+    """Return scheme and host of *text*; a trailing ``/`` or ``/api`` is dropped."""
     parts = _split_url(text, "https://api.iterable.com")
     if parts.username is not None or parts.password is not None:
         raise ValueError("must not hold a user name or password")
     if parts.path.rstrip("/") not in {"", "/api"} or parts.query or parts.fragment:
         raise ValueError("must end after the host, such as https://api.iterable.com")
     if parts.scheme == "http" and parts.hostname not in LOOPBACK_HOSTS:
-        raise ValueError("must use https:// (plain http:// is for this machine alone)")
+        raise ValueError("must use https:// (plain http:// is only for this machine)")
     return f"{parts.scheme}://{parts.netloc.lower()}"
 
 
@@ -148,7 +148,7 @@ def _prom_file(path: Path) -> Path:
 
 
 def _unstripped(text: str) -> SecretStr:
-    if re.search(r"[\ud800-\udfff]", text):  # what Python makes of bytes that are not UTF-8
+    if re.search(r"[\ud800-\udfff]", text):  # Python's substitutes for bytes that are not UTF-8
         raise ValueError("is not valid UTF-8")
     return SecretStr(text)
 
@@ -158,7 +158,7 @@ FolderOrFile = Annotated[Path, BeforeValidator(_beside_main)]
 
 
 class Settings(BaseModel):
-    """What one run is told. Field names are the variables' names in lower case.
+    """The settings of one run. Field names are the variables' names in lower case.
 
     Times are in seconds, ports and counts are whole numbers, paths are absolute. Passwords, the API
     key and the heartbeat's URL print as asterisks; ``get_secret_value()`` opens them.
@@ -174,7 +174,7 @@ class Settings(BaseModel):
     db_host: Text
     db_port: Annotated[int, Field(ge=1, le=65535)] = 3306
     db_user: Text
-    # May be empty: a local server's root often has none. Blanks around it belong to it.
+    # May be empty: a local server's root often has none. Spaces around it are part of it.
     db_password: Annotated[SecretStr, BeforeValidator(_unstripped)]
     db_password_file: FolderOrFile | None = None
     db_name: Text
@@ -222,9 +222,9 @@ class Settings(BaseModel):
     @field_validator("iterable_proxy")
     @classmethod
     def _only_for_https(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-        # It would see the key of an http request, for which there is no tunnel.
+        # An http request has no tunnel, so the proxy would see the API key.
         if value and info.data.get("iterable_api_base_url", "").startswith("http://"):
-            raise ValueError("is for an https:// address in ITERABLE_API_BASE_URL only")
+            raise ValueError("needs an https:// address in ITERABLE_API_BASE_URL")
         return value
 
     @field_validator("max_rows")
@@ -246,17 +246,17 @@ class Settings(BaseModel):
 
     @property
     def query_name(self) -> str:
-        """The file of Query 2, seen from main.py's folder: what names the job in its ledger."""
+        """The file of Query 2, relative to main.py's folder: the job's name in its ledger."""
         return _from_here(self.query_file or QUERIES_FILE)
 
     @property
     def job(self) -> str:
-        """The ledger, seen from main.py's folder: what names the job in its results."""
+        """The ledger, relative to main.py's folder: the job's name in its results."""
         return _from_here(self.state_file)
 
     @property
     def create_new_fields(self) -> bool | None:
-        """Whether Iterable is to create fields that it does not have; None leaves it to that."""
+        """Whether Iterable creates fields that it does not have; None: as the project is set."""
         return {"always": True, "never": False}.get(self.iterable_create_fields)
 
     @property
@@ -271,11 +271,10 @@ VARIABLES = tuple(name.upper() for name in Settings.model_fields)
 def load_environment_variables(
     env_file: Path | None = DEFAULT_ENV_FILE, environ: Mapping[str, str] | None = None
 ) -> Settings:
-    """Return the settings in *env_file* and the environment; a variable of the latter wins.
+    """Return the settings in *env_file* and the environment.
 
-    It does not when it is blank, unless it is DB_PASSWORD.
-
-    *env_file* may be absent when it is the default; None reads the environment alone.
+    The environment wins, unless its value is blank; DB_PASSWORD wins even then. *env_file* may be
+    absent if it is the default; None reads the environment alone.
 
     Raises SettingsError with every problem found in both places.
     """
@@ -288,7 +287,7 @@ def load_environment_variables(
         settings = Settings.model_validate(values)
     except ValidationError as error:
         for detail in error.errors():
-            # That a secret is missing goes without saying where its file could not be read.
+            # If its file cannot be read, a secret is not reported as missing too.
             if str(detail["loc"][0]).removesuffix("_FILE") not in unread:
                 problems.append(_sentence(detail))
     if problems:
@@ -303,9 +302,9 @@ def load_environment_variables(
 
 
 def load_results_dir(env_file: Path | None, environ: Mapping[str, str]) -> Path:
-    """Return where the results files are, also when the other variables cannot be used.
+    """Return the folder of the results files, even if other variables are invalid.
 
-    Raises SettingsError when *env_file* cannot be read, or the folder is in nobody's home.
+    Raises SettingsError if *env_file* cannot be read, or the ``~`` in the folder is no home.
     """
     values = merged(_values_of(env_file)[0], environ)
     default: Path = Settings.model_fields["results_dir"].default
@@ -316,7 +315,7 @@ def load_results_dir(env_file: Path | None, environ: Mapping[str, str]) -> Path:
 
 
 def _values_of(env_file: Path | None) -> tuple[dict[str, str], list[str]]:
-    """Return the variables of *env_file* and its problems; it need not be there by default."""
+    """Return the variables of *env_file* and its problems; the default file may be absent."""
     if env_file is None or (env_file == DEFAULT_ENV_FILE and not env_file.exists()):
         return {}, []
     try:

@@ -1,6 +1,6 @@
-"""The steps of a run before it sends anything. A run takes them, and so does ``--check``.
+"""The steps of a run before it sends anything; ``--check`` takes them too.
 
-A step raises RunError for what ends a run, and logs what a run warns of.
+A step raises RunError if the run must end, and logs warnings.
 """
 
 import json
@@ -37,26 +37,26 @@ from records.run import RunRecord
 
 logger = get_logger(__name__)
 
-OWN_FILES = "Give each job a STATE_FILE, a LOG_FILE and a RESULTS_DIR of its own"
+OWN_FILES = "Give each job its own STATE_FILE, LOG_FILE and RESULTS_DIR"
 NO_METRICS = "METRICS_FILE %s cannot be written: %s"
 EMPTY = (
-    "STATE_FILE: {} is empty, but results in {} tell of deliveries. Every row is sent again, and "
-    "journeys in Iterable may start again"
+    "STATE_FILE: {} is empty, but the results in {} show earlier deliveries. Every row is sent "
+    "again, and journeys in Iterable may start again"
 )
-AGAIN = "What they stand for is sent again, and journeys in Iterable may start again"
+AGAIN = "The rows of these entries are sent again, and journeys in Iterable may start again"
 # Clocks differ by less than the first, and time zones by no more than the second.
 LEAST_AHEAD, MOST_AHEAD = timedelta(minutes=5), timedelta(hours=26)
-# The other types of a project's field that take a value of the job's.
+# The job's type, and another type in the project that accepts its values.
 _ALSO_FIT = {(FieldType.LONG, "double"), (FieldType.DATE, "string")}
 
 
 @contextmanager
 def writing(variable: str, path: Path) -> Iterator[None]:
-    """Turn what the system has against writing to *path*, which *variable* names, into RunError."""
+    """Turn an OSError from writing to *path*, the value of *variable*, into RunError."""
     try:
         yield
     except BlockingIOError:
-        text = f"{variable} {path} is being written by another job. {OWN_FILES}"
+        text = f"Another job is writing to {variable} {path}. {OWN_FILES}"
         raise RunError(text, ExitStatus.BUSY) from None
     except OSError as error:
         advice = in_the_way(path)
@@ -67,7 +67,7 @@ def writing(variable: str, path: Path) -> Iterator[None]:
 def refuse_root(settings: Settings, run: RunRecord) -> None:
     """Raise RunError if root would write among another user's files: that user's runs would fail.
 
-    The demo may.
+    The demo is exempt.
     """
     if os.geteuid() != 0 or run.options.demo:
         return
@@ -83,7 +83,7 @@ def refuse_root(settings: Settings, run: RunRecord) -> None:
 
 
 def open_log(settings: Settings, env_file: Path | None, run: RunRecord) -> None:
-    """Log to the file too. Only after the lock: another run's log file is not to be touched."""
+    """Log to the file too; call it after the lock, as another run's log must not be touched."""
     keep_to_owner(settings.state_file)
     with writing("LOG_FILE", settings.log_file):
         setup_logger(settings.log_level, settings.log_file, quiet=run.options.quiet)
@@ -92,13 +92,15 @@ def open_log(settings: Settings, env_file: Path | None, run: RunRecord) -> None:
 
 
 def warn_of_exposed_files(env_file: Path | None, settings: Settings) -> None:
-    """Warn of files with secrets that others than their owner may read."""
-    # systemd guards its credentials by an access list, which the mode shows as the group's.
+    """Warn of files with secrets that other users can read."""
+    # systemd protects its credentials by an access list, which the mode shows as group rights.
     guarded = os.environ.get("CREDENTIALS_DIRECTORY", "/nowhere")
     files = (env_file, settings.db_password_file, settings.iterable_api_key_file)
     for path in filter(None, files):
         if path.is_file() and not path.is_relative_to(guarded) and path.stat().st_mode & 0o044:
-            logger.warning("%s holds secrets and others may read it: chmod 600 it", path)
+            logger.warning(
+                "Other users can read %s, which holds secrets: run chmod 600 on it", path
+            )
 
 
 def open_results(settings: Settings, run: RunRecord) -> ResultsWriter:
@@ -112,12 +114,12 @@ def open_results(settings: Settings, run: RunRecord) -> ResultsWriter:
 
 def warn_of_other_jobs(settings: Settings) -> None:
     """Warn if another job has its results in the same folder."""
-    # A folder that cannot be looked into is no reason to stop.
+    # A folder that cannot be read is no reason to stop.
     with suppress(OSError):
         for job in other_jobs(settings.results_dir, settings.job)[:1]:
             logger.warning(
-                "RESULTS_DIR: %s holds results of another job too, that of STATE_FILE %s: the "
-                "report takes both for one job. %s, or move old results away",
+                "RESULTS_DIR: %s also holds results of another job (STATE_FILE %s), so the report "
+                "mixes the two. %s, or move the old results away",
                 settings.results_dir,
                 job,
                 OWN_FILES,
@@ -125,9 +127,9 @@ def warn_of_other_jobs(settings: Settings) -> None:
 
 
 class FirstLook:
-    """Looks at Query 2's rows while they are read, as the server takes its time.
+    """Looks at Query 2's rows while the server sends them, which saves time.
 
-    ``payloads`` makes request bodies of them; ``suspects`` has what may repeat another row.
+    ``payloads`` builds their request bodies; ``suspects`` has what may repeat another row.
     """
 
     payloads: Payloads
@@ -143,14 +145,14 @@ class FirstLook:
         return find_suspects(rows, self.payloads, self.suspects)
 
     def planner(self, recorder: Recorder, **options: bool) -> Planner:
-        """Return what plans the rows; *options* say what is otherwise than in the run's own."""
+        """Return the planner of the rows; *options* override those of the run."""
         repeats = Repeats(self.payloads, self.suspects)
         wanted = replace(recorder.run.options, **options)
         return Planner(self.payloads, recorder.ledger, wanted, recorder.fields, repeats)
 
 
 def read_columns(columns: Sequence[Column], settings: Settings, *, shown: bool) -> Payloads:
-    """Return what makes request bodies of rows with *columns*; *shown*: log where each goes.
+    """Return the builder of request bodies for *columns*; *shown*: log where each column goes.
 
     Raises ColumnError if they cannot be sent.
     """
@@ -164,9 +166,9 @@ def read_columns(columns: Sequence[Column], settings: Settings, *, shown: bool) 
 
 
 def warn_of_times_ahead(rows: RowSpool, mapping: RowMapping, settings: Settings) -> None:
-    """Warn if an event seems to lie ahead by no more than two time zones differ."""
+    """Warn of events that are ahead of now by no more than two time zones can differ."""
     now = datetime.now(UTC)
-    # As MySQL writes times, so that bytes compare as the times do.
+    # Written as MySQL does, so that comparing bytes compares the times.
     first, last = (
         f"{(now + ahead).astimezone(settings.time_zone):%Y-%m-%d %H:%M:%S}".encode()
         for ahead in (LEAST_AHEAD, MOST_AHEAD)
@@ -176,25 +178,26 @@ def warn_of_times_ahead(rows: RowSpool, mapping: RowMapping, settings: Settings)
     count = sum(first <= time <= last for time in times if time)
     if count:
         logger.warning(
-            "DB_TIME_ZONE: %s ahead of now in %s, so this seems not to be the zone of the data. "
-            "Then the createdAt of every event is wrong. Correct it before you send anything: "
-            "afterwards, a change creates every event a second time",
-            "1 event_time lies" if count == 1 else f"{count} event_times lie",
+            "DB_TIME_ZONE: %s in the future in %s, so this is probably not the time zone of the "
+            "data, and every createdAt would be wrong. Correct it before you send anything: "
+            "changing it later creates every event a second time",
+            "1 event_time is" if count == 1 else f"{count} event_times are",
             settings.db_time_zone,
         )
 
 
 def row_count_problem(rows: int, settings: Settings) -> str:
-    """Return what ends a run that found fewer or more rows than possible; empty if nothing does."""
-    if rows < settings.min_rows:
-        return f"Query 2 found {rows} rows and MIN_ROWS is {settings.min_rows}; nothing was sent"
-    if settings.max_rows is not None and rows > settings.max_rows:
-        return f"Query 2 found {rows} rows and MAX_ROWS is {settings.max_rows}; nothing was sent"
+    """Return why a run with this number of *rows* must end; empty if it need not."""
+    least, most = settings.min_rows, settings.max_rows
+    if rows < least:
+        return f"Query 2 returned fewer rows ({rows}) than MIN_ROWS ({least}); nothing was sent"
+    if most is not None and rows > most:
+        return f"Query 2 returned more rows ({rows}) than MAX_ROWS ({most}); nothing was sent"
     return ""
 
 
 def run_notes(settings: Settings, mapping: RowMapping) -> dict[str, str]:
-    """Return what the ledger is to note of a run: what its entries depend on."""
+    """Return the notes of a run for the ledger: the settings that its entries depend on."""
     return {
         "SOURCE_NAME": settings.source,
         "DB_TIME_ZONE": settings.db_time_zone,
@@ -204,30 +207,30 @@ def run_notes(settings: Settings, mapping: RowMapping) -> dict[str, str]:
 
 
 def lost_entries(ledger: DeliveryLedger | None, settings: Settings, mapping: RowMapping) -> str:
-    """Return why, and how many, entries of *ledger* no longer count; empty if they all do.
+    """Return how many entries of *ledger* are no longer valid, and why; empty if all are valid.
 
-    None stands for a ledger that is not there yet.
+    *ledger* is None if the file does not exist yet.
     """
     own, total = ledger.counts() if ledger else (0, 0)
     if ledger is None or not total:
         told = tells_of_deliveries(settings.results_dir, settings.job)
         return EMPTY.format(settings.state_file, settings.results_dir) if told else ""
-    why = "the API key, ITERABLE_PROJECT or ITERABLE_API_BASE_URL is new"
+    why = "the API key, ITERABLE_PROJECT or ITERABLE_API_BASE_URL"
     if own:
         notes = run_notes(settings, mapping).items()
         changed = [name for name, note in notes if ledger.noted(name) not in {"", note}]
         if not changed:
             return ""
-        why = f"changed since the last run: {', '.join(changed)}"
-    # What a change does to an entry is only known when its row is there.
+        why = ", ".join(changed)
+    # Only the row of an entry shows whether the change affects it.
     count = f"up to {own}" if own else total
-    return f"STATE_FILE: entries that no longer count: {count}; {why}. {AGAIN}"
+    return f"STATE_FILE: outdated entries: {count}. Changed since the last run: {why}. {AGAIN}"
 
 
 def begin_run(rows: RowSpool, look: FirstLook, settings: Settings, recorder: Recorder) -> None:
-    """Look at what decides which of *rows* need sending, and begin the run about these.
+    """Check what decides which of *rows* need sending, and begin the run.
 
-    Stop it if there are too few or too many. Warn if it sends more than what is new or changed.
+    Stop it if there are too few or too many rows. Warn if it sends more than new and changed rows.
     """
     options, stop, mapping = recorder.run.options, recorder.stop, look.payloads.mapping
     if text := row_count_problem(len(rows), settings):
@@ -235,11 +238,11 @@ def begin_run(rows: RowSpool, look: FirstLook, settings: Settings, recorder: Rec
     if not options.send_all and (text := lost_entries(recorder.ledger, settings, mapping)):
         logger.warning("%s", text)
     if len(rows) and not options.dry_run and not stop.reason:
-        # Nothing is under way yet, and Iterable may take a minute not to answer.
+        # No request of a row is in flight yet, and a timeout may take a minute.
         with stop.interrupting():
             recorder.fields.know(_look_at_project(mapping, settings, stop))
     if options.limit:
-        # It counts rows that need sending: otherwise each run would meet the same ones again.
+        # The limit counts rows that need sending: otherwise each run would take the same rows.
         dry = look.planner(recorder, dry_run=True)
         every = options.send_all
         rows.cut(options.limit if every else length_to_send(options.limit, rows.chunks(), dry))
@@ -249,10 +252,10 @@ def begin_run(rows: RowSpool, look: FirstLook, settings: Settings, recorder: Rec
 def _look_at_project(
     mapping: RowMapping, settings: Settings, stop: Stop
 ) -> Mapping[str, str] | None:
-    """Return the project's profile fields, None if it does not tell them.
+    """Return the project's profile fields, None if Iterable does not list them.
 
-    End the run before anything is sent if the key is refused. One that may not read the fields may
-    still be good for what a run sends.
+    Stop the run before anything is sent if Iterable refuses the key. A key that may not list the
+    fields may still be allowed to send.
     """
     found = user_fields(settings)
     outcome = found.outcome
@@ -266,13 +269,13 @@ def _look_at_project(
 
 
 def no_fields(found: Answer, settings: Settings) -> str:
-    """Return why the project did not tell its fields, and what to look at.
+    """Return why Iterable did not list the project's fields, and what to check.
 
-    Never in Iterable's own words, as it may be logged.
+    The text goes to the log, so it never quotes Iterable's own message.
     """
     outcome, cause, url = found.outcome, found.cause, settings.iterable_api_base_url
     if found.repeat is Repeat.THROTTLE:
-        return f"{url} is too busy to tell the project's fields; try again later"
+        return f"{url} does not list the project's fields right now (rate limit); try again later"
     if outcome.key_refused:
         return f"{outcome.message}. {key_advice(url)}"
     if outcome.http_status and outcome.fault in {Fault.NETWORK, Fault.PROJECT}:
@@ -281,10 +284,10 @@ def no_fields(found: Answer, settings: Settings) -> str:
 
 
 def wrong_types(types: Mapping[str, str], mapping: RowMapping) -> Iterator[str]:
-    """Yield why all rows would be refused: a field that the project has with another type.
+    """Yield each field whose other type in the project would make Iterable refuse all rows.
 
-    *types* are the project's, by the names of its profile fields. Of JSON nothing can be told: for
-    an array the project has the type of what is in it.
+    *types* are the project's, by the names of its profile fields. JSON is left out: for an array
+    the project lists the type of its items.
     """
     for field in mapping.fields_of(UPDATE_USER):
         name, kind = field.name, field.type
@@ -292,16 +295,15 @@ def wrong_types(types: Mapping[str, str], mapping: RowMapping) -> Iterator[str]:
         fits = has in {UNKNOWN_TYPE, kind} or (kind, has) in _ALSO_FIT
         if fits or kind is FieldType.JSON or field.column.kind is Kind.NULL:
             continue
-        advice = f"In Query 2, give it another name, or if its values fit the type :{has}"
+        advice = f"In Query 2, give the field another name, or if its values fit, the type :{has}"
         if field in mapping.own:
             advice = (
                 f"In Query 2, write NULL AS `user.{name}` and send it as `user.<another name>`, or "
                 f"if its values fit, write it AS `user.{name}:{has}`"
             )
         yield (
-            f"The project has the profile field {name} as {has} and the job sends a "
-            f"{kind}: Iterable refuses every row with it, and cannot change the type "
-            f"of a field. {advice}"
+            f"The profile field {name} has the type {has} in the project, and the job sends a "
+            f"{kind}: Iterable refuses every row with it. A type cannot be changed. {advice}"
         )
 
 
@@ -309,7 +311,7 @@ def wrong_types(types: Mapping[str, str], mapping: RowMapping) -> Iterator[str]:
 
 
 def remove_old_results(settings: Settings, own: Path) -> None:
-    """Keep as many results files as the settings say, with the run's *own*, or warn."""
+    """Keep RESULTS_KEEP results files, among them the run's *own*; a failure is a warning."""
     try:
         remove_old(own, settings.results_keep, settings.job)
     except OSError as error:
@@ -318,9 +320,9 @@ def remove_old_results(settings: Settings, own: Path) -> None:
 
 @contextmanager
 def monitored(settings: Settings, run: RunRecord) -> Iterator[None]:
-    """Tell the heartbeat's monitor that the run begins, and it and Prometheus how it ended.
+    """Ping HEARTBEAT_URL at the start and the end of the run, and write METRICS_FILE.
 
-    Of a dry run neither is told.
+    A dry run does neither.
     """
     if run.options.dry_run:
         yield

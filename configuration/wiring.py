@@ -1,4 +1,4 @@
-"""Makes the objects of a run out of its settings. Nothing here decides or sends anything."""
+"""Builds the objects of a run from its settings; decides and sends nothing."""
 
 import math
 import resource
@@ -20,9 +20,9 @@ from iterable_client import IterableClient
 from records.delivery_ledger import DeliveryLedger
 from records.exit_statuses import StopReason
 
-# Enough for 500 users a second at 1.5 s an answer, each with two calls.
+# Enough for 500 users a second, each with two calls of 1.5 s.
 MOST_WORKERS = 1500
-# Besides the sockets: the log, the ledger, the results, and what Python holds.
+# Open files besides the sockets: the log, the ledger, the results, and Python's own.
 OTHER_OPEN_FILES = 50
 
 
@@ -39,7 +39,7 @@ def open_ledger(settings: Settings) -> DeliveryLedger:
 
 
 def database_connection(settings: Settings) -> DatabaseConnection:
-    """Return the connection that the settings ask for, not opened yet.
+    """Return the connection that the settings describe, not opened yet.
 
     No statement may take longer than Query 2, nor longer than the whole run.
     """
@@ -57,9 +57,9 @@ def database_connection(settings: Settings) -> DatabaseConnection:
 
 
 def most_workers(settings: Settings) -> int:
-    """Return how many rows may be in flight: as the settings say, and as files may be open.
+    """Return the maximum number of rows in flight, which the number of open files limits too.
 
-    The soft limit of open files is raised for that as far as needed, which takes no special right.
+    Raises the soft limit of open files as far as needed, which takes no special right.
     """
     wanted = settings.iterable_workers or MOST_WORKERS
     files = wanted + OTHER_OPEN_FILES
@@ -75,12 +75,12 @@ def most_workers(settings: Settings) -> int:
 
 
 def network(settings: Settings) -> Network:
-    """Return how the settings let this machine reach Iterable, and the heartbeat's monitor."""
+    """Return the timeout, the CA file and the proxy for Iterable and for HEARTBEAT_URL."""
     return Network(settings.iterable_timeout_seconds, settings.iterable_ca_file, settings.proxy)
 
 
 def iterable_client(settings: Settings, payloads: Payloads, stop: Stop) -> IterableClient:
-    """Return the client that the settings ask for; its waits end early when the run is to stop."""
+    """Return the client that the settings describe; its waits end early when the run stops."""
     return IterableClient(
         settings.iterable_api_key.get_secret_value(),
         settings.iterable_api_base_url,
@@ -95,7 +95,7 @@ def iterable_client(settings: Settings, payloads: Payloads, stop: Stop) -> Itera
 
 
 def user_fields(settings: Settings) -> Answer:
-    """Return the answer with the project's profile fields, or what came in its place."""
+    """Return Iterable's answer to the request for the project's profile fields."""
     transport = Transport(
         settings.iterable_api_base_url,
         settings.iterable_api_key.get_secret_value(),
@@ -108,7 +108,7 @@ def user_fields(settings: Settings) -> Answer:
 def pipeline(
     settings: Settings, plans: Planner, client: IterableClient, recorder: Recorder
 ) -> Pipeline:
-    """Return what sends the rows of the run, one by one or in batches, and tells *recorder*."""
+    """Return the pipeline that sends the rows, one by one or in batches, and tells *recorder*."""
     bulk = recorder.run.options.bulk
     limit = BatchLimit(settings.bulk_batch_size if bulk else 1)
     pool = WorkerPool(

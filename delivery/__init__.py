@@ -1,1 +1,1 @@
-"""Many rows at once: planned, sent, recorded, and stopped in time."""
+"""Plans, sends and records many rows at once, and stops in time."""

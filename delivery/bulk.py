@@ -1,7 +1,7 @@
 """Rows in batches: the users of a batch in one request, then the events of those accepted.
 
-What the answer to a batch does not account for stays to be made: single calls judge these rows.
-That is harmless, since both carry the same body, and what was refused was not applied.
+If the answer to a batch does not say what became of a row, a single call sends the row again. That
+is harmless: it has the same body, and Iterable has not applied what it refused.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -14,32 +14,32 @@ from iterable_api.payloads import bulk_body, new_fields_rule
 from iterable_client import IterableClient
 from records.outcomes import EVENT, NOT_SENT, PROFILE, CallOutcome, CallStatus, PreparedRow
 
-# The most that a request holds, as sent. Iterable takes 4 MB; with half of it, batches in flight
-# take no more than some 50 MB of memory, whatever the rows are like.
+# Largest request body. Iterable accepts 4 MB; with half of that, the batches in flight take at most
+# about 50 MB of memory.
 MAX_BYTES = 2_000_000
 _RULE_BYTES = len(new_fields_rule(create=False))
 _AROUND_BYTES = len(bulk_body("events", [])) + _RULE_BYTES
 _NAMES = {PROFILE: "users", EVENT: "events"}
 
-# Rows that are sent together: one in per-user mode, up to a thousand in bulk mode.
+# Rows that are sent together: one without --bulk, up to a thousand with it.
 Batch = Sequence[PreparedRow]
 
 
 @dataclass
 class BatchLimit:
-    """The number of ``rows`` that a batch may have; may be shared by threads."""
+    """Maximum number of ``rows`` in a batch; may be shared by threads."""
 
     rows: int
 
     def too_large(self, rows: int) -> None:
-        """Lower it to half of a batch that Iterable has found too large."""
+        """Lower it to half of *rows*, a batch that Iterable found too large."""
         self.rows = max(1, min(self.rows, rows // 2))
 
 
 def packed(rows: Iterable[PreparedRow], limit: BatchLimit) -> Iterator[Batch]:
-    """Yield *rows* in batches, in their order: each fits into a request, its users and its events.
+    """Yield *rows* in batches, in order; the users and the events of each fit into a request.
 
-    A row that is too large for any request goes alone: it is for Iterable to refuse it.
+    A row that is too large for any request goes alone, so that Iterable refuses it.
     """
     batch: list[PreparedRow] = []
     size = _AROUND_BYTES
@@ -66,15 +66,15 @@ class BulkDelivery:
     limit: BatchLimit
 
     def process(self, batch: Batch) -> Batch:
-        """Make the calls of *batch* in bulk; return its rows with what came of them.
+        """Make the calls of *batch* in bulk; return its rows with their outcomes.
 
-        A row that still has a call to be made is for a single call to judge.
+        Rows that still have a ``next_call`` need single calls.
         """
         return self._send_all(EVENT, self._send_all(PROFILE, batch))
 
     def _send_all(self, kind: int, rows: Batch) -> Batch:
-        """Make the calls of *rows* that are of this *kind* and next, in requests that fit."""
-        # In their order: the first value of a new field decides its type.
+        """Make the next calls of *rows* that are of this *kind*, in requests that fit."""
+        # In order, because the first value of a new field sets the field's type.
         to_send = [row for row in rows if (call := row.next_call) and call.kind == kind]
         sent: dict[int, PreparedRow] = {}
         for part in packed(to_send, self.limit):
@@ -83,7 +83,7 @@ class BulkDelivery:
         return [sent.get(id(row), row) for row in rows]
 
     def _send(self, kind: int, part: Batch) -> Batch:
-        """Make the calls of *part* in one request; in more if Iterable finds that too large."""
+        """Make the calls of *part* in one request, or in more if Iterable finds it too large."""
         bodies = [(row.profile if kind == PROFILE else row.event).body for row in part]
         send = self.client.update_users if kind == PROFILE else self.client.track_events
         answer = send(bodies)
@@ -99,14 +99,14 @@ class BulkDelivery:
     def _read(
         self, kind: int, rows: Batch, bodies: Sequence[bytes], answer: Answer
     ) -> tuple[Sequence[CallOutcome], Collection[CallStatus]]:
-        """Return what *answer* says of each of *rows*, and of which statuses single calls judge."""
+        """Return the outcome of each of *rows*, and the statuses that need a single call."""
         outcome = answer.outcome
         if outcome.status is CallStatus.DELIVERED:
             outcomes = calls_of(answer, _NAMES[kind], [row.key for row in rows], bodies)
             return outcomes, {CallStatus.NOT_SENT, CallStatus.UNKNOWN}
         if outcome.status in {CallStatus.REFUSED, CallStatus.FORGOTTEN}:
-            # For the sake of some row; nothing was applied.
+            # Some row was the reason; Iterable applied nothing.
             outcome = NOT_SENT
-        # A single call would say no more of the key or the pace.
+        # A single call would not succeed either if the key or the rate limit is the reason.
         settled = outcome.key_refused or answer.repeat is Repeat.THROTTLE
         return [outcome] * len(rows), set() if settled else {outcome.status}

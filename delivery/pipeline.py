@@ -1,9 +1,9 @@
-"""The way of the rows: planned in groups, sent in batches, recorded as they come back.
+"""Takes the rows through a run: plans them in groups, sends them in batches, records outcomes.
 
-Most rows go through at once. Two kinds come in a later round. A row with the address or the event
-of a row that is under way waits for that row's outcome. And an event of a user who was delivered a
-moment ago and whom Iterable does not find yet is sent again: Iterable's documentation asks for a
-minute between a profile and the calls that depend on it.
+Most rows go through in the first round. A later round takes two kinds of rows. A row that repeats
+the user or the event of a row in flight waits for that row's outcome. And an event is sent again if
+Iterable does not find its user, delivered a moment ago: Iterable's documentation asks for a minute
+between a profile and the calls that depend on it.
 """
 
 import pickle
@@ -31,9 +31,9 @@ from records.row_spool import RowSpool, SpoolError
 
 logger = get_logger(__name__)
 
-# Rows that are planned together. For the milliseconds that this takes, workers have rows at hand.
+# Number of rows planned together. Meanwhile, for milliseconds, the workers have rows waiting.
 GROUP_ROWS = 240
-# Between a profile and the calls that depend on it.
+# Pause between a profile and the calls that depend on it.
 # Source: POST /api/users/update, https://api.iterable.com/api/docs
 VISIBLE_AFTER_S = 60.0
 _COLUMNS = (Column("prepared row", Kind.BINARY),)
@@ -43,7 +43,7 @@ _COLUMNS = (Column("prepared row", Kind.BINARY),)
 class Pipeline:
     """Delivers the rows of one run; every row gets exactly one outcome, which is recorded.
 
-    ``limit`` says how large a batch may be. Rows that come later are kept in ``folder``.
+    ``limit`` limits a batch. ``folder`` is for the file with the rows of the next round.
     """
 
     planner: Planner
@@ -56,14 +56,14 @@ class Pipeline:
         self._stop = self.recorder.stop
         self._later = LaterRows(self.folder)
         self._round = 1
-        # When the users should be known whose events are to be sent again; 0 if there are none.
+        # When Iterable should know the users whose events are sent again; 0 if there are none.
         self._visible_s = 0.0
 
     def deliver(self, chunks: Iterable[list[Row]]) -> None:
-        """Deliver the rows in *chunks*, of which one at a time fits into memory.
+        """Deliver the rows in *chunks*, each small enough for memory.
 
-        Once the run is to stop the remaining rows are ``not_attempted``. An exception that nobody
-        expected stops the run too, and is raised when every row has its outcome.
+        After a stop the remaining rows are ``not_attempted``. An unexpected exception stops the run
+        too, and is raised once every row has its outcome.
         """
         with self.pool:
             self._send_round(_groups(chunks))
@@ -80,18 +80,18 @@ class Pipeline:
             logger.warning("%s an earlier row's %s; the first row's profile is sent", are, who)
 
     def _send_round(self, groups: Iterable[Sequence[AnyRow]]) -> None:
-        """Send what is to be sent of the rows in *groups*, and record what comes of it."""
+        """Send the rows in *groups* that need sending, and record all outcomes."""
         for outcomes in self.pool.send(packed(self._to_send(groups), self.limit)):
             kept = outcomes
             with self.recorder.stopping_on_failure():
                 self.recorder.refusals.watch(outcomes)
                 for outcome in outcomes:
                     self.planner.repeats.note(outcome)
-                kept = self._less_not_found(outcomes)
+                kept = self._set_aside_not_found(outcomes)
             self.recorder.add(kept)
 
     def _to_send(self, groups: Iterable[Sequence[AnyRow]]) -> Iterator[PreparedRow]:
-        """Yield the rows that are to be sent; record the others."""
+        """Yield the rows to send; record the others."""
         for rows in groups:
             plan = None
             if not self._stop.requested:
@@ -106,7 +106,7 @@ class Pipeline:
         return self.planner.payloads.mapping.not_attempted(row)
 
     def _plan(self, rows: Sequence[AnyRow]) -> Plan:
-        """Plan *rows*, and do what must be done before they are sent."""
+        """Plan *rows* and update the ledger as needed before they are sent."""
         plan = self.planner.plan(rows)
         self.recorder.refusals.watch(plan.outcomes)
         self.recorder.ledger.forget(plan.forget)
@@ -114,23 +114,23 @@ class Pipeline:
         self._later.extend(plan.later)
         return plan
 
-    def _less_not_found(self, outcomes: list[RowOutcome]) -> list[RowOutcome]:
-        """Put the rows aside whose event is to be sent again; return the others."""
+    def _set_aside_not_found(self, outcomes: list[RowOutcome]) -> list[RowOutcome]:
+        """Keep the rows whose event is to be sent again for later; return the others."""
         again = [
             row._replace(event=row.event._replace(send=True, outcome=NOT_SENT))
-            for row in (each.prepared for each in outcomes if _is_to_be_sent_again(each))
+            for row in (each.prepared for each in outcomes if _needs_resend(each))
             if row
         ]
         if not again or self._round > 1 or self._stop.requested:
             return outcomes
-        # The ledger first: a row that it cannot take is not put aside, or it had two outcomes.
+        # The ledger first: if it fails, the row is not kept, and so gets only one outcome.
         self.recorder.note_in_ledger(list(map(outcome_of, again)))
         self._later.extend(again)
         self._visible_s = time.monotonic() + VISIBLE_AFTER_S
-        return [outcome for outcome in outcomes if not _is_to_be_sent_again(outcome)]
+        return [outcome for outcome in outcomes if not _needs_resend(outcome)]
 
     def _wait_for_users(self) -> None:
-        """Wait until Iterable should know the users whose events are to be sent again."""
+        """Wait until Iterable should know the users whose events are sent again."""
         if self._visible_s:
             wait_s = max(0.0, self._visible_s - time.monotonic())
             text = "Iterable does not find all new users yet: their events are sent again in %.0f s"
@@ -140,7 +140,7 @@ class Pipeline:
 
 @dataclass
 class LaterRows:
-    """Rows for the next round: in a file in ``folder``, because there may be many of them."""
+    """Rows for the next round, in a file in ``folder`` because there may be many."""
 
     folder: Path
     _spool: RowSpool | None = None
@@ -149,9 +149,9 @@ class LaterRows:
         return len(self._spool) if self._spool else 0
 
     def extend(self, rows: Sequence[PreparedRow]) -> None:
-        """Put *rows* aside, which are on disk then.
+        """Add *rows*; they are on disk when this returns.
 
-        Raises SpoolError and has none of these *rows*. Then it can take no more.
+        After a SpoolError it has none of these *rows* and can take no more.
         """
         if not rows:
             return
@@ -165,12 +165,12 @@ class LaterRows:
             raise
 
     def next_round(self) -> Iterator[list[PreparedRow]]:
-        """Yield the rows that were put aside up to now; what comes then is for another round."""
+        """Yield the rows added up to now; rows added later are for another round."""
         spool, self._spool = self._spool, None
         if spool is not None:
             with closing(spool):
                 for chunk in spool.chunks():
-                    # Written above, into a file that nobody else can read.
+                    # Written above, into a file that no other user can read.
                     yield [pickle.loads(row or b"") for (row,) in chunk]  # noqa: S301
 
 
@@ -180,7 +180,7 @@ def _groups(chunks: Iterable[list[Row]]) -> Iterator[list[Row]]:
             yield chunk[start : start + GROUP_ROWS]
 
 
-def _is_to_be_sent_again(outcome: RowOutcome) -> bool:
-    """Whether the event met a user that was delivered in this run and is not visible yet."""
+def _needs_resend(outcome: RowOutcome) -> bool:
+    """Whether Iterable does not find the event's user, though it accepted the profile now."""
     accepted_now = outcome.users_update.status in {CallStatus.DELIVERED, CallStatus.SUPERSEDED}
     return accepted_now and user_not_found(outcome.events_track)

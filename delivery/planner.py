@@ -1,9 +1,8 @@
-"""Which calls each row needs: rows become prepared rows, less what Iterable holds.
+"""Decides which calls each row needs: those whose content Iterable does not hold yet.
 
-Of rows with one address the first in Query 2's order is the profile. Of rows with one event, that
-is with one ``page_view_id``, customer, time and name, the first is the event: any other would
-overwrite it. A row that depends on the outcome of one before it waits for that, so that nothing
-depends on a race.
+If rows share a user, the first one in Query 2's order gives the profile. If rows share an event
+(``page_view_id``, customer, time and name), the first one gives the event: others would overwrite
+it. A row that depends on the outcome of an earlier row waits for it, so that no race decides.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -29,23 +28,23 @@ from records.outcomes import (
 )
 from records.run import RunOptions
 
-# A row as it was read, or one that was looked at before.
+# A row as it was read, or one that was prepared in an earlier round.
 AnyRow = Row | PreparedRow
-# Bits in the map of addresses and events by their hashes; it takes 16 MB while rows are read. Of a
-# million rows some fifteen thousand share a bit with a row before them, and get a closer look.
+# Number of bits in the map of hashes of users and events; it takes 16 MB while rows are read. Of a
+# million rows, about fifteen thousand share a bit with an earlier row and get a closer look.
 _MAP_BITS = 1 << 27
-# In place of a round's number.
+# Stands in for the number of a round.
 _ARRIVED = -1
 _OVERWRITES = (
-    "page_view_id %s came before for this customer and time: one event would overwrite the other; "
-    "give each row an id of its own"
+    "an earlier row has the same page_view_id (%s), customer and time, so one event would "
+    "overwrite the other; give each row its own page_view_id"
 )
 
 
 def find_suspects(rows: Iterable[Row], payloads: Payloads, suspects: set[int]) -> Iterator[Row]:
-    """Yield *rows* as they are; add to *suspects* what may repeat a row before.
+    """Yield *rows* as they are; add to *suspects* what may repeat an earlier row.
 
-    That is the numbers of addresses and events, by *payloads*.
+    *suspects* are numbers of users and events, as *payloads* computes them.
     """
     seen = bytearray(_MAP_BITS // 8)
     user_number, event_number = payloads.user_number, payloads.event_number
@@ -60,7 +59,7 @@ def find_suspects(rows: Iterable[Row], payloads: Payloads, suspects: set[int]) -
 
 
 class Repeats:
-    """Tells what of a row was there before, in little memory.
+    """Finds the calls of a row that an earlier row makes already, in little memory.
 
     *suspects* has what ``find_suspects()`` found in all rows; by default no row repeats another.
     """
@@ -69,21 +68,21 @@ class Repeats:
         self._payloads = payloads
         self._suspects = suspects
         self._round = 1
-        # Of profiles and events that may come again, by their names in the ledger: the round in
-        # which a row was the last to send it or to wait for it, or that Iterable has it.
+        # For profiles and events that may repeat, by their names in the ledger: the last round in
+        # which a row sent it or waited for it; _ARRIVED if Iterable has it.
         self._rounds: dict[bytes, int] = {}
-        # By the names of these events, the hash of what the first row sends.
+        # The hash of what the first row sends, by the name of the event.
         self._contents: dict[bytes, bytes] = {}
 
     def begin_round(self) -> None:
-        """Let rows that had to wait have their turn."""
+        """Give the rows that had to wait their turn."""
         self._round += 1
 
     def turn_of(self, row: PreparedRow) -> PreparedRow | None:
-        """Return *row* with the outcomes of calls that a row before it stands for.
+        """Return *row* with the outcomes of the calls that an earlier row makes for it.
 
-        None if that is not known yet: then it must wait for the next round. Ask once for each row
-        of a round, in their order.
+        None if they are not known yet, so that it must wait for the next round. Call it once for
+        each row of a round, in order.
         """
         profile, event = row.profile, row.event
         if values := row.row:
@@ -100,9 +99,9 @@ class Repeats:
         missing = [name for name in names if self._rounds.get(name, _ARRIVED) != _ARRIVED]
         must_wait = any(self._rounds[name] == self._round for name in missing)
         self._rounds.update(dict.fromkeys(missing, self._round))
-        return None if must_wait else self._less_repeated(row)
+        return None if must_wait else self._without_repeats(row)
 
-    def _less_repeated(self, row: PreparedRow) -> PreparedRow:
+    def _without_repeats(self, row: PreparedRow) -> PreparedRow:
         profile, event = row.profile, row.event
         update = track = None
         if profile.send and self._rounds.get(profile.name) == _ARRIVED:
@@ -115,7 +114,7 @@ class Repeats:
         return row.knowing(update, track)
 
     def note(self, outcome: RowOutcome) -> None:
-        """Note what Iterable has of a row now."""
+        """Note which calls of a row Iterable has accepted."""
         if (row := outcome.prepared) is None or not self._rounds:
             return
         for call, its in ((row.profile, outcome.users_update), (row.event, outcome.events_track)):
@@ -126,10 +125,10 @@ class Repeats:
 
 @dataclass
 class Plan:
-    """What is to become of some rows: those that need no call, that are to be sent, and later.
+    """The decisions on some rows: ``outcomes`` of those without a call, and rows to send or keep.
 
-    Those to be sent have their bodies. ``forget`` has the calls that the ledger must forget before
-    they are sent; ``renew`` those that it must note as still needed.
+    Rows in ``to_send`` have their bodies. The ledger must delete the entries of the calls in
+    ``forget`` before these are sent, and note those in ``renew`` as still needed.
     """
 
     outcomes: list[RowOutcome] = field(default_factory=list)
@@ -143,8 +142,8 @@ class Plan:
 class Planner:
     """Plans the rows of one run; reads the ledger, and writes nothing.
 
-    Calls whose content Iterable holds are left out, unless all are asked for, and so are calls that
-    repeat one before them, as ``repeats`` tells. In a dry run nothing is to be sent.
+    It leaves out calls whose content Iterable holds, unless the run sends all, and calls that an
+    earlier row makes, as ``repeats`` finds. In a dry run it plans nothing to send.
     """
 
     payloads: Payloads
@@ -154,7 +153,7 @@ class Planner:
     repeats: Repeats
 
     def plan(self, rows: Sequence[AnyRow]) -> Plan:
-        """Return what is to become of *rows*, which come in their order. Raises LedgerError."""
+        """Return the plan for *rows*, which must come in order. Raises LedgerError."""
         plan = Plan()
         prepared = list(self._prepared(plan, rows))
         for row, held in zip(prepared, self.ledger.held(prepared), strict=True):
@@ -173,7 +172,7 @@ class Planner:
         return plan
 
     def _prepared(self, plan: Plan, rows: Iterable[AnyRow]) -> Iterator[PreparedRow]:
-        """Yield *rows*, prepared; add the outcomes of those that cannot be sent to *plan*."""
+        """Yield *rows* prepared; add the outcomes of rows that cannot be sent to *plan*."""
         for row in rows:
             if isinstance(row, PreparedRow):
                 yield row
@@ -187,9 +186,9 @@ class Planner:
     def _decide(
         self, plan: Plan, row: PreparedRow, profile: Held, event: Held
     ) -> RowOutcome | PreparedRow:
-        """Return the outcome of *row*, or the row with the calls that are to be made."""
+        """Return the outcome of *row*, or the row with the calls to make."""
         send_all = self.options.send_all
-        # Most rows of most nights.
+        # The usual case: most rows are unchanged.
         if profile is event is HELD and row.profile.send and row.event.send and not send_all:
             return outcome_of(row, UNCHANGED, UNCHANGED)
         calls = (row.profile, profile), (row.event, event)
@@ -208,9 +207,9 @@ class Planner:
         return row.knowing(update, track)
 
     def _known(self, plan: Plan, row: PreparedRow, call: Call, held: Held) -> CallOutcome | None:
-        """Return the outcome of a *call* of *row* that need not be made; None if it is to be made.
+        """Return the outcome of a *call* of *row* that need not be made; None if it must be.
 
-        Add to *plan* what that makes untrue, or shows to be needed.
+        Add to *plan* the entries that the call makes wrong, or that are still needed.
         """
         if not call.send:
             return call.outcome
@@ -226,10 +225,10 @@ class Planner:
 
 
 def length_to_send(limit: int, chunks: Iterable[list[Row]], planner: Planner) -> int:
-    """Return how many rows there are up to the one with which *limit* of them need sending.
+    """Return the number of rows up to the last one of the first *limit* rows that need sending.
 
-    They come in *chunks*, of which one at a time fits into memory. *planner* is that of a dry run.
-    Those in between are a part of the run too, so that the first row of an address stays the first.
+    The rows come in *chunks*, each small enough for memory. *planner* is that of a dry run. Rows in
+    between belong to the run too, so that the first row of a user stays the first.
     """
     taken = 0
     for chunk in chunks:

@@ -1,11 +1,11 @@
-"""Whether the project has the profile fields that a run has sent, which no single answer tells.
+"""Checks that the project has the profile fields that a run has sent: no single answer says so.
 
-A project may create no new fields. Iterable then takes a profile or an event, says "Success", and
-drops the fields that it does not have. So a delivery is sure only when the project is known to have
-all profile fields of the run; of event fields no project tells.
+A project can be set to create no new fields. Iterable then accepts a profile or an event, says
+"Success", and drops the fields that it does not have. So a delivery is sure only once the project
+lists all profile fields of the run. Iterable lists no event fields.
 
-What is not sure counts as held, or a project that takes no new fields would get every row again
-each night. When the fields are there, it is sent once more.
+A row that is not sure counts as delivered, or such a project would get every row again each night.
+Once the project has the fields, the row is sent once more.
 """
 
 import json
@@ -26,16 +26,16 @@ logger = get_logger(__name__)
 # A field that a run has created shows in the project's list after a while.
 PATIENCE_S = 10.0
 INTERVAL_S = 2.0
-# Under this name the ledger keeps the profile fields that the project leaves out.
+# The ledger keeps the profile fields that the project ignores under this name.
 LEFT_OUT = "profile fields left out"
 
 
 @dataclass
 class ProjectFields:
-    """What is known of the project's profile fields during a run, and what follows from it.
+    """The project's profile fields, as far as a run knows them.
 
-    ``fetch`` asks for their names, and returns None if they cannot be had; ``wait`` sleeps for some
-    seconds and returns True when the run is to stop. Only the thread that has made it may use it.
+    ``fetch`` asks for their names, and returns None if that fails; ``wait`` sleeps for a number of
+    seconds and returns True if the run is to stop. Only the thread that created it may use it.
     """
 
     run: RunRecord
@@ -46,33 +46,32 @@ class ProjectFields:
     def __post_init__(self) -> None:
         # The fields that the project is known to have.
         self._known: set[str] = set()
-        # The profile fields of all rows of which something was delivered.
+        # The profile fields of all rows with a delivered call.
         self._needed: set[str] = set()
-        # What was left out up to the last run.
+        # The fields that the project ignored up to the last run.
         self._left_out = set(json.loads(self.ledger.noted(LEFT_OUT) or "[]"))
-        # What rows that count as held may lack in Iterable.
+        # Fields that rows may lack in Iterable though they count as delivered.
         self._lacking: set[str] = set()
-        # Whether deliveries of this run are not sure yet, and when to look for their fields next.
+        # Whether deliveries of this run are not sure yet, and when to ask for the fields next.
         self._unsettled = False
         self._look_s = 0.0
 
     def know(self, fields: Collection[str] | None) -> None:
-        """Note the *fields* that the project has; None if they cannot be had."""
+        """Note the *fields* that the project has; None if they could not be fetched."""
         if fields is not None:
             self._known = set(fields)
 
     def may_be_sent_again(self, row: PreparedRow) -> bool:
-        """Whether the project now has all fields of *row*, of which Iterable may hold only some."""
-        # With those of other rows: then its event may be there as a whole too.
+        """Whether the project now has all fields of *row*, some of which it may have ignored."""
+        # With the fields of other rows: the event's own fields may then exist as well.
         needed = self._left_out | _fields_of(row)
         self._lacking |= needed - self._known
         return needed <= self._known
 
     def add(self, outcomes: Iterable[RowOutcome]) -> bool:
-        """Note the profile fields of the rows of which something was delivered now.
+        """Note the profile fields of the rows with a delivered call.
 
-        Return whether the project is known to have all that this run has delivered. Raises
-        LedgerError.
+        Return whether the project is known to have all fields of this run. Raises LedgerError.
         """
         for outcome in outcomes:
             statuses = {outcome.users_update.status, outcome.events_track.status}
@@ -80,8 +79,8 @@ class ProjectFields:
                 self._needed |= _fields_of(outcome.prepared)
         is_sure = self._is_sure()
         if not is_sure and time.monotonic() >= self._look_s:
-            # In another thread, as the rows go on: if the run is killed, what it has delivered up
-            # to then is sure.
+            # In another thread, while rows are sent: if the run is killed later, its deliveries up
+            # to now are sure.
             self._look_s = math.inf
             threading.Thread(target=self._look, daemon=True).start()
         return is_sure
@@ -99,28 +98,28 @@ class ProjectFields:
         self._look_s = time.monotonic() + PATIENCE_S
 
     def finish(self, *, patient: bool) -> None:
-        """Settle what is sure of this run, and tell the run which fields the project leaves out.
+        """Settle which deliveries are sure, and tell the run which fields the project ignores.
 
-        If not *patient*, the project is not asked. Raises LedgerError.
+        It asks the project only if *patient*. Raises LedgerError.
         """
         told = self._is_sure() or (patient and self._look_patiently())
         if not self._is_sure():
             self.ledger.settle(sure=False)
         if told:
-            self._tell()
+            self._report_ignored()
         elif patient:
             self._lacking |= self._needed
         if (lacking := self._lacking - self._known) and not self.run.filtered_fields:
             text = (
-                "Some rows count as held, perhaps without all fields: the project is not known to "
-                "have %s, see --check. Once it has them, these rows are sent once more"
+                "Some rows count as delivered, perhaps without these fields: %s. The project may "
+                "not have them, see --check. Once it has them, a later run sends the rows again"
             )
             logger.warning(text, ", ".join(sorted(lacking)))
 
     def _look_patiently(self) -> bool:
-        """Ask for the fields until all are there, for a while; return whether the project told.
+        """Ask for the fields until all are there, for a while; return whether Iterable listed them.
 
-        It did not if the run is to stop first.
+        Return False also if the run is to stop first.
         """
         for look in range(1 + int(PATIENCE_S / INTERVAL_S)):
             if look and self.wait(INTERVAL_S):
@@ -129,30 +128,30 @@ class ProjectFields:
             if fields is None:
                 return False
             self.know(fields)
-            # What was left out before is not waited for.
+            # Fields that the project ignored before are not waited for.
             if self._needed - self._known <= self._left_out:
                 break
         return True
 
-    def _tell(self) -> None:
-        """Tell the run what the project leaves out; as news if that is not what it was before."""
+    def _report_ignored(self) -> None:
+        """Tell the run which fields the project ignores; as news if that has changed."""
         if missing := self._needed - self._known:
             self.run.filtered_fields["users_update"] |= missing
         now = (self._left_out | missing) - self._known
         if now != self._left_out:
-            self.run.news = f"Iterable now leaves out {', '.join(sorted(now)) or 'no fields'}"
+            self.run.news = f"Iterable now ignores {', '.join(sorted(now)) or 'no fields'}"
             self.ledger.note({LEFT_OUT: json.dumps(sorted(now))})
 
 
 def _fields_of(row: PreparedRow) -> set[str]:
-    """Return the names of the profile fields of *row*, which has its bodies."""
+    """Return the names of the profile fields in the body of *row*."""
     return set(_names_in(json.loads(row.profile.body)["dataFields"]))
 
 
 def _names_in(fields: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """Yield the names of *fields* as a project lists them: what is in an object after a dot."""
+    """Yield the names of *fields* as a project lists them, with a dot for each level of objects."""
     for name, value in fields.items():
-        # A null makes no field in any project, nor an array with nothing else in it.
+        # No project creates a field for a null, nor for an array of nulls.
         if value not in (None, [], [None]):
             yield prefix + name
         if isinstance(value, dict):

@@ -1,7 +1,7 @@
-"""Writes down what becomes of a run while it goes on: in its record, the ledger and its results.
+"""Records the outcomes of a run as they come: in the run's record, the ledger and the results.
 
-It stops a run of which it can no longer do that, and one that is refused as a whole, for a reason
-that lies in none of its rows.
+It stops the run if it can no longer record them, or if Iterable refuses all rows for a reason that
+is not in the data.
 """
 
 import time
@@ -25,20 +25,20 @@ from records.run import Endpoint, RunRecord
 
 logger = get_logger(__name__)
 
-# How a run may end that asks for the project's fields all the same.
+# Reasons to stop after which the run still asks for the project's fields.
 _STILL_ASKS = {None, StopReason.DEADLINE, StopReason.EVERY_ROW_REFUSED}
-# Number of rows that an endpoint refuses, with none accepted in between, before the run stops. A
-# reason that cannot lie in a row needs few of them. A value of the wrong type can, so it counts
-# only as long as Iterable is not known to have a row of that endpoint.
+# Number of rows that an endpoint refuses in succession before the run stops. It is low for a reason
+# that cannot be in the data. A value of the wrong type can be, so it counts only until the endpoint
+# has accepted a row.
 REFUSED_ROWS: Mapping[Fault | None, int] = {Fault.PROJECT: 4, Fault.NETWORK: 4, Fault.FIELD: 20}
-# The same for a run that is over before that, and of which nothing was accepted.
+# The same for a run that ends before that, and of which the endpoint accepted no row.
 IN_ALL: Mapping[Fault | None, int] = {Fault.PROJECT: 1, Fault.NETWORK: 1, Fault.FIELD: 4}
-_USUAL_NAME = f'"eventName": "{EVENT_NAME}"'.encode("ascii")
+_DEFAULT_NAME = f'"eventName": "{EVENT_NAME}"'.encode("ascii")
 
 
 @dataclass
 class Recorder:
-    """Writes down what becomes of a run; when it no longer can, it asks the run to stop."""
+    """Records the outcomes of a run, and asks it to stop when it no longer can."""
 
     run: RunRecord
     stop: Stop
@@ -51,9 +51,9 @@ class Recorder:
         self.refusals = RefusalWatch(self.stop)
 
     def begin(self, rows: int, notes: Mapping[str, str]) -> None:
-        """Note how many rows the run is about, and make sure of the disk for their outcomes.
+        """Note the number of *rows*, and reserve disk space for their outcomes.
 
-        *notes* say in the ledger what the run is like. Raises RunError when there is no room.
+        *notes* go into the ledger, see ``run_notes()``. Raises RunError if there is no room.
         """
         try:
             self.results.reserve(rows)
@@ -68,10 +68,10 @@ class Recorder:
 
     @contextmanager
     def sending(self, client: IterableClient, log: RowLog) -> Iterator[None]:
-        """Tell *log* each outcome; at the end close *client*, and note what was sent.
+        """Pass each outcome to *log*; at the end close *client* and count its requests.
 
-        Then look whether the project has taken all of it, also when the time is over or the rest
-        was refused: a job that never gets to its end must learn it too.
+        Then check that the project has stored all fields, also after the time limit or refusals:
+        otherwise a job that always stops early would never know.
         """
         self.log = log
         began_s = time.monotonic()
@@ -79,7 +79,7 @@ class Recorder:
             yield
             self.stop.over = True
         finally:
-            # First, so that nothing leaves any more that would not be counted.
+            # First, so that no request leaves uncounted.
             client.close()
             run, endpoints = self.run, client.statistics.to_json()
             run.sending_seconds = time.monotonic() - began_s
@@ -91,11 +91,11 @@ class Recorder:
         self.stop.raise_bug()
 
     def add(self, outcomes: Sequence[RowOutcome]) -> None:
-        """Record *outcomes*: in the ledger and in the results, each also when the other fails."""
+        """Record *outcomes* in the ledger and in the results, in each even if the other fails."""
         if not outcomes:
             return
         counts = self.run.count(outcomes)
-        # Of a million rows that were left as they are, none is looked at.
+        # Unchanged rows, which may be a million, need no look.
         if counts.keys() != {RowStatus.UNCHANGED}:
             with self.stopping_on_failure():
                 self.note_in_ledger(outcomes)
@@ -106,17 +106,17 @@ class Recorder:
                 self.log.add(outcomes, counts)
 
     def note_in_ledger(self, outcomes: Sequence[RowOutcome]) -> None:
-        """Remember what Iterable has now, and forget what it has not. Raises LedgerError."""
+        """Note what Iterable has now, and delete what it does not have. Raises LedgerError."""
         self.ledger.record(outcomes, sure=self.fields.add(outcomes))
-        # Iterable does not have these users, whatever it said of their profiles.
+        # Iterable does not know these users, even if it accepted their profiles.
         lost = [outcome.prepared for outcome in outcomes if user_not_found(outcome.events_track)]
         self.ledger.forget([row.profile for row in lost if row])
 
     @contextmanager
     def stopping_on_failure(self) -> Iterator[None]:
-        """Ask the run to stop when something fails inside, above all to write a file.
+        """Ask the run to stop when something fails inside, usually writing a file.
 
-        What nobody expected is raised by ``stop.raise_bug()``, once every row has its outcome.
+        ``stop.raise_bug()`` raises an unexpected exception once every row has its outcome.
         """
         try:
             yield
@@ -132,13 +132,13 @@ class Recorder:
             self.stop.fail(bug)
 
     def finish(self) -> bool:
-        """Write the results file of the finished run; return whether it is there."""
+        """Write the results file of the finished run; return whether that succeeded."""
         try:
             self.results.finish(self.run)
         except OSError as error:
             text = (
                 f"The results could not be written to {self.results.path}: {error.strerror}. "
-                "STATE_FILE knows what was delivered. Make room or fix the folder, then run again"
+                "STATE_FILE records what was delivered. Make room or fix the folder, then run again"
             )
             logger.error("%s", text)
             self.run.error = self.run.error or text
@@ -149,24 +149,24 @@ class Recorder:
 
 
 class RefusalWatch:
-    """Asks the run to stop when the key, or row after row, is refused at an endpoint."""
+    """Asks the run to stop if Iterable refuses the key, or several rows in succession."""
 
     def __init__(self, stop: Stop) -> None:
         self._stop = stop
-        # Endpoints at which Iterable has some row of the run, from this run or an earlier one.
+        # Endpoints that have accepted a row, in this run or an earlier one.
         self._accepted: set[str] = set()
-        # Refused since a row was accepted.
+        # Calls refused since the endpoint accepted a row.
         self._refused: dict[str, list[CallOutcome]] = {"users": [], "events": []}
 
     def watch(self, outcomes: Sequence[RowOutcome]) -> None:
-        """Count some more rows, in the order in which they came back."""
+        """Count more rows, in the order of their answers."""
         self._watch("users", [outcome.users_update for outcome in outcomes])
         self._watch("events", [_event_call(outcome) for outcome in outcomes])
 
     def _watch(self, name: str, calls: Sequence[CallOutcome]) -> None:
         refused = self._refused[name]
         statuses = {call.status for call in calls}
-        # All came back at once, so it does not matter which of them was accepted.
+        # They came back together, so their order does not matter.
         if CallStatus.DELIVERED in statuses:
             refused.clear()
         if statuses & {CallStatus.DELIVERED, CallStatus.UNCHANGED}:
@@ -181,7 +181,7 @@ class RefusalWatch:
         self._judge(name, REFUSED_ROWS)
 
     def finish(self) -> None:
-        """Ask for a stop also after a short run that was refused as a whole."""
+        """Ask for a stop also after a short run of which everything was refused."""
         for name in self._refused.keys() - self._accepted:
             self._judge(name, IN_ALL)
 
@@ -192,19 +192,19 @@ class RefusalWatch:
 
 
 def _event_call(outcome: RowOutcome) -> CallOutcome:
-    """Return the event's outcome; a name that is blocked is a row's own if rows have names."""
+    """Return the event's outcome; a blocked name is in the data if the row has its own name."""
     call, row = outcome.events_track, outcome.prepared
-    if call.message == NAME_BLOCKED and row is not None and _USUAL_NAME not in row.event.body:
+    if call.message == NAME_BLOCKED and row is not None and _DEFAULT_NAME not in row.event.body:
         return replace(call, fault=Fault.FIELD)
     return call
 
 
 def _reason(name: str, call: CallOutcome) -> str:
     """Return why every row is refused. Quotes no value."""
-    text = f"Iterable takes no {name}: {call}"
+    text = f"Iterable refuses all {name}: {call}"
     if call.fault is not Fault.FIELD and call.message and call.http_status is not None:
-        # Our own words: Iterable's would be about a row. Without an answer they are there already.
+        # Only this program's own text: Iterable's message could quote a row.
         text += f", {call.message}"
     for field, kind in call.fields:
-        text += f"; the project has the field {field!r} as {kind}"
+        text += f"; in the project, the field {field!r} has the type {kind}"
     return text

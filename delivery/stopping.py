@@ -1,4 +1,4 @@
-"""A run's request to stop before its last row, and the signals and the deadline that make it."""
+"""Stops a run before its last row: on request, by a signal, or at the time limit."""
 
 import signal
 import threading
@@ -18,18 +18,18 @@ _FROM_OUTSIDE = {*_SIGNALS.values(), StopReason.DEADLINE}
 
 
 class Stop:
-    """A run's request to stop. The first reason given is kept; *detail* is for the operator.
+    """A request to stop the run. The first reason is kept; *detail* is for the operator.
 
-    A bug in this program stops the run too. It has no reason: ``raise_bug()`` raises it once every
+    A bug in this program stops the run too, without a reason: ``raise_bug()`` raises it once every
     row has its outcome.
     """
 
     def __init__(self) -> None:
         self.reason: StopReason | None = None
         self.detail = ""
-        # True while nothing is in flight that has to finish, and something waits for long.
+        # True during a long wait while no request is in flight.
         self.interrupts = False
-        # True when every row has its outcome: nothing from outside changes it any more.
+        # True once every row has its outcome: signals and the time limit no longer change it.
         self.over = False
         self._bug: Exception | None = None
         self._since_s = 0.0
@@ -37,14 +37,14 @@ class Stop:
 
     @property
     def requested(self) -> bool:
-        """Whether nothing more is to be sent."""
+        """Whether the run must send nothing more."""
         return self.reason is not None or self._bug is not None
 
     def request(self, reason: StopReason, detail: str = "") -> None:
         """Ask the run to stop after the rows in flight.
 
-        After the last row a signal and the deadline come too late to stop anything, but they end
-        the waits that are left: whoever sent one may not wait for long.
+        After the last row a signal or the time limit is too late to stop anything, but it ends the
+        remaining waits, because the sender of a signal may kill the process soon.
         """
         too_late = self.over and reason in _FROM_OUTSIDE
         if self.reason is None and not too_late:
@@ -54,7 +54,7 @@ class Stop:
         self._event.set()
 
     def fail(self, bug: Exception) -> None:
-        """Ask the run to stop because of an exception that nobody expected."""
+        """Ask the run to stop because of an unexpected exception."""
         self._since_s = self._since_s or time.monotonic()
         self._bug = self._bug or bug
         self._event.set()
@@ -66,7 +66,7 @@ class Stop:
 
     @contextmanager
     def interrupting(self) -> Iterator[None]:
-        """Let a signal raise KeyboardInterrupt, one that came before too: a query takes minutes."""
+        """Let a signal, also an earlier one, raise KeyboardInterrupt: a query may take minutes."""
         self.interrupts = True
         try:
             if self.reason in _SIGNALS.values():
@@ -76,7 +76,7 @@ class Stop:
             self.interrupts = False
 
     def wait(self, seconds: float) -> bool:
-        """Sleep for *seconds*, less if the run is to stop; return whether it is to stop."""
+        """Sleep for *seconds*, or until the run is to stop; return whether it is."""
         return self._event.wait(seconds)
 
     def overdue(self, grace_s: float) -> bool:
@@ -86,11 +86,11 @@ class Stop:
 
 @contextmanager
 def stopping(stop: Stop, deadline_s: float = 0.0) -> Iterator[None]:
-    """Let signals and, unless it is 0, the deadline ask the run to stop.
+    """Let signals, and a deadline other than 0, ask the run to stop.
 
-    A second SIGINT or SIGTERM ends at once. A second SIGHUP does not: a terminal that closes sends
-    one itself and its shell another. If the caller ignores SIGHUP, as nohup does, so does the run.
-    When the run is over, all are ignored until the process ends.
+    A second SIGINT or SIGTERM ends the process at once. A second SIGHUP does not: a terminal that
+    closes sends one, and its shell another. If the caller ignores SIGHUP, as nohup does, so does
+    the run. When the run is over, it ignores all signals until the process ends.
     """
 
     def on_signal(number: int, _frame: object) -> None:

@@ -1,4 +1,4 @@
-"""Threads that send rows, in batches or one by one; for every row, its outcome comes back."""
+"""Threads that send rows, in batches or one by one, and return the outcome of every row."""
 
 import queue
 from collections import deque
@@ -12,33 +12,34 @@ from delivery.bulk import Batch
 from delivery.stopping import Stop
 from records.outcomes import CallOutcome, CallStatus, PreparedRow, RowOutcome, outcome_of
 
-# Batches in flight: enough for 5 a second, if the two requests of each take no more than 1.6 s.
+# Batches in flight: enough for 5 a second if the two requests of each take at most 1.6 s.
 MOST_BATCHES = 8
-# Rows are sent singly as long as fewer requests than this wait for the limiter: it is never idle
-# then, and more would only wait too. The same number of rows is kept at hand.
+# Number of requests that should wait for the limiter: it is then never idle, and more would only
+# wait longer. As many rows are kept ready.
 ENOUGH_WAITING = 16
-# The same for batches, which are large and five a second.
+# The same for batches, which are large; five of them leave in a second.
 ENOUGH_BATCHES_WAITING = 2
-# No batch is sent while so many rows of others are to be sent singly, which takes two seconds.
+# No batch is sent while this many rows wait to be sent singly, which takes two seconds.
 MOST_OPEN = 1000
-# How often to look whether the limiter has use for more rows. It lets one through in 2 ms.
+# How often to check whether the limiter needs more rows. It lets one through every 2 ms.
 LOOK_S = 0.005
-# What is in flight when a run is to stop gets so long to finish.
+# Time for the requests in flight to finish after a stop.
 GRACE_S = 10.0
 _BUG = CallOutcome(CallStatus.UNKNOWN, message="this program failed while sending")
-_ABANDONED = CallOutcome(CallStatus.UNKNOWN, message="no answer when the run had to end")
-# What sends rows, and returns them with what came of it.
+_ABANDONED = CallOutcome(CallStatus.UNKNOWN, message="the run ended before the answer came")
+# Sends rows, and returns them with their outcomes.
 _Send = Callable[[Batch], Batch]
 
 
 @dataclass(eq=False)
 class WorkerPool:
-    """Sends rows in parallel; a context manager that lets its threads go at the end.
+    """Sends rows in parallel; a context manager that ends its threads.
 
-    ``send_batch`` sends a batch; the rows that it leaves open go to ``send_singly``, each alone. If
-    it is None every row does. At most ``workers`` do at a time, and no more than the limiters have
-    use for: ``waiting`` returns how many single and bulk requests wait for them. After a stop or an
-    exception nothing more is sent, and what is in flight ``GRACE_S`` seconds later is ``unknown``.
+    ``send_batch`` sends a batch; rows that still have a call to make go to ``send_singly``, each
+    alone. If it is None, all rows do. At most ``workers`` single rows are in flight, and no more
+    than the limiters need: ``waiting`` returns the number of single and of bulk requests that wait
+    for them. After a stop or an exception the pool sends nothing more; rows that are still in
+    flight ``GRACE_S`` seconds later are ``unknown``.
     """
 
     stop: Stop
@@ -48,10 +49,10 @@ class WorkerPool:
     waiting: Callable[[], tuple[int, int]]
 
     def __post_init__(self) -> None:
-        # It starts a thread only when none is idle.
+        # The executor starts a thread only if none is idle.
         most = self.workers + MOST_BATCHES
         self._threads = ThreadPoolExecutor(most, thread_name_prefix="delivery")
-        # Rows that are to be sent singly, and what the threads are sending.
+        # Rows to send singly, and the rows that threads are sending.
         self._open: deque[PreparedRow] = deque()
         self._singles: dict[Future[Batch], Batch] = {}
         self._batches: dict[Future[Batch], Batch] = {}
@@ -64,9 +65,9 @@ class WorkerPool:
         self._threads.shutdown(wait=not self.stop.overdue(GRACE_S))
 
     def send(self, batches: Iterable[Batch]) -> Iterator[list[RowOutcome]]:
-        """Send *batches*, each taken when there is room for it; yield outcomes as they come back.
+        """Send *batches*, taking each when there is room; yield outcomes as they come.
 
-        What is yielded is empty now and then, when nothing has come back for a while.
+        It also yields empty lists, when no outcome has come for a while.
         """
         for batch in batches:
             if self.send_batch and not self.stop.requested:
@@ -76,9 +77,9 @@ class WorkerPool:
             if len(self._singles) < ENOUGH_WAITING:
                 self._begin_open()
             while self._is_full() or not self._finished.empty():
-                yield self._take()
+                yield self._collect()
         while self._open or self._singles or self._batches:
-            yield self._take()
+            yield self._collect()
 
     def _is_full(self) -> bool:
         if not self.send_batch:
@@ -87,8 +88,8 @@ class WorkerPool:
             return True
         return self.waiting()[1] >= ENOUGH_BATCHES_WAITING
 
-    def _take(self) -> list[RowOutcome]:
-        """Return the outcomes that have come back; after a while perhaps none."""
+    def _collect(self) -> list[RowOutcome]:
+        """Return the outcomes that have come; an empty list after a while without any."""
         self._begin_open()
         outcomes: list[RowOutcome] = []
         with suppress(queue.Empty):
@@ -104,7 +105,7 @@ class WorkerPool:
         return outcomes
 
     def _begin_open(self) -> None:
-        """Begin to send as many rows singly as there is use for now."""
+        """Start to send as many single rows as the limiter needs now."""
         if self.stop.requested:
             return
         room = min(ENOUGH_WAITING - self.waiting()[0], self.workers - len(self._singles))
@@ -115,16 +116,16 @@ class WorkerPool:
         try:
             future = self._threads.submit(send, rows)
         except RuntimeError as error:
-            # The system gives no more threads. One that there is may have taken the rows.
+            # The system allows no more threads. A running one may have taken the rows.
             future = Future()
             future.set_exception(error)
         in_flight[future] = rows
         future.add_done_callback(self._finished.put)
 
     def _settle(self, future: Future[Batch]) -> list[RowOutcome]:
-        """Return the outcomes of what was sent, none if it was given up; keep the rows left open.
+        """Return the outcomes of what was sent, none if it was abandoned; keep rows left open.
 
-        What the sending raised is raised again when all rows have their outcome.
+        An exception of the sender is raised again once all rows have their outcome.
         """
         rows = self._singles.pop(future, None) or self._batches.pop(future, None)
         if rows is None:
@@ -137,7 +138,7 @@ class WorkerPool:
         return [outcome_of(row) for row in done if not row.next_call]
 
     def _abandon(self) -> list[RowOutcome]:
-        """Return the outcomes of the rows in flight, for which nobody waits any more."""
+        """Stop waiting for the rows in flight, and return their outcomes."""
         given_up = [*self._singles.values(), *self._batches.values()]
         self._singles.clear()
         self._batches.clear()

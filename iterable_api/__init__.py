@@ -1,1 +1,1 @@
-"""Iterable's API: what is sent, how fast, and what the answers mean."""
+"""Iterable's API: request bodies, rate limits, HTTP, and the meaning of answers."""

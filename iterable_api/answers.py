@@ -1,7 +1,7 @@
-"""Judgement of Iterable's answers: what each means and whether to repeat, in one table, ``RULES``.
+"""Judges Iterable's answers by one table, ``RULES``: what each means, and whether to retry.
 
-Status first, because Iterable has been seen to send code "Success" with a 401; the body too,
-because a 2xx can carry a refusal. Another kind of answer takes another line of the table.
+The HTTP status counts first, because Iterable has sent code "Success" with a 401; the body counts
+too, because a 2xx can carry a refusal. For another kind of answer, add a line to the table.
 """
 
 import json
@@ -15,11 +15,11 @@ from iterable_api.transport import BETWEEN, Cause, Response, Transport, Transpor
 from records.outcomes import CallOutcome, CallStatus, Fault
 
 MAX_MESSAGE = 200
-# Of the fields that an answer names.
+# Maximum number of fields to keep of those that an answer names.
 MAX_FIELDS = 20
 MAX_FIELD_NAME = 64
 MAX_TYPE_NAME = 20
-# Of a field whose type the answer does not tell in a word.
+# The type of a field if the answer does not give it as one word.
 UNKNOWN_TYPE = "?"
 
 
@@ -34,7 +34,7 @@ class Repeat(Enum):
 class Answer(NamedTuple):
     """Result of a request: its outcome, and the JSON object in the answer ({} for none).
 
-    ``repeat`` tells whether to send it again, ``cause`` what came back, in words.
+    ``repeat`` says whether to retry, ``cause`` describes the answer in words.
     """
 
     outcome: CallOutcome
@@ -44,12 +44,12 @@ class Answer(NamedTuple):
 
     @property
     def definite(self) -> bool:
-        """Whether Iterable itself answered, and is not merely out of order."""
+        """Whether Iterable itself answered, and with more than a temporary failure."""
         return self.repeat is not Repeat.BACKOFF and self.outcome.fault is not Fault.NETWORK
 
     @property
     def field_types(self) -> dict[str, str] | None:
-        """The type of each profile field, by its name; None if this is no list of fields."""
+        """The type of each profile field, by its name; None if the answer is no list of fields."""
         fields = self.document.get("fields")
         if self.outcome.http_status != 200 or not isinstance(fields, dict):
             return None
@@ -57,9 +57,9 @@ class Answer(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """Iterable's answer as the rules look at it.
+    """Iterable's answer as the rules see it.
 
-    ``rows`` is the number of rows that a bulk request had, None for a call about one row.
+    ``rows`` is the number of rows in a bulk request, None for a single call.
     """
 
     http_status: int
@@ -70,9 +70,9 @@ class Reply(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """One line of the table: what replies of these HTTP statuses and of this shape mean.
+    """One line of the table: the meaning of replies with these HTTP statuses and this shape.
 
-    ``message`` is for the results file, in place of Iterable's own.
+    ``message`` replaces Iterable's own in the results file.
     """
 
     http_statuses: Container[int]
@@ -84,12 +84,12 @@ class Rule(NamedTuple):
 
 
 def judge_response(response: Response, rows: int | None = None) -> Answer:
-    """Return what *response* means; *rows* is how many rows a bulk request had, else None."""
+    """Return the meaning of *response*; *rows*: number of rows in a bulk request, else None."""
     document = parse_object(response.content)
     message = text_of(document.get("msg"), MAX_MESSAGE)
     reply = Reply(response.status_code, document, _code_in(document), message, rows)
     rule = rule_for(reply)
-    # Only a failure has something to say.
+    # Only a failure has a message.
     delivered = rule.verdict is CallStatus.DELIVERED
     outcome = CallOutcome(
         rule.verdict,
@@ -105,13 +105,13 @@ def judge_response(response: Response, rows: int | None = None) -> Answer:
 
 
 def judge_failure(error: TransportError) -> Answer:
-    """Return what it means that a request got no whole answer."""
+    """Return the meaning of a request without a complete answer."""
     message, lasting = f"{error.problem}: {error.cause.words}", error.cause.lasting
     if lasting:
         message += f"; {error.cause.advice}"
     outcome = CallOutcome(
         CallStatus.UNKNOWN if error.left_machine else CallStatus.UNAVAILABLE,
-        # By its code the run knows what meets every row alike.
+        # The code marks a failure that all rows would meet, so that the run can stop.
         code=error.problem if lasting else None,
         message=message,
         fault=Fault.NETWORK,
@@ -120,7 +120,7 @@ def judge_failure(error: TransportError) -> Answer:
 
 
 def fetch_user_fields(transport: Transport) -> Answer:
-    """Ask for the profile fields of the project, which changes nothing there.
+    """Ask for the profile fields of the project; this changes nothing there.
 
     Source: GET /api/users/getFields, https://api.iterable.com/api/docs
     """
@@ -145,31 +145,31 @@ def anything(_: Reply) -> bool:
 
 
 def code(pattern: str) -> Callable[[Reply | CallOutcome], bool]:
-    """Return what fits one of Iterable's codes, whatever its case; "" fits a missing one."""
+    """Return a shape for a pattern of Iterable's codes, in any case; "" fits a missing code."""
     fits = re.compile(pattern, re.IGNORECASE).fullmatch
     return lambda reply: fits(reply.code or "") is not None
 
 
-# Whether Iterable does not know a user, who may be too new for it: what it says of a single call,
-# or the name of a list in bulk.
+# Whether Iterable does not know a user, perhaps because the user is too new: the code of a single
+# call, or the name of a list in bulk.
 user_not_found = code(
     "unknown(email|user(id)?)(error)?|(email|user(id)?)notfound(error)?|notfound(emails|userids)"
 )
 
 
 def too_large(reply: Reply | CallOutcome) -> bool:
-    """Whether Iterable, or a proxy before it, finds the request too large."""
+    """Whether Iterable, or a proxy, finds the request too large."""
     return reply.http_status == 413 or reply.code == "BatchTooLarge"
 
 
 def taken(reply: Reply) -> bool:
-    """Fit a success, of a batch with counts of its rows."""
+    """Fit a success; for a batch, only with the counts of its rows."""
     success = reply.code == "Success"
     return success if reply.rows is None else (success or not reply.code) and _has_counts(reply)
 
 
 def event_blocked(reply: Reply) -> bool:
-    """Fit an event whose name the project's settings block: a success by its code."""
+    """Fit an event whose name the project blocks, though its code is a success."""
     return reply.code is not None and "disallowed from tracking" in reply.message
 
 
@@ -188,9 +188,9 @@ NEVER, BACKOFF, THROTTLE = Repeat
 ROW, FIELD, KEY, PROJECT, ITERABLE, NETWORK = Fault
 
 HTTP_2XX, HTTP_3XX, HTTP_4XX, ANY = range(200, 300), range(300, 400), range(400, 500), range(1000)
-# Statuses of faults that pass, whoever reports them.
+# Statuses of temporary faults, whoever reports them.
 PASSING = {408, 423, 425, *range(500, 1000)}
-# Statuses with which the code decides, and those with which what is left is about the values.
+# Statuses for which the code decides, and those for which the remaining codes are about values.
 CODED, VALUES = {*HTTP_2XX, *HTTP_4XX}, {*HTTP_2XX, 400, 422}
 
 # A proxy's or a firewall's page, or an answer cut short.
@@ -200,15 +200,15 @@ BAD_JWT = code("InvalidJwtPayload|JwtUserIdentifiersMismatched|BadAuthorizationH
 FORBIDDEN = code("Forbidden|Unauthorized")
 OUT_OF_ORDER = code("GenericError|DatabaseError")
 FIELDS_USED_UP = code("UniqueFieldsLimitExceeded")
-# The email or userId is none, or belongs to another user.
+# The email or userId is malformed, or belongs to another user.
 BAD_IDENTITY = code(r"Invalid(EmailAddress|UserId)Error|\w+AlreadyExists|ExternalKeyConflict")
 
 NOT_ITERABLE = (
-    "answered {}, but not by Iterable: check the proxy or firewall in between, and "
-    "ITERABLE_API_BASE_URL"
+    "answered {}, but not by Iterable: check the proxy or firewall between this machine and "
+    "Iterable, and ITERABLE_API_BASE_URL"
 )
 REDIRECTED = "redirected, not followed; check ITERABLE_API_BASE_URL"
-TOO_LARGE = "the request is too large for Iterable, or for a proxy in between"
+TOO_LARGE = "the request is too large for Iterable or for a proxy"
 KEY_REFUSED = "Iterable refused the API key"
 KEY_LACKS = f"{KEY_REFUSED}: it is disabled, or lacks the permission for this call"
 KEY_OF_JWT = "the API key requires a JWT for each user: use a server-side key without JWT"
@@ -217,25 +217,23 @@ NO_SUCH_CALL = (
     "Iterable does not know this endpoint: check ITERABLE_API_BASE_URL, or update this program"
 )
 NAME_BLOCKED = "the project blocks events with this name: allow it in the project's settings"
-NO_MORE_FIELDS = "the project has as many fields as Iterable allows: ask Iterable for more"
-NOT_YET_KNOWN = "Iterable does not know this user, or not yet"
-OTHER_IDENTITY = (
-    "the project identifies users by the other of email and user id: change ITERABLE_IDENTITY"
-)
+NO_MORE_FIELDS = "the project has reached Iterable's limit of fields: ask Iterable to raise it"
+NOT_YET_KNOWN = "Iterable does not know this user (yet)"
+OTHER_IDENTITY = "the project does not identify users in this way: change ITERABLE_IDENTITY"
 
-# The first line that fits decides. Only a reason that can lie in a row is a refusal.
-# Documented by Iterable (https://api.iterable.com/api/docs) are its success, 401, 409 and a JWT's
-# code. Recorded answers, or other clients' code, show the blocked event, 413, 429, 500, 502, 504,
-# the page for a 404, a key without permission and refused values; all else is assumed.
+# The first line that fits decides. Only a reason that can be in the data is a refusal.
+# Iterable documents (https://api.iterable.com/api/docs) its success, 401, 409 and a JWT's code.
+# Recorded answers, or other clients' code, show the blocked event, 413, 429, 500, 502, 504, the
+# page for a 404, a key without permission and refused values; the rest is assumed.
 # fmt: off
 RULES = (
     #    HTTP       code or shape              means        again     at fault  message
     Rule(CODED,     event_blocked,             UNAVAILABLE, NEVER,    PROJECT,  NAME_BLOCKED),
     Rule(HTTP_2XX,  taken,                     DELIVERED,   NEVER,    None),
-    # At the person's own request, and so for good.
+    # At the user's own request, and so permanently.
     Rule(ANY,       FORGOTTEN_USER,            FORGOTTEN,   NEVER,    ROW),
 
-    # 500 may also come at every try for one row.
+    # A 500 may also come at every attempt for one row.
     Rule({429},     anything,                  UNAVAILABLE, THROTTLE, PROJECT),
     Rule(CODED,     code("RateLimitExceeded"), UNAVAILABLE, THROTTLE, PROJECT),
     Rule(PASSING,   anything,                  UNAVAILABLE, BACKOFF,  ITERABLE),
@@ -248,7 +246,7 @@ RULES = (
     # Also Iterable's own page for a path that it does not have.
     Rule(HTTP_4XX,  FOREIGN,                   UNAVAILABLE, BACKOFF,  NETWORK,  NOT_ITERABLE),
 
-    # From here on Iterable itself has answered. One user's token is not the run's key.
+    # From here on Iterable itself has answered. A user's token is not the run's key.
     Rule(CODED,     BAD_JWT,                   UNAVAILABLE, NEVER,    PROJECT,  KEY_OF_JWT),
     Rule({401},     no_permission,             UNAVAILABLE, NEVER,    KEY,      KEY_LACKS),
     Rule({401},     anything,                  UNAVAILABLE, NEVER,    KEY,      KEY_REFUSED),
@@ -262,11 +260,11 @@ RULES = (
 
     Rule(CODED,     BAD_IDENTITY,              REFUSED,     NEVER,    ROW),
     Rule({409},     anything,                  REFUSED,     NEVER,    ROW),
-    # Such as a field that the project has as another type. In bulk it refuses the whole batch.
+    # Such as a field with another type in the project. In bulk it refuses the whole batch.
     Rule(VALUES,    anything,                  REFUSED,     NEVER,    FIELD),
     Rule(HTTP_4XX,  anything,                  UNAVAILABLE, NEVER,    PROJECT,  NO_SUCH_CALL),
 
-    # For 1xx, which the transport takes for no answer: with it every status has its line.
+    # For 1xx, which the transport never returns: so every status has its line.
     Rule(ANY,       anything,                  UNKNOWN,     BACKOFF,  NETWORK,  NOT_ITERABLE),
 )
 # fmt: on
@@ -276,7 +274,7 @@ RULES = (
 
 
 def parse_object(content: bytes) -> dict[str, Any]:
-    """Return the JSON object that *content* is, {} if it is none or cannot be read."""
+    """Return the JSON object in *content*, {} if there is none or it cannot be read."""
     try:
         document = json.loads(content)
     except (ValueError, RecursionError):
@@ -285,20 +283,20 @@ def parse_object(content: bytes) -> dict[str, Any]:
 
 
 def text_of(value: object, longest: int = MAX_TYPE_NAME) -> str:
-    """Return *value*, cut, if it is text that can be written down, else ""."""
+    """Return *value*, cut to *longest* characters, if it is text, else ""."""
     if not isinstance(value, str):
         return ""
     return value[:longest].encode("utf-8", "replace").decode()
 
 
-def fields_told(fields: Iterable[tuple[object, str]]) -> tuple[tuple[str, str], ...]:
-    """Return the names and kinds of fields as an outcome has them: not too many, cut."""
+def named_fields(fields: Iterable[tuple[object, str]]) -> tuple[tuple[str, str], ...]:
+    """Return the names and kinds of fields for an outcome, cut in number and length."""
     named = [(text_of(name, MAX_FIELD_NAME), kind) for name, kind in fields]
     return tuple((name, kind) for name, kind in named if name)[:MAX_FIELDS]
 
 
 def _code_in(document: dict[str, Any]) -> str | None:
-    """Return the answer's code. It goes to the log, so anything but a plain word stays out."""
+    """Return the answer's code; it goes to the log, so only a plain word is taken."""
     value = document.get("code")
     if not isinstance(value, str):
         return None
@@ -313,7 +311,7 @@ def _has_counts(reply: Reply) -> bool:
 
 
 def _mistyped_fields(reply: Reply) -> tuple[tuple[str, str], ...]:
-    """Return the fields that are of another type in the project, each with that type."""
+    """Return the fields that have another type in the project, each with that type."""
     params = reply.document.get("params")
     errors = params.get("validationErrors") if isinstance(params, dict) else None
     if reply.code != "RequestFieldsTypesMismatched" or not isinstance(errors, dict):
@@ -322,4 +320,4 @@ def _mistyped_fields(reply: Reply) -> tuple[tuple[str, str], ...]:
         name: detail.get("expectedType") if isinstance(detail, dict) else None
         for name, detail in errors.items()
     }
-    return fields_told((name, text_of(kind) or "another type") for name, kind in types.items())
+    return named_fields((name, text_of(kind) or "another type") for name, kind in types.items())

@@ -1,8 +1,8 @@
-"""Types of data fields, and the values of a column as JSON of its field's type.
+"""Types of data fields, and the encoding of a column's values as JSON of that type.
 
 The first value that Iterable receives for a field sets the field's type for the whole project,
-permanently. So a type belongs to a column, never to a value: a value that does not fit refuses its
-row. Values come as MySQL wrote them.
+permanently. So a type belongs to a column, never to a value: if a value does not fit, its row is
+refused. Values come as MySQL wrote them.
 """
 
 import json
@@ -18,20 +18,20 @@ from json.encoder import encode_basestring_ascii as quoted
 
 from records.columns import Column, Kind
 
-# Beyond this number programs that read JSON round: Iterable's own pages among them.
+# Programs that read JSON round larger numbers; Iterable's own pages do.
 EXACT_NUMBERS = 2**53
-# What MySQL itself takes.
+# MySQL's own limit.
 DEEPEST_JSON = 100
 
 # Looked up once: there may be a million rows.
 _BIT, _OTHER = Kind.BIT, Kind.OTHER
 
-# Returns a value as JSON; None if it is to be left out, as NULL is.
+# Returns a value as JSON; None if it is not sent, as for NULL.
 Encoder = Callable[[bytes | None], str | None]
 
 
 class RowError(ValueError):
-    """Refusal of a row that cannot be sent as it is; it names the column, not the value."""
+    """A row cannot be sent as it is; the message names the column, not the value."""
 
 
 class FieldType(StrEnum):
@@ -46,7 +46,7 @@ class FieldType(StrEnum):
 
 
 _STRING, _LONG, _DOUBLE, _BOOLEAN, _DATE, _JSON = FieldType
-# What a column of each kind can be sent as: first without a suffix, unless it needs one.
+# The types that each kind of column can be sent as; the first is the default.
 TYPES_OF: Mapping[Kind, tuple[FieldType, ...]] = {
     Kind.TEXT: (_STRING, _LONG, _DOUBLE, _BOOLEAN, _DATE, _JSON),
     Kind.NULL: (_STRING, _LONG, _DOUBLE, _BOOLEAN, _DATE, _JSON),
@@ -64,9 +64,9 @@ TYPES_OF: Mapping[Kind, tuple[FieldType, ...]] = {
 
 
 def encoder(kind: FieldType, column: Column, time_zone: tzinfo) -> Encoder:
-    """Return what makes JSON of the values of *column*; it raises RowError.
+    """Return the function that encodes the values of *column*; it raises RowError.
 
-    *time_zone* is the one in which the database session reports times.
+    *time_zone* is that of the database session.
     """
     written = partial(_date, zone=time_zone) if kind is FieldType.DATE else _ENCODERS[kind]
 
@@ -98,7 +98,7 @@ def as_text(column: Column, value: bytes) -> str:
         raise RowError(f"{column.name} is not valid UTF-8 text") from None
 
 
-# --- Each raises ValueError, which says what is wrong with a value without quoting it
+# --- Each raises ValueError with the fault of a value, without quoting the value
 
 
 def _long(text: str) -> str:
@@ -107,7 +107,7 @@ def _long(text: str) -> str:
         raise ValueError("is not a whole number")
     # Not by abs(), which cannot take 1e9999999.
     if not -EXACT_NUMBERS <= number <= EXACT_NUMBERS:
-        raise ValueError("is beyond 2^53, where numbers are rounded; send it as :string")
+        raise ValueError("is beyond 2^53 and would be rounded; send it as :string")
     return str(int(number))
 
 
@@ -116,12 +116,12 @@ def _double(text: str) -> str:
     # The shortest text of the number that Iterable keeps; it always has a point.
     shortest = repr(float(number))
     if not math.isfinite(float(shortest)) or Decimal(shortest) != number:
-        raise ValueError("has more digits than a double keeps; round it, or send it as :string")
+        raise ValueError("has more digits than a double can hold; round it, or send it as :string")
     return shortest
 
 
 def _number(text: str) -> Decimal:
-    """Return the text of a number without any loss. Decimal would also take ``1_0`` and ``NaN``."""
+    """Return the exact number in *text*. Decimal alone would also accept ``1_0`` and ``NaN``."""
     if not re.fullmatch(r"\s*[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]{1,9})?\s*", text):
         raise ValueError("is not a number")
     return Decimal(text)
@@ -141,9 +141,9 @@ def _boolean(text: str) -> str:
 
 
 def _date(text: str, zone: tzinfo) -> str:
-    """Return one of the forms that are dates to Iterable: a day, or a moment in UTC.
+    """Return a date as Iterable recognizes it: a day, or a moment in UTC.
 
-    A day stays one: it has no zone. Fractions of a second are dropped.
+    A day has no time zone and stays as it is. Fractions of a second are dropped.
     """
     value = _parsed(text.strip())
     if not isinstance(value, datetime):
@@ -151,20 +151,20 @@ def _date(text: str, zone: tzinfo) -> str:
     try:
         moment = (value if value.tzinfo else value.replace(tzinfo=zone)).astimezone(UTC)
     except (OverflowError, ValueError):
-        raise ValueError("is beyond the calendar") from None
+        raise ValueError("is outside the years 1 to 9999") from None
     return f'"{moment.isoformat(sep=" ")[:19]} +00:00"'
 
 
 def _parsed(text: str) -> date | datetime:
     with suppress(ValueError):
-        # Python also takes 20260113, as a moment, and 2026-W03-2.
+        # Python would also accept 20260113 and 2026-W03-2.
         if re.match(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
             return date.fromisoformat(text) if len(text) == 10 else datetime.fromisoformat(text)
     raise ValueError("is not a date such as 2026-01-13 or 2026-01-13 14:30:45")
 
 
 def _json(text: str) -> str | None:
-    """Return an object or an array as it came but for blanks; None for JSON's null."""
+    """Return an object or an array, unchanged except for spaces; None for JSON's null."""
     try:
         document = json.loads(
             text,
@@ -178,7 +178,7 @@ def _json(text: str) -> str | None:
     except RecursionError:
         depth = DEEPEST_JSON + 1
     if depth > DEEPEST_JSON:
-        raise ValueError("is nested too deep")
+        raise ValueError("is nested too deeply")
     if not depth and document is not None:
         raise ValueError("is JSON, but neither an object nor an array")
     return json.dumps(document) if depth else None

@@ -1,8 +1,8 @@
-"""Query 2 is the mapping: which of its columns goes into which call, under what name and type.
+"""Maps Query 2's columns to calls, field names and types, by the names of the columns.
 
-``user.<field>`` goes into the profile, ``event.<field>`` into the event; ``:<type>`` behind it
-overrides the column's own type. The job's own fields are those of ``OWN_FIELDS``: a column with the
-field's name takes the place of what stands there.
+``user.<field>`` goes into the profile, ``event.<field>`` into the event; a suffix ``:<type>``
+overrides the column's own type. ``OWN_FIELDS`` are the job's own fields: a column with the field's
+name replaces the source that is given there.
 """
 
 import json
@@ -40,7 +40,7 @@ class ColumnError(RunError):
 
 
 class MappedField(NamedTuple):
-    """A field of a call's ``dataFields``: from a column, or if that has no name, always *value*."""
+    """A field of a call's ``dataFields``, from a column or, if that has no name, a constant."""
 
     call: str
     name: str
@@ -50,7 +50,7 @@ class MappedField(NamedTuple):
 
     @property
     def constant(self) -> str:
-        """The value as JSON, if it is always the same; else empty."""
+        """The constant *value* as JSON; empty if the field has a column."""
         return "" if self.column.name else json.dumps(self.value)
 
 
@@ -69,14 +69,14 @@ OWN_FIELDS = (
 )
 # fmt: on
 _OWN = {(own.call, own.name): own for own in OWN_FIELDS}
-# The columns that are fields, and so may be NULL, each with the one that may stand in its place.
+# Columns that are fields, and so may be NULL, each with the column that may replace it.
 FIELD_COLUMNS = {
     own.name: f"{prefix}.{own.name}"
     for prefix, call in CALLS.items()
     for own in OWN_FIELDS
     if own.call == call and own.column.name == own.name
 }
-# Fields of a profile that are Iterable's own: it would refuse them, lose data or rename the user.
+# Iterable's own profile fields: it would refuse them, lose data or rename the user.
 # Source: https://support.iterable.com/hc/en-us/articles/217744303
 RESERVED = frozenset({
     "email", "userId", "profileUpdatedAt", "signupSource", "itblInternal", "itblDS", "itblUserId",
@@ -89,19 +89,19 @@ _KINDS = dict.fromkeys(("customer_id", "page_view_id"), Kind.INTEGER) | {"event_
 USUAL_COLUMNS = tuple(Column(name, _KINDS.get(name, Kind.TEXT)) for name in JOB_COLUMNS)
 
 _TYPES = ", ".join(f":{kind}" for kind in FieldType)
-# What to write in Query 2 in place of a column that cannot be sent without a suffix.
+# Advice for columns that cannot be sent without a suffix.
 _NUMBER = "which can be a number or a boolean: write AS `{0}:long` or AS `{0}:boolean`"
 _ADVICE = {
     Kind.TINYINT: f"is TINYINT, {_NUMBER}",
     Kind.BIT: f"is BIT, {_NUMBER}",
-    Kind.BINARY: "holds bytes: use BIN_TO_UUID() in Query 2, on MariaDB HEX(); if they are text in "
-    "UTF-8, write AS `{0}:string`",
-    Kind.OTHER: "has a type that cannot be sent: make text of it, such as with ST_AsText()",
+    Kind.BINARY: "holds bytes: use BIN_TO_UUID() in Query 2 (on MariaDB: HEX()), or if they are "
+    "UTF-8 text, write AS `{0}:string`",
+    Kind.OTHER: "has a type that cannot be sent: convert it to text, for example with ST_AsText()",
 }
 
 
 class Identity(StrEnum):
-    """By what users are told apart."""
+    """How users are identified."""
 
     EMAIL = "email"
     USER_ID = "user_id"
@@ -110,9 +110,9 @@ class Identity(StrEnum):
 class RowMapping:
     """Where each of a query's *columns* goes.
 
-    ``identifier`` is the column that says who the user is. ``own`` are the job's own fields,
-    ``fields`` those beyond, ``unused`` the columns that go nowhere. Raises DatabaseError unless
-    they are all that Query 2 has to return, and ColumnError, with all that is wrong.
+    ``identifier`` is the column that identifies the user. ``own`` are the job's own fields,
+    ``fields`` the others, ``unused`` the columns that are not sent. Raises DatabaseError unless
+    Query 2 returned every column it must, and ColumnError, with every problem found.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class RowMapping:
         self.unused = [name for name in self.places if name not in sent]
 
     def _own_fields(self, said: Mapping[tuple[str, str], MappedField]) -> Iterator[MappedField]:
-        """Yield the job's own fields as the query has *said* them, else from where they come."""
+        """Yield the job's own fields from the columns in *said*, else from their usual source."""
         for target, own in _OWN.items():
             if target in said:
                 yield said[target]
@@ -153,27 +153,27 @@ class RowMapping:
         return self.columns[place].shown(row[place])
 
     def row_of(self, values: Mapping[str, object]) -> Row:
-        """Return *values*, by the names of their columns, as a row; one that is missing is NULL.
+        """Return *values*, by the names of their columns, as a row; a missing one is NULL.
 
-        They are bytes as MySQL writes them, texts, numbers, dates and times. Raises RowError for
-        any other.
+        They may be bytes as MySQL writes them, text, numbers, dates and times. Raises RowError
+        for any other.
         """
         return tuple(_written(column.name, values.get(column.name)) for column in self.columns)
 
     def not_attempted(self, row: Row) -> RowOutcome:
-        """Return the outcome of *row* as long as nothing has happened to it."""
+        """Return the outcome of *row* before anything is done with it."""
         user_id = self.shown(row, self.identifier) if self.by_user_id else None
         customer_id, email = self.shown(row, "customer_id"), self.shown(row, "email")
         return RowOutcome(customer_id, email, user_id=user_id)
 
     def shape_of(self, call: str) -> list[tuple[str, str]]:
-        """Return what goes into *call*: the name of each field, with its type or its constant."""
+        """Return the names of the fields in *call*, each with its type or its constant."""
         fields = [(each.name, each.constant or each.type) for each in self.fields_of(call)]
         name = [("eventName", str(self.has_event_name))] if call == TRACK_EVENT else []
         return [(self.identity, self.identifier), *fields, *name]
 
     def remarks(self) -> list[str]:
-        """Return what the operator should know: what is not sent, and what may be meant."""
+        """Return notes for the operator: columns that are not sent, and likely mistakes."""
         found = [
             f"{field.column.name} is sent as a string; if it is JSON, which MariaDB reports as "
             f"text, write AS `{field.column.name}:json`"
@@ -183,23 +183,23 @@ class RowMapping:
         ]
         for name in self.unused:
             word = name if re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII) else "field"
-            why = f"AS `user.{word}` puts it into the profile, AS `event.{word}` into the event"
+            why = f"write AS `user.{word}` for the profile, AS `event.{word}` for the event"
             if name == USER_ID:
                 why = "ITERABLE_IDENTITY is email"
             if name in FIELD_COLUMNS:
-                why = f"{FIELD_COLUMNS[name]} takes its place"
+                why = f"{FIELD_COLUMNS[name]} replaces it"
             found.append(f"the column {name} is not sent; {why}")
         return found
 
     def lines(self) -> Iterator[tuple[str, str, str, str]]:
-        """Yield the mapping in the order in which it is sent: column, call, field and type."""
+        """Yield the mapping in the order of sending: column, call, field and type."""
         both, name = f"{UPDATE_USER}, {TRACK_EVENT}", "userId" if self.by_user_id else "email"
-        yield self.identifier, both, name, "identity"
+        yield self.identifier, both, name, "identifies the user"
         yield from self._lines_of(UPDATE_USER)
         if self.has_event_name:
-            yield "event_name", TRACK_EVENT, "eventName", "name"
+            yield "event_name", TRACK_EVENT, "eventName", "string"
         else:
-            yield "", TRACK_EVENT, "eventName", f'name, always "{EVENT_NAME}"'
+            yield "", TRACK_EVENT, "eventName", f'string, always "{EVENT_NAME}"'
         yield "page_view_id, customer_id", TRACK_EVENT, "id", "part of the event's id"
         yield "event_time", TRACK_EVENT, "createdAt", "unix seconds"
         yield from self._lines_of(TRACK_EVENT)
@@ -227,11 +227,11 @@ def _job_columns(columns: Sequence[Column]) -> list[Column]:
         return columns
     text = (
         f"Query 2 must return {', '.join(missing)}; it returned {shorten(', '.join(names), 500)}"
-        f". Write AS {missing[0]} after the column that is meant"
+        f". Write AS {missing[0]} after the column you mean"
     )
     # The others say who it is, and what happened when.
     if spare := [name for name in missing if name in FIELD_COLUMNS]:
-        text += f"; where you have no {spare[0]}, write NULL AS {spare[0]}"
+        text += f"; if you have no {spare[0]}, write NULL AS {spare[0]}"
     raise DatabaseError(text)
 
 
@@ -257,14 +257,14 @@ def _query_fields(columns: Sequence[Column]) -> dict[tuple[str, str], MappedFiel
             problems.append(f"{column.name} {error}")
         else:
             if fields.setdefault((field.call, field.name), field) is not field:
-                problems.append(f"{field.name} is there twice for {field.call}")
+                problems.append(f"{field.name} is set twice for {field.call}")
     if problems:
         raise ColumnError(f"Query 2's columns cannot be sent: {'; '.join(problems)}")
     return fields
 
 
 def _query_field(column: Column) -> MappedField:
-    """Return the field that *column* goes into; ValueError if it cannot."""
+    """Return the field that *column* goes into; raises ValueError if there is none."""
     prefix, _, rest = column.name.partition(".")
     name, colon, suffix = rest.partition(":")
     call = CALLS[prefix]
@@ -278,9 +278,9 @@ def _query_field(column: Column) -> MappedField:
 
 
 def _type_of(column: Column, name: str, suffix: str | None) -> FieldType:
-    """Return the type that the *suffix* says, or that of the column; ValueError if there is none.
+    """Return the type by the *suffix*, else by the column; raises ValueError if there is none.
 
-    *name* is the column's without its suffix.
+    *name* is the column's name without the suffix.
     """
     advice = _ADVICE.get(column.kind, "").format(name)
     if suffix is None:
@@ -296,16 +296,16 @@ def _type_of(column: Column, name: str, suffix: str | None) -> FieldType:
 
 
 def _check_name(name: str) -> None:
-    """Raise ValueError for a name that Iterable would not take.
+    """Raise ValueError for a name that Iterable's own pages would not accept.
 
-    Iterable creates whatever the API sends, for good; these are the rules of its own pages.
+    The API has no such rules, and Iterable creates fields permanently.
     """
     if not name.strip() or name != name.strip():
         raise ValueError("needs a field name after the dot, without spaces around it")
     if "." in name:
-        raise ValueError("has a second dot, which to Iterable is a field inside an object")
+        raise ValueError("has a second dot, which in Iterable means a field inside an object")
     if name.isdecimal() or name.startswith("_") or re.search(r"[,#]", name):
-        raise ValueError("is only digits, begins with _, or contains , or #; Iterable forbids it")
+        raise ValueError("is only digits, begins with _, or contains , or #: Iterable forbids that")
     if not name.isprintable():
         raise ValueError("has an invisible character in its name")
     if name in RESERVED:
@@ -322,9 +322,9 @@ def _written(name: str, value: object) -> bytes | None:
         return b"%d" % value
     if not isinstance(value, str | float | Decimal | date):
         raise RowError(f"{name} is a {type(value).__name__} and cannot be sent")
-    # What is half of a character is refused when it is read as UTF-8.
+    # Half a character is refused later, when it is read as UTF-8.
     return str(value).encode(errors="surrogatepass")
 
 
-# The job's own columns alone, with users told apart by email.
+# Only the job's own columns, with users identified by email.
 JOB_MAPPING = RowMapping()

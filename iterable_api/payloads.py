@@ -1,8 +1,8 @@
-"""Request bodies from rows of Query 2. Knows nothing of MySQL, HTTP or files.
+"""Builds request bodies from rows of Query 2. Knows nothing of MySQL, HTTP or files.
 
-A row that Iterable holds costs no body: ``prepare()`` says what a row is called by and hashes what
-it would send, ``complete()`` makes the bodies. A body is put together as text, because there may be
-a million of them. Which columns go where, and of what type their fields are, says the mapping.
+A row that Iterable holds needs no body: ``prepare()`` returns the row's keys and hashes of its
+content, ``complete()`` builds the bodies. They are built as text for speed: there may be millions.
+The mapping says where each column goes, and its type.
 """
 
 import functools
@@ -24,11 +24,11 @@ from records.outcomes import EVENT, NO_EVENT, NO_EVENT_NAME, PROFILE, Call, Prep
 __all__ = ["JOB_MAPPING", "Payloads", "RowError"]
 
 EVENT_TABLE = "page_views"
-# Chosen once. Another value would give every event another id, and so send it a second time.
+# Never change it: every event would get another id, and be created a second time.
 EVENT_NAMESPACE = uuid.UUID("5b0c3c1e-6d5e-4c7d-9a53-1f2f3f0f8f61").bytes
 
-# 2100-01-01 in unix seconds. Iterable would file an event under any moment, even one that only
-# stands for "never", such as 9999-12-31.
+# 2100-01-01 in unix seconds. Iterable would accept any time, even one that only stands for "never",
+# such as 9999-12-31.
 END_OF_TIME = 4_102_444_800
 # Source: https://support.iterable.com/hc/en-us/articles/9216719179796
 LONGEST_USER_ID = 52
@@ -37,13 +37,12 @@ _EPOCH, _NO_OFFSET = datetime.fromisoformat("1970-01-01"), timedelta()
 
 
 class Payloads:
-    """Builds what is sent of the rows of one source.
+    """Builds the request bodies for the rows of one source.
 
     *source* names the database that page view ids and customer ids belong to; it is part of each
     event's identity. *time_zone* is the zone in which the database session reports ``event_time``.
-    Where its clocks are set back, a time that comes twice is taken for the first of the two; where
-    they are set forward, a time that is missing is read with the offset that held before. *mapping*
-    says where the columns of the rows go.
+    When clocks are set back, a time that occurs twice is read as the first of the two; when they
+    are set forward, a skipped time is read with the old offset. *mapping* says where columns go.
     """
 
     def __init__(
@@ -52,7 +51,7 @@ class Payloads:
         self.mapping = mapping
         self._source = source
         self._zone = time_zone
-        self._name_of_who = '"userId"' if mapping.by_user_id else '"email"'
+        self._id_key = '"userId"' if mapping.by_user_id else '"email"'
         self._time_place = mapping.places["event_time"]
         self._has_time = mapping.columns[self._time_place].kind in {Kind.DATE, Kind.MOMENT}
         self._encoders = {
@@ -65,20 +64,20 @@ class Payloads:
         self._event_content = self._content(TRACK_EVENT, names)
 
     def _content(self, call: str, names: Sequence[str]) -> Callable[[Row], bytes]:
-        """Return what hashes that which a row sends with *call*: columns with *names*, and more."""
+        """Return the function that hashes what *call* sends: the columns *names*, and fields."""
         fields = [each for each in self.mapping.fields_of(call) if not each.constant]
-        # Each once: the timestamp is of a column that is there already.
+        # Each column once: the timestamp uses one that is already in the list.
         columns = dict.fromkeys([*names, *(field.column.name for field in fields)])
         places = [self.mapping.places[name] for name in columns]
         kinds = [str(self.mapping.columns[place].kind) for place in places]
         shape = [self._source, str(self._zone), self.mapping.shape_of(call), kinds]
         shape_hash, values = _hash(json.dumps(shape).encode()), itemgetter(*places)
-        # This form has each value with its length in front, and NULL apart from what is empty. A
-        # Python that writes it otherwise costs each row a body once, and nothing is sent again.
+        # This form has the length before each value, and tells NULL from empty. If another Python
+        # writes it otherwise, each row needs a body once, and nothing is sent again.
         return lambda row: _hash(shape_hash + marshal.dumps(values(row), 2))
 
     def prepare(self, row: Row) -> PreparedRow:
-        """Return what *row* is called by, and hashes of what it would send, without the bodies.
+        """Return the keys of *row* and hashes of its content, without the bodies.
 
         Raises RowError.
         """
@@ -99,12 +98,12 @@ class Payloads:
         )
 
     def complete(self, prepared: PreparedRow) -> PreparedRow:
-        """Return *prepared* with the bodies of its two calls in place of its values.
+        """Return *prepared* with the bodies of its two calls instead of its values.
 
         Raises RowError.
         """
         row = prepared.row
-        if not row:  # they are there already
+        if not row:  # it has them already
             return prepared
         who = self._who(row)
         user = self._user(row, who)
@@ -116,14 +115,14 @@ class Payloads:
         return prepared._replace(row=(), profile=profile, event=event)
 
     def user_number(self, row: Row) -> int:
-        """Return ``hash()`` of the key of the user of *row*, which rows of one user share."""
+        """Return a number that all rows of one user share."""
         try:
             return hash(self._key((self._text(row, self.mapping.identifier) or "").strip()))
         except RowError:  # a row that is not sent
             return 0
 
     def event_number(self, row: Row) -> int:
-        """Return a number that rows of one event share."""
+        """Return a number that all rows of one event share."""
         places = self.mapping.places
         return hash((row[places["page_view_id"]], row[places["customer_id"]]))
 
@@ -148,7 +147,7 @@ class Payloads:
         Source: POST /api/users/update, https://api.iterable.com/api/docs
         """
         fields = self._data_fields(UPDATE_USER, row)
-        return f'{{{self._name_of_who}: {quoted(who)}, "dataFields": {fields}}}'.encode("ascii")
+        return f'{{{self._id_key}: {quoted(who)}, "dataFields": {fields}}}'.encode("ascii")
 
     def _event(self, row: Row, who: str, event_id: str) -> bytes:
         """Return the body of events/track, with ``createdAt`` in unix seconds, like the user's.
@@ -156,13 +155,13 @@ class Payloads:
         Source: POST /api/events/track, https://api.iterable.com/api/docs
         """
         return (
-            f'{{{self._name_of_who}: {quoted(who)}, "eventName": {quoted(self._kind_of_event(row))}'
+            f'{{{self._id_key}: {quoted(who)}, "eventName": {quoted(self._kind_of_event(row))}'
             f', "id": "{event_id}", "createdAt": {self._unix_seconds(self._when(row))}, '
             f'"dataFields": {self._data_fields(TRACK_EVENT, row)}}}'
         ).encode("ascii")
 
     def _data_fields(self, call: str, row: Row) -> str:
-        """Return the fields of *row* that are not NULL: a null sent deletes the field there."""
+        """Return the fields of *row* that are not NULL: a null would delete Iterable's field."""
         members = [
             f"{name}: {value}"
             for name, encode in self._encoders[call]
@@ -171,7 +170,7 @@ class Payloads:
         return f"{{{', '.join(members)}}}"
 
     def _encoder(self, field: MappedField) -> Callable[[Row], str | None]:
-        """Return what makes JSON of what a row has in *field*, None of NULL; it raises RowError."""
+        """Return the function that encodes *field* of a row, NULL as None; it raises RowError."""
         if constant := field.constant:
             return lambda _row: constant
         name = field.column.name
@@ -181,23 +180,23 @@ class Payloads:
         return lambda row: encode(row[place])
 
     def _event_name(self, row: Row) -> bytes:
-        """Return what the event's id is made of: the same for a page view at every run.
+        """Return the source of the event's id, which is the same for a page view in every run.
 
-        A row whose ``page_view_id`` is NULL has none. Iterable updates an event in place when its
-        id is sent again. The ids of a table that was emptied start again; with the customer and the
-        time no later view gets an earlier one's id.
+        A row whose ``page_view_id`` is NULL has none. Iterable updates an event in place when it
+        gets the same id again. An emptied table numbers its rows from 1 again: because of the
+        customer and the time, a later view does not get an earlier one's id.
         """
         view = self._text(row, "page_view_id")
         if view is None:
             return NO_EVENT_NAME
         created_at = self._unix_seconds(self._when(row))
-        first = _first_part(self._source, self._kind_of_event(row))
-        # With its length in front no text can pass for another one and a customer.
+        first = _common_part(self._source, self._kind_of_event(row))
+        # The length in front keeps the id apart from the customer, whatever text it is.
         name = f"{first}{len(view)}:{view},{self._text(row, 'customer_id')},{created_at}"
         return sha1(EVENT_NAMESPACE + name.encode(), usedforsecurity=False).digest()[:16]
 
     def _kind_of_event(self, row: Row) -> str:
-        """Return the event's name, as Iterable calls its kind."""
+        """Return the event's name in Iterable."""
         name = self._text(row, "event_name") if self.mapping.has_event_name else None
         if name is None:
             return EVENT_NAME
@@ -213,25 +212,25 @@ class Payloads:
                 return datetime.fromisoformat(str(value[:19], "ascii"))
         except ValueError:
             pass
-        # Iterable would take an event without a time for one of now.
+        # Iterable would give an event without a time the current one.
         raise RowError("event_time is not a date and time")
 
     def _unix_seconds(self, when: datetime) -> int:
-        # A datetime's fold is 0 unless told otherwise: that is the rule of the class docstring.
+        # The default fold of a datetime, 0, is the rule in the class docstring.
         offset = self._zone.utcoffset(when) or _NO_OFFSET
         seconds = int((when - _EPOCH - offset).total_seconds())
         if not 0 < seconds < END_OF_TIME:
-            raise RowError("event_time is not within 1970 to 2099")
+            raise RowError("event_time is not between 1970 and 2099")
         return seconds
 
 
 def new_fields_rule(create: bool | None) -> bytes:
-    """Return the last member of an object that says whether new fields are created."""
+    """Return the last member of a JSON object: whether Iterable creates new fields."""
     return b"" if create is None else b', "createNewFields": %b' % (b"true" if create else b"false")
 
 
 def user_id_key(user_id: str) -> str:
-    """Return the key of a user id, which no email in lower case can be."""
+    """Return the key of a user id, which differs from any email in lower case."""
     return f"userId:{user_id}"
 
 
@@ -245,8 +244,8 @@ def _hash(data: bytes) -> bytes:
 
 
 @functools.lru_cache(maxsize=1000)
-def _first_part(source: str, event_name: str) -> str:
-    """Return what the ids of all events of one name have in common."""
+def _common_part(source: str, event_name: str) -> str:
+    """Return the common part of the ids of all events with one name."""
     return json.dumps([source, EVENT_TABLE, event_name])
 
 
@@ -254,14 +253,14 @@ def _email(text: str | None) -> str:
     email = (text or "").strip()
     if not email:
         raise RowError("email is empty")
-    # No address has these, but a careless copy of one does. All else is for Iterable to judge.
+    # No email has these, but a careless copy of one may. Iterable judges the rest.
     if " " in email or not email.isprintable():
         raise RowError("email contains a space or an invisible character")
     return email
 
 
 def _user_id(text: str | None, column: str) -> str:
-    """Return a user id within Iterable's rules; it is a name, so nothing of it is changed."""
+    """Return a user id if it follows Iterable's rules; it is never changed."""
     if not text:
         raise RowError(f"{column} is empty")
     if len(text) > LONGEST_USER_ID:

@@ -1,4 +1,4 @@
-"""Counts of the requests, of what was answered and how soon; by endpoint."""
+"""Counts requests, answers and latencies by endpoint."""
 
 import threading
 from collections import Counter, defaultdict
@@ -12,13 +12,13 @@ NO_ANSWER = "no answer"
 class RequestStatistics:
     """Counts requests; may be shared by threads.
 
-    Latencies are counted by the millisecond, so that memory does not grow with the requests.
+    Latencies are counted in whole milliseconds, so that memory does not grow with the requests.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._sent: Counter[str] = Counter()
-        # Of each endpoint the answers, by HTTP status and latency in ms.
+        # The answers of each endpoint, by HTTP status and latency in ms.
         self._answered: defaultdict[str, Counter[tuple[int, int]]] = defaultdict(Counter)
 
     def sent(self, endpoint: str) -> None:
@@ -45,7 +45,7 @@ def _summary(requests: int, answered: Counter[tuple[int, int]]) -> dict[str, Any
     if unanswered := requests - answered.total():
         answers[NO_ANSWER] = unanswered
     ordered = sorted(ms for _, ms in answered.elements())
-    # Each is the latency that this share of the answers did not exceed.
+    # Each is the latency that this share of the answers does not exceed.
     latencies = {
         name: ordered[ceil(share * len(ordered)) - 1] / 1000
         for name, share in QUANTILES.items()

@@ -1,4 +1,4 @@
-"""Writes files that are whole or not there: first under another name, then under their own."""
+"""Writes files completely or not at all: under a temporary name first."""
 
 import errno
 import os
@@ -7,15 +7,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-# What a file system says that does not sync or reserve: there it goes without.
+# Errors of a file system that cannot sync or reserve space: the job goes on without.
 UNSUPPORTED = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
 def write_atomically(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """Replace *path* by *content*; whoever opens it meets the old file or the new one, whole.
+    """Replace *path* by *content*; readers see the complete old file or the complete new one.
 
-    It has *mode* from the moment it has its name, under any umask. After a failure the old file is
-    as it was, and nothing else is left.
+    The new file has *mode*, whatever the umask. After a failure the old file is unchanged, and no
+    temporary file is left.
 
     Raises OSError if the folder of *path* cannot be written, or the disk is full.
     """
@@ -23,7 +23,7 @@ def write_atomically(path: Path, content: bytes, mode: int = 0o600) -> None:
     partial = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            # The owner's alone from the start. Where modes cannot be changed, it stays so.
+            # Only the owner may read it at first. If the mode cannot be changed, it stays so.
             with suppress(PermissionError):
                 os.fchmod(descriptor, mode)
             file.write(content)
@@ -36,7 +36,7 @@ def write_atomically(path: Path, content: bytes, mode: int = 0o600) -> None:
 def publish(file: IO[Any], partial: Path, path: Path) -> None:
     """Give *partial*, which is open as *file*, the name *path* once its content is on disk.
 
-    Raises OSError if the disk is full, or the folder no longer writable.
+    Raises OSError if the disk is full, or the folder is no longer writable.
     """
     file.flush()
     try:

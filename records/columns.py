@@ -1,4 +1,4 @@
-"""The columns of a query's result, as the database describes them: what no value can tell."""
+"""The columns of a query's result, as the database describes them."""
 
 from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
@@ -12,7 +12,7 @@ class Kind(StrEnum):
     """What a column holds, by its type in MySQL."""
 
     TEXT = "text"
-    NULL = "NULL"  # and nothing else
+    NULL = "NULL"  # in every row
     INTEGER = "integer"
     TINYINT = "TINYINT"
     DECIMAL = "decimal"  # also FLOAT and DOUBLE
@@ -28,7 +28,7 @@ class Kind(StrEnum):
 class Column(NamedTuple):
     """A column of a result.
 
-    ``by_bytes``: long text that is compared so, as all of MariaDB's JSON is.
+    ``by_bytes``: long text that is compared by bytes, as MariaDB's JSON is.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Column(NamedTuple):
     by_bytes: bool = False
 
     def shown(self, value: bytes | None) -> int | str | None:
-        """Return *value* for people and for the results file: a number, its text, or in hex."""
+        """Return *value* for people and for the results file: a number, text, or hex."""
         if value is None:
             return None
         if self.kind in _WHOLE_NUMBERS and value.removeprefix(b"-").isdigit():
@@ -54,11 +54,11 @@ _BYTES = (Kind.BIT, Kind.BINARY, Kind.OTHER)
 
 
 def as_text(value: object) -> str:
-    """Return what the server says of itself as text; some servers say it in bytes."""
+    """Return a *value* of the server as text; some servers send bytes."""
     return value.decode(errors="replace") if isinstance(value, bytes | bytearray) else str(value)
 
 
-# The numbers of MySQL's protocol. What is not here is text, or bytes without a character set.
+# The type numbers of MySQL's protocol. The others are text, or bytes without a character set.
 # Source: https://dev.mysql.com/doc/dev/mysql-server/latest/field__types_8h.html
 # fmt: off
 _KINDS = {
@@ -73,7 +73,7 @@ _KINDS = {
 }
 # fmt: on
 _BY_BYTES = 128
-# TEXT and LONGTEXT, as which MariaDB reports its JSON. Its UUID and INET6 are 254, a CHAR.
+# TEXT and LONGTEXT; MariaDB reports JSON so. Its UUID and INET6 are 254, a CHAR.
 _LONG_TEXTS = {249, 250, 251, 252}
 _NO_CHARACTERS = 63
 
@@ -83,12 +83,12 @@ Watch = Callable[[Sequence[Column], Iterator[Row]], Iterator[Row]]
 
 
 def columns_of(described: Any) -> list[Column]:  # noqa: ANN401 - by PEP 249, and then some
-    """Return the columns of a description: name, type, five unused, flags, character set."""
+    """Return the columns in a description: name, type, five unused, flags, character set."""
     return [column_of(*each[:2], *each[7:9]) for each in described]
 
 
 def column_of(name: str, number: int, flags: int, charset: int) -> Column:
-    """Return a column by what the protocol says of it."""
+    """Return a column from its description in the protocol."""
     kind = _KINDS.get(number)
     if kind is None:
         kind = Kind.BINARY if charset == _NO_CHARACTERS else Kind.TEXT

@@ -1,4 +1,4 @@
-"""How the database fails, and in words what the operator can change about it."""
+"""Errors of the database, and what the operator can do about them."""
 
 from records.exit_statuses import ExitStatus, RunError
 
@@ -20,7 +20,7 @@ LOAD_ZONES = (
     "MariaDB mariadb-tzinfo-to-sql and mariadb)"
 )
 
-NOT_MYSQL = "check DB_HOST and DB_PORT; what answers there is no MySQL server"
+NOT_MYSQL = "check DB_HOST and DB_PORT; the server there is not MySQL or MariaDB"
 LOST = (
     "the server did not answer in time, or closed the connection; check DB_HOST, DB_PORT and the "
     "server's own log"
@@ -28,25 +28,24 @@ LOST = (
 EXPIRED = "the password of DB_USER has expired; give the account a new one with ALTER USER"
 LOCKED = "the account of DB_USER is locked on the server; unlock it with ALTER USER"
 UNKNOWN = "see the server's message"
-# What the operator can change, by the error's number. Numbers, because several of them share
-# one of the connector's classes.
+# Advice by the error's number, because the connector has one class for several of them.
 HINTS = {
-    1040: "the server has no connection left; run again later, or raise its max_connections",
+    1040: "the server has no free connection; run again later, or raise its max_connections",
     1044: "this user has no rights on the database; grant SELECT or check DB_NAME",
-    1045: "check DB_USER and DB_PASSWORD. The same is said to an account that must use TLS, which "
-    "the server then has to offer, or show a certificate, of which the job has none",
+    1045: "check DB_USER and DB_PASSWORD. The server says the same if the account requires TLS and "
+    "the server offers none, or a client certificate, which the job does not support",
     1049: "check DB_NAME (database_setup.sql makes the example)",
     1054: "a column is missing; compare the query with your tables",
-    1060: "two columns have one name; give one of them another",
+    1060: "two columns have the same name; rename one of them",
     1064: "check the query's syntax in its file, and that it is one statement; window functions "
     "need MySQL 8.0 or MariaDB 10.2",
-    1130: "the server admits nobody from this machine; create DB_USER for its address",
+    1130: "the server allows no connection from this machine; create DB_USER for its address",
     1142: "this user needs SELECT on the tables",
     1146: "a table is missing; check the query and DB_NAME (database_setup.sql makes the example)",
     1298: "the server does not know DB_TIME_ZONE; use an offset, or load its time zone tables "
     f"({LOAD_ZONES})",
     1317: "somebody ended the query on the server; run again",
-    1698: "this user logs in without a password, by another way; create one of the job's own",
+    1698: "this user logs in without a password; create a separate user for the job",
     1792: "the job's session is read-only; the query may only SELECT",
     1820: EXPIRED,
     1862: EXPIRED,
@@ -58,8 +57,8 @@ HINTS = {
     2013: LOST,
     2026: "TLS failed; check DB_SSL_CA and that the server's certificate names DB_HOST",
     2055: "the connection was lost, or TLS failed; check DB_SSL_CA and the server's own log",
-    2061: "the server wants to read the password and offers no TLS, so anybody on the way could "
-    "read it too: it was not sent; turn TLS on at the server, or name its Unix socket in DB_HOST",
+    2061: "the server asks for the password in plain text and offers no TLS; it was not sent. "
+    "Turn on TLS on the server, or name its Unix socket in DB_HOST",
     3024: "the query ran longer than DB_QUERY_TIMEOUT_SECONDS; check its index",
     3118: LOCKED,
     4151: LOCKED,
@@ -67,9 +66,9 @@ HINTS = {
 
 
 def cut(message: str) -> str:
-    """Return the server's *message* in one line, not longer than ``MAX_MESSAGE``.
+    """Return the server's *message* in one line of at most ``MAX_MESSAGE`` characters.
 
-    It keeps its end, where a syntax error has the number of the line.
+    The end stays, because a syntax error has its line number there.
     """
     text = " ".join(message.split())
     return text if len(text) <= MAX_MESSAGE else f"{text[:40]} ... {text[45 - MAX_MESSAGE :]}"

@@ -1,15 +1,15 @@
-"""What Iterable holds, in one SQLite file, so that a run can send only what is new.
+"""Records what Iterable holds in one SQLite file, so that a run sends only what is new or changed.
 
-Iterable tells users apart by their address and events by their id, within a project. So does the
-ledger: for each address it remembers what profile was delivered last, for each event id what event,
-as two hashes. The content hash is over the values in MySQL: while it stays the same, no body need
-be made. The body hash is over what was sent: where it stays the same, nothing is sent again.
+Iterable identifies users by email or user id, and events by id, within a project. So does the
+ledger: for each user and each event it has two hashes of what was delivered last. The content hash
+is over the values in MySQL: while it stays the same, the row needs no body. The body hash is over
+what was sent: while it stays the same, nothing is sent again.
 
-Entries belong to the project that the API key belongs to: to the one that ITERABLE_PROJECT names,
-else to the key itself, because another key may be that of another project.
+An entry belongs to a project: to the one that ITERABLE_PROJECT names, else to the API key, because
+another key may belong to another project.
 
-The open file is also the lock that lets one run at a time through: the kernel drops it with the
-process, however that ends.
+The open file is also the lock that admits one run at a time: the kernel releases it when the
+process ends, in whatever way.
 """
 
 import functools
@@ -30,13 +30,13 @@ from records.outcomes import Call, CallOutcome, CallStatus, PreparedRow, RowOutc
 
 # In the file's header: "ItS" and the number of the format.
 APPLICATION_ID = 0x49745306
-# What one row takes at most, in the file and in the log in front of it, and what is kept free.
+# Most bytes that a row takes in the file and in its write-ahead log, and bytes to keep free.
 BYTES_PER_ROW, SPARE_BYTES = 300, 5_000_000
-# What no run has needed for so long is dropped: Query 2 looks back seven days.
+# An entry that no run has needed for this time is dropped: Query 2 looks back seven days.
 KEEP_DAYS = 30
-# An entry that is still needed is marked so only now and then, because each mark is a write.
+# An entry that is still needed is marked only after this time, because each mark is a write.
 MARK_DAYS = 7
-# SQLite's oldest limit of parameters in one statement is 999, and each row takes four.
+# Old versions of SQLite allow 999 parameters in a statement, and each row takes four.
 LOOKUP_ROWS = 240
 
 MOVE_AWAY = (
@@ -44,21 +44,21 @@ MOVE_AWAY = (
     "Iterable may start again"
 )
 IN_USE = (
-    "Another run is under way: it has locked STATE_FILE {}. This one did nothing; let the other "
-    "end. Another job needs a STATE_FILE of its own. If no other run is under way, the file is on "
-    "a file system without locks: put it on a local disk"
+    "Another run is in progress: it has locked STATE_FILE {}. This run did nothing. Wait for the "
+    "other one to end; a different job needs its own STATE_FILE. If no other run is in progress, "
+    "the file system has no locks: put the file on a local disk"
 )
-_LOOK = "Look at its rights, those of its folder, and the free disk"
+_LOOK = "Check its permissions, those of its folder, and the free disk space"
 _KEEP = "Do not remove it: without it, the next run sends every row again"
-# The kinds of SQLite's errors that say that the file is no ledger, or no longer.
+# SQLite's errors for a file that is not a ledger, or is damaged.
 _NO_LEDGER = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR}
 
-# Whether the project is known to have all that was in a call. That of the run is settled later.
+# Whether the project has all fields of a call. For calls of this run, settle() says so later.
 _NOT_SURE, _SURE, _OF_THIS_RUN = 0, 1, 2
 
-# An entry is looked up by its name, a hash of the address or of the event's id: SQLite finds a
-# whole number in less than half the time of any other key. ``key``, a hash of the host with the API
-# key or with the project's name, says who delivered last.
+# An entry is looked up by its name, a hash of the user or of the event's id: SQLite finds a whole
+# number in less than half the time of any other key. ``key`` is a hash of the host with the API key
+# or with the project's name: the project that the entry belongs to.
 _ENTRIES = """
 CREATE TABLE entry (
     name INTEGER PRIMARY KEY, key INTEGER NOT NULL, content INTEGER NOT NULL,
@@ -68,7 +68,7 @@ CREATE TABLE entry (
 _NOTES = "CREATE TABLE note (name TEXT PRIMARY KEY, text TEXT NOT NULL)"
 
 _HASH = struct.Struct(">q")
-# The names of a row's profile and event, each with its content behind it.
+# The names of a row's profile and event, each followed by its content.
 _ROW = struct.Struct(">q8xqq8xq")
 
 
@@ -77,11 +77,11 @@ class LedgerError(RunError):
 
 
 class Held(NamedTuple):
-    """What the ledger has of one call.
+    """What the ledger knows of one call.
 
-    ``same``: Iterable has this content; ``sure``: all of it, as far as can be known; ``stale``: it
-    is time to mark the entry as still needed. ``body`` is the hash of what was delivered last:
-    empty if that was to another project, None if there is no entry.
+    ``same``: Iterable has this content; ``sure``: the project has all its fields, as far as known;
+    ``stale``: the entry must be marked as still needed. ``body`` is the hash of the body that was
+    delivered last: empty if that was to another project, None if there is no entry.
     """
 
     same: bool = False
@@ -91,19 +91,19 @@ class Held(NamedTuple):
 
 
 _NOTHING, _OF_ANOTHER_PROJECT = Held(), Held(body=b"")
-# Of what Iterable holds as a whole, and of which nothing is to be noted.
+# For content that Iterable holds completely, and whose entry needs no change.
 HELD = Held(same=True, sure=True)
 
 
 class DeliveryLedger:
-    """The ledger in *path*, made if there is none; locked until ``close()``.
+    """The ledger in *path*, created if there is none; locked until ``close()``.
 
-    *base_url* and *api_key* say where things are delivered and with which right, *project* is a
-    name for the project of that key. Only hashes of them, of addresses and of bodies are kept.
-    *job* is the file of its query: two jobs need two ledgers.
+    *base_url*, *api_key* and *project*, a name for the project of that key, say where the job
+    delivers. The file has only hashes of them, of users and of bodies. *job* is the query file of
+    the job: two jobs need two ledgers.
 
-    Every method raises LedgerError when the file is damaged or the disk is full; a file that is
-    not a ledger is left as it is. If another run is using it, the error's status is BUSY.
+    Every method raises LedgerError if the file is damaged or the disk is full; a file that is not
+    a ledger is not changed. If another run is using it, the error's status is BUSY.
     """
 
     def __init__(
@@ -116,12 +116,12 @@ class DeliveryLedger:
         self._project = _number(f"{base_url}\nproject {project}") if project else self._key
         with self._explained():
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Each statement commits by itself, unless it stands between BEGIN and COMMIT.
+            # Each statement outside BEGIN and COMMIT commits by itself.
             self._sqlite = sqlite3.connect(path, isolation_level=None, timeout=0.2)
         try:
             with self._explained():
-                self._take()
-            self._belong_to(job)
+                self._lock_file()
+            self._check_job(job)
         except LedgerError:
             self._sqlite.close()
             raise
@@ -133,13 +133,13 @@ class DeliveryLedger:
         self.close()
 
     def close(self) -> None:
-        """Let the next run have it."""
+        """Close the file and release its lock."""
         self._sqlite.close()
 
     # --- What Iterable holds
 
     def held(self, rows: Sequence[PreparedRow]) -> Iterator[tuple[Held, Held]]:
-        """Return what is known of the profile and of the event of each of *rows*."""
+        """Return what the ledger knows of the profile and of the event of each of *rows*."""
         held = [HELD] * (2 * len(rows))
         rest = (self._key, self._project, self._stale_day)
         with self._explained():
@@ -165,10 +165,10 @@ class DeliveryLedger:
         return own, total
 
     def forget(self, calls: Sequence[Call]) -> None:
-        """Forget the entries of *calls*, even after a power failure.
+        """Delete the entries of *calls*, and make sure that a power failure does not undo it.
 
-        From when a request leaves until its answer is here, nobody knows what Iterable has, and the
-        older content must not come back as if it were still there.
+        While a request is in flight, nobody knows what Iterable has. If the run dies then, an old
+        entry would wrongly say that Iterable still has the older content.
         """
         if calls:
             with self._transaction(durable=True):
@@ -183,10 +183,10 @@ class DeliveryLedger:
                 self._sqlite.executemany(sql, rows)
 
     def record(self, outcomes: Iterable[RowOutcome], *, sure: bool) -> None:
-        """Remember the calls that Iterable has taken; forget those that it has refused.
+        """Write entries for the calls that Iterable accepted; delete those that it refused.
 
-        *sure*: the project is known to have all fields of this run. If not, ``settle()`` says
-        later. On disk when this returns.
+        *sure*: the project is known to have all fields of this run. If not, ``settle()`` says so
+        later. The entries are written when this returns.
         """
         taken, refused = [], []
         certain = _SURE if sure else _OF_THIS_RUN
@@ -199,7 +199,7 @@ class DeliveryLedger:
         if taken or refused:
             with self._transaction():
                 self._delete(refused)
-                # Not ON CONFLICT DO UPDATE, which older versions of SQLite cannot do.
+                # Not ON CONFLICT DO UPDATE, which older versions of SQLite lack.
                 sql = "INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?, ?, ?)"
                 self._sqlite.executemany(sql, taken)
 
@@ -214,8 +214,8 @@ class DeliveryLedger:
         needed = rows * BYTES_PER_ROW + SPARE_BYTES
         if (free := shutil.disk_usage(self._path.parent).free) < needed:
             raise LedgerError(
-                f"STATE_FILE {self._path} needs {needed / 1e6:.0f} MB of free disk and has "
-                f"{free / 1e6:.0f} MB; make room, or name a file on another disk"
+                f"STATE_FILE {self._path} needs {needed / 1e6:.0f} MB of free disk space and has "
+                f"{free / 1e6:.0f} MB; free disk space, or name a file on another disk"
             )
 
     def begin_run(self, notes: Mapping[str, str]) -> None:
@@ -226,7 +226,7 @@ class DeliveryLedger:
             oldest = self._today - KEEP_DAYS
             self._sqlite.execute("DELETE FROM entry WHERE day < ?", (oldest,))
             if self._key != self._project:
-                # What the key has delivered before the project had a name.
+                # Entries from before the project had a name.
                 sql = "UPDATE entry SET key = ? WHERE key = ?"
                 self._sqlite.execute(sql, (self._project, self._key))
         self.note(notes)
@@ -239,7 +239,7 @@ class DeliveryLedger:
             self._sqlite.execute(sql, (certain, _OF_THIS_RUN))
 
     def noted(self, name: str) -> str:
-        """Return what is noted under *name*, empty for nothing."""
+        """Return the note *name*, empty if there is none."""
         with self._explained():
             sql = "SELECT text FROM note WHERE name = ?"
             found = self._sqlite.execute(sql, (name,)).fetchone()
@@ -252,8 +252,8 @@ class DeliveryLedger:
 
     # --- File
 
-    def _take(self) -> None:
-        """Lock the file, and make it a ledger if it is new."""
+    def _lock_file(self) -> None:
+        """Lock the file, and create the tables if it is new."""
         execute = self._sqlite.execute
         execute("PRAGMA locking_mode = EXCLUSIVE")
         # The lock is taken here, and kept because of the line above.
@@ -271,26 +271,26 @@ class DeliveryLedger:
             damage = damage.splitlines()[-1]
             raise LedgerError(f"STATE_FILE {self._path} is damaged ({damage:.80}). {MOVE_AWAY}")
         execute("PRAGMA journal_mode = WAL")
-        # In KiB. A name is a hash, so each one is looked up in another page.
+        # In KiB. Names are hashes, so each look-up needs another page.
         execute("PRAGMA cache_size = -16000")
 
-    def _belong_to(self, job: str) -> None:
-        """Raise LedgerError if the ledger is another job's than *job*, unless that has no name."""
+    def _check_job(self, job: str) -> None:
+        """Raise LedgerError if the ledger belongs to another job than *job*; "" fits any ledger."""
         owner = self.noted("job")
         if job and not owner:
             self.note({"job": job})
         elif job and owner != job:
             raise LedgerError(
-                f"STATE_FILE {self._path} belongs to the job of {owner}, and this is the job of "
-                f"{job}: give each a STATE_FILE of its own. If the query's file was only renamed, "
+                f"STATE_FILE {self._path} belongs to the job of {owner}, but this is the job of "
+                f"{job}: give each job its own STATE_FILE. If you only renamed the query file, "
                 "move STATE_FILE away; the next run then sends every row again"
             )
 
     @contextmanager
     def _transaction(self, *, durable: bool = False) -> Iterator[None]:
-        """Commit at the end; when *durable*, the disk has it before this returns."""
-        # What is not durable is an append, and survives the process at once. After a power failure
-        # the last seconds may be missing; what they held is sent once more.
+        """Commit at the end; if *durable*, it is on disk when this returns."""
+        # Other commits survive the end of the process, too. A power failure may lose the last
+        # seconds; the rows of these are then sent once more.
         with self._explained(), self._sqlite:
             self._sqlite.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             self._sqlite.execute("BEGIN")
@@ -302,7 +302,7 @@ class DeliveryLedger:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            # The lowest byte is the kind of error, the others its details.
+            # The lowest byte is the kind of error, the other bytes its details.
             kind = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_IOERR) & 0xFF
             if kind == sqlite3.SQLITE_BUSY:
                 raise LedgerError(IN_USE.format(self._path), ExitStatus.BUSY) from None
@@ -327,8 +327,8 @@ def _calls_of(outcomes: Iterable[RowOutcome]) -> Iterator[tuple[Call, CallOutcom
 def _lookup(rows: int) -> str:
     """Return the SELECT of the entries of a number of *rows*, each with the place of its call.
 
-    Calls that Iterable holds as a whole are left out: most of most nights. A join with a list of
-    values: for IN, SQLite would first make an index of them.
+    It leaves out calls that Iterable holds completely, usually most of them. It joins a list of
+    values, because for IN SQLite would first build an index of them.
     """
     values = ",".join(f"({n},?,?)" for n in range(2 * rows))
     return (
@@ -339,7 +339,7 @@ def _lookup(rows: int) -> str:
 
 
 def _numbers_of(row: PreparedRow) -> tuple[int, ...]:
-    """Return the name and the content of each call of *row*, as the table has them."""
+    """Return the name and the content of each call of *row*, as numbers for the table."""
     profile, event = row.profile, row.event
     hashes = (profile.name, profile.content, event.name, event.content)
     return _ROW.unpack(b"".join(hashes))

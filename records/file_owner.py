@@ -1,4 +1,4 @@
-"""Files that are there already: what is in them, whose they are, and what to do about it."""
+"""Reads files of the operator, and says what to do if a file belongs to another user."""
 
 import os
 import pwd
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def text_of(path: Path) -> str:
-    """Return the text of a file that the operator has written.
+    """Return the text of a file that the operator wrote.
 
     Raises ValueError with the reason, as the end of a sentence about the file.
     """
@@ -26,14 +26,14 @@ def text_of(path: Path) -> str:
 
 
 def unreadable(path: Path, error: OSError) -> str:
-    """Return why *path* cannot be read, and if it belongs to another user, to whom."""
+    """Return why *path* cannot be read, and its owner if that is another user."""
     advice = in_the_way(path, os.R_OK)
     text = f"cannot be read: {error.strerror}"
     return f"{text}. {advice}" if advice else text
 
 
 def in_the_way(path: Path, right: int = os.W_OK) -> str:
-    """Return whose *path* is and what to do; empty if this user owns it or has that *right*."""
+    """Return the owner of *path* and what to do; empty if this user is it or has that *right*."""
     try:
         owner = path.stat().st_uid
     except OSError:
@@ -46,15 +46,15 @@ def in_the_way(path: Path, right: int = os.W_OK) -> str:
 
 
 def owners_command(path: Path) -> str:
-    """Return to whom the file *path* belongs and how that user runs this program; empty if to us.
+    """Return the owner of the file *path* and how that user runs this program; empty if it is us.
 
-    Raises OSError if *path* cannot be looked at.
+    Raises OSError if *path* cannot be inspected.
     """
     if not path.is_file() or (uid := path.stat().st_uid) == os.geteuid():
         return ""
     name = _name_of(uid)
     command = shlex.join(["runuser", "-u", name, "--", *sys.orig_argv])
-    return f"belongs to {name}, whose runs would fail after one as root. As {name}: {command}"
+    return f"belongs to {name}, whose runs would fail after a run as root. As {name}: {command}"
 
 
 def _name_of(uid: int) -> str:

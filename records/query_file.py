@@ -1,4 +1,4 @@
-"""The queries in a file of SQL, each found by its number."""
+"""Finds a query in an SQL file by its number."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ from records.file_owner import text_of
 QUERIES_FILE = Path(__file__).resolve().parent.parent / "phase2_queries.sql"
 JOB_QUERY = 2
 
-# What may stand before the first word of a query, and what may stand behind its last.
+# What may precede the first word of a query, and what may follow its last.
 _BEFORE = r"(?:[\s(]|(?:--|\#)[^\n]*\n|(?>/\*.*?\*/))*+"
 _BEHIND = re.compile(r"(?:[\s;]|^--[^\n]*)++\Z", re.MULTILINE)
 
@@ -17,10 +17,10 @@ _BEHIND = re.compile(r"(?:[\s;]|^--[^\n]*)++\Z", re.MULTILINE)
 def load_query(number: int, path: Path | None = None) -> str:
     """Return the statement below the comment ``-- Query <number>: ...`` of ``QUERIES_FILE``.
 
-    It ends before the next such comment, or with the file. *path* names another file; without any
-    such comment that is the statement and nothing else.
+    It ends at the next such comment, or with the file. *path* is another file; if that has no such
+    comment, it must hold one statement and nothing else.
 
-    Raises DatabaseError when there is none, more than one, or one that is no SELECT.
+    Raises DatabaseError if there is no statement, more than one, or one that is no SELECT.
     """
     file = path or QUERIES_FILE
     try:
@@ -37,7 +37,7 @@ def load_query(number: int, path: Path | None = None) -> str:
             f"not {len(found)}"
         )
     sql = _BEHIND.sub("", found[0]).lstrip()
-    # For a clear word before it is run: the session is read-only, and takes one statement.
+    # For a clear message before anything runs: the session is read-only, and takes one statement.
     if not re.match(rf"{_BEFORE}(?:SELECT|WITH)\b", sql, re.DOTALL | re.IGNORECASE):
         raise DatabaseError(f"Query {number} in {file.name} must begin with SELECT or WITH")
     return sql

@@ -1,4 +1,4 @@
-"""Rows on disk between the database and Iterable: written at full speed, then read at leisure."""
+"""Keeps rows on disk between the database and Iterable, so that the query ends early."""
 
 import itertools
 import marshal
@@ -11,10 +11,10 @@ from typing import Any
 from records.columns import Column, Row
 from records.exit_statuses import RunError
 
-# What is written, and read back into memory, at a time: a number of rows, fewer if they are large.
+# Number of rows, and bytes, that are written and read back at a time.
 CHUNK_ROWS = 1000
 CHUNK_BYTES = 1_000_000
-# The length of a chunk, in front of it, is written in so many bytes.
+# Number of bytes of the length in front of each chunk.
 _LENGTH_BYTES = 8
 
 
@@ -25,13 +25,13 @@ class SpoolError(RunError):
 class RowSpool:
     """A list of rows that keeps them in a file; ``columns`` describe their values.
 
-    The file has no name, so nobody else can open it and nothing is left of it, however the process
-    ends. It is made in *folder*, by default the system's for temporary files.
+    The file has no name, so nobody else can open it, and it disappears with the process. It is in
+    *folder*, by default the system's for temporary files.
 
-    ``chunks()`` yields the rows as they were added. Iterating yields dicts for people: numbers and
-    texts by the name of their column.
+    ``chunks()`` yields the rows as they were added. Iterating yields dicts for people, from column
+    names to numbers and texts.
 
-    Raises SpoolError, also when rows are added: the folder cannot be written, or the disk is full.
+    Raises SpoolError, also from ``extend()``: the folder cannot be written, or the disk is full.
     """
 
     def __init__(self, columns: Sequence[Column], folder: Path | None = None) -> None:
@@ -44,7 +44,7 @@ class RowSpool:
     def extend(self, rows: Iterable[Row]) -> None:
         """Append *rows*, which are on disk then. Not while iterating."""
         for chunk in _chunks_of(rows):
-            # For bytes alone, and for this process alone, it is the quickest form.
+            # marshal is fastest; only this process reads the file, and it has only bytes.
             data = marshal.dumps(chunk)
             with self._explained():
                 self._file.write(len(data).to_bytes(_LENGTH_BYTES, "big"))
@@ -59,12 +59,12 @@ class RowSpool:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turn the system's errors into ours."""
+        """Turn OSError into SpoolError."""
         try:
             yield
         except OSError as error:
             where = f"RESULTS_DIR {self._folder}" if self._folder else "a temporary file"
-            text = f"{where} cannot hold the rows: {error.strerror}; check its free disk and rights"
+            text = f"{where} cannot hold the rows: {error.strerror}; check space and permissions"
             raise SpoolError(text) from None
 
     def __len__(self) -> int:
@@ -76,7 +76,7 @@ class RowSpool:
 
     def chunks(self) -> Iterator[list[Row]]:
         """Yield the rows as they are read into memory: ``CHUNK_ROWS``, or fewer large ones."""
-        # What a full disk did not take stays with the writer, which cannot let go of it.
+        # After a full disk, the writer still holds what it could not write.
         with suppress(OSError):
             self._file.flush()
         remaining = self._length
@@ -84,14 +84,14 @@ class RowSpool:
             file.seek(0)
             while remaining > 0:
                 length = int.from_bytes(file.read(_LENGTH_BYTES), "big")
-                # Written above, and readable by nobody else.
+                # Written above, into a file that no other process can read.
                 rows: list[Row] = marshal.loads(file.read(length))[:remaining]  # noqa: S302
                 yield rows
                 remaining -= len(rows)
 
     def close(self) -> None:
-        """Give the disk space back."""
-        # What a full disk did not take is not missed.
+        """Close the file, which frees the disk space."""
+        # Closing writes the rest, which fails on a full disk and is not needed.
         with suppress(OSError):
             self._file.close()
 

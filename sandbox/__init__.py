@@ -1,1 +1,1 @@
-"""Stand-ins for the two systems between which the job works: a database and Iterable."""
+"""Stand-ins for the two systems that the job connects: a database and Iterable."""

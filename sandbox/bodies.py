@@ -1,6 +1,6 @@
-"""The bodies of Iterable's write endpoints: reading, judging and answering them.
+"""Parses, checks and answers the bodies of Iterable's write endpoints.
 
-Pure functions, no state. What is known of each answer stands in ``project.py``.
+Pure functions, no state. ``project.py`` says which answers are documented, seen or assumed.
 """
 
 import json
@@ -27,7 +27,7 @@ class Answer(NamedTuple):
 
 
 class RefusedError(Exception):
-    """A row that changes nothing: *answer* if sent alone, *value* under *bucket* in bulk."""
+    """A refused row: *answer* to a single call, *value* in the list *bucket* in bulk."""
 
     def __init__(self, answer: Answer, bucket: str = "", value: str = "") -> None:
         super().__init__(bucket, value)
@@ -40,7 +40,7 @@ def reply(status: int, document: object) -> Answer:
 
 
 def envelope(status: int, code: str, msg: str, params: object = None) -> Answer:
-    """Return an answer of the shape that all share but the bulk successes."""
+    """Return an answer in the shape of all answers except the bulk successes."""
     return reply(status, {"msg": msg, "code": code, "params": params})
 
 
@@ -52,7 +52,7 @@ class _Body(BaseModel):
 
 
 class Row(_Body):
-    """One user of a request, or what an event has in common with it."""
+    """One user of a request, or the fields that an event shares with it."""
 
     email: str | None = None
     user_id: str | None = None
@@ -66,12 +66,12 @@ class Row(_Body):
 
     @property
     def key(self) -> str:
-        """What the user is known by: the email in lower case, else the userId after 'userId:'."""
+        """The user's key: the email in lower case, else 'userId:' and the userId."""
         return self.lowered_email or f"userId:{self.user_id}"
 
     @property
     def identifier(self) -> tuple[str, str]:
-        """What the row is known by in a failure list: the kind of list, and the value."""
+        """The kind of failure list that names the row, and the value there."""
         return ("UserIds", self.user_id or "") if self.email is None else ("Emails", self.email)
 
 
@@ -100,7 +100,7 @@ BodyT = TypeVar("BodyT", bound=_Body)
 
 
 def parse(endpoint: str, body: bytes, kind: type[BodyT]) -> BodyT:
-    """Return the body; raise unless it is JSON whose declared fields are of the declared types."""
+    """Return the body; raise RefusedError unless it is JSON with the declared types."""
     try:
         return kind.model_validate_json(body)
     except ValidationError as invalid:
@@ -123,7 +123,7 @@ _EMAIL: Final = re.compile(
 _USER_ID: Final = re.compile(r"[ -~]{0,51}[!-~]")  # printable ASCII, no space at the end
 
 
-@lru_cache(maxsize=10_000)  # an update and its event name the same user
+@lru_cache(maxsize=10_000)  # an update and its event have the same user
 def check_email(email: str) -> None:
     """Raise unless *email* has the form of an address with a top-level domain."""
     if not _EMAIL.fullmatch(email):
@@ -151,14 +151,14 @@ _ALSO_FITS: Final = {("double", "long"), ("string", "date")}  # stored type, inc
 
 
 def _kind(value: object) -> str | None:
-    """Return the type of a value; None for null, which fits any type and fixes none."""
+    """Return the type of a value; None for null, which fits any type and sets none."""
     if isinstance(value, str):
         return "date" if value[4:5] == "-" and _DATE.fullmatch(value) else "string"
     return _KINDS.get(type(value))
 
 
 def _leaves(fields: Fields, prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Yield dotted names and values: of objects and what is in them, and each item of an array."""
+    """Yield dotted names and values: objects, their members, and each item of an array."""
     for name, value in fields.items():
         if isinstance(value, list):
             for item in value:
@@ -170,10 +170,10 @@ def _leaves(fields: Fields, prefix: str = "") -> Iterator[tuple[str, object]]:
 
 
 def judge_fields(types: Types, category: str, fields: Fields) -> tuple[Types, Fields]:
-    """Return the types that *fields* would add to *types*, and those that do not fit.
+    """Return the types that *fields* would add to *types*, and the fields that do not fit.
 
-    The latter as Iterable describes them: field name -> incomingTypes, expectedType, category
-    (user or event), offendingValue, _type.
+    These are described as Iterable does: field name -> incomingTypes, expectedType, category (user
+    or event), offendingValue, _type.
     """
     new: Types = {}
     wrong: Fields = {}
@@ -194,7 +194,7 @@ def judge_fields(types: Types, category: str, fields: Fields) -> tuple[Types, Fi
 
 
 def known_only(types: Types, fields: Fields, prefix: str = "") -> tuple[Fields, list[str]]:
-    """Return *fields* without those that *types* lacks, in objects too, and the names of these."""
+    """Return *fields* without those missing in *types*, in objects too, and their names."""
     kept: Fields = {}
     dropped: list[str] = []
     for name, value in fields.items():

@@ -1,8 +1,8 @@
 """A private database server in a temporary folder, for the demo and the tests.
 
-It takes the first of these that starts: a ``mariadbd`` or ``mysqld`` that is installed, else the
-server inside the PyPI package pylibseekdb, which speaks MySQL's protocol. It is reachable from this
-machine only, its data are thrown away, and it ends with this process. Linux and macOS.
+It uses the first of these that starts: an installed ``mariadbd`` or ``mysqld``, else the server in
+the PyPI package pylibseekdb, which speaks MySQL's protocol. Only this machine can reach it, its
+data are deleted, and it ends with this process. Linux and macOS.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DATABASE_NAME: Final = "iterable_challenge"  # as in database_setup.sql
 JOB_USER: Final = "iterable_job"
 START_LIMIT_S: Final = 60.0
 
-# Where packages put a server, though an ordinary user's PATH does not lead there.
+# Folders where packages install a server outside an ordinary user's PATH.
 USUAL_FOLDERS = "/usr/sbin:/usr/libexec:/usr/local/sbin:/usr/local/mysql/bin:/opt/homebrew/bin"
 
 NO_SERVER: Final = """\
@@ -37,36 +37,36 @@ no database server could be started. Either of these helps:
   apt-get install mariadb-server-core   (Debian, Ubuntu; on macOS: brew install mariadb)
   pip install pylibseekdb               (Linux with glibc; macOS 15 on Apple silicon)"""
 
-# Data that are thrown away need not survive a power cut. They do survive a kill -9 of the server.
+# The data need not survive a power failure. They do survive a kill -9 of the server.
 OPTIONS: Final = """--innodb-flush-log-at-trx-commit=2 --innodb-flush-method=nosync
     --innodb-doublewrite=0 --character-set-server=utf8mb4 --default-time-zone=+00:00
     --skip-name-resolve --bind-address=127.0.0.1"""
 MARIADB_OPTIONS: Final = "--innodb-log-file-size=16M --aria-log-file-size=8388608"
-# Without mysqlx=0 it opens a second port; without secure-file-priv it wants a folder in /var/lib.
+# Without mysqlx=0 it opens a second port; without secure-file-priv it needs a folder in /var/lib.
 MYSQL_OPTIONS: Final = """--loose-innodb-redo-log-capacity=64M --loose-mysqlx=0
     --secure-file-priv=NULL --disable-log-bin --performance-schema=OFF"""
-# The limits are those with which pylibseekdb starts it.
+# pylibseekdb starts it with these limits, too.
 SEEKDB_OPTIONS: Final = """--embedded --nodaemon
     --parameter memory_budget=1G --parameter log_disk_size=2G"""
 
 
 class NoServerError(RuntimeError):
-    """No server could be started; the message says what helps, and what was tried."""
+    """No server could be started; the message says what to install, and what was tried."""
 
 
 class _StartError(Exception):
-    """This server did not start. Another may."""
+    """This server did not start; another one may."""
 
 
 def find_servers() -> Iterator[Path]:
-    """Yield this machine's servers, best first: PATH in its order, usual folders, pylibseekdb."""
+    """Yield this machine's servers, best first: PATH in order, usual folders, pylibseekdb."""
     folders = f"{os.environ.get('PATH', '')}:{USUAL_FOLDERS}".split(":")
     for folder in filter(None, dict.fromkeys(folders)):
         for name in ("mariadbd", "mysqld"):
             if found := shutil.which(name, path=folder):
                 yield Path(found)
-    # The package is a program and a library that starts it. We start the program ourselves: the
-    # library gives it an empty environment, and then nothing can tell it not to send telemetry.
+    # The package has a program, and a library that starts it with an empty environment. We start
+    # the program ourselves, because telemetry is turned off by a variable.
     spec = importlib.util.find_spec("pylibseekdb")
     for folder in (spec and spec.submodule_search_locations) or ():
         if found := shutil.which("seekdb", path=folder):
@@ -74,7 +74,7 @@ def find_servers() -> Iterator[Path]:
 
 
 def run_script(connection: MySQLConnectionAbstract | Pooled, sql: str) -> list[list[Any]]:
-    """Run all statements of *sql*; return the rows of each, an empty list where there are none."""
+    """Run all statements of *sql*; return the rows of each, an empty list if there are none."""
     with connection.cursor() as cursor:
         cursor.execute(sql, map_results=True)
         return [rows for _, rows in cursor.fetchsets()]
@@ -83,8 +83,8 @@ def run_script(connection: MySQLConnectionAbstract | Pooled, sql: str) -> list[l
 class PrivateDatabase:
     """One private server, from ``with`` until the block ends. Enter it in the main thread.
 
-    ``settings``: DB_HOST, DB_PORT, DB_USER, DB_PASSWORD and DB_NAME for the job, as a user who may
-    only SELECT. A DB_HOST that begins with '/' is a unix socket: pylibseekdb has no port.
+    ``settings``: DB_HOST, DB_PORT, DB_USER, DB_PASSWORD and DB_NAME for the job, with a user that
+    may only SELECT. A DB_HOST that begins with '/' is a Unix socket: pylibseekdb has no port.
     ``version``: what SELECT VERSION() says. ``kind``: 'mariadb', 'mysql' or 'seekdb'.
     ``server``: the program that runs.
 
@@ -120,7 +120,7 @@ class PrivateDatabase:
         self._cleanup.close()
 
     def connection_options(self, database: str | None = None) -> dict[str, Any]:
-        """Return what mysql.connector.connect needs to come in as root."""
+        """Return the options for mysql.connector.connect to log in as root."""
         return {
             "unix_socket": str(self._socket),
             "user": "root",
@@ -139,7 +139,7 @@ class PrivateDatabase:
             run_script(connection, path.read_text(encoding="utf-8"))
 
     def kill(self) -> None:
-        """End the server as kill -9 does; its data stay for restart()."""
+        """Kill the server (kill -9); its data stay for restart()."""
         if self._process:
             self._process.kill()
             self._process.wait()
@@ -175,13 +175,13 @@ class PrivateDatabase:
         }
 
     def _accounts(self) -> str:
-        """Return SQL that makes the two users, one statement a line: bootstrap asks for that."""
+        """Return SQL that creates the two users, one statement per line, as bootstrap requires."""
         root = {
             "mariadb": f"CREATE USER root@'%' IDENTIFIED BY '{self._root_password}';\n"
             "GRANT ALL ON *.* TO root@'%' WITH GRANT OPTION;\n",
             "mysql": f"ALTER USER root@localhost IDENTIFIED BY '{self._root_password}';\n"
             "RENAME USER root@localhost TO root@'%';\n",
-            # Its root has no password, and no way in but our folder. Its clock shows +08:00.
+            # Its root has no password, but needs access to our folder. Its time zone is +08:00.
             "seekdb": "SET GLOBAL time_zone = '+00:00';\n",
         }[self.kind]
         job = f"CREATE USER {JOB_USER}@'%' IDENTIFIED BY '{self._job_password}';\n"
@@ -193,10 +193,10 @@ class PrivateDatabase:
         self._socket = folder / "s.sock"
         self._command = [str(self.server), "--no-defaults", f"--datadir={folder / 'data'}"]
         more = MARIADB_OPTIONS if self.kind == "mariadb" else MYSQL_OPTIONS
-        # A MariaDB that starts deletes what others keep in a shared folder for temporary files.
+        # In a shared tmpdir, MariaDB would delete the files of other servers when it starts.
         self._command += [*OPTIONS.split(), *more.split(), f"--tmpdir={folder}", *self._options]
         if os.geteuid() == 0:
-            self._command.append("--user=root")  # or it refuses
+            self._command.append("--user=root")  # or it refuses to start
         script = folder / "init.sql"
         if self.kind == "mariadb":
             (folder / "data").mkdir()
@@ -213,13 +213,13 @@ class PrivateDatabase:
             raise _StartError(self._last_words())
 
     def _prepare_seekdb(self, folder: Path, cleanup: contextlib.ExitStack) -> None:
-        """Make what pylibseekdb itself would make."""
+        """Create the files that pylibseekdb itself would create."""
         self._root_password = ""
         run = folder / "db" / "run"
         run.mkdir(parents=True)
         self._socket = run / "sql.sock"
         self._command = [str(self.server), f"--base-dir={folder / 'db'}", *SEEKDB_OPTIONS.split()]
-        # It ends when nobody holds this lock, which is how it learns that its last user is gone.
+        # The server ends when nobody holds this lock any more.
         lock = cleanup.enter_context((run / "seekdb.clients").open("w"))
         fcntl.flock(lock, fcntl.LOCK_SH)
 
@@ -228,7 +228,7 @@ class PrivateDatabase:
         try:
             self._start()
         except _StartError as error:
-            # Between our look and the server's own, somebody else may have taken the port.
+            # Another program may have taken the port in the meantime.
             if "in use" not in str(error):
                 raise
             self._port = _free_port()
@@ -237,14 +237,14 @@ class PrivateDatabase:
     def _start(self) -> None:
         command = self._command
         if setpriv := shutil.which("setpriv", path=f"{os.environ.get('PATH', '')}:/usr/bin"):
-            # On Linux the server then dies with us, whatever we die of.
+            # On Linux the server then ends with this process, even after kill -9.
             command = [setpriv, "--pdeathsig", "KILL", *command]
         if self.kind != "seekdb":
             command = [*command, f"--port={self._port}", f"--socket={self._socket}"]
             command.append(f"--pid-file={self._socket.with_name('pid')}")
-        # A session of its own: a Ctrl-C in the terminal is for us, not for the server.
+        # A separate session, so that Ctrl-C in the terminal does not reach the server.
         how: dict[str, Any] = {"start_new_session": True, "stdin": subprocess.DEVNULL}
-        how["env"] = {**os.environ, "TELEMETRY_ENABLED": "false"}  # or pylibseekdb phones home
+        how["env"] = {**os.environ, "TELEMETRY_ENABLED": "false"}  # or pylibseekdb sends telemetry
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, **how)
         deadline_s = time.monotonic() + START_LIMIT_S
@@ -278,9 +278,9 @@ def _kind_of(server: Path) -> str:
 
 
 def _mariadb_system_sql(server: Path) -> str:
-    """Return SQL that makes MariaDB's system tables, from the files installed beside *server*.
+    """Return SQL that creates MariaDB's system tables, from the files installed with *server*.
 
-    mariadb-install-db does the same, but is not part of every package.
+    mariadb-install-db does the same, but not every package has it.
     """
     for base in (server.parents[1], server.resolve().parents[1], Path("/usr")):
         for first in sorted(base.glob("share/m*/m*_system_tables.sql")):
@@ -291,7 +291,7 @@ def _mariadb_system_sql(server: Path) -> str:
                 f"CREATE DATABASE mysql;\nUSE mysql;\nSET @skip_auth_anonymous = 1;\n{tables}\n"
                 "DELETE FROM global_priv WHERE User = 'root';\nFLUSH PRIVILEGES;\n"
             )
-    raise _StartError("the files that make its system tables are not beside it")
+    raise _StartError("the files for its system tables are not installed")
 
 
 def _free_port() -> int:

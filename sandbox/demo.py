@@ -1,4 +1,4 @@
-"""Everything the job needs for a first run, for as long as the run lasts."""
+"""Provides everything the job needs for a first run, while it runs."""
 
 import tempfile
 from collections.abc import Iterator
@@ -16,10 +16,10 @@ API_KEY = "sandbox-key"
 def demo_environment() -> Iterator[dict[str, str]]:
     """Yield the job's variables for a private database and a local Iterable; stop both at the end.
 
-    The log file goes to a temporary folder, so that only the results are left.
+    The log file is in a temporary folder, so that only the results remain.
 
     Raises:
-        NoServerError: there is no database server to start; the message says what to install.
+        NoServerError: no database server could be started; the message says what to install.
 
     """
     with (

@@ -1,4 +1,4 @@
-"""Iterable's endpoints, as far as the stand-in has them, and their rate limits.
+"""The endpoints of Iterable that the stand-in has, and their rate limits.
 
 Their names are Iterable's paths without ``/api/``.
 """
@@ -27,8 +27,8 @@ LIMITS_PER_S: Final = {
 class RateLimits:
     """A sliding window of one second for each endpoint.
 
-    No second, wherever it begins, holds more accepted requests than the limit: a client that
-    respects that is safe with fixed windows and leaky buckets as well.
+    It accepts no more requests than the limit in any second, wherever that begins: a client that
+    respects this is safe with fixed windows and leaky buckets too.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -36,7 +36,7 @@ class RateLimits:
         self._accepted: defaultdict[str, deque[float]] = defaultdict(deque)
 
     def accept(self, endpoint: str) -> bool:
-        """Count a request that arrives now, unless its second is full."""
+        """Count a request that arrives now; return False if the limit is reached."""
         times, now = self._accepted[endpoint], time.monotonic()
         while times and times[0] <= now - 1.0:
             times.popleft()

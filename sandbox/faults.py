@@ -1,8 +1,8 @@
-"""Which requests go wrong, and how.
+"""Faults: which requests fail, and how.
 
-A fault says what is sent instead of the project's answer, and whether the request is applied all
-the same. The first fault that matches a request and has a turn left takes it; the others do not see
-it. With ``headers={"Connection": "close"}`` the connection ends with the answer.
+A fault replaces the project's answer, and says whether the request is applied anyway. The first
+fault that matches a request and has a turn left takes it; the others ignore the request. With
+``headers={"Connection": "close"}`` the connection ends after the answer.
 """
 
 import random
@@ -24,7 +24,7 @@ Kind = Literal[
     "answer",  # 200 with nothing but `status`, `headers`, `body`
     "reset_before",  # the connection is reset, nothing applied
     "reset_after",  # applied, then the connection is reset
-    "hang",  # no answer until the client leaves or `seconds` have passed
+    "hang",  # no answer until the client leaves or `seconds` are over
     "truncated",  # applied; half of the answer, then the connection is closed
 ]
 Unauthorized = Literal["bad_key", "code_success", "no_permission", "bad_jwt"]
@@ -34,7 +34,7 @@ _NO_ANSWER: Final = ("reset_before", "reset_after", "hang")
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """By default it takes every request, for ever. Raises ValueError: unknown kind or endpoint."""
+    """By default it takes every request, forever. Raises ValueError: unknown kind or endpoint."""
 
     kind: Kind
     _: KW_ONLY
@@ -42,14 +42,14 @@ class Fault:
     endpoint: str | None = None  # None: all
     email: str | None = None  # in any case; in bulk: any row with it
     skip: int = 0  # number of matching requests to let through first
-    times: int | None = None  # number of turns, then the fault is over
+    times: int | None = None  # number of turns, then the fault ends
     probability: float = 1.0
     seed: int = 0  # of the probability
-    # What becomes of them
+    # What it does with them
     applied: bool = False  # where the kind does not say
     status: int | None = None
     body: str | None = None
-    size: int = 0  # bytes of the body at least: spaces follow it
+    size: int = 0  # minimum bytes of the body: spaces fill it up
     headers: Mapping[str, str] = field(default_factory=dict)
     variant: Unauthorized = "bad_key"
     location: str = "/elsewhere"
@@ -62,7 +62,7 @@ class Fault:
             raise ValueError(f"unknown endpoint: {self.endpoint}")
 
     def answer(self, endpoint: str, apply: Callable[[], Answer]) -> Answer | None:
-        """Return what to send, None for nothing; *apply* asks the project."""
+        """Return the answer to send, None for no answer; *apply* asks the project."""
         if self.kind == "truncated":
             return apply()
         if self.applied or self.kind == "reset_after":
@@ -77,7 +77,7 @@ class Fault:
         return _USUAL_ANSWERS[self.kind]
 
     def _adjusted(self, answer: Answer) -> Answer:
-        """Return *answer* with the fault's own status, headers and body, where it has any."""
+        """Return *answer* with the fault's own status, headers and body, if it has any."""
         body = answer.body if self.body is None else self.body.encode()
         return answer._replace(
             status=self.status or answer.status,
@@ -116,12 +116,12 @@ _USUAL_ANSWERS: Final[Mapping[str, Answer]] = {
 
 
 class Rule:
-    """A fault in force, and the turns it has left."""
+    """An active fault, and its remaining turns."""
 
     def __init__(self, fault: Fault) -> None:
         self.fault = fault
         self._skip, self._left = fault.skip, fault.times
-        self._random = random.Random(fault.seed)  # noqa: S311 - it must repeat, not surprise
+        self._random = random.Random(fault.seed)  # noqa: S311 - it must be repeatable
 
     def takes(self, endpoint: str, body: bytes) -> bool:
         """Whether the fault takes this request; count its turn."""

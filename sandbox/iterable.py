@@ -3,10 +3,10 @@
 ``python3 -m sandbox.iterable --port 8080`` runs it alone; ``with IterableSandbox() as iterable:``
 runs it in a thread of a test or a demo.
 
-It reads and writes HTTP itself: a web framework decides what goes over the wire, and half of the
-faults are bytes that no framework would send.
+It reads and writes HTTP itself, because half of the faults are bytes that no web framework would
+send.
 
-``/api/...`` is as in ``endpoints.py``. Besides, it answers whoever asks, in JSON:
+``/api/...`` has the endpoints of ``endpoints.py``. These paths, with answers in JSON, control it:
 
     GET  /sandbox/stats
     GET  /sandbox/requests  ?offset=0&limit=1000
@@ -32,14 +32,14 @@ from sandbox.bodies import Answer
 from sandbox.stand_in import Decision, Received, StandIn
 
 _BLANKS: Final = b" " * 65_536
-_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # SO_LINGER for no time at all
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # SO_LINGER with a time of 0
 
 
 async def _read_request(reader: asyncio.StreamReader) -> Received:
     """Return the next request of a connection.
 
     Raises:
-        asyncio.IncompleteReadError: the client has left.
+        asyncio.IncompleteReadError: the client has closed the connection.
     """
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     first, *lines = head[:-4].split("\r\n")
@@ -54,7 +54,7 @@ async def _read_request(reader: asyncio.StreamReader) -> Received:
 
 
 def _head_of(answer: Answer, began: float) -> bytes:
-    """Return status line and headers; Iterable's own JSON carries its ingress's headers."""
+    """Return status line and headers; JSON answers have those of Iterable's ingress."""
     headers = {
         "Content-Type": answer.content_type,
         "Content-Length": len(answer.body) + answer.blanks,
@@ -70,20 +70,20 @@ def _head_of(answer: Answer, began: float) -> bytes:
 
 
 class _Connection:
-    """One client's connection, kept alive until one side leaves or a fault ends it."""
+    """One client's connection, kept open until one side closes it or a fault ends it."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
 
     async def serve(self, stand_in: StandIn) -> None:
-        # The client may leave at any point, and at the end of the server each task is cancelled.
+        # The client may leave at any time, and the end of the server cancels each task.
         ends = (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError)
         with contextlib.closing(self._writer), contextlib.suppress(*ends):
             while await self._serve_one(stand_in):
                 pass
 
     async def _serve_one(self, stand_in: StandIn) -> bool:
-        """Answer one request; return whether the connection goes on."""
+        """Answer one request; return whether the connection stays open."""
         request = await _read_request(self._reader)
         began = time.perf_counter()
         decision = stand_in.decide(request)
@@ -93,13 +93,13 @@ class _Connection:
         return goes_on and request.headers.get("connection") != "close"
 
     async def _deliver(self, decision: Decision, began: float) -> bool:
-        """Send the answer, in the manner of the fault; return whether the connection goes on."""
+        """Send the answer as the fault says; return whether the connection stays open."""
         answer, fault = decision.answer, decision.fault
         if answer is None:
             await self._break_off(fault.seconds if fault and fault.kind == "hang" else 0.0)
             return False
         cut = fault is not None and fault.kind == "truncated"
-        # One write, one packet.
+        # One write, so one packet.
         body = answer.body[: len(answer.body) // 2 if cut else None]
         self._writer.write(_head_of(answer, began) + body)
         await self._writer.drain()
@@ -109,7 +109,7 @@ class _Connection:
         return not cut and answer.headers.get("Connection") != "close"
 
     async def _break_off(self, wait_s: float) -> None:
-        """Drop the connection with a TCP reset, when the client has left or the wait is over."""
+        """Reset the connection once the client has left or the wait is over."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._reader.read(1), wait_s)
         self._writer.get_extra_info("socket").setsockopt(
@@ -137,7 +137,7 @@ class IterableSandbox(StandIn):
 
     def __enter__(self) -> Self:
         self._socket = socket.create_server(("127.0.0.1", self._port), backlog=1024)
-        # The connections inherit it, and no answer waits for the one before it.
+        # Connections inherit it, so that no answer waits for an earlier one.
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         scheme = "https" if self._tls else "http"
         self.url = f"{scheme}://127.0.0.1:{self._socket.getsockname()[1]}"
@@ -177,10 +177,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.tls:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.load_cert_chain(args.tls)
-    # What it holds has no cycles; looking for them among millions of rows would stop the clock.
+    # Its data have no reference cycles; collecting among millions of rows would cause long pauses.
     gc.set_threshold(50_000, 20, 1_000_000)
-    # glibc learns from the first large block that is freed: without it, each of the 256 KiB that
-    # asyncio reads into would be asked of the kernel, and a request take a fifth longer.
+    # Freeing one large block makes glibc keep such blocks. Otherwise asyncio's read buffers of
+    # 256 KiB would come from the kernel each time, and a request would take 20 % longer.
     bytes(1_000_000)
     with IterableSandbox(args.port, tls) as iterable, contextlib.suppress(KeyboardInterrupt):
         print(iterable.url, flush=True)

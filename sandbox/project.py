@@ -1,32 +1,32 @@
-"""The state of one Iterable project, and what its endpoints answer to the requests of the job.
+"""The state of one Iterable project, and the answers of its endpoints to the job's requests.
 
-No sockets, no threads: :meth:`Project.handle` takes the bytes of a body, returns an
-:class:`Answer`, and has changed the state or not by then.
+No sockets, no threads: :meth:`Project.handle` takes the bytes of a body, changes the state if it
+accepts them, and returns an :class:`Answer`.
 
-Documented by Iterable: the first value of a field fixes its type for ever, for user fields in the
+Documented by Iterable: the first value of a field sets its type permanently, for user fields in the
 whole project, for event fields per event name; emails are stored in lower case; null deletes a
 profile field, an omitted one is kept; an event sent again with the same id is updated in place;
 bulk endpoints list refused rows by identifier in a 200, among them events of unknown users; fields
 that may not be created are named in a bulk answer; 4 MB for ``users/bulkUpdate``; about 32,000
-characters for a value; a user is to be given 60 seconds before events rely on it; a code
+characters for a value; events should follow their user's creation after 60 seconds; a code
 BatchTooLarge; an unknown userId is an error in an email-based project.
 
 Seen in other clients' tests and recordings: the texts and shapes of the error bodies, one field of
-the wrong type refusing a whole batch, the five layouts that make a string a date, a disallowed
-event reported in the message of a 200, and 413 for what is too large.
+the wrong type refusing a whole batch, the five formats that make a string a date, a disallowed
+event reported in the message of a 200, and 413 for a request that is too large.
 
-Assumed, since nobody says: a refused batch applies nothing; the bodies of 409, of 413, of broken
-JSON, of a malformed userId and of a value that is too long; a limit to the number of rows would
-be told as one in bytes; ``events/track`` takes an event for an unknown user, or refuses it with 400
-and the code for an unknown identifier, and refuses a forgotten one; a userID-based project refuses
-an email alone; ``users/bulkUpdate`` lists unknown users under invalid; code Success for a
+Assumed, without a source: a refused batch applies nothing; the bodies of 409, of 413, of broken
+JSON, of a malformed userId and of a value that is too long; a limit on the number of rows has the
+same answer as one in bytes; ``events/track`` accepts an event for an unknown user, or refuses it
+with 400 and the code for an unknown identifier, and refuses a forgotten one; a userID-based project
+refuses an email alone; ``users/bulkUpdate`` lists unknown users under invalid; code Success for a
 disallowed event; any label of letters is a top-level domain; 4 MB for ``events/trackBulk``; a row
 without identifier or with a value that is too long fails by itself in bulk and is listed nowhere;
-fields that may not be created are named with dots where they lie in an object, and are dropped
-without a word from a single call.
+fields that may not be created are named with dots inside an object, and a single call drops them
+silently.
 
-Where a careful client should survive either of two answers, one of the :class:`Settings` chooses.
-Left out is what the job never sends: both identifiers of a user, a change of userId,
+If a careful client must handle either of two answers, one of the :class:`Settings` chooses. Left
+out, because the job never sends them: both identifiers of a user, a change of userId,
 ``preferUserId``, ``mergeNestedObjects``, ids of events that are not UUIDs.
 """
 
@@ -73,17 +73,17 @@ RowT = TypeVar("RowT", bound=Row)
 
 
 class User(NamedTuple):
-    """One profile. Never changed in place: an update puts a new one in its stead."""
+    """One profile. An update replaces it; it is never changed in place."""
 
     email: str | None  # in lower case
     user_id: str | None
     data_fields: Fields
-    updates: int  # number of times the profile was written, its creation included
+    updates: int  # number of writes of the profile, including its creation
     created_s: float  # seconds since 1970
 
 
 class Event(NamedTuple):
-    """One event. Never changed in place: the same id sent again puts a new one in its stead."""
+    """One event. The same id sent again replaces it; it is never changed in place."""
 
     id: str
     event_name: str
@@ -91,13 +91,13 @@ class Event(NamedTuple):
     user_id: str | None
     created_at: int | None  # seconds as sent; None: when it was accepted
     data_fields: Fields
-    received: int  # number of times this id was applied
-    user_existed: bool  # False if it was ever applied before its user was known
+    received: int  # number of requests with this id that were applied
+    user_existed: bool  # False if it was ever applied before its user existed
 
 
 @dataclass(slots=True)
 class _Result:
-    """What became of the rows of one request; a single call is a request of one row."""
+    """The results of the rows of one request; a single call is a request with one row."""
 
     is_bulk: bool = False
     succeeded: int = 0
@@ -143,7 +143,7 @@ class Project:
         self._event_types: dict[str, Types] = {}
 
     def forget(self, identifier: str) -> None:
-        """Delete the profile of an email or userId, and refuse it from now on in any case."""
+        """Delete the profile of an email or userId, and refuse it from now on (any case)."""
         self._forgotten.add(identifier.strip().lower())
         self.users.pop(identifier.strip().lower(), None)
         self.users.pop(f"userId:{identifier}", None)
@@ -210,7 +210,7 @@ class Project:
     ) -> _Result:
         """Write the rows that pass the check.
 
-        Unless mismatches count *by_row*, the first one refuses the whole request.
+        Without *by_row*, the first value of the wrong type refuses the whole request.
         """
         most = self.settings.most_rows_in_bulk
         if most is not None and len(rows) > most:
@@ -232,12 +232,12 @@ class Project:
         result.succeeded = len(passed)
         return result
 
-    # --- Checks: raise for a row that cannot be applied, and keep the types of new fields
+    # --- Checks: raise RefusedError for a row, or keep the types of its new fields
 
     def _check_user(self, row: Row, result: _Result) -> Fields:
         self._check_who(row)
         kind, value = row.identifier
-        # Each kind of project but a hybrid one knows users by one of the two.
+        # Every type of project except hybrid identifies users by one of the two only.
         if kind == {"email": "UserIds", "userID": "Emails"}.get(self.settings.project_type):
             raise _unknown(row, "invalid")
         new_email = str((row.data_fields or {}).get("email", "")).lower()
@@ -269,7 +269,7 @@ class Project:
             check_user_id(value)
 
     def _check_fields(self, row: Row, types: Types, category: str, result: _Result) -> Fields:
-        """Return the dataFields to apply, once their types fit and those of new ones are kept."""
+        """Return the dataFields to apply, after checking types and keeping those of new fields."""
         fields: Fields = row.data_fields or {}
         may_create = row.create_new_fields
         if not (self.settings.create_new_fields if may_create is None else may_create):
@@ -291,7 +291,7 @@ class Project:
     # --- State
 
     def _knows(self, row: Row) -> bool:
-        """Whether the user of *row* exists, and for long enough to be seen."""
+        """Whether the user of *row* exists, for at least the setting ``lag_s``."""
         user = self.users.get(row.key)
         return user is not None and time.time() - user.created_s >= self.settings.lag_s
 
@@ -319,7 +319,7 @@ class Project:
 
 
 def _unknown(row: Row, bucket: str) -> RefusedError:
-    """Return the refusal of a row whose user is unknown."""
+    """Return the refusal of a row with an unknown user."""
     kind, value = row.identifier
     code = "UnknownEmailError" if kind == "Emails" else "UnknownUserIdError"
     return RefusedError(envelope(400, code, f"Unknown user: {value}"), f"{bucket}{kind}", value)

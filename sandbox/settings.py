@@ -1,4 +1,4 @@
-"""What can be changed about the local Iterable while it runs."""
+"""Settings of the local Iterable, which can be changed while it runs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,28 +9,28 @@ ProjectType = Literal["email", "hybrid", "userID"]
 
 @dataclass
 class Settings:
-    """Each default is the likelier case, or the one that most runs want."""
+    """Each default is the likelier case, or the one that most runs need."""
 
     # The project
-    project_type: ProjectType = "email"  # hybrid knows users by either, userID by the userId only
+    project_type: ProjectType = "email"  # hybrid: by email or userId; userID: by userId only
     create_new_fields: bool = True  # where a request does not say
     track_needs_user: bool = False  # events/track refuses unknown users, as trackBulk always does
-    lag_s: float = 0.0  # how long users are unknown to events after their first update
+    lag_s: float = 0.0  # events do not find a user for this time after the first update
     keep_fields: bool = True  # False holds identifiers only, for runs of millions
     # Answers to bulk requests
     echo_lower_case: bool = True  # emails in failure lists; else as sent
     mismatch_rejects_batch: bool = True  # users/bulkUpdate; else the row is listed as invalidData
     disallowed_counted: bool = True  # in failCount; else in no count
     # Requests that are too large
-    most_rows_in_bulk: int | None = None  # None: as many as four million bytes hold
+    most_rows_in_bulk: int | None = None  # None: as many as fit into four million bytes
     too_large_status: Literal[413, 400] = 413
     too_large_as_json: bool = True  # else HTML
-    # Who may come, and how often
-    api_key: str | None = None  # None: any key but an empty one
-    limits: bool = True  # False accepts any rate of requests
+    # Access and rate limits
+    api_key: str | None = None  # None: any key that is not empty
+    limits: bool = True  # False: any rate is accepted
     limit_scale: float = 1.0
-    # Requests a second that other programs take out of the limit, by endpoint.
+    # Requests a second of other programs, which count against the limit, by endpoint.
     other_clients: Mapping[str, float] = field(default_factory=dict)
     # The server
     latency_ms: float | Mapping[str, float] = 0.0  # of each answer, or by endpoint
-    log_requests: int = 10_000  # the latest are kept
+    log_requests: int = 10_000  # the latest ones are kept

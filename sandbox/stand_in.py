@@ -1,6 +1,6 @@
-"""What the local Iterable answers to each request, what it remembers, and how it is controlled.
+"""The local Iterable without its sockets, which are in ``iterable.py``.
 
-Everything but the sockets, which are in ``iterable.py``.
+It answers requests, keeps a log of them, and has the controls of the sandbox.
 """
 
 import json
@@ -23,7 +23,7 @@ _ENDPOINTS: Final = {
 
 
 class Received(NamedTuple):
-    """One request as it came, and in the log also what became of it."""
+    """One request; in the log also with the status of its answer."""
 
     at: float  # seconds since 1970
     method: str
@@ -35,15 +35,15 @@ class Received(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """How to answer a request that has been applied or refused by now."""
+    """How to answer a request that has been applied or refused."""
 
-    answer: Answer | None  # None: not at all
+    answer: Answer | None  # None: no answer
     fault: Fault | None = None
     latency_s: float = 0.0
 
 
 class StandIn:
-    """The project behind its door: keys, rate limits, faults, and a log of who came.
+    """The project with API keys, rate limits, faults and a log of the requests.
 
     Settings are those of :class:`Settings`, by keyword. Any thread may call any method.
 
@@ -58,7 +58,7 @@ class StandIn:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything but the settings."""
+        """Forget everything except the settings."""
         with self._lock:
             self._project = Project(self._settings)
             self._limits = RateLimits(self._settings)
@@ -119,11 +119,11 @@ class StandIn:
         if decision.fault is not None:
             self._faults[decision.fault.kind] += 1
 
-    # --- What it has seen
+    # --- State
 
     @property
     def users(self) -> dict[str, User]:
-        """A copy of the profiles, by email in lower case, or by the userId after 'userId:'."""
+        """A copy of the profiles, by email in lower case, or by 'userId:' and the userId."""
         with self._lock:
             return self._project.users.copy()
 
@@ -135,7 +135,7 @@ class StandIn:
 
     @property
     def requests(self) -> list[Received]:
-        """A copy of the log, oldest first; what went to /sandbox/ is not in it."""
+        """A copy of the log, oldest first, without the requests to /sandbox/."""
         with self._lock:
             return list(self._received)
 
@@ -154,7 +154,7 @@ class StandIn:
     # --- Control
 
     def change(self, **settings: object) -> None:
-        """Change settings by name; ValueError for an unknown one, and then nothing is changed."""
+        """Change settings by name; raise ValueError and change nothing if one is unknown."""
         if unknown := settings.keys() - vars(self._settings).keys():
             raise ValueError(f"unknown settings: {', '.join(sorted(unknown))}")
         with self._lock:
@@ -162,7 +162,7 @@ class StandIn:
                 setattr(self._settings, name, value)
 
     def set_faults(self, *faults: Fault) -> None:
-        """Replace the faults in force; without arguments, end them."""
+        """Replace the active faults; without arguments, remove them."""
         with self._lock:
             self._rules = [Rule(fault) for fault in faults]
 

@@ -28,7 +28,7 @@ ROWS = [
     ("latin-1@example.com", b"Zo\xeb", NOW, NOT_SENT, "first_name is not valid UTF-8 text"),
     ("no-time@example.com", NAME, None, NOT_SENT, "event_time is not a date and time"),
     ("zero@example.com", NAME, "0000-00-00", NOT_SENT, "event_time is not a date and time"),
-    ("old@example.com", NAME, "1969-12-31 23:59:59", NOT_SENT, "event_time is not within 1970"),
+    ("old@example.com", NAME, "1969-12-31 23:59:59", NOT_SENT, "event_time is not between 1970"),
 ]
 
 QUERY = """SELECT id AS customer_id, email, first_name, 'pro' AS plan_type, id AS page_view_id,

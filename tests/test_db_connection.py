@@ -258,7 +258,7 @@ def test_no_password_is_sent_over_tcp_without_tls(bare_server):
     password = bare_server.settings["DB_PASSWORD"]
     with closing(Wire(bare_server.connection_options())) as wire:
         error = error_of(connection_to(bare_server.settings, **wire.way))
-    assert error.startswith("cannot connect: the server wants to read the password")
+    assert error.startswith("cannot connect: the server asks for the password in plain text")
     assert "was not sent" in error
     assert "(MySQL error 2061: " in error
     assert bare_server.settings["DB_USER"].encode() in wire.heard
@@ -317,7 +317,7 @@ def test_a_server_that_only_claims_to_be_one_gets_no_password(how):
     [
         ("PASSWORD EXPIRE", "the password of DB_USER has expired"),
         ("ACCOUNT LOCK", "the account of DB_USER is locked"),
-        ("REQUIRE X509", "check DB_USER and DB_PASSWORD. The same is said to an account that must"),
+        ("REQUIRE X509", "check DB_USER and DB_PASSWORD. The server says the same if the account"),
     ],
 )
 def test_an_account_that_cannot_be_used_any_more_is_told(database, change, told):
@@ -430,7 +430,7 @@ def test_what_the_server_warns_of_is_one_warning_without_its_text(odd_server, wa
     with connection_to(odd_server.settings) as connection:
         connection.get_pro_users_recent_engagement(query).close()
     (text,) = warned
-    assert text.startswith("Query 2: the server gave 4 warning(s), 4 of code 1292")
+    assert text.startswith("Query 2: warnings from the server: 4 of code 1292")
     assert "secret" not in text
     with connection_to(odd_server.settings) as connection:
         connection.get_pro_users_recent_engagement(with_job_columns("'Ann'")).close()
@@ -472,7 +472,7 @@ def test_bytes_that_are_no_protocol_are_an_error_of_the_database(database, broke
         connection_to(database.settings, **wire.way) as connection,
     ):
         wire.change = change
-        with pytest.raises(DatabaseError, match="what answers there is no MySQL server"):
+        with pytest.raises(DatabaseError, match="the server there is not MySQL or MariaDB"):
             connection.get_pro_users_recent_engagement(folder=tmp_path)
 
 

@@ -150,7 +150,7 @@ def results_of(folder):
 
 def test_a_column_that_is_not_sent_is_told_once_a_run_and_by_check(job, tmp_path, capsys):
     environ = query_file(tmp_path, own_query("c.id * 2 AS score"))
-    told = "the column score is not sent; AS `user.score` puts it into the profile"
+    told = "the column score is not sent; write AS `user.score` for the profile"
     for words in (("--check",), ()):
         assert job(*words, **environ) == ExitStatus.OK
         assert said(capsys).count(told) == 1

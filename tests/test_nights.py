@@ -119,7 +119,7 @@ def test_fields_that_the_project_leaves_out_are_told_once_to_quiet_nights(job, i
     done, _, summary = night(job, *mode, "--quiet", "--all")
     assert summary["filtered_fields"]["users_update"] == FIELDS
     (line,) = done.stderr.splitlines()
-    assert line.startswith("main.py: Iterable now leaves out ")
+    assert line.startswith("main.py: Iterable now ignores ")
     assert all(name in line for name in FIELDS)
     assert night(job, "--quiet", "--all", *mode)[0].stderr == ""
     told = (
@@ -128,7 +128,7 @@ def test_fields_that_the_project_leaves_out_are_told_once_to_quiet_nights(job, i
     assert told in night(job, "--all", *mode)[0].stderr
     set_type(iterable, job, candidate="yes")  # no field is made of it
     iterable.change(create_new_fields=True)
-    for expected in ("main.py: Iterable now leaves out no fields\n", ""):
+    for expected in ("main.py: Iterable now ignores no fields\n", ""):
         done, _, _ = night(job, "--quiet", "--all", *mode)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", expected)
 
@@ -152,7 +152,7 @@ def test_rows_of_one_event_do_not_overwrite_each_other(job, iterable, mode, tmp_
         assert sum(user.updates for user in iterable.users.values()) == 3
         assert summary["requests"] == (0 if number else summary["requests"])
     messages = [row["events_track"]["message"] for row in job.results["results"]]
-    told = "came before for this customer and time: one event would overwrite the other; give each"
+    told = "customer and time, so one event would overwrite the other; give each row its own"
     assert sum(told in message for message in messages) == 3
     assert night(job, *mode, QUERY_FILE=str(file), MAX_REFUSED_ROWS="3")[0].returncode == 0
 
@@ -168,7 +168,7 @@ def test_a_key_is_rotated_without_a_second_delivery(job, iterable):
     assert len(writes(iterable)) == before
     # Without a name for the project the same would have been told, and sent.
     done = job("--dry-run", ITERABLE_API_KEY="f" * 32)
-    assert "STATE_FILE: entries that no longer count: 6; the API key" in done.stderr
+    assert "STATE_FILE: outdated entries: 6. Changed since the last run: the API key" in done.stderr
     assert "journeys in Iterable may start again" in done.stderr
     assert "Would be sent: 3" in done.stdout
 

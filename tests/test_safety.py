@@ -54,7 +54,7 @@ def test_a_second_run_ends_at_once_and_touches_no_file_of_the_first(job, iterabl
     files = {path: path.stat().st_mtime_ns for path in job.folder.rglob("*")}
     second = job.alone()
     assert second.returncode == 75
-    assert "Another run is under way" in second.stderr
+    assert "Another run is in progress" in second.stderr
     assert {path: path.stat().st_mtime_ns for path in job.folder.rglob("*")} == files
     first.kill()
     first.communicate()
@@ -161,7 +161,7 @@ def test_a_row_count_that_cannot_be_right_sends_nothing(job, iterable, limits):
     done = job(**limits)
     assert done.returncode == 3
     (name,) = limits
-    assert f"Query 2 found 3 rows and {name} is" in done.stderr
+    assert f" rows (3) than {name} (" in done.stderr
     assert outcomes(job) == ["not_attempted"] * 3
     assert not iterable.requests
     assert name in job.results["run"]["error"]
@@ -207,7 +207,7 @@ def test_a_results_folder_that_goes_away_is_told_and_the_ledger_has_what_was_sen
     _, err = process.communicate(timeout=20)
     assert process.returncode == 4
     assert "The results could not be written" in err
-    assert "STATE_FILE knows" in err
+    assert "STATE_FILE records" in err
     done = job()
     assert done.returncode == 0
     assert "Unchanged since an earlier run, not sent: 63 " in done.stdout

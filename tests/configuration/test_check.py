@@ -159,7 +159,7 @@ def test_a_log_that_another_job_has_locked_is_not_called_good(checked, tmp_path)
         fcntl.flock(log, fcntl.LOCK_EX)
         status, lines = checked(LOG_FILE=str(path))
     assert status is ExitStatus.BUSY
-    assert failures_in(lines)[0].startswith(f"LOG_FILE {path} is being written by another job")
+    assert failures_in(lines)[0].startswith(f"Another job is writing to LOG_FILE {path}")
     assert not any(line.startswith("✓ LOG_FILE") for line in lines)
     assert path.read_text() == ""
 
@@ -188,7 +188,7 @@ def test_entries_that_no_longer_count_are_told_and_nothing_is_noted(checked, env
     for _ in range(2):
         _, lines = checked(SOURCE_NAME="another")
         (warning,) = warnings_in(lines)
-        assert warning.startswith("STATE_FILE: entries that no longer count: up to 2; changed ")
+        assert warning.startswith("STATE_FILE: outdated entries: up to 2. Changed ")
     with open_ledger(settings) as ledger:
         assert (ledger.counts(), ledger.noted("SOURCE_NAME")) == ((2, 2), settings.source)
 
@@ -200,8 +200,8 @@ def test_exposed_secrets_and_another_jobs_results_are_warnings(checked, tmp_path
     (tmp_path / "results").mkdir()
     save(tmp_path / "results", job="orders.sqlite3")
     exposed, mixed = warnings_in(checked(env_file=env_file)[1])
-    assert exposed == f"{env_file} holds secrets and others may read it: chmod 600 it"
-    assert "results of another job too, that of STATE_FILE orders.sqlite3" in mixed
+    assert exposed.startswith(f"Other users can read {env_file}, which holds secrets")
+    assert "also holds results of another job (STATE_FILE orders.sqlite3)" in mixed
 
 
 # --- Query 2
@@ -236,7 +236,8 @@ def test_only_the_first_hundred_rows_are_read(checked, database):
 @pytest.mark.parametrize(("bound", "value"), [("MIN_ROWS", "4"), ("MAX_ROWS", "2")])
 def test_a_number_of_rows_that_cannot_be_is_told(checked, database, bound, value):
     status, lines = checked(**{bound: value}, **database.settings)
-    told = f"Query 2 found 3 rows and {bound} is {value}; nothing was sent"
+    less = "fewer" if bound == "MIN_ROWS" else "more"
+    told = f"Query 2 returned {less} rows (3) than {bound} ({value}); nothing was sent"
     assert (status, failures_in(lines)) == (ExitStatus.DATABASE, [told])
 
 
@@ -289,7 +290,7 @@ def test_an_iterable_that_does_not_answer_as_it_should_is_told(checked, iterable
 @pytest.mark.parametrize(
     ("fault", "told"),
     [
-        (Fault("rate_limited"), " is too busy to tell the project's fields; try again later"),
+        (Fault("rate_limited"), " does not list the project's fields right now (rate"),
         (Fault("answer", body='{"msg":"","code":"Success","params":null}'), ": answered 200; "),
     ],
 )
@@ -305,5 +306,5 @@ def test_fields_of_another_type_are_told_with_what_to_write_in_query_2(checked, 
     update_user(iterable, {"first_name": 7, "candidate": True, "plan_type": "pro", "age": 3})
     _, lines = checked()
     _, own, constant = failures_in(lines)
-    assert "has the profile field first_name as long and the job sends a string: Iterable" in own
-    assert "has the profile field candidate as boolean and the job sends a string" in constant
+    assert "first_name has the type long in the project, and the job sends a string: " in own
+    assert "candidate has the type boolean in the project, and the job sends a st" in constant

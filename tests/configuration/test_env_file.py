@@ -21,13 +21,12 @@ def write(tmp_path):
     return write_file
 
 
-OPEN_QUOTE = ".env line 2: the quote that begins the value is not closed at the end of the line"
+OPEN_QUOTE = ".env line 2: the opening quote of the value is not closed on the same line"
 TYPOGRAPHIC = (
     ".env line 2: the value begins with a typographic quote; write ' or \" before and after it"
 )
 CUT = (
-    ".env line 2: a # after a blank cuts the value; quote it, or put the comment on a line of its "
-    "own"
+    ".env line 2: a # after a space cuts off the value; quote it, or give the comment its own line"
 )
 
 
@@ -49,9 +48,9 @@ def test_a_password_is_taken_as_it_is_written(write):
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("DB_HOTS=x", ".env line 2: DB_HOTS is no setting; did you mean DB_HOST?"),
-        ("PATH_TO_NOWHERE=x", ".env line 2: PATH_TO_NOWHERE is no setting"),
-        ("DB_HOST=again", ".env line 2: DB_HOST is set a second time"),
+        ("DB_HOTS=x", ".env line 2: DB_HOTS is not a setting; did you mean DB_HOST?"),
+        ("PATH_TO_NOWHERE=x", ".env line 2: PATH_TO_NOWHERE is not a setting"),
+        ("DB_HOST=again", ".env line 2: DB_HOST is set twice"),
         ("'unclosed", ".env line 2 is not NAME=value"),
         ("sEcReT", ".env line 2 is not NAME=value"),
         ('DB_USER="unclosed', OPEN_QUOTE),
@@ -134,9 +133,9 @@ def test_a_secret_can_be_read_from_a_file_beside_main(tmp_path, monkeypatch, nam
         (None, "ITERABLE_API_KEY_FILE names a file that cannot be read: No such file"),
         (b"", "ITERABLE_API_KEY_FILE names an empty file"),
         (b"\n", "ITERABLE_API_KEY_FILE names an empty file"),
-        (b" \n", "ITERABLE_API_KEY must be the key alone"),
+        (b" \n", "ITERABLE_API_KEY must be only the key"),
         (b"sEcReT-\xff", "ITERABLE_API_KEY_FILE names a file that is not UTF-8"),
-        (b"sEcReT\nsEcReT\n", "ITERABLE_API_KEY must be the key alone"),
+        (b"sEcReT\nsEcReT\n", "ITERABLE_API_KEY must be only the key"),
     ],
 )
 def test_a_secret_file_that_is_no_use_is_one_problem_without_its_content(tmp_path, content, told):

@@ -22,8 +22,8 @@ from tests.results import LAST, delivered, refused, save
 from tests.rows import make_prepared, project_fields, raw_row
 
 OK = CallOutcome(CallStatus.DELIVERED, 200, "Success", 1)
-LOST = "STATE_FILE: entries that no longer count: "
-NEW_KEY = "the API key, ITERABLE_PROJECT or ITERABLE_API_BASE_URL is new"
+LOST = "STATE_FILE: outdated entries: "
+NEW_KEY = "Changed since the last run: the API key, ITERABLE_PROJECT or ITERABLE_API_BASE_URL"
 
 
 def deliver(settings, mapping=JOB_MAPPING):
@@ -39,7 +39,7 @@ def told(settings, mapping=JOB_MAPPING):
 
 
 def changed(*names):
-    return f"{LOST}up to 4; changed since the last run: {', '.join(names)}. {AGAIN}"
+    return f"{LOST}up to 4. Changed since the last run: {', '.join(names)}. {AGAIN}"
 
 
 def with_field(name, kind=Kind.INTEGER, identity=Identity.EMAIL):
@@ -87,7 +87,7 @@ def test_deliveries_of_another_job_or_of_none_are_not_ones_own(environ):
 )
 def test_a_new_key_is_told_with_the_number_of_entries(environ, changes):
     deliver(settings_of(environ))
-    assert told(settings_of(environ, **changes)) == f"{LOST}4; {NEW_KEY}. {AGAIN}"
+    assert told(settings_of(environ, **changes)) == f"{LOST}4. {NEW_KEY}. {AGAIN}"
 
 
 # --- What is changed in the settings or in Query 2

@@ -113,14 +113,14 @@ def test_all_problems_are_told_at_once_and_no_value_is_shown(tmp_path):
         ("DB_PORT", "0", "must be greater than or equal to 1"),
         ("DB_PORT", "3306a", "must be a valid integer"),
         ("DB_SSL_CA", "/no/ca.pem", "names /no/ca.pem, which cannot be read: No such file"),
-        ("LOG_FILE", "~no-such-user/x", "begins with ~ and a user who has no home here"),
+        ("LOG_FILE", "~no-such-user/x", "begins with ~ and names a user without a home directory"),
         ("DB_PASSWORD", "\udcff", "is not valid UTF-8"),
         ("DB_NAME", "\udcff", "must be a valid string"),
         ("DB_TIME_ZONE", "Europe/Nowhere", "must be an offset from UTC such as +00:00 or"),
         ("DB_TIME_ZONE", "Europe", "must be an offset from UTC"),
         ("DB_TIME_ZONE", "../zone", "must be an offset from UTC"),
         ("DB_TIME_ZONE", "+15:00", "must be an offset from UTC"),
-        ("ITERABLE_API_KEY", "key\nX-Other: 1", "must be the key alone"),
+        ("ITERABLE_API_KEY", "key\nX-Other: 1", "must be only the key"),
         ("ITERABLE_API_BASE_URL", "api.iterable.com", "must start with https://"),
         ("ITERABLE_API_BASE_URL", "http://api.iterable.com", "must use https://"),
         ("ITERABLE_API_BASE_URL", "https://a:b@api.iterable.com", "must not hold a user name"),
@@ -213,13 +213,13 @@ def test_the_results_are_found_whatever_the_other_variables_are(
 def test_without_its_settings_the_results_are_not_looked_for_elsewhere(tmp_path):
     with pytest.raises(SettingsError, match="cannot be read: No such file"):
         load_results_dir(tmp_path / "nowhere.env", {})
-    with pytest.raises(SettingsError, match="RESULTS_DIR begins with ~ and a user who has no home"):
+    with pytest.raises(SettingsError, match="RESULTS_DIR begins with ~ and names a user without a"):
         load_results_dir(None, {"RESULTS_DIR": "~no-such-user/out"})
 
 
 def test_a_proxy_is_never_given_a_request_that_it_could_read():
     environ = {"ITERABLE_PROXY": "http://p:1", "ITERABLE_API_BASE_URL": "http://localhost:8080"}
-    told = ["ITERABLE_PROXY is for an https:// address in ITERABLE_API_BASE_URL only"]
+    told = ["ITERABLE_PROXY needs an https:// address in ITERABLE_API_BASE_URL"]
     assert problems_of(GOOD | environ).problems == told
 
 

@@ -42,8 +42,8 @@ def test_files_with_secrets_that_others_may_read_are_named(environ, tmp_path, wa
     files = {"DB_PASSWORD_FILE": str(password), "ITERABLE_API_KEY_FILE": str(key)}
     settings = settings_of(environ | {"DB_PASSWORD": "", "ITERABLE_API_KEY": ""}, **files)
     steps.warn_of_exposed_files(env_file, settings)
-    told = "holds secrets and others may read it: chmod 600 it"
-    assert warned == [f"{env_file} {told}", f"{key} {told}"]
+    told = "Other users can read %s, which holds secrets: run chmod 600 on it"
+    assert warned == [told % env_file, told % key]
     # What systemd guards looks so, too.
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     for no_file in (None, tmp_path / "nowhere", Path(os.devnull)):
@@ -83,9 +83,9 @@ def test_root_does_not_write_among_the_files_of_another_user(environ, name, tmp_
     os.chown(path, NOBODY, NOBODY)
     with pytest.raises(RunError) as caught:
         steps.refuse_root(settings, new_run())
-    told = f"{name} {path} belongs to {NOBODYS_NAME}, whose runs would fail after one as root. As "
+    told = f"{name} {path} belongs to {NOBODYS_NAME}, whose runs would fail after a run as root. "
     command = shlex.join(["runuser", "-u", NOBODYS_NAME, "--", *sys.orig_argv])
-    assert (str(caught.value), caught.value.status) == (f"{told}{NOBODYS_NAME}: {command}", 2)
+    assert (str(caught.value), caught.value.status) == (f"{told}As {NOBODYS_NAME}: {command}", 2)
     steps.refuse_root(settings, new_run(demo=True))
     with as_nobody():
         steps.refuse_root(settings, new_run())
@@ -181,9 +181,9 @@ def test_an_iterable_that_cannot_be_reached_is_told_with_what_to_look_at(environ
 def test_a_field_of_another_type_is_told_with_what_to_change_in_query_2(kind, suffix, has, sends):
     mapping = RowMapping([*JOB_MAPPING.columns, Column(f"user.x{suffix}", kind)])
     for text in (told := list(steps.wrong_types({"x": has}, mapping))):
-        assert text.startswith(f"The project has the profile field x as {has} and the job sends ")
+        assert text.startswith(f"The profile field x has the type {has} in the project, and ")
         assert f"{sends}: Iterable refuses every row with it" in text
-        assert text.endswith(f"give it another name, or if its values fit the type :{has}")
+        assert text.endswith(f"give the field another name, or if its values fit, the type :{has}")
     assert bool(told) is bool(sends)
 
 

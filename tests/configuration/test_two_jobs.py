@@ -29,10 +29,10 @@ def test_a_ledger_is_that_of_one_query(environ, other_query):
     open_ledger(first).close()
     open_ledger(first).close()
     other = settings_of(environ, QUERY_FILE=other_query, ITERABLE_API_KEY="f" * 32)
-    with pytest.raises(LedgerError, match="give each a STATE_FILE of its own") as caught:
+    with pytest.raises(LedgerError, match="give each job its own STATE_FILE") as caught:
         open_ledger(other)
     text = str(caught.value)
-    assert "belongs to the job of phase2_queries.sql, and this is the job of" in text
+    assert "belongs to the job of phase2_queries.sql, but this is the job of" in text
     assert other_query in text
     assert caught.value.status is ExitStatus.USAGE
     open_ledger(
@@ -62,8 +62,8 @@ def test_results_of_two_jobs_in_one_folder_are_told(environ, tmp_path, warned):
     save(tmp_path, job="orders.sqlite3")
     warn_of_other_jobs(settings)
     (text,) = warned
-    assert "results of another job too, that of STATE_FILE orders.sqlite3" in text
-    assert "the report takes both for one job" in text
+    assert "also holds results of another job (STATE_FILE orders.sqlite3)" in text
+    assert "the report mixes the two" in text
 
 
 def test_a_job_is_named_from_the_folder_of_main(environ):

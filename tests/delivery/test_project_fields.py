@@ -148,8 +148,8 @@ def test_when_the_project_does_not_tell_nothing_is_missing_and_nothing_is_sure(
     run = deliver(None)
     assert (missing(run), run.news, known(path)) == (set(), "", HELD)
     (text,) = warned
-    assert text.startswith("Some rows count as held, perhaps without all fields: ")
-    assert "known to have candidate, first_name, plan_type, recent_page_view, see --check" in text
+    assert text.startswith("Some rows count as delivered, perhaps without these fields: ")
+    assert "fields: candidate, first_name, plan_type, recent_page_view. The project may" in text
 
 
 def test_a_stop_ends_the_patience_and_nothing_is_sure(path, deliver):
@@ -276,7 +276,7 @@ def test_what_the_project_now_leaves_out_or_takes_is_told_once(path, deliver):
     ]
     for run, fields in news:
         told = fields.replace("both", "first_name, plan_type")
-        assert run.news == (f"Iterable now leaves out {told}" if told else "")
+        assert run.news == (f"Iterable now ignores {told}" if told else "")
     with open_ledger(path) as ledger:
         assert ledger.noted(LEFT_OUT) == "[]"
 

@@ -49,7 +49,7 @@ def test_a_reason_that_cannot_lie_in_a_row_stops_after_a_few(stop, watch, rows, 
     watch.watch(rows(call))
     assert stop.reason is StopReason.EVERY_ROW_REFUSED
     assert stop.detail.count(call.message) == 1
-    assert f"Iterable takes no {rows.__name__}" in stop.detail
+    assert f"Iterable refuses all {rows.__name__}" in stop.detail
 
 
 def test_one_row_that_is_accepted_in_between_begins_the_count_again(stop, watch):
@@ -67,7 +67,7 @@ def test_a_field_that_has_another_type_stops_a_run_that_delivered_nothing(stop, 
     assert stop.reason is None
     watch.watch(users(MISTYPED))
     assert stop.reason is StopReason.EVERY_ROW_REFUSED
-    assert "'first_name' as long" in stop.detail
+    assert "'first_name' has the type long" in stop.detail
     # Iterable's own message quotes a value.
     assert "sarah" not in stop.detail
 

@@ -142,8 +142,8 @@ def test_another_event_under_the_same_id_is_refused_whatever_became_of_the_first
         found.note(outcome_of(PAYLOADS.prepare(rows[0]), OK, track))
     refusal = again(found, second).event.outcome
     text = (
-        "page_view_id 17 came before for this customer and time: one event would overwrite the "
-        "other; give each row an id of its own"
+        "an earlier row has the same page_view_id (17), customer and time, so one event would "
+        "overwrite the other; give each row its own page_view_id"
     )
     assert refusal == CallOutcome(CallStatus.REFUSED, message=text, fault=Fault.ROW)
     # It does not become the first.

@@ -136,8 +136,8 @@ def test_a_refusal_is_about_the_row_and_all_else_can_be_delivered_later():
         (
             403,
             HTML,
-            "answered 403, but not by Iterable: check the proxy or firewall in between, and "
-            "ITERABLE_API_BASE_URL",
+            "answered 403, but not by Iterable: check the proxy or firewall between this machine "
+            "and Iterable, and ITERABLE_API_BASE_URL",
         ),
         (
             302,

@@ -115,9 +115,9 @@ def test_the_columns_type_decides_and_a_suffix_overrides_it(kind):
         ("user._x", "begins with _"),
         ("user.a,b", "contains , or #"),
         ("user.a\u200bb", "has an invisible character in its name"),
-        (("user.x", Kind.BINARY), "use BIN_TO_UUID() in Query 2, on MariaDB HEX()"),
-        (("user.x:long", Kind.BINARY), "if they are text in UTF-8, write AS `user.x:string`"),
-        (("user.x", Kind.OTHER), "make text of it, such as with ST_AsText()"),
+        (("user.x", Kind.BINARY), "use BIN_TO_UUID() in Query 2 (on MariaDB: HEX())"),
+        (("user.x:long", Kind.BINARY), "if they are UTF-8 text, write AS `user.x:string`"),
+        (("user.x", Kind.OTHER), "convert it to text, for example with ST_AsText()"),
         (("user.x:string", Kind.BIT), "is BIT and cannot be sent as :string; it is BIT, which can"),
     ],
 )
@@ -130,7 +130,7 @@ def test_a_column_that_cannot_be_sent_is_told_before_anything_is(column, told):
 def test_all_that_is_wrong_is_told_at_once():
     with pytest.raises(
         ColumnError,
-        match=r"user\.a:x has .*; user\. needs .*; user\.z is BIT, .*; y is there twice",
+        match=r"user\.a:x has .*; user\. needs .*; user\.z is BIT, .*; y is set twice",
     ):
         mapping_of("user.a:x", "user.", ("user.z", Kind.BIT), "user.y", "user.y:string")
 
@@ -161,7 +161,7 @@ def test_a_column_takes_the_place_of_the_jobs_own_field_with_its_type():
     assert (event["dataFields"]["candidate"], "browser" in event["dataFields"]) == (True, False)
     mapping = payloads.mapping
     assert (mapping.fields, mapping.unused) == ((), ["plan_type", "browser"])
-    told = "the column plan_type is not sent; user.plan_type takes its place"
+    told = "the column plan_type is not sent; user.plan_type replaces it"
     assert mapping.remarks()[0] == told
     line = ("user.recent_page_view", "users/update", "recent_page_view", "boolean")
     assert line in list(mapping.lines())
@@ -181,8 +181,8 @@ def test_a_profile_and_an_event_may_have_fields_of_one_name():
 def test_a_column_that_goes_nowhere_is_told_with_the_alias_that_would_send_it(name, alias):
     (remark,) = mapping_of(name).remarks()
     assert remark == (
-        f"the column {name} is not sent; AS `user.{alias}` puts it into the profile, "
-        f"AS `event.{alias}` into the event"
+        f"the column {name} is not sent; write AS `user.{alias}` for the profile, "
+        f"AS `event.{alias}` for the event"
     )
 
 
@@ -266,13 +266,13 @@ def test_an_event_is_a_page_view_unless_its_row_says_otherwise():
 def test_the_table_shows_every_column_where_it_goes():
     mapping = mapping_of("user.vip:boolean", "event_name", "user_id", identity=BY_USER_ID)
     lines = list(mapping.lines())
-    assert ("user_id", "users/update, events/track", "userId", "identity") in lines
+    assert ("user_id", "users/update, events/track", "userId", "identifies the user") in lines
     assert ("user.vip:boolean", "users/update", "vip", "boolean") in lines
-    assert ("event_name", "events/track", "eventName", "name") in lines
+    assert ("event_name", "events/track", "eventName", "string") in lines
     assert ("", "users/update", "candidate", 'string, always "yes"') in lines
     shown = {part for line in lines for part in line[0].split(", ")}
     assert shown >= {*JOB_COLUMNS} - {"email"}
-    always = ("", "events/track", "eventName", 'name, always "page_view"')
+    always = ("", "events/track", "eventName", 'string, always "page_view"')
     assert always in list(mapping_of().lines())
 
 
@@ -290,7 +290,7 @@ def without(*names, more=()):
             ["email", "page_view_id"],
             [],
             r"^Query 2 must return email, page_view_id; it returned customer_id, .*, location\. "
-            "Write AS email after the column that is meant$",
+            "Write AS email after the column you mean$",
         ),
         (["browser"], [], r"no browser, write NULL AS browser$"),
         (JOB_COLUMNS, [f"column_{n}" for n in range(99)], r"returned column_0, .* \[\.\.\.\]\. W"),

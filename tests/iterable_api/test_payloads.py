@@ -115,7 +115,7 @@ def test_a_dicts_values_are_written_as_mysql_writes_them(value, text):
             for value in (None, "", "yesterday", "0000-00-00", "0000-00-00 00:00:00", b"\xff")
         ),
         *(
-            ({"event_time": value}, "event_time is not within 1970 to 2099")
+            ({"event_time": value}, "event_time is not between 1970 and 2099")
             for value in (at("1970-01-01"), at("1969-12-31 23:59:59"), date(2100, 1, 1))
         ),
     ],
@@ -176,7 +176,7 @@ def test_a_day_is_a_time_at_midnight_and_a_text_is_none():
 def test_the_ends_of_the_calendar_are_refused_in_every_zone(zone):
     for when in (datetime.min, datetime.max):  # noqa: DTZ901
         for each in (ZoneInfo(zone), timezone(timedelta(hours=14))):
-            with pytest.raises(RowError, match="event_time is not within 1970 to 2099"):
+            with pytest.raises(RowError, match="event_time is not between 1970 and 2099"):
                 Payloads("db", each).prepare(raw_row(event_time=when))
 
 

@@ -230,7 +230,7 @@ def test_a_killed_run_keeps_all_and_claims_nothing_of_a_call_under_way(path, led
 def test_a_second_run_is_kept_out_and_told_by_what(path, ledger):
     with pytest.raises(LedgerError) as caught:
         open_ledger(path)
-    told = f"Another run is under way: it has locked STATE_FILE {path}. This one did nothing; "
+    told = f"Another run is in progress: it has locked STATE_FILE {path}. This run did nothing. "
     assert str(caught.value).startswith(told)
     assert caught.value.status == 75
     ledger.close()

@@ -51,6 +51,6 @@ def test_root_is_told_how_the_owner_runs_the_program(tmp_path):
     path.touch()
     assert owners_command(path) == ""
     os.chown(path, 4242, -1)
-    assert owners_command(path).startswith("belongs to 4242, whose runs would fail after one as ")
+    assert owners_command(path).startswith("belongs to 4242, whose runs would fail after a run as ")
     os.chown(path, NOBODY, -1)
     assert f"As {NOBODYS_NAME}: runuser -u {NOBODYS_NAME} -- " in owners_command(path)
