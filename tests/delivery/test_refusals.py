@@ -4,9 +4,10 @@ import pytest
 
 from delivery.recorder import REFUSED_ROWS, RefusalWatch
 from delivery.stopping import Stop
+from iterable_api.answers import NAME_BLOCKED
 from records.exit_statuses import StopReason
 from records.outcomes import NOT_SENT, UNCHANGED, CallOutcome, CallStatus, Fault, outcome_of
-from tests.rows import make_prepared
+from tests.rows import make_prepared, with_bodies
 
 OK = CallOutcome(CallStatus.DELIVERED, 200, "Success", 1)
 LOST, REFUSED = CallStatus.UNAVAILABLE, CallStatus.REFUSED
@@ -80,6 +81,16 @@ def test_bad_values_stop_no_run_of_which_iterable_has_a_row_at_that_endpoint(sto
     assert stop.reason is None
     watch.watch(events(*[MISTYPED] * 100))
     assert (stop.reason is None) == (accepted is OK)
+
+
+@pytest.mark.parametrize("has_own_name", [True, False])
+def test_a_blocked_name_is_a_rows_own_if_rows_have_names(stop, watch, has_own_name):
+    row = make_prepared()
+    row = with_bodies(row, event=b'{"eventName": "sold"}') if has_own_name else row
+    blocked = CallOutcome(LOST, 200, "Success", 1, NAME_BLOCKED, Fault.PROJECT)
+    for track in (OK, *[blocked] * 100):
+        watch.watch([outcome_of(row, OK, track)])
+    assert (stop.reason is None) is has_own_name
 
 
 @pytest.mark.parametrize("call", [BAD_EMAIL, DOWN, NO_NETWORK])
