@@ -55,7 +55,7 @@ class ExitStatus(IntEnum):
         "a bug: see the traceback in the log",
         f"Report the traceback at the end of the log file. {RUN_AGAIN}",
     )
-    BUSY = 75, "warn", "another run is under way; nothing was done"
+    BUSY = 75, "warn", "another run is in progress; nothing was done"
     SIGINT = 130, "warn", "interrupted (Ctrl-C); rows in flight were finished", RUN_AGAIN
     SIGTERM = 143, "warn", "terminated; rows in flight were finished", RUN_AGAIN
 

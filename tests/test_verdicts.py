@@ -146,7 +146,7 @@ def test_what_a_killed_run_left_not_sure_is_held_and_sent_once_more_when_the_fie
         done = quick()
         assert done.returncode == 0
         assert outcomes(quick) == {"unchanged": 3}
-        assert done.stderr.count("Some rows count as held, perhaps without all fields") == 1
+        assert done.stderr.count("Some rows count as delivered, perhaps without these fields") == 1
     iterable.change(create_new_fields=True)
     create_profile_fields(iterable, quick)
     assert quick().returncode == 0

@@ -174,8 +174,8 @@ def test_a_run_under_way_is_told_once_and_is_not_disturbed(checked, environ):
         assert content_of(settings.state_file.parent) == before
     assert status is ExitStatus.BUSY
     told = [line.partition(":")[0] for line in failures_in(lines)]
-    assert told == ["Another run is under way", "cannot connect"]
-    # The run that is under way holds the log, too.
+    assert told == ["Another run is in progress", "cannot connect"]
+    # The run in progress holds the log, too.
     assert not any(line.startswith("✓ LOG_FILE") for line in lines)
 
 
@@ -250,7 +250,7 @@ def test_the_whole_mapping_is_shown_and_what_may_not_be_meant(checked, database)
     assert ["user.visits", "users/update", "visits", "long"] in map(str.split, lines)
     unused, zone = warnings_in(lines)
     assert unused.startswith("Query 2: the column x is not sent")
-    assert zone.startswith("DB_TIME_ZONE: 15 event_times lie ahead of now in +00:00, so this seems")
+    assert zone.startswith("DB_TIME_ZONE: 15 event_times are in the future in +00:00, so this is")
 
 
 @pytest.mark.database

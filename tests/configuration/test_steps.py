@@ -124,7 +124,7 @@ def test_a_time_ahead_by_what_zones_differ_is_told(environ, warned, zone, ahead,
     with closing(RowSpool(JOB_MAPPING.columns)) as rows:
         rows.extend([raw_row(1), raw_row(2, event_time=None), raw_row(3, event_time=now + ahead)])
         steps.warn_of_times_ahead(rows, JOB_MAPPING, settings)
-    told = f"DB_TIME_ZONE: 1 event_time lies ahead of now in {zone}, so this seems not to be the "
+    told = f"DB_TIME_ZONE: 1 event_time is in the future in {zone}, so this is probably not the "
     assert [text.startswith(told) for text in warned] == [True] * is_told
 
 

@@ -67,7 +67,7 @@ def test_a_value_becomes_one_of_its_fields_type():
 REFUSED = [
     ("string", T, b"\xff", "is not valid UTF-8 text"),
     ("string", T, b"\xed\xa0\x80", "is not valid UTF-8 text"),  # half of a character
-    ("long", INT, str(2**53 + 1), "is beyond 2^53, where numbers are rounded; send it as :st"),
+    ("long", INT, str(2**53 + 1), "is beyond 2^53 and would be rounded; send it as :st"),
     ("long", Kind.BIT, b"\x00\x20\x00\x00\x00\x00\x00\x01", "is beyond 2^53"),
     ("long", DEC, "1.5", "is not a whole number"),
     ("long", T, "1e9999999999999999999", "is not a number"),
@@ -75,13 +75,13 @@ REFUSED = [
     ("long", T, "", "is not a number"),
     ("long", T, "1_000", "is not a number"),
     ("long", T, "٣", "is not a number"),
-    ("double", DEC, "12345678901234567.89", "has more digits than a double keeps; round it"),
-    ("double", T, "1e400", "has more digits than a double keeps"),
+    ("double", DEC, "12345678901234567.89", "has more digits than a double can hold; round it"),
+    ("double", T, "1e400", "has more digits than a double can hold"),
     ("boolean", TINY, "2", "is neither 0 nor 1"),
     ("boolean", T, "yes", "is neither 0 nor 1"),
     ("boolean", DEC, "0.5", "is neither 0 nor 1"),
     ("date", Kind.DATE, "0000-00-00", "is not a date such as 2026-01-13 or 2026-01-13 14:30"),
-    ("date", Kind.MOMENT, "0001-01-01 00:00:00", "is beyond the calendar"),
+    ("date", Kind.MOMENT, "0001-01-01 00:00:00", "is outside the years 1 to 9999"),
     ("date", T, "13.01.2026", "is not a date such as"),
     # Python's own reading would make a moment of the first, and a day of the second.
     ("date", T, "20260113", "is not a date such as"),
@@ -92,8 +92,8 @@ REFUSED = [
     ("json", T, '{"a": NaN}', "is not a number"),
     ("json", T, '{"a": 9007199254740993}', "is beyond 2^53"),
     ("json", T, '{"a": 0.12345678901234567890123}', "has more digits"),
-    ("json", T, "[" * 101 + "]" * 101, "is nested too deep"),
-    ("json", T, "[" * 100_000, "is nested too deep"),
+    ("json", T, "[" * 101 + "]" * 101, "is nested too deeply"),
+    ("json", T, "[" * 100_000, "is nested too deeply"),
 ]
 
 

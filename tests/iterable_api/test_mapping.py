@@ -105,7 +105,7 @@ def test_the_columns_type_decides_and_a_suffix_overrides_it(kind):
         ("user.:boolean", "needs a field name"),
         ("user.x:", "has the unknown type :; use one of :string, :long, :double, :boolean, :date"),
         ("user.a:b:string", "has the unknown type :b:string"),
-        ("user.address.city", "has a second dot, which to Iterable is a field inside an object"),
+        ("user.address.city", "has a second dot, which in Iterable means a field inside an object"),
         ("user.email", "is reserved by Iterable"),
         ("event.userId:string", "is reserved by Iterable"),
         (("user.recent_page_view", Kind.DATE), "is date and cannot be sent as :boolean"),
