@@ -153,7 +153,13 @@ class PrivateDatabase:
     def _set_up(self, server: Path, cleanup: contextlib.ExitStack) -> None:
         self.server = server
         self.kind = _kind_of(server)
-        temporary = tempfile.TemporaryDirectory(prefix="private-db-", ignore_cleanup_errors=True)
+        # A socket's path has at most 103 bytes on macOS, of which we need 40.
+        temp = tempfile.gettempdir()
+        temporary = tempfile.TemporaryDirectory(
+            prefix="private-db-",
+            dir=temp if len(os.fsencode(temp)) < 60 else "/tmp",  # noqa: S108 - a folder of our own
+            ignore_cleanup_errors=True,
+        )
         folder = Path(cleanup.enter_context(temporary))
         cleanup.callback(self.kill)
         self._log = folder / "server.log"

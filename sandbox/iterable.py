@@ -182,9 +182,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Freeing one large block makes glibc keep such blocks. Otherwise asyncio's read buffers of
     # 256 KiB would come from the kernel each time, and a request would take 20 % longer.
     bytes(1_000_000)
-    with IterableSandbox(args.port, tls) as iterable, contextlib.suppress(KeyboardInterrupt):
+    # Blocked first, or one that came just before the wait would be missed.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    with IterableSandbox(args.port, tls) as iterable:
         print(iterable.url, flush=True)
-        signal.pause()
+        signal.sigwait({signal.SIGINT})
 
 
 if __name__ == "__main__":
