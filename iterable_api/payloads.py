@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from hashlib import blake2b, sha1
 from json.encoder import encode_basestring_ascii as quoted
 from operator import itemgetter
+from typing import Any
 
 from iterable_api.endpoints import TRACK_EVENT, UPDATE_USER
 from iterable_api.field_types import RowError, as_text, encoder
@@ -33,7 +34,15 @@ END_OF_TIME = 4_102_444_800
 # Source: https://support.iterable.com/hc/en-us/articles/9216719179796
 LONGEST_USER_ID = 52
 
+# Hashes to start from.
+_SHORT, _LONG = blake2b(digest_size=8), blake2b(digest_size=16)
+_UUID_5 = sha1(EVENT_NAMESPACE, usedforsecurity=False)
+
 _EPOCH, _NO_OFFSET = datetime.fromisoformat("1970-01-01"), timedelta()
+
+
+# How hashlib's own types are called differs between Pythons.
+Hash = Any
 
 
 class Payloads:
@@ -58,6 +67,7 @@ class Payloads:
             call: [(quoted(each.name), self._encoder(each)) for each in mapping.fields_of(call)]
             for call in (UPDATE_USER, TRACK_EVENT)
         }
+        self._event_key = itemgetter(*map(mapping.places.get, ("page_view_id", "customer_id")))
         self._user_content = self._content(UPDATE_USER, [mapping.identifier])
         names = [mapping.identifier, "page_view_id", "customer_id", "event_time"]
         names += ["event_name"] if mapping.has_event_name else []
@@ -71,10 +81,10 @@ class Payloads:
         places = [self.mapping.places[name] for name in columns]
         kinds = [str(self.mapping.columns[place].kind) for place in places]
         shape = [self._source, str(self._zone), self.mapping.shape_of(call), kinds]
-        shape_hash, values = _hash(json.dumps(shape).encode()), itemgetter(*places)
+        start, values = blake2b(json.dumps(shape).encode(), digest_size=8), itemgetter(*places)
         # This form has the length before each value, and tells NULL from empty. If another Python
         # writes it otherwise, each row needs a body once, and nothing is sent again.
-        return lambda row: _hash(shape_hash + marshal.dumps(values(row), 2))
+        return lambda row: _digest(start, marshal.dumps(values(row), 2))
 
     def prepare(self, row: Row) -> PreparedRow:
         """Return the keys of *row* and hashes of its content, without the bodies.
@@ -84,7 +94,7 @@ class Payloads:
         who = self._who(row)
         key = self._key(who)
         by_user_id = self.mapping.by_user_id
-        user_name = blake2b(key.encode(), digest_size=16).digest()
+        user_name = _digest(_LONG, key.encode())
         event_name = self._event_name(row)
         event = Call(EVENT, event_name, self._event_content(row))
         return PreparedRow(
@@ -123,8 +133,7 @@ class Payloads:
 
     def event_number(self, row: Row) -> int:
         """Return a number that all rows of one event share."""
-        places = self.mapping.places
-        return hash((row[places["page_view_id"]], row[places["customer_id"]]))
+        return hash(self._event_key(row))
 
     def _who(self, row: Row) -> str:
         """Return the email or the user id of *row*."""
@@ -193,7 +202,7 @@ class Payloads:
         first = _common_part(self._source, self._kind_of_event(row))
         # The length in front keeps the id apart from the customer, whatever text it is.
         name = f"{first}{len(view)}:{view},{self._text(row, 'customer_id')},{created_at}"
-        return sha1(EVENT_NAMESPACE + name.encode(), usedforsecurity=False).digest()[:16]
+        return _digest(_UUID_5, name.encode())[:16]
 
     def _kind_of_event(self, row: Row) -> str:
         """Return the event's name in Iterable."""
@@ -218,7 +227,8 @@ class Payloads:
     def _unix_seconds(self, when: datetime) -> int:
         # The default fold of a datetime, 0, is the rule in the class docstring.
         offset = self._zone.utcoffset(when) or _NO_OFFSET
-        seconds = int((when - _EPOCH - offset).total_seconds())
+        since = when - _EPOCH
+        seconds = since.days * 86_400 + since.seconds - int(offset.total_seconds())
         if not 0 < seconds < END_OF_TIME:
             raise RowError("event_time is not between 1970 and 2099")
         return seconds
@@ -239,8 +249,16 @@ def bulk_body(name: str, bodies: Sequence[bytes]) -> bytes:
     return b'{"%b":[%b]}' % (name.encode("ascii"), b",".join(bodies))
 
 
+def _digest(start: Hash, data: bytes) -> bytes:
+    """Return the hash of *data* behind what *start* has: copying one is quicker than making one."""
+    started = start.copy()
+    started.update(data)
+    digest: bytes = started.digest()
+    return digest
+
+
 def _hash(data: bytes) -> bytes:
-    return blake2b(data, digest_size=8).digest()
+    return _digest(_SHORT, data)
 
 
 @functools.lru_cache(maxsize=1000)

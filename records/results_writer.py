@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, NamedTuple, Self
 
 from records.atomic_file import UNSUPPORTED, publish
-from records.outcomes import PLANNED, CallOutcome, RowOutcome, RowStatus
+from records.outcomes import PLANNED, UNCHANGED, CallOutcome, RowOutcome, RowStatus
 from records.run import RunRecord
 
 # The version of the results file's format.
@@ -175,7 +175,10 @@ def _row_json(outcome: RowOutcome) -> str:
     if user_id is not None:
         who += f', "user_id": {_json(user_id)}'
     event_id = f'"{name}"' if (name := outcome.event_id) else "null"
-    status, user, event = outcome.status, _call_json(update), _call_json(track)
+    # Most rows of most nights: to look them up in the cache takes a while.
+    user = _UNCHANGED if update is UNCHANGED else _call_json(update)
+    event = _UNCHANGED if track is UNCHANGED else _call_json(track)
+    status = outcome.status
     planned = ""
     if status is RowStatus.PLANNED and prepared:
         user += _payload_json(update, prepared.profile.body)
@@ -199,3 +202,6 @@ def _call_json(outcome: CallOutcome) -> str:
         if not members[name]:
             del members[name]
     return json.dumps(members)[1:-1]
+
+
+_UNCHANGED = _call_json(UNCHANGED)
