@@ -161,7 +161,9 @@ class RefusalWatch:
     def watch(self, outcomes: Sequence[RowOutcome]) -> None:
         """Count more rows, in the order of their answers."""
         self._watch("users", [outcome.users_update for outcome in outcomes])
-        self._watch("events", [_event_call(outcome) for outcome in outcomes])
+        self._watch(
+            "events", [_event_call(o) if o.events_track.fault else o.events_track for o in outcomes]
+        )
 
     def _watch(self, name: str, calls: Sequence[CallOutcome]) -> None:
         refused = self._refused[name]

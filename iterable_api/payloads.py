@@ -14,7 +14,6 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from hashlib import blake2b, sha1
 from json.encoder import encode_basestring_ascii as quoted
 from operator import itemgetter
-from typing import Any
 
 from iterable_api.endpoints import TRACK_EVENT, UPDATE_USER
 from iterable_api.field_types import RowError, as_text, encoder
@@ -36,13 +35,8 @@ LONGEST_USER_ID = 52
 
 # Hashes to start from.
 _SHORT, _LONG = blake2b(digest_size=8), blake2b(digest_size=16)
-_UUID_5 = sha1(EVENT_NAMESPACE, usedforsecurity=False)
 
 _EPOCH, _NO_OFFSET = datetime.fromisoformat("1970-01-01"), timedelta()
-
-
-# How hashlib's own types are called differs between Pythons.
-Hash = Any
 
 
 class Payloads:
@@ -60,6 +54,8 @@ class Payloads:
         self.mapping = mapping
         self._source = source
         self._zone = time_zone
+        # Looked up once: there may be a million rows.
+        self._by_user_id, self._identifier = mapping.by_user_id, mapping.identifier
         self._id_key = '"userId"' if mapping.by_user_id else '"email"'
         self._time_place = mapping.places["event_time"]
         self._has_time = mapping.columns[self._time_place].kind in {Kind.DATE, Kind.MOMENT}
@@ -93,7 +89,7 @@ class Payloads:
         """
         who = self._who(row)
         key = self._key(who)
-        by_user_id = self.mapping.by_user_id
+        by_user_id = self._by_user_id
         user_name = _digest(_LONG, key.encode())
         event_name = self._event_name(row)
         event = Call(EVENT, event_name, self._event_content(row))
@@ -127,7 +123,7 @@ class Payloads:
     def user_number(self, row: Row) -> int:
         """Return a number that all rows of one user share."""
         try:
-            return hash(self._key((self._text(row, self.mapping.identifier) or "").strip()))
+            return hash(self._key((self._text(row, self._identifier) or "").strip()))
         except RowError:  # a row that is not sent
             return 0
 
@@ -137,9 +133,8 @@ class Payloads:
 
     def _who(self, row: Row) -> str:
         """Return the email or the user id of *row*."""
-        column = self.mapping.identifier
-        text = self._text(row, column)
-        return _user_id(text, column) if self.mapping.by_user_id else _email(text)
+        text = self._text(row, self._identifier)
+        return _user_id(text, self._identifier) if self._by_user_id else _email(text)
 
     def _text(self, row: Row, name: str) -> str | None:
         """Return the value of the column *name* as text, None for NULL."""
@@ -148,7 +143,7 @@ class Payloads:
         return None if value is None else as_text(self.mapping.columns[place], value)
 
     def _key(self, who: str) -> str:
-        return user_id_key(who) if self.mapping.by_user_id else who.lower()
+        return user_id_key(who) if self._by_user_id else who.lower()
 
     def _user(self, row: Row, who: str) -> bytes:
         """Return the body of users/update.
@@ -202,7 +197,7 @@ class Payloads:
         first = _common_part(self._source, self._kind_of_event(row))
         # The length in front keeps the id apart from the customer, whatever text it is.
         name = f"{first}{len(view)}:{view},{self._text(row, 'customer_id')},{created_at}"
-        return _digest(_UUID_5, name.encode())[:16]
+        return sha1(EVENT_NAMESPACE + name.encode(), usedforsecurity=False).digest()[:16]
 
     def _kind_of_event(self, row: Row) -> str:
         """Return the event's name in Iterable."""
@@ -249,12 +244,11 @@ def bulk_body(name: str, bodies: Sequence[bytes]) -> bytes:
     return b'{"%b":[%b]}' % (name.encode("ascii"), b",".join(bodies))
 
 
-def _digest(start: Hash, data: bytes) -> bytes:
+def _digest(start: blake2b, data: bytes) -> bytes:
     """Return the hash of *data* behind what *start* has: copying one is quicker than making one."""
     started = start.copy()
     started.update(data)
-    digest: bytes = started.digest()
-    return digest
+    return started.digest()
 
 
 def _hash(data: bytes) -> bytes:
