@@ -1,8 +1,7 @@
 """Shows a run in the documents: python -m tools.pictures, or make pictures.
 
-It runs the demo: what that prints becomes a picture, and its results file the sample in docs/. The
-other picture is the report page on forty nights that look like those of a job in use: a private
-database has no past to report on.
+The output of the demo becomes a picture, its results file the sample in docs/. The other picture is
+the report page on forty made-up nights: a private database has no past to report on.
 """
 
 import html
