@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
@@ -29,16 +29,7 @@ from iterable_api.payloads import Payloads, RowError, bulk_body, new_fields_rule
 from iterable_api.request_statistics import RequestStatistics
 from iterable_api.transport import DIRECT, Network, Response, Transport, TransportError
 from logger_config import FILE_ONLY, get_logger
-from records.outcomes import (
-    NOT_SENT,
-    PROFILE,
-    CallOutcome,
-    CallStatus,
-    Fault,
-    PreparedRow,
-    RowOutcome,
-    outcome_of,
-)
+from records.outcomes import NOT_SENT, CallOutcome, CallStatus, Delivery, Fault
 
 logger = get_logger(FILE_ONLY)
 
@@ -109,27 +100,30 @@ class IterableClient(AbstractContextManager["IterableClient"]):
         singles = sum(self._limiters[path].waiting for path in SINGLE.values())
         return singles, sum(self._limiters[path].waiting for path in SINGLE)
 
-    def process_user_record(self, row: Mapping[str, Any]) -> RowOutcome:
+    def process_user_record(self, record: Mapping[str, Any]) -> Delivery:
         """Deliver one row of Query 2, a mapping from column names to values.
 
-        It sends the user, then the event if Iterable accepted the user.
+        It sends the user, then the event if Iterable accepted the user. The outcomes stand in the
+        ``profile`` and the ``event`` of what it returns.
         """
         mapping = self.payloads.mapping
         try:
-            prepared = self.payloads.complete(self.payloads.prepare(mapping.row_of(row)))
+            row = self.payloads.prepare(mapping.row_of(record))
+            self.payloads.complete(row)
         except RowError as error:
-            user_id = row.get(mapping.identifier) if mapping.by_user_id else None
-            outcome = RowOutcome(row.get("customer_id"), row.get("email"), user_id=user_id)
-            return outcome.refused(str(error))
-        return outcome_of(self.process_prepared(prepared))
-
-    def process_prepared(self, row: PreparedRow) -> PreparedRow:
-        """Make the open calls of *row*; return it with their outcomes."""
-        while call := row.next_call:
-            path = UPDATE_USER if call.kind == PROFILE else TRACK_EVENT
-            outcome = self._call(path, self._with_rule(call.body), before=call.outcome).outcome
-            row = row.after(_profile_outcome(outcome) if call.kind == PROFILE else outcome)
+            user_id = record.get(mapping.identifier) if mapping.by_user_id else None
+            row = Delivery(record.get("customer_id"), record.get("email"), user_id)
+            return row.refuse(str(error))
+        self.process_rows([row])
         return row
+
+    def process_rows(self, rows: Iterable[Delivery]) -> None:
+        """Make the open calls of *rows*, one after another, and note their outcomes there."""
+        for row in rows:
+            while call := row.next_call:
+                body = self._with_rule(call.body)
+                outcome = self._call(call.path, body, before=call.outcome).outcome
+                call.settle(_profile_outcome(outcome) if call is row.profile else outcome)
 
     def update_user(self, email: str, data_fields: dict[str, Any]) -> CallOutcome:
         """Create or merge one user's profile. Repeating the call is harmless.

@@ -113,7 +113,7 @@ def pipeline(
     limit = BatchLimit(settings.bulk_batch_size if bulk else 1)
     pool = WorkerPool(
         recorder.stop,
-        lambda rows: list(map(client.process_prepared, rows)),
+        client.process_rows,
         BulkDelivery(client, recorder.stop, limit).process if bulk else None,
         most_workers(settings),
         client.waiting,

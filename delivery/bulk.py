@@ -10,19 +10,20 @@ from dataclasses import dataclass
 from delivery.stopping import Stop
 from iterable_api.answers import Answer, Repeat, too_large
 from iterable_api.bulk_answers import calls_of
+from iterable_api.endpoints import TRACK_EVENT, UPDATE_USER
 from iterable_api.payloads import bulk_body, new_fields_rule
 from iterable_client import IterableClient
-from records.outcomes import EVENT, NOT_SENT, PROFILE, CallOutcome, CallStatus, PreparedRow
+from records.outcomes import NOT_SENT, CallOutcome, CallStatus, Delivery
 
 # Largest request body. Iterable accepts 4 MB; with half of that, the batches in flight take at most
 # about 50 MB of memory.
 MAX_BYTES = 2_000_000
 _RULE_BYTES = len(new_fields_rule(create=False))
 _AROUND_BYTES = len(bulk_body("events", [])) + _RULE_BYTES
-_NAMES = {PROFILE: "users", EVENT: "events"}
+_NAMES = {UPDATE_USER: "users", TRACK_EVENT: "events"}
 
 # Rows that are sent together: one without --bulk, up to a thousand with it.
-Batch = Sequence[PreparedRow]
+Batch = Sequence[Delivery]
 
 
 @dataclass
@@ -36,12 +37,12 @@ class BatchLimit:
         self.rows = max(1, min(self.rows, rows // 2))
 
 
-def packed(rows: Iterable[PreparedRow], limit: BatchLimit) -> Iterator[Batch]:
+def packed(rows: Iterable[Delivery], limit: BatchLimit) -> Iterator[Batch]:
     """Yield *rows* in batches, in order; the users and the events of each fit into a request.
 
     A row that is too large for any request goes alone, so that Iterable refuses it.
     """
-    batch: list[PreparedRow] = []
+    batch: list[Delivery] = []
     size = _AROUND_BYTES
     for row in rows:
         row_size = max(len(row.profile.body), len(row.event.body)) + len(",") + _RULE_BYTES
@@ -65,48 +66,45 @@ class BulkDelivery:
     stop: Stop
     limit: BatchLimit
 
-    def process(self, batch: Batch) -> Batch:
-        """Make the calls of *batch* in bulk; return its rows with their outcomes.
+    def process(self, batch: Batch) -> None:
+        """Make the calls of *batch* in bulk; rows with a ``next_call`` left need single ones."""
+        self._send_all(UPDATE_USER, batch)
+        self._send_all(TRACK_EVENT, batch)
 
-        Rows that still have a ``next_call`` need single calls.
-        """
-        return self._send_all(EVENT, self._send_all(PROFILE, batch))
-
-    def _send_all(self, kind: int, rows: Batch) -> Batch:
-        """Make the next calls of *rows* that are of this *kind*, in requests that fit."""
+    def _send_all(self, path: str, rows: Batch) -> None:
+        """Make the next calls of *rows* that are for *path*, in requests that fit."""
         # In order, because the first value of a new field sets the field's type.
-        to_send = [row for row in rows if (call := row.next_call) and call.kind == kind]
-        sent: dict[int, PreparedRow] = {}
+        to_send = [row for row in rows if (call := row.next_call) and call.path == path]
         for part in packed(to_send, self.limit):
             if not self.stop.requested:
-                sent.update(zip(map(id, part), self._send(kind, part), strict=True))
-        return [sent.get(id(row), row) for row in rows]
+                self._send(path, part)
 
-    def _send(self, kind: int, part: Batch) -> Batch:
+    def _send(self, path: str, part: Batch) -> None:
         """Make the calls of *part* in one request, or in more if Iterable finds it too large."""
-        bodies = [(row.profile if kind == PROFILE else row.event).body for row in part]
-        send = self.client.update_users if kind == PROFILE else self.client.track_events
+        calls = [row.profile if path == UPDATE_USER else row.event for row in part]
+        bodies = [call.body for call in calls]
+        send = self.client.update_users if path == UPDATE_USER else self.client.track_events
         answer = send(bodies)
         if len(part) > 1 and too_large(answer.outcome):
             self.limit.too_large(len(part))
-            return self._send_all(kind, part)
-        outcomes, open_statuses = self._read(kind, part, bodies, answer)
-        return [
-            row.after(outcome, final=outcome.status not in open_statuses)
-            for row, outcome in zip(part, outcomes, strict=True)
-        ]
+            self._send_all(path, part)
+            return
+        outcomes, open_statuses = self._read(path, [row.key for row in part], bodies, answer)
+        for call, outcome in zip(calls, outcomes, strict=True):
+            call.outcome = outcome
+            call.send = outcome.status in open_statuses
 
     def _read(
-        self, kind: int, rows: Batch, bodies: Sequence[bytes], answer: Answer
+        self, path: str, keys: Sequence[str], bodies: Sequence[bytes], answer: Answer
     ) -> tuple[Sequence[CallOutcome], Collection[CallStatus]]:
-        """Return the outcome of each of *rows*, and the statuses that need a single call."""
+        """Return the outcome of each row, and the statuses that need a single call."""
         outcome = answer.outcome
         if outcome.status is CallStatus.DELIVERED:
-            outcomes = calls_of(answer, _NAMES[kind], [row.key for row in rows], bodies)
+            outcomes = calls_of(answer, _NAMES[path], keys, bodies)
             return outcomes, {CallStatus.NOT_SENT, CallStatus.UNKNOWN}
         if outcome.status in {CallStatus.REFUSED, CallStatus.FORGOTTEN}:
             # Some row was the reason; Iterable applied nothing.
             outcome = NOT_SENT
         # A single call would not succeed either if the key or the rate limit is the reason.
         settled = outcome.key_refused or answer.repeat is Repeat.THROTTLE
-        return [outcome] * len(rows), set() if settled else {outcome.status}
+        return [outcome] * len(keys), set() if settled else {outcome.status}

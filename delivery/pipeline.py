@@ -10,7 +10,7 @@ import pickle
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from delivery.bulk import BatchLimit, packed
@@ -20,13 +20,7 @@ from delivery.worker_pool import WorkerPool
 from iterable_api.answers import user_not_found
 from logger_config import get_logger
 from records.columns import Column, Kind, Row
-from records.outcomes import (
-    NOT_SENT,
-    CallStatus,
-    PreparedRow,
-    RowOutcome,
-    outcome_of,
-)
+from records.outcomes import NOT_SENT, CallStatus, Delivery
 from records.row_spool import RowSpool, SpoolError
 
 logger = get_logger(__name__)
@@ -81,53 +75,53 @@ class Pipeline:
 
     def _send_round(self, groups: Iterable[Sequence[AnyRow]]) -> None:
         """Send the rows in *groups* that need sending, and record all outcomes."""
-        for outcomes in self.pool.send(packed(self._to_send(groups), self.limit)):
-            kept = outcomes
+        for rows in self.pool.send(packed(self._to_send(groups), self.limit)):
+            done = rows
             with self.recorder.stopping_on_failure():
-                self.recorder.refusals.watch(outcomes)
-                for outcome in outcomes:
-                    self.planner.repeats.note(outcome)
-                kept = self._set_aside_not_found(outcomes)
-            self.recorder.add(kept)
+                self.recorder.refusals.watch(rows)
+                for row in rows:
+                    self.planner.repeats.note(row)
+                done = self._set_aside_not_found(rows)
+            self.recorder.add(done)
 
-    def _to_send(self, groups: Iterable[Sequence[AnyRow]]) -> Iterator[PreparedRow]:
+    def _to_send(self, groups: Iterable[Sequence[AnyRow]]) -> Iterator[Delivery]:
         """Yield the rows to send; record the others."""
         for rows in groups:
             plan = None
             if not self._stop.requested:
                 with self.recorder.stopping_on_failure():
                     plan = self._plan(rows)
-            self.recorder.add(plan.outcomes if plan else list(map(self._not_sent, rows)))
+            self.recorder.add(plan.done if plan else list(map(self._not_attempted, rows)))
             yield from plan.to_send if plan else ()
 
-    def _not_sent(self, row: AnyRow) -> RowOutcome:
-        if isinstance(row, PreparedRow):
-            return outcome_of(row)
+    def _not_attempted(self, row: AnyRow) -> Delivery:
+        if isinstance(row, Delivery):
+            return row
         return self.planner.payloads.mapping.not_attempted(row)
 
     def _plan(self, rows: Sequence[AnyRow]) -> Plan:
         """Plan *rows* and update the ledger as needed before they are sent."""
         plan = self.planner.plan(rows)
-        self.recorder.refusals.watch(plan.outcomes)
+        self.recorder.refusals.watch(plan.done)
         self.recorder.ledger.forget(plan.forget)
         self.recorder.ledger.renew(plan.renew)
         self._later.extend(plan.later)
         return plan
 
-    def _set_aside_not_found(self, outcomes: list[RowOutcome]) -> list[RowOutcome]:
+    def _set_aside_not_found(self, rows: list[Delivery]) -> list[Delivery]:
         """Keep the rows whose event is to be sent again for later; return the others."""
         again = [
-            row._replace(event=row.event._replace(send=True, outcome=NOT_SENT))
-            for row in (each.prepared for each in outcomes if _needs_resend(each))
-            if row
+            replace(row, event=replace(row.event, send=True, outcome=NOT_SENT))
+            for row in rows
+            if _needs_resend(row)
         ]
         if not again or self._round > 1 or self._stop.requested:
-            return outcomes
+            return rows
         # The ledger first: if it fails, the row is not kept, and so gets only one outcome.
-        self.recorder.note_in_ledger(list(map(outcome_of, again)))
+        self.recorder.note_in_ledger(again)
         self._later.extend(again)
         self._visible_s = time.monotonic() + VISIBLE_AFTER_S
-        return [outcome for outcome in outcomes if not _needs_resend(outcome)]
+        return [row for row in rows if not _needs_resend(row)]
 
     def _wait_for_users(self) -> None:
         """Wait until Iterable should know the users whose events are sent again."""
@@ -148,7 +142,7 @@ class LaterRows:
     def __len__(self) -> int:
         return len(self._spool) if self._spool else 0
 
-    def extend(self, rows: Sequence[PreparedRow]) -> None:
+    def extend(self, rows: Sequence[Delivery]) -> None:
         """Add *rows*; they are on disk when this returns.
 
         After a SpoolError it has none of these *rows* and can take no more.
@@ -164,7 +158,7 @@ class LaterRows:
             self._spool.cut(length)
             raise
 
-    def next_round(self) -> Iterator[list[PreparedRow]]:
+    def next_round(self) -> Iterator[list[Delivery]]:
         """Yield the rows added up to now; rows added later are for another round."""
         spool, self._spool = self._spool, None
         if spool is not None:
@@ -180,7 +174,7 @@ def _groups(chunks: Iterable[list[Row]]) -> Iterator[list[Row]]:
             yield chunk[start : start + GROUP_ROWS]
 
 
-def _needs_resend(outcome: RowOutcome) -> bool:
+def _needs_resend(row: Delivery) -> bool:
     """Whether Iterable does not find the event's user, though it accepted the profile now."""
-    accepted_now = outcome.users_update.status in {CallStatus.DELIVERED, CallStatus.SUPERSEDED}
-    return accepted_now and user_not_found(outcome.events_track)
+    accepted_now = row.profile.outcome.status in {CallStatus.DELIVERED, CallStatus.SUPERSEDED}
+    return accepted_now and user_not_found(row.event.outcome)

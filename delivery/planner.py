@@ -20,16 +20,14 @@ from records.outcomes import (
     Call,
     CallOutcome,
     CallStatus,
+    Delivery,
     Fault,
-    PreparedRow,
-    RowOutcome,
     RowStatus,
-    outcome_of,
 )
 from records.run import RunOptions
 
 # A row as it was read, or one that was prepared in an earlier round.
-AnyRow = Row | PreparedRow
+AnyRow = Row | Delivery
 # Number of bits in the map of hashes of users and events; it takes 16 MB while rows are read. Of a
 # million rows, about fifteen thousand share a bit with an earlier row and get a closer look.
 _MAP_BITS = 1 << 27
@@ -78,18 +76,18 @@ class Repeats:
         """Give the rows that had to wait their turn."""
         self._round += 1
 
-    def turn_of(self, row: PreparedRow) -> PreparedRow | None:
-        """Return *row* with the outcomes of the calls that an earlier row makes for it.
+    def must_wait(self, row: Delivery) -> bool:
+        """Settle the calls of *row* that an earlier row makes for it.
 
-        None if they are not known yet, so that it must wait for the next round. Call it once for
-        each row of a round, in order.
+        Return True if they are not known yet, so that it must wait for the next round. Call it once
+        for each row of a round, in order.
         """
         profile, event = row.profile, row.event
-        if values := row.row:
+        if values := row.values:
             is_user = hash(row.key) in self._suspects
             is_event = event.send and self._payloads.event_number(values) in self._suspects
             if not (is_user or is_event):
-                return row
+                return False
             if is_user:
                 self._rounds.setdefault(profile.name, 0)
             if is_event:
@@ -99,41 +97,39 @@ class Repeats:
         missing = [name for name in names if self._rounds.get(name, _ARRIVED) != _ARRIVED]
         must_wait = any(self._rounds[name] == self._round for name in missing)
         self._rounds.update(dict.fromkeys(missing, self._round))
-        return None if must_wait else self._without_repeats(row)
+        if not must_wait:
+            self._settle_repeats(row)
+        return must_wait
 
-    def _without_repeats(self, row: PreparedRow) -> PreparedRow:
+    def _settle_repeats(self, row: Delivery) -> None:
         profile, event = row.profile, row.event
-        update = track = None
         if profile.send and self._rounds.get(profile.name) == _ARRIVED:
-            update = SUPERSEDED
+            profile.settle(SUPERSEDED)
         if self._contents.get(event.name, event.content) != event.content:
-            view = self._payloads.mapping.shown(row.row, "page_view_id")
-            track = CallOutcome(CallStatus.REFUSED, message=_OVERWRITES % view, fault=Fault.ROW)
+            text = _OVERWRITES % self._payloads.mapping.shown(row.values, "page_view_id")
+            event.settle(CallOutcome(CallStatus.REFUSED, message=text, fault=Fault.ROW))
         elif self._rounds.get(event.name) == _ARRIVED:
-            track = SUPERSEDED
-        return row.knowing(update, track)
+            event.settle(SUPERSEDED)
 
-    def note(self, outcome: RowOutcome) -> None:
-        """Note which calls of a row Iterable has accepted."""
-        if (row := outcome.prepared) is None or not self._rounds:
-            return
-        for call, its in ((row.profile, outcome.users_update), (row.event, outcome.events_track)):
-            has_arrived = its.status in ARRIVED or its.status is CallStatus.PLANNED
+    def note(self, row: Delivery) -> None:
+        """Note which calls of *row* Iterable has accepted."""
+        for call in (row.profile, row.event) if self._rounds else ():
+            has_arrived = call.outcome.status in ARRIVED or call.outcome is PLANNED
             if has_arrived and call.name in self._rounds:
                 self._rounds[call.name] = _ARRIVED
 
 
 @dataclass
 class Plan:
-    """The decisions on some rows: ``outcomes`` of those without a call, and rows to send or keep.
+    """The decisions on some rows: which are done without a call, to be sent, or to wait.
 
     Rows in ``to_send`` have their bodies. The ledger must delete the entries of the calls in
     ``forget`` before these are sent, and note those in ``renew`` as still needed.
     """
 
-    outcomes: list[RowOutcome] = field(default_factory=list)
-    to_send: list[PreparedRow] = field(default_factory=list)
-    later: list[PreparedRow] = field(default_factory=list)
+    done: list[Delivery] = field(default_factory=list)
+    to_send: list[Delivery] = field(default_factory=list)
+    later: list[Delivery] = field(default_factory=list)
     forget: list[Call] = field(default_factory=list)
     renew: list[Call] = field(default_factory=list)
 
@@ -157,71 +153,64 @@ class Planner:
         plan = Plan()
         prepared = list(self._prepared(plan, rows))
         for row, held in zip(prepared, self.ledger.held(prepared), strict=True):
-            its_turn = self.repeats.turn_of(row)
-            if its_turn is None:
+            if self.repeats.must_wait(row):
                 plan.later.append(row)
                 continue
-            decided = self._decide(plan, its_turn, *held)
-            if isinstance(decided, RowOutcome):
-                self.repeats.note(decided)
-                plan.outcomes.append(decided)
+            self._decide(plan, row, *held)
+            if row.next_call:
+                plan.to_send.append(row)
             else:
-                plan.to_send.append(decided)
+                self.repeats.note(row)
+                plan.done.append(row)
         if self.options.dry_run:
             plan.forget, plan.renew = [], []
         return plan
 
-    def _prepared(self, plan: Plan, rows: Iterable[AnyRow]) -> Iterator[PreparedRow]:
-        """Yield *rows* prepared; add the outcomes of rows that cannot be sent to *plan*."""
+    def _prepared(self, plan: Plan, rows: Iterable[AnyRow]) -> Iterator[Delivery]:
+        """Yield *rows* prepared; those that cannot be sent are done in *plan*."""
         for row in rows:
-            if isinstance(row, PreparedRow):
+            if isinstance(row, Delivery):
                 yield row
                 continue
             try:
                 yield self.payloads.prepare(row)
             except RowError as error:
-                outcome = self.payloads.mapping.not_attempted(row)
-                plan.outcomes.append(outcome.refused(str(error)))
+                plan.done.append(self.payloads.mapping.not_attempted(row).refuse(str(error)))
 
-    def _decide(
-        self, plan: Plan, row: PreparedRow, profile: Held, event: Held
-    ) -> RowOutcome | PreparedRow:
-        """Return the outcome of *row*, or the row with the calls to make."""
+    def _decide(self, plan: Plan, row: Delivery, profile: Held, event: Held) -> None:
+        """Settle the calls of *row* that need not be made."""
         send_all = self.options.send_all
         # The usual case: most rows are unchanged.
         if profile is event is HELD and row.profile.send and row.event.send and not send_all:
-            return outcome_of(row, UNCHANGED, UNCHANGED)
+            row.profile.settle(UNCHANGED)
+            row.event.settle(UNCHANGED)
+            return
         calls = (row.profile, profile), (row.event, event)
         if any(call.send and (send_all or not (held.same and held.sure)) for call, held in calls):
             try:
-                row = self.payloads.complete(row)
+                self.payloads.complete(row)
             except RowError as error:
-                who = RowOutcome(row.customer_id, row.email, user_id=row.user_id)
-                return who.refused(str(error))
-        update = self._known(plan, row, row.profile, profile)
-        track = self._known(plan, row, row.event, event)
-        if update and track:
-            return outcome_of(row, update, track)
-        if self.options.dry_run:
-            return outcome_of(row, update or PLANNED, track or PLANNED)
-        return row.knowing(update, track)
+                row.refuse(str(error))
+        for call, held in calls:
+            if call.send and self._is_needless(plan, row, call, held):
+                call.settle(UNCHANGED)
+            elif call.send and self.options.dry_run:
+                call.settle(PLANNED)
 
-    def _known(self, plan: Plan, row: PreparedRow, call: Call, held: Held) -> CallOutcome | None:
-        """Return the outcome of a *call* of *row* that need not be made; None if it must be.
+    def _is_needless(self, plan: Plan, row: Delivery, call: Call, held: Held) -> bool:
+        """Whether a *call* of *row* need not be made, because Iterable has its content.
 
         Add to *plan* the entries that the call makes wrong, or that are still needed.
         """
-        if not call.send:
-            return call.outcome
         same = held.same or held.body == call.digest
         if same and not self.options.send_all:
             if held.sure or not self.fields.may_be_sent_again(row):
                 if held.stale or not held.same:
                     plan.renew.append(call)
-                return UNCHANGED
+                return True
         elif held.body is not None and not same:
             plan.forget.append(call)
-        return None
+        return False
 
 
 def length_to_send(limit: int, chunks: Iterable[list[Row]], planner: Planner) -> int:
@@ -237,8 +226,8 @@ def length_to_send(limit: int, chunks: Iterable[list[Row]], planner: Planner) ->
             rows = chunk[start : start + limit]
             start += len(rows)
             taken += len(rows)
-            outcomes = planner.plan(rows).outcomes
-            limit -= sum(outcome.status is RowStatus.PLANNED for outcome in outcomes)
+            done = planner.plan(rows).done
+            limit -= sum(row.status is RowStatus.PLANNED for row in done)
             if not limit:
                 return taken
     return taken

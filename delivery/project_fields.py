@@ -18,7 +18,7 @@ from typing import Any
 
 from logger_config import get_logger
 from records.delivery_ledger import DeliveryLedger
-from records.outcomes import CallStatus, PreparedRow, RowOutcome
+from records.outcomes import CallStatus, Delivery
 from records.run import RunRecord
 
 logger = get_logger(__name__)
@@ -61,22 +61,21 @@ class ProjectFields:
         if fields is not None:
             self._known = set(fields)
 
-    def may_be_sent_again(self, row: PreparedRow) -> bool:
+    def may_be_sent_again(self, row: Delivery) -> bool:
         """Whether the project now has all fields of *row*, some of which it may have ignored."""
         # With the fields of other rows: the event's own fields may then exist as well.
         needed = self._left_out | _fields_of(row)
         self._lacking |= needed - self._known
         return needed <= self._known
 
-    def add(self, outcomes: Iterable[RowOutcome]) -> bool:
+    def add(self, rows: Iterable[Delivery]) -> bool:
         """Note the profile fields of the rows with a delivered call.
 
         Return whether the project is known to have all fields of this run. Raises LedgerError.
         """
-        for outcome in outcomes:
-            statuses = {outcome.users_update.status, outcome.events_track.status}
-            if outcome.prepared and CallStatus.DELIVERED in statuses:
-                self._needed |= _fields_of(outcome.prepared)
+        for row in rows:
+            if CallStatus.DELIVERED in {row.profile.outcome.status, row.event.outcome.status}:
+                self._needed |= _fields_of(row)
         is_sure = self._is_sure()
         if not is_sure and time.monotonic() >= self._look_s:
             # In another thread, while rows are sent: if the run is killed later, its deliveries up
@@ -143,7 +142,7 @@ class ProjectFields:
             self.ledger.note({LEFT_OUT: json.dumps(sorted(now))})
 
 
-def _fields_of(row: PreparedRow) -> set[str]:
+def _fields_of(row: Delivery) -> set[str]:
     """Return the names of the profile fields in the body of *row*."""
     return set(_names_in(json.loads(row.profile.body)["dataFields"]))
 

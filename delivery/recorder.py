@@ -18,7 +18,7 @@ from logger_config import get_logger
 from monitoring.console import RowLog
 from records.delivery_ledger import DeliveryLedger, LedgerError
 from records.exit_statuses import RunError, StopReason
-from records.outcomes import ARRIVED, CallOutcome, CallStatus, Fault, RowOutcome, RowStatus
+from records.outcomes import ARRIVED, Call, CallOutcome, CallStatus, Delivery, Fault, RowStatus
 from records.results_writer import ResultsWriter
 from records.row_spool import SpoolError
 from records.run import Endpoint, RunRecord
@@ -90,27 +90,29 @@ class Recorder:
                 self.fields.finish(patient=self.stop.reason in _STILL_ASKS)
         self.stop.raise_bug()
 
-    def add(self, outcomes: Sequence[RowOutcome]) -> None:
-        """Record *outcomes* in the ledger and in the results, in each even if the other fails."""
-        if not outcomes:
+    def add(self, rows: Sequence[Delivery]) -> None:
+        """Record *rows*, which are done, in the ledger and in the results.
+
+        In each of them even if the other fails.
+        """
+        if not rows:
             return
-        counts = self.run.count(outcomes)
+        counts = self.run.count(rows)
         # Unchanged rows, which may be a million, need no look.
         if counts.keys() != {RowStatus.UNCHANGED}:
             with self.stopping_on_failure():
-                self.note_in_ledger(outcomes)
+                self.note_in_ledger(rows)
         with self.stopping_on_failure():
-            self.results.add(outcomes)
+            self.results.add(rows)
         with self.stopping_on_failure():
             if self.log is not None:
-                self.log.add(outcomes, counts)
+                self.log.add(rows, counts)
 
-    def note_in_ledger(self, outcomes: Sequence[RowOutcome]) -> None:
+    def note_in_ledger(self, rows: Sequence[Delivery]) -> None:
         """Note what Iterable has now, and delete what it does not have. Raises LedgerError."""
-        self.ledger.record(outcomes, sure=self.fields.add(outcomes))
+        self.ledger.record(rows, sure=self.fields.add(rows))
         # Iterable does not know these users, even if it accepted their profiles.
-        lost = [outcome.prepared for outcome in outcomes if user_not_found(outcome.events_track)]
-        self.ledger.forget([row.profile for row in lost if row])
+        self.ledger.forget([row.profile for row in rows if user_not_found(row.event.outcome)])
 
     @contextmanager
     def stopping_on_failure(self) -> Iterator[None]:
@@ -158,12 +160,10 @@ class RefusalWatch:
         # Calls refused since the endpoint accepted a row.
         self._refused: dict[str, list[CallOutcome]] = {"users": [], "events": []}
 
-    def watch(self, outcomes: Sequence[RowOutcome]) -> None:
+    def watch(self, rows: Sequence[Delivery]) -> None:
         """Count more rows, in the order of their answers."""
-        self._watch("users", [outcome.users_update for outcome in outcomes])
-        self._watch(
-            "events", [_event_call(o) if o.events_track.fault else o.events_track for o in outcomes]
-        )
+        self._watch("users", [row.profile.outcome for row in rows])
+        self._watch("events", [_event_outcome(row.event) for row in rows])
 
     def _watch(self, name: str, calls: Sequence[CallOutcome]) -> None:
         refused = self._refused[name]
@@ -193,12 +193,11 @@ class RefusalWatch:
             self._stop.request(StopReason.EVERY_ROW_REFUSED, _reason(name, refused[0]))
 
 
-def _event_call(outcome: RowOutcome) -> CallOutcome:
+def _event_outcome(event: Call) -> CallOutcome:
     """Return the event's outcome; a blocked name is in the data if the row has its own name."""
-    call, row = outcome.events_track, outcome.prepared
-    if call.message == NAME_BLOCKED and row is not None and _DEFAULT_NAME not in row.event.body:
-        return replace(call, fault=Fault.FIELD)
-    return call
+    if event.outcome.message == NAME_BLOCKED and _DEFAULT_NAME not in event.body:
+        return replace(event.outcome, fault=Fault.FIELD)
+    return event.outcome
 
 
 def _reason(name: str, call: CallOutcome) -> str:

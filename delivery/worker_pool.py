@@ -10,7 +10,7 @@ from typing import Self
 
 from delivery.bulk import Batch
 from delivery.stopping import Stop
-from records.outcomes import CallOutcome, CallStatus, PreparedRow, RowOutcome, outcome_of
+from records.outcomes import CallOutcome, CallStatus, Delivery
 
 # Batches in flight: enough for 5 a second if the two requests of each take at most 1.6 s.
 MOST_BATCHES = 8
@@ -27,8 +27,8 @@ LOOK_S = 0.005
 GRACE_S = 10.0
 _BUG = CallOutcome(CallStatus.UNKNOWN, message="this program failed while sending")
 _ABANDONED = CallOutcome(CallStatus.UNKNOWN, message="the run ended before the answer came")
-# Sends rows, and returns them with their outcomes.
-_Send = Callable[[Batch], Batch]
+# Makes the calls of rows, and notes their outcomes in the rows.
+_Send = Callable[[Batch], object]
 
 
 @dataclass(eq=False)
@@ -53,10 +53,10 @@ class WorkerPool:
         most = self.workers + MOST_BATCHES
         self._threads = ThreadPoolExecutor(most, thread_name_prefix="delivery")
         # Rows to send singly, and the rows that threads are sending.
-        self._open: deque[PreparedRow] = deque()
-        self._singles: dict[Future[Batch], Batch] = {}
-        self._batches: dict[Future[Batch], Batch] = {}
-        self._finished: queue.SimpleQueue[Future[Batch]] = queue.SimpleQueue()
+        self._open: deque[Delivery] = deque()
+        self._singles: dict[Future[object], Batch] = {}
+        self._batches: dict[Future[object], Batch] = {}
+        self._finished: queue.SimpleQueue[Future[object]] = queue.SimpleQueue()
 
     def __enter__(self) -> Self:
         return self
@@ -64,10 +64,10 @@ class WorkerPool:
     def __exit__(self, *_: object) -> None:
         self._threads.shutdown(wait=not self.stop.overdue(GRACE_S))
 
-    def send(self, batches: Iterable[Batch]) -> Iterator[list[RowOutcome]]:
-        """Send *batches*, taking each when there is room; yield outcomes as they come.
+    def send(self, batches: Iterable[Batch]) -> Iterator[list[Delivery]]:
+        """Send *batches*, taking each when there is room; yield the rows as they are done.
 
-        It also yields empty lists, when no outcome has come for a while.
+        It also yields empty lists, when no answer has come for a while.
         """
         for batch in batches:
             if self.send_batch and not self.stop.requested:
@@ -88,21 +88,21 @@ class WorkerPool:
             return True
         return self.waiting()[1] >= ENOUGH_BATCHES_WAITING
 
-    def _collect(self) -> list[RowOutcome]:
-        """Return the outcomes that have come; an empty list after a while without any."""
+    def _collect(self) -> list[Delivery]:
+        """Return the rows that are done now; an empty list after a while without any."""
         self._begin_open()
-        outcomes: list[RowOutcome] = []
+        done: list[Delivery] = []
         with suppress(queue.Empty):
             finished = self._finished.get(timeout=LOOK_S)
             while True:
-                outcomes += self._settle(finished)
+                done += self._done(finished)
                 finished = self._finished.get_nowait()
         if self.stop.overdue(GRACE_S):
-            outcomes += self._abandon()
+            done += self._abandon()
         if self.stop.requested:
-            outcomes += map(outcome_of, self._open)
+            done += self._open
             self._open.clear()
-        return outcomes
+        return done
 
     def _begin_open(self) -> None:
         """Start to send as many single rows as the limiter needs now."""
@@ -112,7 +112,7 @@ class WorkerPool:
         for _ in range(min(room, len(self._open))):
             self._begin(self.send_singly, [self._open.popleft()], self._singles)
 
-    def _begin(self, send: _Send, rows: Batch, in_flight: dict[Future[Batch], Batch]) -> None:
+    def _begin(self, send: _Send, rows: Batch, in_flight: dict[Future[object], Batch]) -> None:
         try:
             future = self._threads.submit(send, rows)
         except RuntimeError as error:
@@ -122,24 +122,21 @@ class WorkerPool:
         in_flight[future] = rows
         future.add_done_callback(self._finished.put)
 
-    def _settle(self, future: Future[Batch]) -> list[RowOutcome]:
-        """Return the outcomes of what was sent, none if it was abandoned; keep rows left open.
+    def _done(self, future: Future[object]) -> list[Delivery]:
+        """Return the rows that were sent, none if they were abandoned; keep those left open.
 
         An exception of the sender is raised again once all rows have their outcome.
         """
-        rows = self._singles.pop(future, None) or self._batches.pop(future, None)
-        if rows is None:
-            return []
-        if isinstance(bug := future.exception(), Exception):
+        rows = self._singles.pop(future, None) or self._batches.pop(future, ())
+        if rows and isinstance(bug := future.exception(), Exception):
             self.stop.fail(bug)
-            return [outcome_of(row.after(_BUG)) for row in rows]
-        done = future.result()
-        self._open.extend(row for row in done if row.next_call)
-        return [outcome_of(row) for row in done if not row.next_call]
+            return [row.ended(_BUG) for row in rows]
+        self._open.extend(row for row in rows if row.next_call)
+        return [row for row in rows if not row.next_call]
 
-    def _abandon(self) -> list[RowOutcome]:
-        """Stop waiting for the rows in flight, and return their outcomes."""
+    def _abandon(self) -> list[Delivery]:
+        """Return the rows in flight, and stop waiting for them."""
         given_up = [*self._singles.values(), *self._batches.values()]
         self._singles.clear()
         self._batches.clear()
-        return [outcome_of(row.after(_ABANDONED)) for rows in given_up for row in rows]
+        return [row.ended(_ABANDONED) for rows in given_up for row in rows]

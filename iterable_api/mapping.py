@@ -19,7 +19,7 @@ from iterable_api.field_types import TYPES_OF, FieldType, RowError
 from records.columns import Column, Kind, Row
 from records.database_errors import DatabaseError
 from records.exit_statuses import ExitStatus, RunError
-from records.outcomes import RowOutcome
+from records.outcomes import Delivery
 
 EVENT_NAME = "page_view"
 CALLS = {"user": UPDATE_USER, "event": TRACK_EVENT}
@@ -160,11 +160,10 @@ class RowMapping:
         """
         return tuple(_written(column.name, values.get(column.name)) for column in self.columns)
 
-    def not_attempted(self, row: Row) -> RowOutcome:
-        """Return the outcome of *row* before anything is done with it."""
+    def not_attempted(self, row: Row) -> Delivery:
+        """Return *row* as one with nothing to send."""
         user_id = self.shown(row, self.identifier) if self.by_user_id else None
-        customer_id, email = self.shown(row, "customer_id"), self.shown(row, "email")
-        return RowOutcome(customer_id, email, user_id=user_id)
+        return Delivery(self.shown(row, "customer_id"), self.shown(row, "email"), user_id)
 
     def shape_of(self, call: str) -> list[tuple[str, str]]:
         """Return the names of the fields in *call*, each with its type or its constant."""

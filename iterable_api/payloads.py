@@ -19,7 +19,7 @@ from iterable_api.endpoints import TRACK_EVENT, UPDATE_USER
 from iterable_api.field_types import RowError, as_text, encoder
 from iterable_api.mapping import EVENT_NAME, JOB_MAPPING, MappedField, RowMapping
 from records.columns import Kind, Row
-from records.outcomes import EVENT, NO_EVENT, NO_EVENT_NAME, PROFILE, Call, PreparedRow
+from records.outcomes import NO_EVENT, NO_EVENT_NAME, Call, Delivery
 
 __all__ = ["JOB_MAPPING", "Payloads", "RowError"]
 
@@ -82,43 +82,35 @@ class Payloads:
         # writes it otherwise, each row needs a body once, and nothing is sent again.
         return lambda row: _digest(start, marshal.dumps(values(row), 2))
 
-    def prepare(self, row: Row) -> PreparedRow:
-        """Return the keys of *row* and hashes of its content, without the bodies.
-
-        Raises RowError.
-        """
-        who = self._who(row)
+    def prepare(self, values: Row) -> Delivery:
+        """Return the row's keys and hashes of its content, without the bodies. Raises RowError."""
+        who = self._who(values)
         key = self._key(who)
         by_user_id = self._by_user_id
         user_name = _digest(_LONG, key.encode())
-        event_name = self._event_name(row)
-        event = Call(EVENT, event_name, self._event_content(row))
-        return PreparedRow(
-            row,
-            self.mapping.shown(row, "customer_id"),
-            self.mapping.shown(row, "email") if by_user_id else who,
+        event_name = self._event_name(values)
+        event = Call(TRACK_EVENT, event_name, self._event_content(values), send=True)
+        if event_name is NO_EVENT_NAME:
+            event.settle(NO_EVENT)
+        return Delivery(
+            self.mapping.shown(values, "customer_id"),
+            self.mapping.shown(values, "email") if by_user_id else who,
             who if by_user_id else None,
+            values,
             key,
-            Call(PROFILE, user_name, self._user_content(row)),
-            event.known(NO_EVENT) if event_name is NO_EVENT_NAME else event,
+            Call(UPDATE_USER, user_name, self._user_content(values), send=True),
+            event,
         )
 
-    def complete(self, prepared: PreparedRow) -> PreparedRow:
-        """Return *prepared* with the bodies of its two calls instead of its values.
-
-        Raises RowError.
-        """
-        row = prepared.row
-        if not row:  # it has them already
-            return prepared
-        who = self._who(row)
-        user = self._user(row, who)
-        profile = prepared.profile._replace(body=user, digest=_hash(user))
-        event = prepared.event
-        if event.send:
-            body = self._event(row, who, prepared.event_id)
-            event = event._replace(body=body, digest=_hash(body))
-        return prepared._replace(row=(), profile=profile, event=event)
+    def complete(self, row: Delivery) -> None:
+        """Give the calls of *row* their bodies, in place of its values. Raises RowError."""
+        if not row.values:  # it has them already
+            return
+        who = self._who(row.values)
+        _add_body(row.profile, self._user(row.values, who))
+        if row.event.send:
+            _add_body(row.event, self._event(row.values, who, row.event_id))
+        row.values = ()
 
     def user_number(self, row: Row) -> int:
         """Return a number that all rows of one user share."""
@@ -153,7 +145,7 @@ class Payloads:
         fields = self._data_fields(UPDATE_USER, row)
         return f'{{{self._id_key}: {quoted(who)}, "dataFields": {fields}}}'.encode("ascii")
 
-    def _event(self, row: Row, who: str, event_id: str) -> bytes:
+    def _event(self, row: Row, who: str, event_id: str | None) -> bytes:
         """Return the body of events/track, with ``createdAt`` in unix seconds, like the user's.
 
         Source: POST /api/events/track, https://api.iterable.com/api/docs
@@ -251,8 +243,8 @@ def _digest(start: blake2b, data: bytes) -> bytes:
     return started.digest()
 
 
-def _hash(data: bytes) -> bytes:
-    return _digest(_SHORT, data)
+def _add_body(call: Call, body: bytes) -> None:
+    call.body, call.digest = body, _digest(_SHORT, body)
 
 
 @functools.lru_cache(maxsize=1000)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from logger_config import FILE_ONLY, get_logger
 from records.exit_statuses import ExitStatus, StopReason
-from records.outcomes import FAILED_OUTCOMES, CallStatus, RowOutcome, RowStatus
+from records.outcomes import FAILED_OUTCOMES, PLANNED, Delivery, RowStatus
 from records.run import RunRecord
 
 if TYPE_CHECKING:
@@ -70,12 +70,12 @@ class RowLog(AbstractContextManager["RowLog"]):
         if self._bar is not None:
             self._bar.close()
 
-    def add(self, outcomes: Sequence[RowOutcome], counts: Counter[RowStatus]) -> None:
-        """Log *outcomes*, which the run has counted already; *counts* has their statuses."""
+    def add(self, rows: Sequence[Delivery], counts: Counter[RowStatus]) -> None:
+        """Log *rows*, which the run has counted already; *counts* has their statuses."""
         done = self._run.outcomes.total()
         # Fast for a million unchanged rows: none of them is looked at.
         if counts.keys() - self._together:
-            self._tell(outcomes, done - len(outcomes))
+            self._tell(rows, done - len(rows))
         for status, count in counts.items():
             if status in self._together:
                 values = (status.capitalize(), count, self._run.noun, done, self._run.rows_read)
@@ -83,17 +83,17 @@ class RowLog(AbstractContextManager["RowLog"]):
         if not self._few:
             self._tell_progress()
         if self._run.options.dry_run and not self._run.options.quiet:
-            self._show_payloads(outcomes)
+            self._show_payloads(rows)
 
-    def _tell(self, outcomes: Sequence[RowOutcome], before: int) -> None:
-        for number, outcome in enumerate(outcomes, before + 1):
+    def _tell(self, rows: Sequence[Delivery], before: int) -> None:
+        for number, row in enumerate(rows, before + 1):
             if self._few:
                 logger.info("Processing record %d/%d", number, self._run.rows_read)
-            if (status := outcome.status) not in self._together:
+            if (status := row.status) not in self._together:
                 level, text = _LINES[status]
-                path, call = outcome.failed_path, outcome.failed_call
-                who = {"noun": self._run.noun, "name": outcome.name, "id": outcome.customer_id}
-                self._log.log(level, text, {**who, "path": path, "call": call})
+                who = {"noun": self._run.noun, "name": row.name, "id": row.customer_id}
+                call = row.failed_call or row.profile
+                self._log.log(level, text, {**who, "path": call.path, "call": call.outcome})
 
     def _tell_progress(self) -> None:
         """Show how many rows are done; those that a stopped run did not reach are not."""
@@ -110,21 +110,14 @@ class RowLog(AbstractContextManager["RowLog"]):
             text = "%d of %d rows, %.0f a second, %.0f s left, %d failed"
             logger.info(text, done, total, rate, left_s, failed)
 
-    def _show_payloads(self, outcomes: Sequence[RowOutcome]) -> None:
+    def _show_payloads(self, rows: Sequence[Delivery]) -> None:
         """Print the bodies of the first rows. They hold customers' data, so they are not logged."""
-        for outcome in outcomes:
-            row = outcome.prepared
-            if row is None or outcome.status is not RowStatus.PLANNED:
-                continue
-            if self._shown == PAYLOADS_SHOWN:
-                break
+        planned = [row for row in rows if row.status is RowStatus.PLANNED]
+        for row in planned[: PAYLOADS_SHOWN - self._shown]:
             self._shown += 1
-            for path, call, body in (
-                ("users/update", outcome.users_update, row.profile.body),
-                ("events/track", outcome.events_track, row.event.body),
-            ):
-                if call.status is CallStatus.PLANNED:
-                    sys.stdout.write(f"  POST /api/{path} {body.decode()}\n")
+            for call in (row.profile, row.event):
+                if call.outcome is PLANNED:
+                    sys.stdout.write(f"  POST /api/{call.path} {call.body.decode()}\n")
 
 
 def _new_bar(total: int) -> "tqdm[NoReturn]":

@@ -6,7 +6,7 @@ from datetime import datetime
 from itertools import islice
 from pathlib import Path
 
-from records.outcomes import FAILED_OUTCOMES, CallOutcome, RowOutcome
+from records.outcomes import FAILED_OUTCOMES, CallOutcome, Delivery
 from records.results_files import ResultsFileError, read_failed_rows, read_run, results_files
 from records.results_writer import UnfinishedRun, unfinished_runs
 from records.run import RunRecord
@@ -25,7 +25,7 @@ class ErrorGroup:
     path: str
     error: CallOutcome
     rows: int = 0
-    examples: list[tuple[RowOutcome, str]] = field(default_factory=list)
+    examples: list[tuple[Delivery, str]] = field(default_factory=list)
 
     @property
     def message(self) -> str:
@@ -38,7 +38,7 @@ class ErrorGroup:
 class RepeatedRow:
     """A row that each of the last *runs* complete runs refused; the first of them began *since*."""
 
-    row: RowOutcome
+    row: Delivery
     since: datetime
     runs: int = 0
 
@@ -101,18 +101,19 @@ def read_history(folder: Path, now: datetime) -> History:
     return history
 
 
-def _grouped(rows: Iterator[RowOutcome]) -> list[ErrorGroup]:
+def _grouped(rows: Iterator[Delivery]) -> list[ErrorGroup]:
     groups: dict[tuple[str, str, CallOutcome], ErrorGroup] = {}
     for row in rows:
-        call = row.failed_call or row.users_update
+        call = row.failed_call or row.profile
+        its = call.outcome
         # Without an answer from Iterable, the message is this program's own and says the kind.
-        label = call.code or (f"HTTP {call.http_status}" if call.http_status else call.message[:80])
-        error = replace(call, message="", attempts=0)
-        key = (label or "no reason given", row.failed_path, error)
+        label = its.code or (f"HTTP {its.http_status}" if its.http_status else its.message[:80])
+        error = replace(its, message="", attempts=0)
+        key = (label or "no reason given", call.path, error)
         group = groups.setdefault(key, ErrorGroup(*key))
         group.rows += 1
         if len(group.examples) < EXAMPLES_SHOWN:
-            group.examples.append((row, call.message))
+            group.examples.append((row, its.message))
     return sorted(groups.values(), key=lambda group: (-group.rows, group.label))
 
 
@@ -120,7 +121,7 @@ def _repeated(history: History) -> list[RepeatedRow]:
     """Return the rows that were refused in the last complete run and in the ones before it."""
     found: dict[object, RepeatedRow] = {}
     for number, run in enumerate(reversed([run for run in history.judged if run.complete])):
-        refused: dict[object, RowOutcome] = {
+        refused: dict[object, Delivery] = {
             (row.customer_id, row.name): row
             for row in islice(_failed_rows(run, history), _ROWS_FOLLOWED)
             if row.refused_for_itself
@@ -135,7 +136,7 @@ def _repeated(history: History) -> list[RepeatedRow]:
     return sorted((row for row in found.values() if row.runs > 1), key=lambda row: row.since)
 
 
-def _failed_rows(run: RunRecord, history: History) -> Iterator[RowOutcome]:
+def _failed_rows(run: RunRecord, history: History) -> Iterator[Delivery]:
     """Yield the failed rows of *run*, up to the first that is damaged."""
     if run.file and any(run.outcomes[status] for status in FAILED_OUTCOMES):
         try:

@@ -26,7 +26,7 @@ from typing import NamedTuple, Self
 
 from records.exit_statuses import ExitStatus, RunError
 from records.file_owner import in_the_way
-from records.outcomes import Call, CallOutcome, CallStatus, PreparedRow, RowOutcome
+from records.outcomes import Call, CallStatus, Delivery
 
 # In the file's header: "ItS" and the number of the format.
 APPLICATION_ID = 0x49745306
@@ -140,7 +140,7 @@ class DeliveryLedger:
 
     # --- What Iterable holds
 
-    def held(self, rows: Sequence[PreparedRow]) -> Iterator[tuple[Held, Held]]:
+    def held(self, rows: Sequence[Delivery]) -> Iterator[tuple[Held, Held]]:
         """Return what the ledger knows of the profile and of the event of each of *rows*."""
         held = [HELD] * (2 * len(rows))
         rest = (self._key, self._project, self._stale_day)
@@ -184,19 +184,20 @@ class DeliveryLedger:
                 sql = "UPDATE entry SET content = ?, day = ? WHERE name = ?"
                 self._sqlite.executemany(sql, rows)
 
-    def record(self, outcomes: Iterable[RowOutcome], *, sure: bool) -> None:
-        """Write entries for the calls that Iterable accepted; delete those that it refused.
+    def record(self, rows: Iterable[Delivery], *, sure: bool) -> None:
+        """Write entries for the calls of *rows* that Iterable accepted; delete those it refused.
 
         *sure*: the project is known to have all fields of this run. If not, ``settle()`` says so
         later. The entries are written when this returns.
         """
         taken, refused = [], []
         certain = _SURE if sure else _OF_THIS_RUN
-        for call, outcome in _calls_of(outcomes):
-            if outcome.status is CallStatus.DELIVERED:
+        for call in itertools.chain.from_iterable((row.profile, row.event) for row in rows):
+            status = call.outcome.status
+            if status is CallStatus.DELIVERED:
                 hashes = _hash(call.content), _hash(call.digest)
                 taken.append((_hash(call.name), self._project, *hashes, self._today, certain))
-            elif outcome.attempts and outcome.status in {CallStatus.REFUSED, CallStatus.FORGOTTEN}:
+            elif call.outcome.attempts and status in {CallStatus.REFUSED, CallStatus.FORGOTTEN}:
                 refused.append(call)
         if taken or refused:
             with self._transaction():
@@ -319,14 +320,6 @@ class DeliveryLedger:
             ) from None
 
 
-def _calls_of(outcomes: Iterable[RowOutcome]) -> Iterator[tuple[Call, CallOutcome]]:
-    """Yield the two calls of each row that was prepared, each with its outcome."""
-    for outcome in outcomes:
-        if (row := outcome.prepared) is not None:
-            yield row.profile, outcome.users_update
-            yield row.event, outcome.events_track
-
-
 @functools.cache
 def _lookup(rows: int) -> str:
     """Return the SELECT of the entries of a number of *rows*, each with the place of its call.
@@ -342,7 +335,7 @@ def _lookup(rows: int) -> str:
     )
 
 
-def _numbers_of(row: PreparedRow) -> tuple[int, ...]:
+def _numbers_of(row: Delivery) -> tuple[int, ...]:
     """Return the name and the content of each call of *row*, as numbers for the table."""
     profile, event = row.profile, row.event
     hashes = (profile.name, profile.content, event.name, event.content)

@@ -1,9 +1,8 @@
 """The outcome of a row and of its two API calls: the terms that the other modules share."""
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import NamedTuple
 
 from records.columns import Row
 
@@ -107,8 +106,6 @@ NO_EVENT = CallOutcome(CallStatus.NO_EVENT)
 PLANNED = CallOutcome(CallStatus.PLANNED)
 
 
-# The kinds of calls: users/update and events/track.
-PROFILE, EVENT = 1, 2
 # The event's name in a row without an event. No hash has this value.
 NO_EVENT_NAME = bytes(16)
 # The upper two bits of this digit are the UUID's variant. By hand, as uuid.UUID takes three times
@@ -116,47 +113,53 @@ NO_EVENT_NAME = bytes(16)
 _VARIANTS = {f"{digit:x}": "89ab"[digit & 3] for digit in range(16)}
 
 
-class Call(NamedTuple):
-    """One of the two calls of a row.
+@dataclass(slots=True)
+class Call:
+    """One of the two calls of a row, and what became of it.
 
-    ``name`` identifies the call among those of its ``kind`` in the ledger; ``content`` is a hash of
-    the values that it sends. ``body`` is the encoded request body, once it is made, and ``digest``
-    its hash. ``send`` says whether the call is still to be made; ``outcome`` is its outcome so far.
+    ``path`` is its endpoint. ``name`` identifies it in the ledger among those with this path;
+    ``content`` is a hash of the values that it sends. ``body`` is the encoded request body, once it
+    is made, and ``digest`` its hash. ``send`` says whether the call is still to be made;
+    ``outcome`` is its outcome so far.
     """
 
-    kind: int
-    name: bytes
-    content: bytes
+    path: str
+    name: bytes = b""
+    content: bytes = b""
     body: bytes = b""
     digest: bytes = b""
-    send: bool = True
+    send: bool = False
     outcome: CallOutcome = NOT_SENT
 
-    def known(self, outcome: CallOutcome | None) -> "Call":
-        """Return the call with an *outcome* that makes sending needless; None changes nothing."""
-        return self._replace(outcome=outcome, send=False) if outcome else self
+    def settle(self, outcome: CallOutcome) -> None:
+        """Note the *outcome* of the call, which is then not to be made any more."""
+        # In this order, because another thread may look at the call meanwhile.
+        self.outcome, self.send = outcome, False
 
 
-class PreparedRow(NamedTuple):
-    """A row whose user and event are identified.
+@dataclass(slots=True)
+class Delivery:
+    """One row of Query 2: its user, its two calls, and what became of them.
 
-    ``row`` has its values until the bodies are made. ``key`` identifies the user in Iterable: the
-    address in lower case or, if users are identified by user id, ``userId:`` and the id. The name
-    of ``profile`` is a hash of the key; that of ``event`` is what the event's id is made of, or
-    ``NO_EVENT_NAME``.
+    ``user_id`` is None if users are identified by email. ``values`` are the row as it was read,
+    until the bodies are made. ``key`` identifies the user in Iterable: the address in lower case or
+    ``userId:`` and the id. The name of ``profile`` is a hash of the key; that of ``event`` is what
+    the event's id is made of, or ``NO_EVENT_NAME``. A row that cannot be sent has no names.
     """
 
-    row: Row
     customer_id: int | str | None
     email: int | str | None
-    user_id: str | None
-    key: str
-    profile: Call
-    event: Call
+    user_id: int | str | None = None
+    values: Row = ()
+    key: str = ""
+    profile: Call = field(default_factory=lambda: Call("users/update"))
+    event: Call = field(default_factory=lambda: Call("events/track"))
 
     @property
-    def event_id(self) -> str:
-        """The event's id as it is sent: a UUID of version 5, by RFC 9562."""
+    def event_id(self) -> str | None:
+        """The event's id, the same at every run: a UUID of version 5, by RFC 9562."""
+        if self.event.name in {b"", NO_EVENT_NAME}:
+            return None
         text = self.event.name.hex()
         variant = _VARIANTS[text[16]]
         return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{variant}{text[17:20]}-{text[20:]}"
@@ -168,37 +171,18 @@ class PreparedRow(NamedTuple):
             return self.profile
         return self.event if self.event.send and self.profile.outcome.status in ARRIVED else None
 
-    def after(self, outcome: CallOutcome, *, final: bool = True) -> "PreparedRow":
-        """Return the row with the *outcome* of its next call; if not *final*, it stays the next."""
-        call = (self.next_call or self.event)._replace(outcome=outcome, send=not final)
-        return self._replace(profile=call) if call.kind == PROFILE else self._replace(event=call)
+    def refuse(self, reason: str) -> "Delivery":
+        """Note that the row cannot be sent as it is, for this *reason*; return it."""
+        self.profile.settle(CallOutcome(CallStatus.REFUSED, message=reason, fault=Fault.ROW))
+        self.event.send = False
+        return self
 
-    def knowing(
-        self, users_update: CallOutcome | None = None, events_track: CallOutcome | None = None
-    ) -> "PreparedRow":
-        """Return the row with the outcomes of calls that need not be made; None for the others."""
-        profile, event = self.profile.known(users_update), self.event.known(events_track)
-        return self._replace(profile=profile, event=event)
-
-
-class RowOutcome(NamedTuple):
-    """What happened to one row of Query 2; by default nothing was sent.
-
-    ``prepared`` is None for a row that was not prepared. ``user_id`` is None if users are
-    identified by email.
-    """
-
-    customer_id: int | str | None
-    email: int | str | None
-    users_update: CallOutcome = NOT_SENT
-    events_track: CallOutcome = NOT_SENT
-    prepared: PreparedRow | None = None
-    user_id: int | str | None = None
-
-    def refused(self, reason: str) -> "RowOutcome":
-        """Return the outcome of the row if it cannot be sent as it is, for this *reason*."""
-        refusal = CallOutcome(CallStatus.REFUSED, message=reason, fault=Fault.ROW)
-        return self._replace(users_update=refusal)
+    def ended(self, outcome: CallOutcome) -> "Delivery":
+        """Return a copy whose next call has this *outcome*; a thread may still have the row."""
+        copy = replace(self, profile=replace(self.profile), event=replace(self.event))
+        if call := copy.next_call:
+            call.settle(outcome)
+        return copy
 
     @property
     def name(self) -> int | str | None:
@@ -208,31 +192,20 @@ class RowOutcome(NamedTuple):
     @property
     def status(self) -> RowStatus:
         """The row's status, which follows from its two calls."""
-        return _status_of(self.users_update.status, self.events_track.status)
+        return _status_of(self.profile.outcome.status, self.event.outcome.status)
 
     @property
-    def failed_call(self) -> CallOutcome | None:
+    def failed_call(self) -> Call | None:
         """The first call that was not delivered; None if both were."""
-        if self.users_update.status not in ARRIVED:
-            return self.users_update
-        return None if self.events_track.status in ARRIVED else self.events_track
-
-    @property
-    def failed_path(self) -> str:
-        """The endpoint of ``failed_call``."""
-        return "users/update" if self.failed_call is self.users_update else "events/track"
+        calls = (self.profile, self.event)
+        return next((call for call in calls if call.outcome.status not in ARRIVED), None)
 
     @property
     def refused_for_itself(self) -> bool:
         """Whether the row was not delivered because of one of its values."""
-        call = self.failed_call or self.users_update
-        return call.status is CallStatus.REFUSED and call.fault in {Fault.ROW, Fault.FIELD}
-
-    @property
-    def event_id(self) -> str | None:
-        """The id of the row's event, the same at every run; None where there is none."""
-        has_event = self.events_track.status is not CallStatus.NO_EVENT
-        return self.prepared.event_id if self.prepared and has_event else None
+        outcome = (self.failed_call or self.profile).outcome
+        refused = outcome.status is CallStatus.REFUSED
+        return refused and outcome.fault in {Fault.ROW, Fault.FIELD}
 
 
 @functools.cache
@@ -250,15 +223,3 @@ def _status_of(update: CallStatus, track: CallStatus) -> RowStatus:
     if both <= _NO_REQUEST:
         return RowStatus.NOT_ATTEMPTED
     return RowStatus.PARTIAL_FAILURE if update in ARRIVED else RowStatus.TOTAL_FAILURE
-
-
-def outcome_of(
-    prepared: PreparedRow,
-    users_update: CallOutcome | None = None,
-    events_track: CallOutcome | None = None,
-) -> RowOutcome:
-    """Return the outcome of a row; that of a call is by default what *prepared* says."""
-    update = users_update or prepared.profile.outcome
-    track = events_track or prepared.event.outcome
-    customer_id, email, user_id = prepared.customer_id, prepared.email, prepared.user_id
-    return RowOutcome(customer_id, email, update, track, prepared, user_id)

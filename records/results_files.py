@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from records.outcomes import COUNTERS, CallOutcome, CallStatus, RowOutcome
+from records.outcomes import COUNTERS, CallOutcome, CallStatus, Delivery
 from records.results_writer import NAMES, SCHEMA_VERSION
 from records.run import RunRecord
 
@@ -104,7 +104,7 @@ def _adapter(kind: type[T]) -> "TypeAdapter[T]":
     return TypeAdapter(kind)
 
 
-def read_failed_rows(path: Path) -> Iterator[RowOutcome]:
+def read_failed_rows(path: Path) -> Iterator[Delivery]:
     """Yield the partial and total failures in the file's order.
 
     Raises ResultsFileError if a row is damaged, or the file can no longer be read.
@@ -123,12 +123,13 @@ def read_failed_rows(path: Path) -> Iterator[RowOutcome]:
         raise ResultsFileError("has a damaged row; those behind it are left out") from None
 
 
-def _row_of(row: Mapping[str, Any]) -> RowOutcome:
-    update, track = (
-        _adapter(CallOutcome).validate_python({**call, "fields": call.get("fields", {}).items()})
-        for call in (row["users_update"], row["events_track"])
-    )
-    return RowOutcome(row["customer_id"], row["email"], update, track, user_id=row.get("user_id"))
+def _row_of(members: Mapping[str, Any]) -> Delivery:
+    row = Delivery(members["customer_id"], members["email"], members.get("user_id"))
+    for call in (row.profile, row.event):
+        outcome = members[call.path.replace("/", "_")]
+        outcome["fields"] = outcome.get("fields", {}).items()
+        call.outcome = _adapter(CallOutcome).validate_python(outcome)
+    return row
 
 
 def other_jobs(folder: Path, job: str) -> list[str]:

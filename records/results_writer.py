@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, NamedTuple, Self
 
 from records.atomic_file import UNSUPPORTED, publish
-from records.outcomes import PLANNED, UNCHANGED, CallOutcome, RowOutcome, RowStatus
+from records.outcomes import PLANNED, UNCHANGED, Call, CallOutcome, Delivery
 from records.run import RunRecord
 
 # The version of the results file's format.
@@ -103,14 +103,14 @@ class ResultsWriter:
             if error.errno not in UNSUPPORTED:
                 raise
 
-    def add(self, outcomes: Sequence[RowOutcome]) -> None:
-        """Append some rows' outcomes.
+    def add(self, rows: Sequence[Delivery]) -> None:
+        """Append the outcomes of *rows*.
 
         Raises OSError when the disk is full; from then on nothing is written any more.
         """
-        if not outcomes or self._failure:
+        if not rows or self._failure:
             return
-        lines = ",\n".join([_row_json(outcome) for outcome in outcomes])
+        lines = ",\n".join([_row_json(row) for row in rows])
         try:
             self._file.write(f"{self._separator}{lines}")
         except OSError as error:
@@ -168,35 +168,31 @@ def _json(value: object) -> str:
     return str(value) if type(value) is int else _encode(value)
 
 
-def _row_json(outcome: RowOutcome) -> str:
+def _row_json(row: Delivery) -> str:
     """Return the line of one row. Put together by hand, as there may be a million of them."""
-    customer, email, update, track, prepared, user_id = outcome
-    who = f'"customer_id": {_json(customer)}, "email": {_json(email)}'
-    if user_id is not None:
-        who += f', "user_id": {_json(user_id)}'
-    event_id = f'"{name}"' if (name := outcome.event_id) else "null"
-    # Most rows of most nights: to look them up in the cache takes a while.
-    user = _UNCHANGED if update is UNCHANGED else _call_json(update)
-    event = _UNCHANGED if track is UNCHANGED else _call_json(track)
-    status = outcome.status
-    planned = ""
-    if status is RowStatus.PLANNED and prepared:
-        user += _payload_json(update, prepared.profile.body)
-        planned = _payload_json(track, prepared.event.body)
+    who = f'"customer_id": {_json(row.customer_id)}, "email": {_json(row.email)}'
+    if row.user_id is not None:
+        who += f', "user_id": {_json(row.user_id)}'
+    event_id = f'"{name}"' if (name := row.event_id) else "null"
+    user, event = _call_json(row.profile), _call_json(row.event)
     return (
-        f'{{{who}, "outcome": "{status}", "users_update": {{{user}}}, '
-        f'"events_track": {{{event}, "event_id": {event_id}{planned}}}}}'
+        f'{{{who}, "outcome": "{row.status}", "users_update": {{{user}}}, '
+        f'"events_track": {{{event}, "event_id": {event_id}}}}}'
     )
 
 
-def _payload_json(call: CallOutcome, body: bytes) -> str:
-    return f', "payload": {body.decode()}' if call == PLANNED else ""
+def _call_json(call: Call) -> str:
+    """Return the members of a call's JSON object, without its braces."""
+    # Most calls of most nights: to look them up in the cache takes a while.
+    if call.outcome is UNCHANGED:
+        return _UNCHANGED
+    payload = f', "payload": {call.body.decode()}' if call.outcome is PLANNED else ""
+    return _outcome_json(call.outcome) + payload
 
 
 # Most rows share a few outcomes.
 @functools.lru_cache(maxsize=1000)
-def _call_json(outcome: CallOutcome) -> str:
-    """Return the members of a call's JSON object, without its braces."""
+def _outcome_json(outcome: CallOutcome) -> str:
     members = asdict(outcome) | {"fields": dict(outcome.fields)}
     for name in ("fault", "fields"):
         if not members[name]:
@@ -204,4 +200,4 @@ def _call_json(outcome: CallOutcome) -> str:
     return json.dumps(members)[1:-1]
 
 
-_UNCHANGED = _call_json(UNCHANGED)
+_UNCHANGED = _outcome_json(UNCHANGED)

@@ -19,7 +19,7 @@ from records.outcomes import (
     FAILED_OUTCOMES,
     GOOD_OUTCOMES,
     CallStatus,
-    RowOutcome,
+    Delivery,
     RowStatus,
 )
 
@@ -89,29 +89,28 @@ class RunRecord:
     file: Path | None = None
     _started_s: float = field(default_factory=time.monotonic)
 
-    def count(self, outcomes: Sequence[RowOutcome]) -> Counter[RowStatus]:
-        """Count the outcomes of some more rows; return the number of these by status."""
-        statuses = [outcome.status for outcome in outcomes]
+    def count(self, rows: Sequence[Delivery]) -> Counter[RowStatus]:
+        """Count the outcomes of some more *rows*; return the number of these by status."""
+        statuses = [row.status for row in rows]
         counts = Counter(statuses)
         self.outcomes.update(counts)
-        self.users_update.update([outcome.users_update.status for outcome in outcomes])
-        self.events_track.update([outcome.events_track.status for outcome in outcomes])
+        self.users_update.update([row.profile.outcome.status for row in rows])
+        self.events_track.update([row.event.outcome.status for row in rows])
         if counts.keys() != {RowStatus.UNCHANGED}:
-            self._look_at(outcomes, statuses)
+            for row in rows:
+                self._look_at(row)
         return counts
 
-    def _look_at(self, outcomes: Sequence[RowOutcome], statuses: Sequence[RowStatus]) -> None:
+    def _look_at(self, row: Delivery) -> None:
         """Note what failed and which fields Iterable ignored."""
-        for outcome, status in zip(outcomes, statuses, strict=True):
-            if status in FAILED_OUTCOMES:
-                self.refused += outcome.refused_for_itself
-                self.first_failure = self.first_failure or (
-                    f"customer {outcome.customer_id}: {outcome.failed_path} {outcome.failed_call}"
-                )
-            calls = {"users_update": outcome.users_update, "events_track": outcome.events_track}
-            for name, call in calls.items():
-                if call.fields and call.status is CallStatus.DELIVERED:
-                    self.filtered_fields[name].update(field for field, _ in call.fields)
+        if row.status in FAILED_OUTCOMES and (call := row.failed_call):
+            self.refused += row.refused_for_itself
+            text = f"customer {row.customer_id}: {call.path} {call.outcome}"
+            self.first_failure = self.first_failure or text
+        for call in (row.profile, row.event):
+            if call.outcome.fields and call.outcome.status is CallStatus.DELIVERED:
+                names = self.filtered_fields[call.path.replace("/", "_")]
+                names.update(name for name, _ in call.outcome.fields)
 
     def fail(self, status: ExitStatus, text: str) -> None:
         """Note the error that ended the run. Later ones follow from the first."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from records.outcomes import NOT_SENT, SUPERSEDED, CallOutcome, CallStatus, Fault, RowOutcome
+from records.outcomes import NOT_SENT, SUPERSEDED, CallOutcome, CallStatus, Delivery, Fault
 from records.results_writer import ResultsWriter
 from records.run import RunOptions, RunRecord
 
@@ -45,36 +45,43 @@ JSON = st.recursive(
 )
 
 
+def ended(customer_id, email, update, track=NOT_SENT) -> Delivery:
+    """Return a row whose calls ended so."""
+    row = Delivery(customer_id, email)
+    row.profile.outcome, row.event.outcome = update, track
+    return row
+
+
 def delivered(count):
-    return [RowOutcome(i, f"user{i}@example.com", OK, OK) for i in range(count)]
+    return [ended(i, f"user{i}@example.com", OK, OK) for i in range(count)]
 
 
 def refused(count, email="user@example.com"):
-    return [RowOutcome(i, email, BAD, NOT_SENT) for i in range(count)]
+    return [ended(i, email, BAD) for i in range(count)]
 
 
 def forgotten(count):
-    return [RowOutcome(f"f{i}", f"gone{i}@example.com", FORGOTTEN, NOT_SENT) for i in range(count)]
+    return [ended(f"f{i}", f"gone{i}@example.com", FORGOTTEN) for i in range(count)]
 
 
 def half_delivered(count):
-    return [RowOutcome(f"h{i}", "half@example.com", OK, DOWN) for i in range(count)]
+    return [ended(f"h{i}", "half@example.com", OK, DOWN) for i in range(count)]
 
 
 def failing(*calls):
-    return [RowOutcome(i, "a@example.com", call, NOT_SENT) for i, call in enumerate(calls)]
+    return [ended(i, "a@example.com", call) for i, call in enumerate(calls)]
 
 
 def filtered(count):
-    return [RowOutcome(i, f"user{i}@example.com", FILTERED, OK) for i in range(count)]
+    return [ended(i, f"user{i}@example.com", FILTERED, OK) for i in range(count)]
 
 
 def not_attempted(count):
-    return [RowOutcome(i, "later@example.com", NOT_SENT, NOT_SENT) for i in range(count)]
+    return [ended(i, "later@example.com", NOT_SENT) for i in range(count)]
 
 
 def superseded(count):
-    return [RowOutcome(f"s{i}", "user0@example.com", SUPERSEDED, OK) for i in range(count)]
+    return [ended(f"s{i}", "user0@example.com", SUPERSEDED, OK) for i in range(count)]
 
 
 def finished_run(rows=(), **fields) -> RunRecord:

@@ -1,5 +1,6 @@
 """Rows of Query 2 for the tests, and what delivers them."""
 
+import copy
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -17,7 +18,7 @@ from iterable_api.mapping import CALLS, OWN_FIELDS
 from iterable_api.payloads import JOB_MAPPING, Payloads
 from records.columns import Row
 from records.delivery_ledger import DeliveryLedger
-from records.outcomes import CallOutcome, PreparedRow, RowOutcome, outcome_of
+from records.outcomes import CallOutcome, Delivery
 from records.results_writer import ResultsWriter
 from records.run import RunOptions, RunRecord
 
@@ -50,25 +51,40 @@ def raw_row(number: int = 1, **changes: Any) -> Row:
     return JOB_MAPPING.row_of(make_row(number, **changes))
 
 
-def make_prepared(number: int = 1, **changes: Any) -> PreparedRow:
+def make_prepared(number: int = 1, **changes: Any) -> Delivery:
     """Return what is to be sent for ``make_row()``."""
-    payloads = Payloads("db")
-    return payloads.complete(payloads.prepare(raw_row(number, **changes)))
+    return completed(Payloads("db"), raw_row(number, **changes))
 
 
-def with_bodies(
-    row: PreparedRow, user: bytes | None = None, event: bytes | None = None
-) -> PreparedRow:
-    """Return *row* with other bodies."""
-    profile = row.profile._replace(body=row.profile.body if user is None else user)
-    track = row.event._replace(body=row.event.body if event is None else event)
-    return row._replace(profile=profile, event=track)
+def completed(payloads: Payloads, values: Row) -> Delivery:
+    """Return a row with the bodies that *payloads* makes of it; raises RowError."""
+    row = payloads.prepare(values)
+    payloads.complete(row)
+    return row
+
+
+def with_bodies(row: Delivery, user: bytes | None = None, event: bytes | None = None) -> Delivery:
+    """Give *row* other bodies, and return it."""
+    row.profile.body = row.profile.body if user is None else user
+    row.event.body = row.event.body if event is None else event
+    return row
+
+
+def settled(
+    row: Delivery, update: CallOutcome | None = None, track: CallOutcome | None = None
+) -> Delivery:
+    """Return a copy of *row* in which the calls with an outcome are settled."""
+    row = copy.deepcopy(row)
+    for call, outcome in ((row.profile, update), (row.event, track)):
+        if outcome is not None:
+            call.settle(outcome)
+    return row
 
 
 def bodies_of(payloads: Payloads, row: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the two bodies that *payloads* makes of a row; raises RowError."""
-    prepared = payloads.complete(payloads.prepare(payloads.mapping.row_of(row)))
-    return json.loads(prepared.profile.body), json.loads(prepared.event.body)
+    sent = completed(payloads, payloads.mapping.row_of(row))
+    return json.loads(sent.profile.body), json.loads(sent.event.body)
 
 
 def open_ledger(
@@ -121,9 +137,17 @@ def suspects_in(rows: Sequence[Row], payloads: Payloads) -> set[int]:
     return suspects
 
 
-def answered(row: PreparedRow, update: CallOutcome, track: CallOutcome) -> RowOutcome:
-    """Return the outcome of *row* if those of its calls that are to be made end so."""
-    return outcome_of(row, update if row.profile.send else None, track if row.event.send else None)
+def answered(row: Delivery, update: CallOutcome, track: CallOutcome) -> Delivery:
+    """Settle those calls of *row* that are to be made, and return it."""
+    for call, outcome in ((row.profile, update), (row.event, track)):
+        if call.send:
+            call.settle(outcome)
+    return row
+
+
+def in_order(rows: Iterable[Delivery]) -> list[Delivery]:
+    """Return *rows* by their numbers."""
+    return sorted(rows, key=lambda row: str(row.customer_id).zfill(9))
 
 
 class KeptResults(ResultsWriter):
@@ -131,12 +155,12 @@ class KeptResults(ResultsWriter):
 
     def __init__(self, folder: Path, started_at: datetime) -> None:
         super().__init__(folder, started_at)
-        self.outcomes: list[RowOutcome] = []
+        self.rows: list[Delivery] = []
 
-    def add(self, outcomes: Sequence[RowOutcome]) -> None:
-        """Keep *outcomes* too."""
-        self.outcomes += outcomes
-        super().add(outcomes)
+    def add(self, rows: Sequence[Delivery]) -> None:
+        """Keep *rows* too."""
+        self.rows += rows
+        super().add(rows)
 
 
 def no_waits() -> tuple[int, int]:
@@ -147,13 +171,16 @@ def no_waits() -> tuple[int, int]:
 def deliver_rows(
     folder: Path,
     rows: Iterable[Mapping[str, Any]],
-    process: Callable[[Batch], list[RowOutcome]],
+    process: Callable[[Batch], object],
     stop: Stop,
     *,
     workers: int = 1,
     batch_size: int = 1,
-) -> list[RowOutcome]:
-    """Deliver *rows* as a run does, with its files in *folder*; by default one after another."""
+) -> list[Delivery]:
+    """Deliver *rows* as a run does, with its files in *folder*; by default one after another.
+
+    *process* makes their calls, and notes the outcomes in the rows.
+    """
     run = RunRecord(RunOptions(), "1.0.0")
     raw_rows = [JOB_MAPPING.row_of(row) for row in rows]
     with (
@@ -162,13 +189,9 @@ def deliver_rows(
     ):
         recorder = Recorder(run, stop, ledger, project_fields(ledger, run), results)
         recorder.begin(len(raw_rows), {})
-
-        def send(batch: Batch) -> Batch:
-            outcomes = zip(batch, process(batch), strict=True)
-            return [row.knowing(o.users_update, o.events_track) for row, o in outcomes]
-
-        pool = WorkerPool(stop, send, send if batch_size > 1 else None, workers, no_waits)
+        in_batches = process if batch_size > 1 else None
+        pool = WorkerPool(stop, process, in_batches, workers, no_waits)
         planner = make_planner(ledger, repeats_in(raw_rows), fields=recorder.fields)
         pipeline = Pipeline(planner, pool, recorder, BatchLimit(batch_size), folder)
         pipeline.deliver(chunks_of(raw_rows))
-        return results.outcomes
+        return results.rows

@@ -21,6 +21,7 @@ from records.columns import Kind
 from records.database_errors import DatabaseError
 from sandbox.database import PrivateDatabase, run_script
 from tests.conftest import local_servers
+from tests.rows import completed
 
 # Some 8 MB, sent as it is found: much more than the sockets on the way hold.
 LONG_ANSWER = "SELECT REPEAT('x', 100) AS x FROM page_views v1, page_views v2, page_views v3"
@@ -78,8 +79,8 @@ def first_bodies(database, zone=UTC, **changes):
         spool = connection.get_pro_users_recent_engagement()
     with closing(spool):
         payloads = Payloads("db", zone, RowMapping(spool.columns))
-        prepared = payloads.complete(payloads.prepare(next(spool.chunks())[0]))
-    return json.loads(prepared.profile.body), json.loads(prepared.event.body)
+        sent = completed(payloads, next(spool.chunks())[0])
+    return json.loads(sent.profile.body), json.loads(sent.event.body)
 
 
 def error_of(connection, sql="SELECT 1"):

@@ -12,11 +12,11 @@ from iterable_api.answers import Repeat
 from iterable_api.payloads import Payloads
 from iterable_api.transport import Network, Response
 from iterable_client import IterableClient
-from records.outcomes import SUPERSEDED, UNCHANGED, CallOutcome, CallStatus, RowStatus, outcome_of
+from records.outcomes import SUPERSEDED, UNCHANGED, CallOutcome, CallStatus, RowStatus
 from sandbox.faults import Fault
 from tests.brisk import Brisk, hurry
 from tests.iterable_api.simulation import Clock
-from tests.rows import bodies_of, make_prepared, make_row
+from tests.rows import bodies_of, make_prepared, make_row, settled
 
 DELIVERED, REFUSED, FORGOTTEN = CallStatus.DELIVERED, CallStatus.REFUSED, CallStatus.FORGOTTEN
 UNAVAILABLE, UNKNOWN, NOT_SENT = CallStatus.UNAVAILABLE, CallStatus.UNKNOWN, CallStatus.NOT_SENT
@@ -95,8 +95,8 @@ def test_no_event_is_sent_for_a_user_that_was_not_accepted(client, iterable, cod
     outcome = client.process_user_record(make_row())
     forgotten = code == "ForgottenUserError"
     assert outcome.status is (RowStatus.FORGOTTEN if forgotten else RowStatus.TOTAL_FAILURE)
-    assert outcome.users_update.status is (FORGOTTEN if forgotten else REFUSED)
-    assert (outcome.events_track.status, outcome.events_track.attempts) == (NOT_SENT, 0)
+    assert outcome.profile.outcome.status is (FORGOTTEN if forgotten else REFUSED)
+    assert (outcome.event.outcome.status, outcome.event.outcome.attempts) == (NOT_SENT, 0)
     assert len(iterable.requests) == 1
 
 
@@ -105,33 +105,38 @@ def test_a_delivered_user_with_a_blocked_event_is_a_partial_failure(client, iter
     outcome = client.process_user_record(make_row())
     assert outcome.status is RowStatus.PARTIAL_FAILURE
     # Iterable says 200 and "Success" here; only the message tells.
-    track = outcome.events_track
+    track = outcome.event.outcome
     assert (track.status, track.http_status, track.code) == (UNAVAILABLE, 200, "Success")
 
 
 def test_a_project_that_identifies_users_otherwise_says_so(client, iterable):
     iterable.change(project_type="userID")
     outcome = client.process_user_record(make_row())
-    assert "change ITERABLE_IDENTITY" in outcome.users_update.message
+    assert "change ITERABLE_IDENTITY" in outcome.profile.outcome.message
+
+
+def processed(client, row):
+    client.process_rows([row])
+    return row
 
 
 @pytest.mark.parametrize("known", [UNCHANGED, SUPERSEDED])
 def test_a_call_whose_outcome_is_known_is_not_made(client, iterable, known):
-    outcome = outcome_of(client.process_prepared(make_prepared().knowing(users_update=known)))
-    assert (outcome.users_update, outcome.events_track.status) == (known, DELIVERED)
-    outcome = outcome_of(client.process_prepared(make_prepared().knowing(events_track=known)))
-    assert (outcome.users_update.status, outcome.events_track) == (DELIVERED, known)
+    outcome = processed(client, settled(make_prepared(), known))
+    assert (outcome.profile.outcome, outcome.event.outcome.status) == (known, DELIVERED)
+    outcome = processed(client, settled(make_prepared(), track=known))
+    assert (outcome.profile.outcome.status, outcome.event.outcome) == (DELIVERED, known)
     paths = [request.path for request in iterable.requests]
     assert paths == ["/api/events/track", "/api/users/update"]
 
 
 def test_a_row_that_cannot_be_sent_reaches_nobody(client, iterable):
     failed = CallOutcome(REFUSED, 400)
-    outcome = outcome_of(client.process_prepared(make_prepared().knowing(users_update=failed)))
-    assert (outcome.users_update, outcome.events_track.status) == (failed, NOT_SENT)
+    outcome = processed(client, settled(make_prepared(), failed))
+    assert (outcome.profile.outcome, outcome.event.outcome.status) == (failed, NOT_SENT)
     outcome = client.process_user_record(make_row(email=None))
     assert outcome.status is RowStatus.TOTAL_FAILURE
-    assert outcome.users_update.message == "email is empty"
+    assert outcome.profile.outcome.message == "email is empty"
     assert iterable.requests == []
 
 
@@ -181,7 +186,7 @@ def test_a_passing_fault_is_outlived_and_the_event_is_held_once(client, iterable
     iterable.set_faults(Fault(kind, endpoint="users/update", times=2), event)
     outcome = client.process_user_record(make_row())
     assert outcome.status is RowStatus.SUCCESSFUL
-    assert (outcome.users_update.attempts, outcome.events_track.attempts) == (3, 2)
+    assert (outcome.profile.outcome.attempts, outcome.event.outcome.attempts) == (3, 2)
     assert len(iterable.users) == len(iterable.events) == 1
     counted = client.statistics.to_json()
     assert (counted["users/update"]["requests"], counted["events/track"]["requests"]) == (3, 2)
@@ -251,7 +256,7 @@ def test_after_a_refused_key_at_one_endpoint_nothing_is_sent_to_any(client, iter
     assert client.track_event("a@example.com", "signup", {}, **event).key_refused
     sent = len(iterable.requests)
     outcomes = in_threads(5, lambda: client.process_user_record(make_row()))()
-    assert {outcome.users_update.status for outcome in outcomes} == {NOT_SENT}
+    assert {outcome.profile.outcome.status for outcome in outcomes} == {NOT_SENT}
     assert {outcome.status for outcome in outcomes} == {RowStatus.NOT_ATTEMPTED}
     assert len(iterable.requests) == sent
 

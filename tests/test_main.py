@@ -441,13 +441,13 @@ def test_a_signal_during_the_read_ends_the_run(job, tmp_path, iterable, database
 
 
 def test_a_bug_keeps_its_traceback_and_the_results_so_far(job, monkeypatch):
-    def broken(self, prepared):
-        if prepared.email == USERS[1]:
+    def broken(self, rows):
+        if rows[0].email == USERS[1]:
             raise ZeroDivisionError
-        return process_prepared(self, prepared)
+        process_rows(self, rows)
 
-    process_prepared = iterable_client.IterableClient.process_prepared
-    monkeypatch.setattr(iterable_client.IterableClient, "process_prepared", broken)
+    process_rows = iterable_client.IterableClient.process_rows
+    monkeypatch.setattr(iterable_client.IterableClient, "process_rows", broken)
     assert job(ITERABLE_WORKERS="1").returncode == 70
     assert "ZeroDivisionError" in job.log
     rows = sorted(job.results["results"], key=lambda row: row["customer_id"])

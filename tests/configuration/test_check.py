@@ -15,12 +15,12 @@ from configuration.wiring import open_ledger
 from iterable_api.payloads import JOB_MAPPING
 from logger_config import setup_logger
 from records.exit_statuses import ExitStatus, RunError
-from records.outcomes import CallOutcome, CallStatus, outcome_of
+from records.outcomes import CallOutcome, CallStatus
 from records.run import RunOptions, RunRecord
 from sandbox.faults import Fault
 from tests.configuration.conftest import settings_of, update_user
 from tests.results import save
-from tests.rows import make_prepared
+from tests.rows import make_prepared, settled
 from tests.test_main import BARE, content_of
 from tests.test_main import job as job  # noqa: PLC0414 - a fixture
 from tests.users import NOBODY, as_nobody, needs_root, open_folder
@@ -184,7 +184,7 @@ def test_entries_that_no_longer_count_are_told_and_nothing_is_noted(checked, env
     done = CallOutcome(CallStatus.DELIVERED, 200, "Success", 1)
     with open_ledger(settings) as ledger:
         ledger.begin_run(run_notes(settings, JOB_MAPPING))
-        ledger.record([outcome_of(make_prepared(), done, done)], sure=True)
+        ledger.record([settled(make_prepared(), done, done)], sure=True)
     for _ in range(2):
         _, lines = checked(SOURCE_NAME="another")
         (warning,) = warnings_in(lines)

@@ -13,13 +13,13 @@ from delivery.stopping import Stop
 from iterable_api.mapping import Identity, RowMapping
 from iterable_api.payloads import JOB_MAPPING
 from records.columns import Column, Kind
-from records.outcomes import CallOutcome, CallStatus, outcome_of
+from records.outcomes import CallOutcome, CallStatus
 from records.results_writer import ResultsWriter
 from records.row_spool import RowSpool
 from records.run import RunOptions, RunRecord
 from tests.configuration.conftest import settings_of
 from tests.results import LAST, delivered, refused, save
-from tests.rows import make_prepared, project_fields, raw_row
+from tests.rows import make_prepared, project_fields, raw_row, settled
 
 OK = CallOutcome(CallStatus.DELIVERED, 200, "Success", 1)
 LOST = "STATE_FILE: outdated entries: "
@@ -30,7 +30,7 @@ def deliver(settings, mapping=JOB_MAPPING):
     """Do what a run of two rows does in the ledger."""
     with open_ledger(settings) as ledger:
         ledger.begin_run(run_notes(settings, mapping))
-        ledger.record([outcome_of(make_prepared(n), OK, OK) for n in range(2)], sure=True)
+        ledger.record([settled(make_prepared(n), OK, OK) for n in range(2)], sure=True)
 
 
 def told(settings, mapping=JOB_MAPPING):

@@ -29,11 +29,11 @@ from records.outcomes import Fault as At
 from sandbox.faults import Fault
 from tests.brisk import hurry
 from tests.iterable_api.test_bulk_answers import counts, documents
-from tests.rows import make_prepared
+from tests.rows import make_prepared, settled
 
 USERS, EVENTS = "users/bulkUpdate", "events/trackBulk"
 USER, EVENT = "users/update", "events/track"
-CALLS = {USERS: "users_update", EVENTS: "events_track"}
+CALLS = {USERS: "profile", EVENTS: "event"}
 DELIVERED, REFUSED, FORGOTTEN = CallStatus.DELIVERED, CallStatus.REFUSED, CallStatus.FORGOTTEN
 UNAVAILABLE, UNKNOWN = CallStatus.UNAVAILABLE, CallStatus.UNKNOWN
 MISMATCH = "RequestFieldsTypesMismatched"
@@ -74,7 +74,7 @@ class Bulk:
         outcomes, watch = [], RefusalWatch(self.stop)
         pool = WorkerPool(
             self.stop,
-            lambda rows: list(map(self.client.process_prepared, rows)),
+            lambda rows: self.client.process_rows(rows),  # noqa: PLW0108 - replaced in a test
             self.delivery.process,
             100,
             self.client.waiting,
@@ -112,7 +112,7 @@ def rows_of(count, **changes):
 
 def calls(outcomes, endpoint=USERS):
     """Return the outcomes of the calls to one endpoint, by the numbers of their rows."""
-    return {n: getattr(outcome, CALLS[endpoint]) for n, outcome in outcomes.items()}
+    return {n: getattr(row, CALLS[endpoint]).outcome for n, row in outcomes.items()}
 
 
 def numbers(outcomes, endpoint, *statuses):
@@ -156,13 +156,13 @@ def test_a_call_whose_outcome_is_known_is_not_made(bulk, iterable):
     bulk.client.update_users([make_prepared(n).profile.body for n in (1, 2)])
     outcomes = bulk(
         [
-            make_prepared(1).knowing(users_update=SUPERSEDED),
-            make_prepared(2).knowing(events_track=UNCHANGED),
-            make_prepared(3).knowing(users_update=CallOutcome(REFUSED, fault=At.ROW)),
+            settled(make_prepared(1), SUPERSEDED),
+            settled(make_prepared(2), track=UNCHANGED),
+            settled(make_prepared(3), CallOutcome(REFUSED, fault=At.ROW)),
             make_prepared(4, page_view_id=None),
         ]
     )
-    assert {n: (o.users_update.status, o.events_track.status) for n, o in outcomes.items()} == {
+    assert {n: (o.profile.outcome.status, o.event.outcome.status) for n, o in outcomes.items()} == {
         1: ("superseded", "delivered"),
         2: ("delivered", "unchanged"),
         3: ("refused", "not_sent"),
@@ -188,7 +188,7 @@ def test_a_row_that_is_listed_as_failed_has_its_verdict_from_a_single_call(
         make_prepared(3, email="Gone@Example.com"),
     ]
     outcomes = bulk(rows)
-    invalid, forgotten = outcomes[2].users_update, outcomes[3].users_update
+    invalid, forgotten = outcomes[2].profile.outcome, outcomes[3].profile.outcome
     assert not_successful(outcomes) == {2, 3}
     assert (invalid.status, invalid.code) == (REFUSED, "InvalidEmailAddressError")
     # What is final needs no second call.
@@ -235,7 +235,7 @@ def test_one_row_that_refuses_a_whole_batch_costs_no_other(bulk, iterable, statu
     )
     outcomes = bulk(rows_of(10))
     assert not_successful(outcomes) == {3}
-    call = outcomes[3].users_update
+    call = outcomes[3].profile.outcome
     assert (call.http_status, call.code) == (status, code)
     assert (outcomes[3].status is RowStatus.FORGOTTEN) is (status == 409)
     assert bulk.stop.reason is None
@@ -317,7 +317,7 @@ def test_a_row_too_large_for_any_batch_goes_singly(bulk):
     rows = [make_prepared(1), make_prepared(2, first_name="x" * 4_100_000), make_prepared(3)]
     outcomes = bulk(rows)
     assert not_successful(outcomes) == {2}
-    call = outcomes[2].users_update
+    call = outcomes[2].profile.outcome
     assert (call.status, call.fault, call.http_status) == (REFUSED, At.FIELD, 400)
     assert bulk.limit.rows == 1000
 
@@ -361,14 +361,14 @@ def test_after_a_stop_the_events_of_a_batch_are_not_sent(bulk, monkeypatch):
 def test_a_stop_during_single_calls_ends_them(bulk, iterable, first, status):
     iterable.change(latency_ms={USER: 20})
     iterable.set_faults(first)
-    process = bulk.client.process_prepared
+    process = bulk.client.process_rows
 
-    def stopping(row):
-        if row.customer_id == 100:
+    def stopping(rows):
+        if rows[0].customer_id == 100:
             bulk.stop.request(StopReason.SIGTERM)
-        return process(row)
+        process(rows)
 
-    bulk.client.process_prepared = stopping
+    bulk.client.process_rows = stopping
     outcomes = bulk(rows_of(200))
     delivered = numbers(outcomes, USERS, DELIVERED)
     assert {100} <= delivered < set(range(200))
@@ -404,9 +404,8 @@ def test_whatever_a_batch_is_answered_no_row_is_lost_and_none_delivered_without_
 
     client: Any = SimpleNamespace(update_users=send, track_events=send)
     rows = [make_prepared(n, email=f"{name}@x.com") for n, name in enumerate("abcd")]
-    done = BulkDelivery(client, Stop(), BatchLimit(4)).process(rows)
-    assert [row.customer_id for row in done] == [0, 1, 2, 3]
-    for row in done:
+    BulkDelivery(client, Stop(), BatchLimit(4)).process(rows)
+    for row in rows:
         assert row.profile.body in proven or row.profile.outcome.status is not DELIVERED
         assert row.event.body in proven or row.event.outcome.status is not DELIVERED
         # Its profile is there: only its event is open.

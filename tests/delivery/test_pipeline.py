@@ -18,13 +18,22 @@ from records.outcomes import (
     NOT_SENT,
     CallOutcome,
     CallStatus,
+    Delivery,
     Fault,
-    RowOutcome,
     RowStatus,
 )
 from records.results_writer import ResultsWriter
 from records.row_spool import SpoolError
-from tests.rows import CHUNK_ROWS, answered, deliver_rows, make_prepared, make_row, raw_row
+from tests.rows import (
+    CHUNK_ROWS,
+    answered,
+    deliver_rows,
+    in_order,
+    make_prepared,
+    make_row,
+    raw_row,
+    settled,
+)
 
 OK = CallOutcome(CallStatus.DELIVERED, 200, "Success", 1)
 BAD = CallOutcome(CallStatus.REFUSED, 400, "InvalidEmailAddressError", 1, fault=Fault.ROW)
@@ -44,7 +53,7 @@ def deliver(tmp_path):
 @pytest.fixture
 def recorded(monkeypatch):
     """Return the outcomes that stand in the results, also those of a run that raised."""
-    outcomes: list[RowOutcome] = []
+    outcomes: list[Delivery] = []
     add = ResultsWriter.add
 
     def keep(self, some):
@@ -77,12 +86,12 @@ def statuses(outcomes):
 @pytest.mark.parametrize("second", [BAD, KEY_REFUSED])
 def test_one_rows_failure_stops_no_other_unless_it_is_the_keys(deliver, second):
     stop = Stop()
-    outcomes = sorted(deliver(ROWS, sender(second), stop))
+    outcomes = in_order(deliver(ROWS, sender(second), stop))
     last = GOOD if second is BAD else NOT_ATTEMPTED
     assert statuses(outcomes) == [GOOD, BAD_ROW, last, last]
     if second is KEY_REFUSED:
         assert (stop.reason, stop.detail) == (StopReason.KEY_REFUSED, "unknown")
-        assert (outcomes[3].email, outcomes[3].users_update) == ("user4@example.com", NOT_SENT)
+        assert (outcomes[3].email, outcomes[3].profile.outcome) == ("user4@example.com", NOT_SENT)
 
 
 def test_a_stop_lets_no_new_row_begin(deliver):
@@ -94,7 +103,7 @@ def test_a_stop_lets_no_new_row_begin(deliver):
         return sender()(batch)
 
     rows = [make_row(number) for number in range(3 * CHUNK_ROWS)]
-    outcomes = sorted(deliver(rows, process, stop))
+    outcomes = in_order(deliver(rows, process, stop))
     assert statuses(outcomes) == [GOOD, *(len(rows) - 1) * [NOT_ATTEMPTED]]
     assert stop.reason is StopReason.SIGTERM
 
@@ -126,9 +135,9 @@ def test_rows_are_planned_only_as_fast_as_they_are_delivered(deliver, monkeypatc
 def test_a_bug_in_a_worker_is_raised_only_after_every_row_has_its_outcome(deliver, recorded):
     with pytest.raises(ZeroDivisionError):
         deliver(ROWS, sender(ZeroDivisionError()), Stop())
-    recorded.sort()
+    recorded = in_order(recorded)
     assert statuses(recorded) == [GOOD, BAD_ROW, NOT_ATTEMPTED, NOT_ATTEMPTED]
-    assert recorded[1].users_update.status is CallStatus.UNKNOWN
+    assert recorded[1].profile.outcome.status is CallStatus.UNKNOWN
 
 
 @pytest.mark.parametrize("place", ["held", "forget", "renew", "record"])
@@ -201,7 +210,7 @@ def test_of_two_rows_with_one_address_the_first_is_the_profile(deliver, batch_si
     assert sorted(sent) == [
         *((1, True, True), (2, False, True), (3, False, True), (7, True, True), (8, True, True))
     ]
-    found = {o.customer_id: (o.users_update.status, o.status) for o in outcomes}
+    found = {o.customer_id: (o.profile.outcome.status, o.status) for o in outcomes}
     assert found[1] == (CallStatus.DELIVERED, GOOD)
     assert found[2] == found[3] == (CallStatus.SUPERSEDED, GOOD)
     told = "2 rows repeat an earlier row's address; the first row's profile is sent"
@@ -226,7 +235,7 @@ def test_if_the_first_row_of_an_address_is_refused_the_next_one_is_sent(deliver,
     outcomes = deliver(same_address(1, 2, 3), process, Stop(), workers=4)
     assert sent[-2:] == [(2, True, True), (3, False, True)]
     assert len(sent) == (3 if by == "Iterable" else 2)
-    assert [o.users_update.status for o in outcomes] == ["refused", "delivered", "superseded"]
+    assert [o.profile.outcome.status for o in outcomes] == ["refused", "delivered", "superseded"]
 
 
 # --- Rows of one event
@@ -270,7 +279,7 @@ def test_an_event_that_found_no_user_is_sent_again_later(deliver, monkeypatch, b
     sent: list[tuple[int, bool]] = []
     outcomes = deliver(ROWS, finding_later(1, sent), Stop(), batch_size=batch_size)
     assert statuses(outcomes) == [GOOD] * 4
-    assert {o.users_update.status for o in outcomes} == {CallStatus.DELIVERED}
+    assert {o.profile.outcome.status for o in outcomes} == {CallStatus.DELIVERED}
     assert sorted(sent) == [(n, again) for n in range(1, 5) for again in (False, True)]
 
 
@@ -281,7 +290,7 @@ def test_an_event_that_finds_no_user_the_second_time_either_is_not_the_rows_faul
     sent: list[tuple[int, bool]] = []
     (outcome,) = deliver(ROWS[:1], finding_later(9, sent), Stop())
     assert outcome.status is RowStatus.PARTIAL_FAILURE
-    assert outcome.events_track.status is CallStatus.UNAVAILABLE
+    assert outcome.event.outcome.status is CallStatus.UNAVAILABLE
     assert sent == [(1, True), (1, False)]
     # The next run sends the profile again: Iterable does not have it.
     sent.clear()
@@ -300,8 +309,8 @@ def test_a_stop_ends_the_wait_for_users_to_become_visible(deliver, monkeypatch):
 
     monkeypatch.setattr(stop, "wait", stopped)
     (outcome,) = deliver(ROWS[:1], finding_later(9, sent), stop)
-    assert outcome.users_update.status is CallStatus.DELIVERED
-    assert outcome.events_track.status is CallStatus.NOT_SENT
+    assert outcome.profile.outcome.status is CallStatus.DELIVERED
+    assert outcome.event.outcome.status is CallStatus.NOT_SENT
     assert sent == [(1, True)]
 
 
@@ -331,7 +340,7 @@ def rows_of(later):
 
 
 def test_rows_come_back_as_they_were_and_in_their_order(tmp_path):
-    rows = [make_prepared(n).knowing(users_update=OK) for n in range(4)]
+    rows = [settled(make_prepared(n), OK) for n in range(4)]
     # One without its bodies.
     rows.append(Payloads("db").prepare(raw_row(5, first_name=None)))
     later = LaterRows(tmp_path)

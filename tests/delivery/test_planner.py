@@ -16,7 +16,6 @@ from records.outcomes import (
     CallOutcome,
     CallStatus,
     RowStatus,
-    outcome_of,
 )
 from records.run import RunOptions, RunRecord
 from tests.rows import (
@@ -28,6 +27,7 @@ from tests.rows import (
     open_ledger,
     raw_row,
     repeats_in,
+    settled,
 )
 
 OK = CallOutcome(CallStatus.DELIVERED, 200, "Success", 1)
@@ -43,7 +43,7 @@ def ledger(tmp_path):
 
 
 def deliver(ledger, *rows, sure=True):
-    ledger.record([outcome_of(row, OK, OK) for row in rows], sure=sure)
+    ledger.record([settled(row, OK, OK) for row in rows], sure=sure)
 
 
 def planner_of(ledger, fields, **options):
@@ -59,9 +59,7 @@ def test_a_row_that_cannot_be_sent_has_its_outcome(ledger):
     # With its bodies.
     assert row == make_prepared(2)
     assert json.loads(row.profile.body)["email"] == "user2@example.com"
-    assert [(out.customer_id, out.status) for out in plan.outcomes] == [
-        (3, RowStatus.TOTAL_FAILURE)
-    ]
+    assert [(out.customer_id, out.status) for out in plan.done] == [(3, RowStatus.TOTAL_FAILURE)]
 
 
 def test_a_plan_leaves_out_what_is_unchanged_unless_all_is_asked_for(ledger):
@@ -69,7 +67,7 @@ def test_a_plan_leaves_out_what_is_unchanged_unless_all_is_asked_for(ledger):
     assert make_planner(ledger, send_all=True).plan(rows) == Plan(to_send=rows)
     plan = make_planner(ledger).plan(rows)
     assert [row.customer_id for row in plan.to_send] == [2]
-    assert [(out.customer_id, out.status) for out in plan.outcomes] == [(1, RowStatus.UNCHANGED)]
+    assert [(out.customer_id, out.status) for out in plan.done] == [(1, RowStatus.UNCHANGED)]
     # Another content of which the same body is made replaces nothing.
     same = make_prepared(1, email=" user1@example.com")
     again = make_planner(ledger, send_all=True).plan([same])
@@ -85,7 +83,7 @@ def test_of_a_row_without_an_event_only_the_profile_counts(ledger, send_all):
     assert [row.customer_id for row in plan.to_send] == ([1, 2] if send_all else [2])
     assert {row.event.outcome for row in plan.to_send} == {NO_EVENT}
     expected = [] if send_all else [(RowStatus.UNCHANGED, NO_EVENT, None)]
-    assert [(o.status, o.events_track, o.event_id) for o in plan.outcomes] == expected
+    assert [(o.status, o.event.outcome, o.event_id) for o in plan.done] == expected
 
 
 def test_a_plan_tells_what_sending_makes_untrue(ledger):
@@ -98,32 +96,32 @@ def test_a_plan_tells_what_sending_makes_untrue(ledger):
 
 def test_a_dry_run_plans_everything_and_replaces_nothing(ledger):
     plan = make_planner(ledger, dry_run=True).plan([raw_row(1, first_name="Anna"), raw_row(2)])
-    assert plan == Plan(plan.outcomes)
-    assert [(out.users_update.status, out.events_track.status) for out in plan.outcomes] == [
+    assert plan == Plan(plan.done)
+    assert [(out.profile.outcome.status, out.event.outcome.status) for out in plan.done] == [
         (CallStatus.PLANNED, CallStatus.UNCHANGED),
         (CallStatus.PLANNED, CallStatus.PLANNED),
     ]
-    assert plan.outcomes[1].prepared == make_prepared(2)
+    assert plan.done[1].event.body == make_prepared(2).event.body
 
 
 def test_a_value_of_which_no_body_can_be_made_refuses_its_row_and_keeps_what_is_held(ledger):
     columns = (*JOB_MAPPING.columns, Column("user.visits:long", Kind.TEXT))
     planner = make_planner(ledger, payloads=Payloads("db", mapping=RowMapping(columns)))
     plan = planner.plan([(*raw_row(1), b"many"), (*raw_row(2), b"7")])
-    (refused,) = plan.outcomes
-    assert (refused.status, refused.prepared) == (RowStatus.TOTAL_FAILURE, None)
-    assert "user.visits" in refused.users_update.message
+    (refused,) = plan.done
+    assert (refused.status, refused.event.send) == (RowStatus.TOTAL_FAILURE, False)
+    assert "user.visits" in refused.profile.outcome.message
     assert [row.customer_id for row in plan.to_send] == [2]
     assert plan.forget == []
 
 
 def test_a_row_that_is_superseded_renews_nothing_of_the_first_ones(ledger, monkeypatch):
     """Or the ledger took its profile for the one that Iterable has."""
-    row = make_prepared(1, first_name="Anna").knowing(users_update=SUPERSEDED)
-    (outcome,) = make_planner(ledger).plan([row]).outcomes
-    assert (outcome.users_update, outcome.events_track) == (SUPERSEDED, UNCHANGED)
+    row = settled(make_prepared(1, first_name="Anna"), SUPERSEDED)
     monkeypatch.setattr(ledger, "_stale_day", ledger._today + 1)
-    assert make_planner(ledger).plan([row]).renew == [row.event]
+    plan = make_planner(ledger).plan([row])
+    assert (plan.done, plan.renew) == ([row], [row.event])
+    assert (row.profile.outcome, row.event.outcome) == (SUPERSEDED, UNCHANGED)
 
 
 # --- What is held and not sure
@@ -139,8 +137,8 @@ def unsure(ledger):
 @pytest.mark.parametrize("fields", [None, ALL - {"first_name"}, set()])
 def test_what_is_not_sure_counts_as_held_while_fields_are_missing(unsure, fields):
     plan = planner_of(unsure, fields).plan([make_prepared(1), make_prepared(2)])
-    assert [outcome.status for outcome in plan.outcomes] == [RowStatus.UNCHANGED] * 2
-    assert plan == Plan(plan.outcomes)
+    assert [outcome.status for outcome in plan.done] == [RowStatus.UNCHANGED] * 2
+    assert plan == Plan(plan.done)
     # What changed is sent.
     (row,) = planner_of(unsure, fields).plan([make_prepared(2, first_name="Anna")]).to_send
     assert (row.profile.send, row.event.send) == (True, False)
@@ -156,10 +154,10 @@ def test_what_is_not_sure_is_sent_once_more_when_all_its_fields_are_there(unsure
 
 
 def test_a_call_whose_outcome_is_known_is_not_made_once_more(unsure):
-    row = make_prepared(2).knowing(users_update=SUPERSEDED)
+    row = settled(make_prepared(2), SUPERSEDED)
     assert planner_of(unsure, ALL).plan([row]).to_send == [row]
-    row = row.knowing(events_track=SUPERSEDED)
-    assert planner_of(unsure, ALL).plan([row]) == Plan([outcome_of(row)])
+    row = settled(row, track=SUPERSEDED)
+    assert planner_of(unsure, ALL).plan([row]) == Plan([settled(row)])
 
 
 # --- The rows that --limit asks for

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from delivery.project_fields import INTERVAL_S, LEFT_OUT, PATIENCE_S, ProjectFields
-from records.outcomes import NOT_SENT, UNCHANGED, CallOutcome, CallStatus, RowStatus, outcome_of
+from records.outcomes import NOT_SENT, UNCHANGED, CallOutcome, CallStatus, RowStatus
 from records.run import RunOptions, RunRecord
 from tests.rows import (
     PROFILE_FIELDS,
@@ -16,6 +16,7 @@ from tests.rows import (
     make_planner,
     make_prepared,
     open_ledger,
+    settled,
     with_bodies,
 )
 
@@ -96,7 +97,7 @@ def deliver(path):
             plan = make_planner(night.ledger, fields=night.fields).plan([make_prepared(**changes)])
             night.ledger.forget(plan.forget)
             outcomes = [answered(row, *calls) for row in plan.to_send]
-            night.run.count([*plan.outcomes, *outcomes])
+            night.run.count([*plan.done, *outcomes])
             night.add(*outcomes)
             night.fields.finish(patient=patient)
             return night.run
@@ -135,7 +136,7 @@ def test_fields_that_it_does_not_have_are_missing_after_some_patience(path, deli
 
 def test_a_field_that_shows_after_a_while_is_not_missing(path):
     with Night(path, set()) as night:
-        assert not night.add(outcome_of(make_prepared(), OK, OK))
+        assert not night.add(settled(make_prepared(), OK, OK))
         answers = [ALL, set(), set()]
         night.fields.fetch = answers.pop
         night.fields.finish(patient=True)
@@ -166,9 +167,9 @@ def test_after_a_stop_the_project_is_not_asked(path, warned):
     with Night(path, {"candidate"}) as night:
         night.fields.fetch = lambda: pytest.fail("asked")
         # Nor is it before there is a profile to look for.
-        assert night.add(outcome_of(rows[0], REFUSED, NOT_SENT))
+        assert night.add(settled(rows[0], REFUSED, NOT_SENT))
         night.fields._look_s = math.inf
-        assert not night.add(outcome_of(rows[1], OK, OK))
+        assert not night.add(settled(rows[1], OK, OK))
         night.fields.finish(patient=False)
     assert (missing(night.run), known(path, rows[1]), warned) == (set(), HELD, [])
 
@@ -178,8 +179,8 @@ def test_an_event_is_sure_when_the_fields_of_the_runs_profiles_are_all_there(pat
     rows = make_prepared(1), make_prepared(2)
     with Night(path, there) as night:
         night.fields.know(there)
-        night.add(outcome_of(rows[0], OK, NOT_SENT))
-        night.add(outcome_of(rows[1], UNCHANGED, OK))
+        night.add(settled(rows[0], OK, NOT_SENT))
+        night.add(settled(rows[1], UNCHANGED, OK))
         night.fields.finish(patient=True)
         ((_, event),) = night.ledger.held(rows[1:])
     assert (event.same, event.sure) == (True, sure)
@@ -200,7 +201,7 @@ def test_what_makes_a_field_is_looked_for(path, member, expected):
     row = with_bodies(row, row.profile.body[:-2] + f", {member}}}}}".encode())
     with Night(path, ALL) as night:
         night.fields.know(ALL)
-        assert night.add(outcome_of(row, OK, OK)) is not bool(expected)
+        assert night.add(settled(row, OK, OK)) is not bool(expected)
         night.fields.finish(patient=True)
     assert missing(night.run) == expected
 
@@ -228,7 +229,7 @@ def test_when_all_fields_are_there_it_is_sent_once_more_and_then_no_longer(
 
 
 def test_a_run_that_is_killed_later_leaves_what_is_sure_by_then(path, clock, own_thread):
-    rows = [outcome_of(make_prepared(number), OK, OK) for number in range(4)]
+    rows = [settled(make_prepared(number), OK, OK) for number in range(4)]
     with Night(path, set()) as night:
         assert not night.add(rows[0])
         night.there = ALL
@@ -246,7 +247,7 @@ def test_a_run_that_is_killed_later_leaves_what_is_sure_by_then(path, clock, own
 def test_an_answer_that_is_slow_holds_up_nothing(path, monkeypatch, clock):
     monkeypatch.setattr("delivery.project_fields.threading.Thread", REAL_THREAD)
     release = threading.Event()
-    rows = [outcome_of(make_prepared(number), OK, OK) for number in range(4)]
+    rows = [settled(make_prepared(number), OK, OK) for number in range(4)]
     with Night(path, ALL) as night:
         night.fields.fetch = lambda: release.wait(30) and ALL
         for row in rows[:3]:
@@ -305,7 +306,7 @@ def test_a_row_that_stays_the_same_is_sent_at_most_twice(tmp_path_factory, night
             night.fields.know(start)
             plan = make_planner(night.ledger, fields=night.fields).plan([make_prepared()])
             assert plan.forget == []
-            night.add(*(outcome_of(row, OK, OK) for row in plan.to_send))
+            night.add(*(settled(row, OK, OK) for row in plan.to_send))
             night.fields.finish(patient=True)
         sent += [start] * len(plan.to_send)
         if len(sent) == 2:

@@ -6,8 +6,8 @@ from delivery.recorder import REFUSED_ROWS, RefusalWatch
 from delivery.stopping import Stop
 from iterable_api.answers import NAME_BLOCKED
 from records.exit_statuses import StopReason
-from records.outcomes import NOT_SENT, UNCHANGED, CallOutcome, CallStatus, Fault, outcome_of
-from tests.rows import make_prepared, with_bodies
+from records.outcomes import NOT_SENT, UNCHANGED, CallOutcome, CallStatus, Fault
+from tests.rows import make_prepared, settled, with_bodies
 
 OK = CallOutcome(CallStatus.DELIVERED, 200, "Success", 1)
 LOST, REFUSED = CallStatus.UNAVAILABLE, CallStatus.REFUSED
@@ -23,11 +23,11 @@ NO_NETWORK = CallOutcome(LOST, None, None, 5, "ReadTimeout", Fault.NETWORK)
 
 
 def users(*calls):
-    return [outcome_of(make_prepared(), call, OK if call is OK else NOT_SENT) for call in calls]
+    return [settled(make_prepared(), call, OK if call is OK else NOT_SENT) for call in calls]
 
 
 def events(*calls):
-    return [outcome_of(make_prepared(), OK, call) for call in calls]
+    return [settled(make_prepared(), OK, call) for call in calls]
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_a_blocked_name_is_a_rows_own_if_rows_have_names(stop, watch, has_own_na
     row = with_bodies(row, event=b'{"eventName": "sold"}') if has_own_name else row
     blocked = CallOutcome(LOST, 200, "Success", 1, NAME_BLOCKED, Fault.PROJECT)
     for track in (OK, *[blocked] * 100):
-        watch.watch([outcome_of(row, OK, track)])
+        watch.watch([settled(row, OK, track)])
     assert (stop.reason is None) is has_own_name
 
 

@@ -16,9 +16,8 @@ from records.outcomes import (
     CallOutcome,
     CallStatus,
     Fault,
-    outcome_of,
 )
-from tests.rows import answered, make_prepared, raw_row, repeats_in, suspects_in
+from tests.rows import answered, make_prepared, raw_row, repeats_in, settled, suspects_in
 
 OK = CallOutcome(CallStatus.DELIVERED, 200, "Success", 1)
 BAD = CallOutcome(CallStatus.REFUSED, 400, "BadParams", 1)
@@ -36,13 +35,14 @@ def found_in(rows, payloads=PAYLOADS):
     """Return the repeats in *rows*, and those of them that must wait for one before them."""
     found = Repeats(payloads, suspects_in(rows, payloads))
     prepared = [payloads.prepare(row) for row in rows if row[1] is not None]
-    return found, [row for row in prepared if found.turn_of(row) is None]
+    return found, [row for row in prepared if found.must_wait(row)]
 
 
 def again(found, row):
     """Return what becomes of *row* in the next round."""
     found.begin_round()
-    return found.turn_of(row)
+    assert not found.must_wait(row)
+    return row
 
 
 def with_columns(*columns, identity=Identity.EMAIL):
@@ -100,7 +100,8 @@ def test_the_second_and_later_rows_of_a_user_or_an_event_wait(payloads, rows, wa
 
 def test_rows_that_were_not_looked_through_repeat_nothing():
     row = make_prepared(1)
-    assert [Repeats(PAYLOADS).turn_of(row)] * 2 == [row] * 2
+    repeats = Repeats(PAYLOADS)
+    assert not any(repeats.must_wait(each) for each in (row, row))
 
 
 def test_without_repeats_hardly_any_row_is_looked_at_closely():
@@ -113,7 +114,7 @@ def test_without_repeats_hardly_any_row_is_looked_at_closely():
 def test_a_row_without_an_event_waits_for_its_address_alone():
     rows = [raw_row(n, email="a@example.com", page_view_id=None) for n in (1, 2)]
     found, (second,) = found_in(rows)
-    found.note(outcome_of(PAYLOADS.prepare(rows[0]), OK))
+    found.note(settled(PAYLOADS.prepare(rows[0]), OK))
     row = again(found, second)
     assert (row.profile.outcome, row.event.outcome) == (SUPERSEDED, NO_EVENT)
 
@@ -121,16 +122,17 @@ def test_a_row_without_an_event_waits_for_its_address_alone():
 @pytest.mark.parametrize("arrived", [OK, UNCHANGED, SUPERSEDED, PLANNED])
 def test_a_row_that_comes_twice_is_superseded(arrived):
     found, (second,) = found_in([raw_row(1), raw_row(1)])
-    found.note(outcome_of(PAYLOADS.prepare(raw_row(1)), arrived, arrived))
+    found.note(settled(PAYLOADS.prepare(raw_row(1)), arrived, arrived))
     # Nor does a later one of the same round wait.
-    assert found.turn_of(second) == second.knowing(SUPERSEDED, SUPERSEDED)
+    assert not found.must_wait(second)
+    assert second == settled(second, SUPERSEDED, SUPERSEDED)
 
 
 def test_of_an_event_that_did_not_arrive_the_next_row_is_sent():
     found, (second, third) = found_in([raw_row(1)] * 3)
-    found.note(outcome_of(second, OK, BAD))
-    assert again(found, second) == second.knowing(users_update=SUPERSEDED)
-    found.note(outcome_of(second, SUPERSEDED, OK))
+    found.note(settled(second, OK, BAD))
+    assert again(found, second) == settled(second, SUPERSEDED)
+    found.note(settled(second, SUPERSEDED, OK))
     assert again(found, third).event.outcome is SUPERSEDED
 
 
@@ -139,7 +141,7 @@ def test_another_event_under_the_same_id_is_refused_whatever_became_of_the_first
     rows = [raw_row(1, **ONE_EVENT, browser=browser) for browser in ("Chrome", "Lynx", "Chrome")]
     found, (second, third) = found_in(rows)
     if track is not None:
-        found.note(outcome_of(PAYLOADS.prepare(rows[0]), OK, track))
+        found.note(settled(PAYLOADS.prepare(rows[0]), OK, track))
     refusal = again(found, second).event.outcome
     text = (
         "an earlier row has the same page_view_id (17), customer and time, so one event would "
@@ -147,17 +149,17 @@ def test_another_event_under_the_same_id_is_refused_whatever_became_of_the_first
     )
     assert refusal == CallOutcome(CallStatus.REFUSED, message=text, fault=Fault.ROW)
     # It does not become the first.
-    found.note(outcome_of(second, SUPERSEDED, refusal))
+    found.note(settled(second, SUPERSEDED, refusal))
     assert (again(found, third).event.outcome is SUPERSEDED) == (track is OK)
 
 
 def test_an_event_that_is_sent_again_is_the_first_of_its_kind():
     """Its row has its bodies, and no values any more."""
     found, (second,) = found_in([raw_row(1), raw_row(1)])
-    first = make_prepared(1).knowing(users_update=OK)
-    found.note(outcome_of(first))
+    first = settled(make_prepared(1), OK)
+    found.note(settled(first))
     assert again(found, first) == first
-    assert found.turn_of(second) is None
+    assert found.must_wait(second)
 
 
 # --- In Query 2's order the first wins
@@ -199,12 +201,11 @@ def sent_of(rows, found, in_flight):
         waiting, under_way = [], []
         found.begin_round()
         for row in rows:
-            one = found.turn_of(row)
-            if one is None:
+            if found.must_wait(row):
                 waiting.append(row)
                 continue
-            yield one
-            under_way.append(answered(one, OK, OK))
+            yield row
+            under_way.append(answered(row, OK, OK))
             if len(under_way) == in_flight:
                 found.note(under_way.pop(0))
         for outcome in under_way:

@@ -9,14 +9,15 @@ from delivery.stopping import Stop
 from delivery.worker_pool import ENOUGH_BATCHES_WAITING, ENOUGH_WAITING, WorkerPool
 from records.exit_statuses import StopReason
 from records.outcomes import NOT_SENT, CallOutcome, CallStatus, RowStatus
-from tests.rows import make_prepared, no_waits
+from tests.rows import answered, in_order, make_prepared, no_waits, settled
 
 OK = CallOutcome(CallStatus.DELIVERED, 200, "Success", 1)
 UNKNOWN = CallOutcome(CallStatus.UNKNOWN, 200)
 
 
 def send(rows):
-    return [row.knowing(OK, OK) for row in rows]
+    for row in rows:
+        answered(row, OK, OK)
 
 
 def one_by_one(process, stop, workers, waiting=no_waits):
@@ -31,7 +32,7 @@ def batches(count):
 def run(pool, work):
     """Send *work* through the pool; return the outcomes in the order of their rows."""
     with pool:
-        return sorted(outcome for outcomes in pool.send(work) for outcome in outcomes)
+        return in_order(row for rows in pool.send(work) for row in rows)
 
 
 def numbers(outcomes):
@@ -54,7 +55,7 @@ class Together:
         assert self._enough.wait(30)
         with self._lock:
             self.now -= 1
-        return send(rows)
+        send(rows)
 
 
 @pytest.mark.parametrize(("rows", "workers"), [(3, 100), (50, 4)])
@@ -81,14 +82,14 @@ def test_a_system_that_gives_no_more_threads_stops_the_run_and_loses_no_row(monk
 
     def process(rows):
         sent.extend(row.customer_id for row in rows)
-        return send(rows)
+        send(rows)
 
     stop = Stop()
     outcomes = run(one_by_one(process, stop, 50), batches(40))
     assert numbers(outcomes) == list(range(40))
     for outcome in outcomes:
         # Nobody knows it of a row for which there was no thread.
-        if outcome.users_update.status is not CallStatus.UNKNOWN:
+        if outcome.profile.outcome.status is not CallStatus.UNKNOWN:
             assert (outcome.customer_id in sent) == (outcome.status is RowStatus.SUCCESSFUL)
     with pytest.raises(RuntimeError, match="start new thread"):
         stop.raise_bug()
@@ -118,7 +119,7 @@ def test_a_single_row_does_not_wait_for_others():
 
     def process(rows):
         sent.set()
-        return send(rows)
+        send(rows)
 
     assert len(run(one_by_one(process, Stop(), 50), work())) == 2
 
@@ -130,11 +131,11 @@ def test_rows_that_a_batch_leaves_open_are_sent_singly(monkeypatch):
     waited: list[int] = []
 
     def send_batch(batch):
-        return [*send(batch[:1]), *batch[1:]]
+        send(batch[:1])
 
     def send_singly(rows):
         taken.extend(row.customer_id for row in rows)
-        return send(rows)
+        send(rows)
 
     def work():
         for first in (0, 100):
@@ -155,11 +156,11 @@ def test_a_stop_gives_open_rows_the_outcome_that_the_batch_left_them():
 
     def send_batch(batch):
         stop.request(StopReason.SIGTERM)
-        return [batch[0], batch[1].after(UNKNOWN, final=False)]
+        batch[1].profile.outcome = UNKNOWN
 
     pool = WorkerPool(stop, send, send_batch, 50, no_waits)
     outcomes = run(pool, [[make_prepared(1), make_prepared(2)]])
-    assert [out.users_update for out in outcomes] == [NOT_SENT, UNKNOWN]
+    assert [out.profile.outcome for out in outcomes] == [NOT_SENT, UNKNOWN]
 
 
 @pytest.fixture
@@ -171,7 +172,7 @@ def given_up(monkeypatch):
     def hang(rows):
         stop.request(StopReason.SIGTERM)
         release.wait(30)
-        return send(rows)
+        send(rows)
 
     yield lambda work: run(one_by_one(hang, stop, 1), work)
     release.set()
@@ -179,14 +180,14 @@ def given_up(monkeypatch):
 
 def test_what_has_not_begun_when_the_grace_is_over_was_not_sent(given_up):
     first, *others = given_up(batches(40))
-    assert first.users_update.status is CallStatus.UNKNOWN
+    assert first.profile.outcome.status is CallStatus.UNKNOWN
     assert [out.status for out in others] == [RowStatus.NOT_ATTEMPTED] * 39
 
 
 def test_an_event_that_hangs_leaves_the_profile_known_that_was_known_before(given_up):
-    (outcome,) = given_up([[make_prepared().knowing(users_update=OK)]])
-    assert outcome.users_update == OK
-    assert outcome.events_track.status is CallStatus.UNKNOWN
+    (outcome,) = given_up([[settled(make_prepared(), OK)]])
+    assert outcome.profile.outcome == OK
+    assert outcome.event.outcome.status is CallStatus.UNKNOWN
 
 
 @pytest.mark.parametrize("waiting", [True, False])
@@ -195,7 +196,7 @@ def test_no_more_batches_are_in_flight_than_there_is_use_for(waiting):
 
     def send_batch(batch):
         release.wait(30)
-        return send(batch)
+        send(batch)
 
     pool = WorkerPool(
         Stop(), send, send_batch, 1, lambda: (0, len(pool._batches) if waiting else 0)

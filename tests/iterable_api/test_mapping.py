@@ -10,8 +10,8 @@ from iterable_api.mapping import JOB_COLUMNS, ColumnError, Identity, RowMapping
 from iterable_api.payloads import JOB_MAPPING, Payloads, RowError
 from records.columns import Column, Kind
 from records.database_errors import DatabaseError
-from records.outcomes import PreparedRow, RowOutcome
-from tests.rows import bodies_of, make_prepared, make_row
+from records.outcomes import Delivery
+from tests.rows import bodies_of, completed, make_prepared, make_row
 
 BY_USER_ID = Identity.USER_ID
 
@@ -25,10 +25,9 @@ def payloads_of(*columns, identity=Identity.EMAIL):
     return Payloads("db", UTC, mapping_of(*columns, identity=identity))
 
 
-def prepared_of(payloads: Payloads, **values: object) -> PreparedRow:
+def prepared_of(payloads: Payloads, **values: object) -> Delivery:
     """Return what is to be sent of a row, with its bodies; *values* add columns."""
-    row = payloads.mapping.row_of(make_row() | values)
-    return payloads.complete(payloads.prepare(row))
+    return completed(payloads, payloads.mapping.row_of(make_row() | values))
 
 
 @pytest.mark.parametrize("value", [{"pro"}, timedelta(days=1), ["pro"]])
@@ -248,7 +247,7 @@ def test_user_ids_have_their_case_and_are_never_taken_for_an_email():
 )
 def test_rows_are_named_by_what_tells_users_apart(mapping, user_id):
     row = mapping.row_of(make_row(7) | {"user_id": "U"})
-    assert mapping.not_attempted(row) == RowOutcome(7, "user7@example.com", user_id=user_id)
+    assert mapping.not_attempted(row) == Delivery(7, "user7@example.com", user_id)
     told = ["the column user_id is not sent; ITERABLE_IDENTITY is email"]
     assert mapping.remarks() == ([] if mapping.by_user_id else told)
 

@@ -18,10 +18,17 @@ from monitoring.console import (
     stop_advice,
 )
 from records.exit_statuses import StopReason
-from records.outcomes import PLANNED, UNCHANGED, RowOutcome
+from records.outcomes import PLANNED, UNCHANGED
 from records.run import RunOptions, RunRecord
-from tests.results import delivered, filtered, finished_run, half_delivered, not_attempted, refused
-from tests.rows import make_prepared
+from tests.results import (
+    delivered,
+    filtered,
+    finished_run,
+    half_delivered,
+    not_attempted,
+    refused,
+)
+from tests.rows import make_prepared, settled
 
 US, EU = "https://api.iterable.com", "https://api.eu.iterable.com"
 
@@ -93,10 +100,10 @@ def test_on_a_terminal_a_bar_shows_the_rows_and_lines_stand_on_lines_of_their_ow
 
 
 def test_a_dry_run_prints_the_bodies_of_its_first_rows_only(capsys):
-    rows = [RowOutcome(n, "a", PLANNED, UNCHANGED, make_prepared(n)) for n in range(5)]
+    rows = [settled(make_prepared(n), PLANNED, UNCHANGED) for n in range(5)]
     tell(5, [*delivered(1), *rows[:2]], rows[2:], dry_run=True)
     shown = [line for line in capsys.readouterr().out.splitlines() if "POST /api/" in line]
-    bodies = [row.prepared.profile.body.decode() for row in rows[:PAYLOADS_SHOWN] if row.prepared]
+    bodies = [row.profile.body.decode() for row in rows[:PAYLOADS_SHOWN]]
     assert shown == [f"  POST /api/users/update {body}" for body in bodies]
 
 

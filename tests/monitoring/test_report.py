@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from monitoring.report import OUTCOMES, charts, what_to_do, write_report
 from monitoring.report_history import RUNS_SHOWN, read_history
 from records.exit_statuses import RunError
-from records.outcomes import NOT_SENT, CallOutcome, CallStatus, Fault, RowOutcome, RowStatus
+from records.outcomes import NOT_SENT, CallOutcome, CallStatus, Fault, RowStatus
 from tests.monitoring.browser import browser
 from tests.monitoring.report_page import NOW, report_text
 from tests.results import (
@@ -26,6 +26,7 @@ from tests.results import (
     OK,
     damage_second_row,
     delivered,
+    ended,
     failing,
     half_delivered,
     refused,
@@ -43,12 +44,12 @@ def test_every_outcome_is_shown():
 
 def test_nothing_from_the_data_becomes_markup(tmp_path):
     call = CallOutcome(CallStatus.REFUSED, 400, HOSTILE, 1, HOSTILE, fields=((HOSTILE, HOSTILE),))
-    row = RowOutcome(HOSTILE, HOSTILE, call, OK)
+    row = ended(HOSTILE, HOSTILE, call, OK)
     endpoints = {HOSTILE: {"requests": 1, "answers": {HOSTILE: 1}, "latency_seconds": {"p50": 0.1}}}
     fields = dict.fromkeys(("error", "job", "version"), HOSTILE)
     summary = {"endpoints": endpoints, "filtered_fields": {HOSTILE: [HOSTILE]}}
     # Half a character has no place in UTF-8.
-    rows = [row, RowOutcome(2, "\ud800@example.com", call, OK)]
+    rows = [row, ended(2, "\ud800@example.com", call, OK)]
     save(tmp_path, rows=rows, status=4, summary=summary, **fields)
     page = write_report(tmp_path, NOW).read_text()
     assert "?@example.com" in page
@@ -219,7 +220,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
 def test_a_browser_shows_the_report_on_any_screen_and_runs_nothing_in_it(tmp_path):
     save_daily(tmp_path, [0, 0, 3, 0], summary={"endpoints": ENDPOINTS})
     bad = CallOutcome(CallStatus.REFUSED, 400, HOSTILE, 1, HOSTILE)
-    hostile = [RowOutcome(1, HOSTILE, bad, NOT_SENT)]
+    hostile = [ended(1, HOSTILE, bad, NOT_SENT)]
     save(tmp_path, NOW, hostile, 1, error=HOSTILE)
     report = write_report(tmp_path, NOW)
     with browser() as page:

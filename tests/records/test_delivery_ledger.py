@@ -21,9 +21,8 @@ from records.outcomes import (
     CallOutcome,
     CallStatus,
     Fault,
-    outcome_of,
 )
-from tests.rows import make_planner, make_prepared, open_ledger, raw_row
+from tests.rows import make_planner, make_prepared, open_ledger, raw_row, settled
 
 OK = CallOutcome(CallStatus.DELIVERED, 200, "Success", 1)
 PAYLOADS = Payloads("db")
@@ -66,7 +65,7 @@ def deliver(ledger, row, update=OK, track=OK, *, sure=True):
     plan = make_planner(ledger, send_all=True).plan([PAYLOADS.prepare(row)])
     ledger.forget(plan.forget)
     ledger.renew(plan.renew)
-    ledger.record([outcome_of(prepared, update, track) for prepared in plan.to_send], sure=sure)
+    ledger.record([settled(prepared, update, track) for prepared in plan.to_send], sure=sure)
 
 
 def is_sure(ledger, number=1):
@@ -247,7 +246,7 @@ def test_what_the_ledger_cannot_do_is_found_before_anything_is_sent(path, ledger
 
 def record_many(ledger, count):
     rows = [make_prepared(number) for number in range(count)]
-    ledger.record([outcome_of(row, OK, OK) for row in rows], sure=True)
+    ledger.record([settled(row, OK, OK) for row in rows], sure=True)
 
 
 def test_damage_inside_the_file_is_found_before_the_run(path):

@@ -18,7 +18,6 @@ from records.outcomes import (
     CallOutcome,
     CallStatus,
     Fault,
-    RowOutcome,
 )
 from records.results_writer import BYTES_PER_ROW, ResultsWriter, unfinished_runs
 from tests import schema
@@ -28,21 +27,22 @@ from tests.results import (
     FILTERED,
     MISTYPED,
     OK,
+    ended,
     finished_run,
     forgotten,
     superseded,
     unfinished,
 )
-from tests.rows import EVENT_FIELDS, PROFILE_FIELDS, make_prepared
+from tests.rows import EVENT_FIELDS, PROFILE_FIELDS, make_prepared, settled
 
 STARTED = datetime(2026, 1, 13, 14, 30, 45, tzinfo=UTC)
 STEM = "integration_results_20260113_1430"
 PREPARED = [make_prepared(number) for number in range(5)]
 OUTCOMES = [
-    RowOutcome(1, "a@example.com", OK, OK, PREPARED[1]),
-    RowOutcome(2, "b@example.com", OK, DOWN, PREPARED[2]),
-    RowOutcome(3, "c@example.com", BAD, NOT_SENT, PREPARED[3]),
-    RowOutcome(4, "d@example.com", NOT_SENT, NOT_SENT),
+    settled(PREPARED[1], OK, OK),
+    settled(PREPARED[2], OK, DOWN),
+    settled(PREPARED[3], BAD, NOT_SENT),
+    ended(4, "d@example.com", NOT_SENT),
 ]
 
 
@@ -77,12 +77,13 @@ def test_each_row_is_one_line_and_says_no_more_than_is_known(tmp_path):
         '"status": "unavailable", "http_status": 503, "code": null, "attempts": 5, "message": "", '
         '"fault": "iterable"'
     )
-    for line, number, name, outcome, track in (
-        (lines[0], 1, "a", "successful", call),
-        (lines[1], 2, "b", "partial_failure", down),
+    for line, number, outcome, track in (
+        (lines[0], 1, "successful", call),
+        (lines[1], 2, "partial_failure", down),
     ):
         assert line == (
-            f'{{"customer_id": {number}, "email": "{name}@example.com", "outcome": "{outcome}", '
+            f'{{"customer_id": {number}, "email": "user{number}@example.com", '
+            f'"outcome": "{outcome}", '
             f'"users_update": {{{call}}}, '
             f'"events_track": {{{track}, "event_id": "{PREPARED[number].event_id}"}}}},'
         )
@@ -91,8 +92,8 @@ def test_each_row_is_one_line_and_says_no_more_than_is_known(tmp_path):
 
 def test_a_call_says_where_the_reason_lies_and_which_fields_it_is_about(tmp_path):
     rows = [
-        RowOutcome(1, "a@example.com", MISTYPED, NOT_SENT, PREPARED[1]),
-        RowOutcome(2, "b@example.com", FILTERED, DOWN, PREPARED[2]),
+        settled(PREPARED[1], MISTYPED, NOT_SENT),
+        settled(PREPARED[2], FILTERED, DOWN),
         *forgotten(1),
         *superseded(1),
     ]
@@ -124,7 +125,7 @@ def filtered(*fields):
     [(LONGEST, NOT_SENT), (OK, LONGEST), (filtered(*PROFILE_FIELDS), filtered(*EVENT_FIELDS))],
 )
 def test_a_row_takes_no_more_space_than_was_reserved_for_it(tmp_path, update, track):
-    write(tmp_path, [RowOutcome(10**12, LONG, update, track, PREPARED[1])])
+    write(tmp_path, [settled(make_prepared(10**12, email=LONG), update, track)])
     line = next(tmp_path.glob("*.json")).read_text().splitlines()[3]
     assert 500 < len(f"{line},\n") <= BYTES_PER_ROW
 
@@ -191,14 +192,14 @@ def test_where_nothing_can_be_locked_a_run_is_taken_for_a_living_one(tmp_path, m
 
 
 def test_odd_keys_and_emails_do_not_stop_the_file(tmp_path):
-    odd = RowOutcome(Decimal("1.5"), "\ud800👩\n", OK, OK)  # type: ignore[arg-type] # as a view may give
+    odd = ended(Decimal("1.5"), "\ud800👩\n", OK, OK)  # as a view may give
     (row,) = write(tmp_path, [odd])["results"]
     assert (row["customer_id"], row["email"]) == ("1.5", "\ud800👩\n")
 
 
 def test_a_dry_run_shows_the_bodies_of_the_calls_it_would_make(tmp_path):
     rows = [
-        RowOutcome(number, "a@example.com", PLANNED, track, PREPARED[number])
+        settled(PREPARED[number], PLANNED, track)
         for number, track in ((1, UNCHANGED), (2, PLANNED))
     ]
     first, second = write(tmp_path, rows)["results"]

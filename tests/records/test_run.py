@@ -3,9 +3,9 @@
 import pytest
 
 from records.exit_statuses import ExitStatus, RunError, StopReason
-from records.outcomes import NOT_SENT, RowOutcome
+from records.outcomes import NOT_SENT
 from records.run import RunOptions, RunRecord
-from tests.results import BAD, DOWN, FORGOTTEN, MISTYPED, OK
+from tests.results import BAD, DOWN, FORGOTTEN, MISTYPED, OK, ended
 
 
 def run_over(*calls, place=0, allowed=0, reason=None, advice="", rows=None):
@@ -13,7 +13,7 @@ def run_over(*calls, place=0, allowed=0, reason=None, advice="", rows=None):
     total = len(calls) if rows is None else rows
     run = RunRecord(RunOptions(), "1.0.0", rows_read=total, max_refused_rows=allowed)
     pairs = [((c, OK if c is OK else NOT_SENT), (OK, c))[place] for c in calls]
-    run.count([RowOutcome(number, "a", *pair) for number, pair in enumerate(pairs, 7)])
+    run.count([ended(number, "a", *pair) for number, pair in enumerate(pairs, 7)])
     run.finish(reason, advice)
     return run
 
