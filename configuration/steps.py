@@ -218,7 +218,7 @@ def lost_entries(ledger: DeliveryLedger | None, settings: Settings, mapping: Row
     why = "the API key, ITERABLE_PROJECT or ITERABLE_API_BASE_URL"
     if own:
         notes = run_notes(settings, mapping).items()
-        changed = [name for name, note in notes if ledger.noted(name) not in {"", note}]
+        changed = [name for name, note in notes if ledger.notes.get(name, note) != note]
         if not changed:
             return ""
         why = ", ".join(changed)

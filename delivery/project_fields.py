@@ -49,7 +49,7 @@ class ProjectFields:
         # The profile fields of all rows with a delivered call.
         self._needed: set[str] = set()
         # The fields that the project ignored up to the last run.
-        self._left_out = set(json.loads(self.ledger.noted(LEFT_OUT) or "[]"))
+        self._left_out = set(json.loads(self.ledger.notes.get(LEFT_OUT, "[]")))
         # Fields that rows may lack in Iterable though they count as delivered.
         self._lacking: set[str] = set()
         # Whether deliveries of this run are not sure yet, and when to ask for the fields next.

@@ -4,6 +4,7 @@ It stops the run if it can no longer record them, or if Iterable refuses all row
 is not in the data.
 """
 
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,10 +17,10 @@ from iterable_api.mapping import EVENT_NAME
 from iterable_client import IterableClient
 from logger_config import get_logger
 from monitoring.console import RowLog
-from records.delivery_ledger import DeliveryLedger, LedgerError
+from records.delivery_ledger import ENTRY_BYTES, DeliveryLedger, LedgerError
 from records.exit_statuses import RunError, StopReason
 from records.outcomes import ARRIVED, Call, CallOutcome, CallStatus, Delivery, Fault, RowStatus
-from records.results_writer import ResultsWriter
+from records.results_writer import LINE_BYTES, ResultsWriter
 from records.row_spool import SpoolError
 from records.run import Endpoint, RunRecord
 
@@ -33,6 +34,8 @@ _STILL_ASKS = {None, StopReason.DEADLINE, StopReason.EVERY_ROW_REFUSED}
 REFUSED_ROWS: Mapping[Fault | None, int] = {Fault.PROJECT: 4, Fault.NETWORK: 4, Fault.FIELD: 20}
 # The same for a run that ends before that, and of which the endpoint accepted no row.
 IN_ALL: Mapping[Fault | None, int] = {Fault.PROJECT: 1, Fault.NETWORK: 1, Fault.FIELD: 4}
+# Most bytes of a row in the results file and in the ledger, and bytes to keep free.
+BYTES_PER_ROW, SPARE_BYTES = LINE_BYTES + ENTRY_BYTES, 5_000_000
 _DEFAULT_NAME = f'"eventName": "{EVENT_NAME}"'.encode("ascii")
 
 
@@ -51,17 +54,20 @@ class Recorder:
         self.refusals = RefusalWatch(self.stop)
 
     def begin(self, rows: int, notes: Mapping[str, str]) -> None:
-        """Note the number of *rows*, and reserve disk space for their outcomes.
+        """Note the number of *rows*; *notes* go into the ledger, see ``run_notes()``.
 
-        *notes* go into the ledger, see ``run_notes()``. Raises RunError if there is no room.
+        Raises RunError if the disk has no room for their outcomes.
         """
-        try:
-            self.results.reserve(rows)
-        except OSError as error:
-            folder = self.results.path.parent
-            text = f"RESULTS_DIR {folder} has no room for {rows} rows: {error.strerror}"
-            raise RunError(text) from None
-        self.ledger.check_room(rows)
+        needed = rows * BYTES_PER_ROW + SPARE_BYTES
+        for variable, file in (
+            ("RESULTS_DIR", self.results.path),
+            ("STATE_FILE", self.ledger.path),
+        ):
+            if (free := shutil.disk_usage(file.parent).free) < needed:
+                raise RunError(
+                    f"{variable}: {file.parent} needs {needed / 1e6:.0f} MB of free disk space for "
+                    f"{rows} rows and has {free / 1e6:.0f} MB; free some, or name another disk"
+                )
         if not self.run.options.dry_run:
             self.ledger.begin_run(notes)
         self.run.rows_read = rows

@@ -15,14 +15,13 @@ process ends, in whatever way.
 import functools
 import hashlib
 import itertools
-import shutil
 import sqlite3
 import struct
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from records.exit_statuses import ExitStatus, RunError
 from records.file_owner import in_the_way
@@ -30,8 +29,8 @@ from records.outcomes import Call, CallStatus, Delivery
 
 # In the file's header: "ItS" and the number of the format.
 APPLICATION_ID = 0x49745306
-# Most bytes that a row takes in the file and in its write-ahead log, and bytes to keep free.
-BYTES_PER_ROW, SPARE_BYTES = 300, 5_000_000
+# Most bytes that the two entries of a row take in the file and in its write-ahead log.
+ENTRY_BYTES = 300
 # An entry that no run has needed for this time is dropped: Query 2 looks back seven days.
 KEEP_DAYS = 30
 # An entry that is still needed is marked only after this time, because each mark is a write.
@@ -97,12 +96,12 @@ _NOTHING, _OF_ANOTHER_PROJECT = Held(), Held(body=b"")
 HELD = Held(same=True, sure=True)
 
 
-class DeliveryLedger:
-    """The ledger in *path*, created if there is none; locked until ``close()``.
+class DeliveryLedger(AbstractContextManager["DeliveryLedger"]):
+    """The ledger in *path*, created if there is none; a context manager that keeps it locked.
 
     *base_url*, *api_key* and *project*, a name for the project of that key, say where the job
     delivers. The file has only hashes of them, of users and of bodies. *job* is the query file of
-    the job: two jobs need two ledgers.
+    the job: two jobs need two ledgers; "" fits any. ``notes`` are texts of earlier runs, by name.
 
     Every method raises LedgerError if the file is damaged or the disk is full; a file that is not
     a ledger is not changed. If another run is using it, the error's status is BUSY.
@@ -111,7 +110,7 @@ class DeliveryLedger:
     def __init__(
         self, path: Path, base_url: str, api_key: str, job: str = "", project: str = ""
     ) -> None:
-        self._path = path
+        self.path = path
         self._today = int(time.time() // 86_400)
         self._stale_day = self._today - MARK_DAYS
         self._key = _number(f"{base_url}\n{api_key}")
@@ -123,13 +122,11 @@ class DeliveryLedger:
         try:
             with self._explained():
                 self._lock_file()
+                self.notes: dict[str, str] = dict(self._sqlite.execute("SELECT * FROM note"))
             self._check_job(job)
         except LedgerError:
             self._sqlite.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -212,15 +209,6 @@ class DeliveryLedger:
 
     # --- Runs
 
-    def check_room(self, rows: int) -> None:
-        """Raise LedgerError when the disk has no room for *rows* more rows."""
-        needed = rows * BYTES_PER_ROW + SPARE_BYTES
-        if (free := shutil.disk_usage(self._path.parent).free) < needed:
-            raise LedgerError(
-                f"STATE_FILE {self._path} needs {needed / 1e6:.0f} MB of free disk space and has "
-                f"{free / 1e6:.0f} MB; free disk space, or name a file on another disk"
-            )
-
     def begin_run(self, notes: Mapping[str, str]) -> None:
         """Note what the run is like, and drop what no run has needed for ``KEEP_DAYS`` days."""
         # Of a run that was killed.
@@ -232,7 +220,7 @@ class DeliveryLedger:
                 # Entries from before the project had a name.
                 sql = "UPDATE entry SET key = ? WHERE key = ?"
                 self._sqlite.execute(sql, (self._project, self._key))
-        self.note(notes)
+        self.note({**self.notes, **notes})
 
     def settle(self, *, sure: bool) -> None:
         """Say whether the project has all fields of what this run has delivered up to now."""
@@ -242,15 +230,9 @@ class DeliveryLedger:
             sql = f"UPDATE entry SET sure = ? WHERE sure = {_OF_THIS_RUN}"  # noqa: S608 - a constant
             self._sqlite.execute(sql, (certain,))
 
-    def noted(self, name: str) -> str:
-        """Return the note *name*, empty if there is none."""
-        with self._explained():
-            sql = "SELECT text FROM note WHERE name = ?"
-            found = self._sqlite.execute(sql, (name,)).fetchone()
-        return str(found[0]) if found else ""
-
     def note(self, notes: Mapping[str, str]) -> None:
         """Keep texts under their names for later runs."""
+        self.notes |= notes
         with self._transaction():
             self._sqlite.executemany("INSERT OR REPLACE INTO note VALUES (?, ?)", notes.items())
 
@@ -270,26 +252,25 @@ class DeliveryLedger:
             execute(f"PRAGMA application_id = {APPLICATION_ID}")
         elif found != APPLICATION_ID:
             text = "belongs to another program, or to another version of this one"
-            raise LedgerError(f"STATE_FILE {self._path} {text}. {MOVE_AWAY}")
+            raise LedgerError(f"STATE_FILE {self.path} {text}. {MOVE_AWAY}")
         execute("COMMIT")
         if (damage := execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
             damage = damage.splitlines()[-1]
-            raise LedgerError(f"STATE_FILE {self._path} is damaged ({damage:.80}). {MOVE_AWAY}")
+            raise LedgerError(f"STATE_FILE {self.path} is damaged ({damage:.80}). {MOVE_AWAY}")
         execute("PRAGMA journal_mode = WAL")
         # In KiB. Names are hashes, so each look-up needs another page.
         execute("PRAGMA cache_size = -16000")
 
     def _check_job(self, job: str) -> None:
-        """Raise LedgerError if the ledger belongs to another job than *job*; "" fits any ledger."""
-        owner = self.noted("job")
-        if job and not owner:
-            self.note({"job": job})
-        elif job and owner != job:
+        """Raise LedgerError if the ledger belongs to another job than *job*."""
+        owner = self.notes.get("job") or job
+        if job not in {"", owner}:
             raise LedgerError(
-                f"STATE_FILE {self._path} belongs to the job of {owner}, but this is the job of "
+                f"STATE_FILE {self.path} belongs to the job of {owner}, but this is the job of "
                 f"{job}: give each job its own STATE_FILE. If you only renamed the query file, "
                 "move STATE_FILE away; the next run then sends every row again"
             )
+        self.notes["job"] = owner
 
     @contextmanager
     def _transaction(self, *, durable: bool = False) -> Iterator[None]:
@@ -310,14 +291,12 @@ class DeliveryLedger:
             # The lowest byte is the kind of error, the other bytes its details.
             kind = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_IOERR) & 0xFF
             if kind == sqlite3.SQLITE_BUSY:
-                raise LedgerError(IN_USE.format(self._path), ExitStatus.BUSY) from None
+                raise LedgerError(IN_USE.format(self.path), ExitStatus.BUSY) from None
             advice = MOVE_AWAY if kind in _NO_LEDGER else _LOOK
-            if owner := in_the_way(self._path):
+            if owner := in_the_way(self.path):
                 advice = f"{owner}. {_KEEP}"
             text = getattr(error, "strerror", None) or error
-            raise LedgerError(
-                f"STATE_FILE {self._path} cannot be used ({text}). {advice}"
-            ) from None
+            raise LedgerError(f"STATE_FILE {self.path} cannot be used ({text}). {advice}") from None
 
 
 @functools.cache

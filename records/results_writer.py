@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import IO, NamedTuple, Self
 
-from records.atomic_file import UNSUPPORTED, publish
+from records.atomic_file import publish
 from records.outcomes import PLANNED, UNCHANGED, Call, CallOutcome, Delivery
 from records.run import RunRecord
 
@@ -27,9 +27,7 @@ NAME = "integration_results_%Y%m%d_%H%M%S"
 NAMES = f"integration_results_{'[0-9]' * 8}_{'[0-9]' * 6}"
 # The longest that one row can be: with a message of full length, or with every field of both calls
 # filtered out. Most take less than half of it.
-BYTES_PER_ROW = 1000
-# Room for the summary and the run, counted in rows.
-SPARE_ROWS = 100
+LINE_BYTES = 1000
 
 
 class UnfinishedRun(NamedTuple):
@@ -92,17 +90,6 @@ class ResultsWriter:
             self._file.close()
         self._partial.unlink(missing_ok=True)
 
-    def reserve(self, rows: int) -> None:
-        """Reserve disk space for *rows* outcomes. Raises OSError if there is too little."""
-        if not hasattr(os, "posix_fallocate"):
-            return
-        try:
-            os.posix_fallocate(self._file.fileno(), 0, (rows + SPARE_ROWS) * BYTES_PER_ROW)
-        except OSError as error:
-            # Not every file system can. There a disk that fills up stops the run when it does.
-            if error.errno not in UNSUPPORTED:
-                raise
-
     def add(self, rows: Sequence[Delivery]) -> None:
         """Append the outcomes of *rows*.
 
@@ -127,8 +114,6 @@ class ResultsWriter:
             raise self._failure
         parts = [f'"{name}": {json.dumps(part, indent=2)}' for name, part in run.to_json().items()]
         self._file.write("\n],\n" + ",\n".join(parts) + "\n}\n")
-        # What was reserved and not needed.
-        self._file.truncate()
         publish(self._file, self._partial, self.path)
 
 

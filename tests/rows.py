@@ -3,6 +3,7 @@
 import copy
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,17 @@ def no_waits() -> tuple[int, int]:
     return 0, 0
 
 
+@contextmanager
+def recording(folder: Path, stop: Stop) -> Iterator[Recorder]:
+    """Yield the recorder of a run with its files in *folder*."""
+    run = RunRecord(RunOptions(), "1.0.0")
+    with (
+        open_ledger(folder / "state.sqlite3") as ledger,
+        KeptResults(folder, run.started_at) as results,
+    ):
+        yield Recorder(run, stop, ledger, project_fields(ledger, run), results)
+
+
 def deliver_rows(
     folder: Path,
     rows: Iterable[Mapping[str, Any]],
@@ -191,7 +203,9 @@ def deliver_rows(
         recorder.begin(len(raw_rows), {})
         in_batches = process if batch_size > 1 else None
         pool = WorkerPool(stop, process, in_batches, workers, no_waits)
-        planner = make_planner(ledger, repeats_in(raw_rows), fields=recorder.fields)
+        repeats = repeats_in(raw_rows)
+        planner = make_planner(recorder.ledger, repeats, fields=recorder.fields)
         pipeline = Pipeline(planner, pool, recorder, BatchLimit(batch_size), folder)
         pipeline.deliver(chunks_of(raw_rows))
-        return results.rows
+        assert isinstance(recorder.results, KeptResults)
+        return recorder.results.rows

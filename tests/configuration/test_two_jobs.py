@@ -9,7 +9,7 @@ from configuration.settings import HERE
 from configuration.steps import warn_of_other_jobs
 from configuration.wiring import open_ledger
 from logger_config import setup_logger
-from records.delivery_ledger import DeliveryLedger, LedgerError
+from records.delivery_ledger import LedgerError
 from records.exit_statuses import ExitStatus
 from tests.configuration.conftest import settings_of
 from tests.results import save
@@ -24,10 +24,10 @@ def other_query(tmp_path):
 
 def test_a_ledger_is_that_of_one_query(environ, other_query):
     first = settings_of(environ)
-    # One that no job has used becomes that of the first.
-    DeliveryLedger(first.state_file, first.iterable_api_base_url, "k").close()
-    open_ledger(first).close()
-    open_ledger(first).close()
+    # One that no job has used becomes that of the first to begin a run.
+    for _ in range(2):
+        with open_ledger(first) as ledger:
+            ledger.begin_run({})
     other = settings_of(environ, QUERY_FILE=other_query, ITERABLE_API_KEY="f" * 32)
     with pytest.raises(LedgerError, match="give each job its own STATE_FILE") as caught:
         open_ledger(other)

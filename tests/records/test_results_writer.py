@@ -19,7 +19,7 @@ from records.outcomes import (
     CallStatus,
     Fault,
 )
-from records.results_writer import BYTES_PER_ROW, ResultsWriter, unfinished_runs
+from records.results_writer import LINE_BYTES, ResultsWriter, unfinished_runs
 from tests import schema
 from tests.results import (
     BAD,
@@ -49,7 +49,6 @@ OUTCOMES = [
 def write(folder, outcomes=(), run=None):
     """Write a results file, its rows in two parts, and return what is in it."""
     with ResultsWriter(folder, STARTED) as results:
-        results.reserve(len(outcomes))
         for part in (outcomes[:3], outcomes[3:3], outcomes[3:]):
             results.add(part)
         results.finish(run or finished_run(outcomes))
@@ -124,10 +123,10 @@ def filtered(*fields):
     ("update", "track"),
     [(LONGEST, NOT_SENT), (OK, LONGEST), (filtered(*PROFILE_FIELDS), filtered(*EVENT_FIELDS))],
 )
-def test_a_row_takes_no_more_space_than_was_reserved_for_it(tmp_path, update, track):
+def test_a_row_takes_no_more_space_than_is_asked_for_it(tmp_path, update, track):
     write(tmp_path, [settled(make_prepared(10**12, email=LONG), update, track)])
     line = next(tmp_path.glob("*.json")).read_text().splitlines()[3]
-    assert 500 < len(f"{line},\n") <= BYTES_PER_ROW
+    assert 500 < len(f"{line},\n") <= LINE_BYTES
 
 
 def test_the_file_is_there_only_when_it_is_whole_and_only_for_its_owner(tmp_path):
@@ -222,15 +221,3 @@ def test_a_disk_that_fills_up_is_told_at_once_and_at_the_end(tmp_path):
         with pytest.raises(OSError, match="space"):
             results.finish(finished_run(OUTCOMES))
     assert list(tmp_path.iterdir()) == []
-
-
-def test_too_little_space_is_found_before_anything_is_sent(tmp_path, monkeypatch):
-    def cannot(*_):
-        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
-
-    with ResultsWriter(tmp_path, STARTED) as results:
-        with pytest.raises(OSError, match=r"large|space"):
-            results.reserve(10**15)
-        # Not every file system can reserve.
-        monkeypatch.setattr(os, "posix_fallocate", cannot, raising=False)
-        results.reserve(10**15)
