@@ -75,14 +75,9 @@ class StopReason(Enum):
     @property
     def exit_status(self) -> ExitStatus:
         """The exit status of a run that was stopped for this reason."""
-        return _STATUS_OF_REASON.get(self, ExitStatus.STOPPED)
-
-
-_STATUS_OF_REASON = {
-    StopReason.ROW_COUNT: ExitStatus.DATABASE,
-    StopReason.SIGINT: ExitStatus.SIGINT,
-    StopReason.SIGTERM: ExitStatus.SIGTERM,
-}
+        if self is StopReason.ROW_COUNT:
+            return ExitStatus.DATABASE
+        return ExitStatus.__members__.get(self.name, ExitStatus.STOPPED)
 
 
 class RunError(Exception):
