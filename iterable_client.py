@@ -23,10 +23,10 @@ from iterable_api.endpoints import (
     TRACK_EVENTS,
     UPDATE_USER,
     UPDATE_USERS,
+    RequestStatistics,
 )
 from iterable_api.limiter import Kind, Limiter, backoff_s
 from iterable_api.payloads import Payloads, RowError, bulk_body, new_fields_rule
-from iterable_api.request_statistics import RequestStatistics
 from iterable_api.transport import DIRECT, Network, Response, Transport, TransportError
 from logger_config import FILE_ONLY, get_logger
 from records.outcomes import NOT_SENT, CallOutcome, CallStatus, Delivery, Fault

@@ -140,7 +140,7 @@ class FirstLook:
         self.suspects: set[int] = set()
 
     def watch(self, columns: Sequence[Column], rows: Iterator[Row]) -> Iterator[Row]:
-        """Return *rows* as they are. Raises ColumnError if their *columns* cannot be sent."""
+        """Return *rows* as they are. Raises RunError if their *columns* cannot be sent."""
         self.payloads = read_columns(columns, self._settings, shown=self._shown)
         return find_suspects(rows, self.payloads, self.suspects)
 
@@ -154,7 +154,7 @@ class FirstLook:
 def read_columns(columns: Sequence[Column], settings: Settings, *, shown: bool) -> Payloads:
     """Return the builder of request bodies for *columns*; *shown*: log where each column goes.
 
-    Raises ColumnError if they cannot be sent.
+    Raises RunError if they cannot be sent.
     """
     mapping = RowMapping(columns, settings.iterable_identity)
     if shown:

@@ -17,8 +17,7 @@ from records.outcomes import CallOutcome, CallStatus, Fault
 MAX_MESSAGE = 200
 # Maximum number of fields to keep of those that an answer names.
 MAX_FIELDS = 20
-MAX_FIELD_NAME = 64
-MAX_TYPE_NAME = 20
+MAX_NAME = 64
 # The type of a field if the answer does not give it as one word.
 UNKNOWN_TYPE = "?"
 
@@ -139,17 +138,13 @@ def rule_for(reply: Reply) -> Rule:
 # --- Shapes
 
 
-def anything(_: Reply) -> bool:
-    """Fit any reply."""
-    return True
-
-
 def code(pattern: str) -> Callable[[Reply | CallOutcome], bool]:
     """Return a shape for a pattern of Iterable's codes, in any case; "" fits a missing code."""
     fits = re.compile(pattern, re.IGNORECASE).fullmatch
     return lambda reply: fits(reply.code or "") is not None
 
 
+anything = code(".*")
 # Whether Iterable does not know a user, perhaps because the user is too new: the code of a single
 # call, or the name of a list in bulk.
 user_not_found = code(
@@ -165,7 +160,11 @@ def too_large(reply: Reply | CallOutcome) -> bool:
 def taken(reply: Reply) -> bool:
     """Fit a success; for a batch, only with the counts of its rows."""
     success = reply.code == "Success"
-    return success if reply.rows is None else (success or not reply.code) and _has_counts(reply)
+    if reply.rows is None:
+        return success
+    counts = [reply.document.get(name) for name in ("successCount", "failCount")]
+    # A bool is an int, too.
+    return (success or not reply.code) and all(type(n) is int and n >= 0 for n in counts)
 
 
 def event_blocked(reply: Reply) -> bool:
@@ -175,8 +174,7 @@ def event_blocked(reply: Reply) -> bool:
 
 def no_permission(reply: Reply) -> bool:
     """Fit a key that Iterable knows."""
-    params = reply.document.get("params")
-    typed = isinstance(params, dict) and "apiKeyType" in params
+    typed = "apiKeyType" in object_in(reply.document.get("params"))
     return typed or "insufficient privileges" in reply.message
 
 
@@ -191,13 +189,13 @@ HTTP_2XX, HTTP_3XX, HTTP_4XX, ANY = range(200, 300), range(300, 400), range(400,
 # Statuses of temporary faults, whoever reports them.
 PASSING = {408, 423, 425, *range(500, 1000)}
 # Statuses for which the code decides, and those for which the remaining codes are about values.
-CODED, VALUES = {*HTTP_2XX, *HTTP_4XX}, {*HTTP_2XX, 400, 422}
+CODED, VALUES = {*HTTP_2XX, *HTTP_4XX}, {*HTTP_2XX, 400, 409, 422}
 
 # A proxy's or a firewall's page, or an answer cut short.
 FOREIGN = code("")
 FORGOTTEN_USER = code(r"forgotten\w*")
 BAD_JWT = code("InvalidJwtPayload|JwtUserIdentifiersMismatched|BadAuthorizationHeader")
-FORBIDDEN = code("Forbidden|Unauthorized")
+FORBIDDEN = code("BadApiKey|Forbidden|Unauthorized")
 OUT_OF_ORDER = code("GenericError|DatabaseError")
 FIELDS_USED_UP = code("UniqueFieldsLimitExceeded")
 # The email or userId is malformed, or belongs to another user.
@@ -251,7 +249,6 @@ RULES = (
     Rule({401},     no_permission,             UNAVAILABLE, NEVER,    KEY,      KEY_LACKS),
     Rule({401},     anything,                  UNAVAILABLE, NEVER,    KEY,      KEY_REFUSED),
     Rule({403},     anything,                  UNAVAILABLE, NEVER,    PROJECT,  NOT_ALLOWED),
-    Rule(CODED,     code("BadApiKey"),         UNAVAILABLE, NEVER,    KEY,      KEY_REFUSED),
     Rule(CODED,     FORBIDDEN,                 UNAVAILABLE, NEVER,    PROJECT,  NOT_ALLOWED),
     Rule(CODED,     FIELDS_USED_UP,            UNAVAILABLE, NEVER,    PROJECT,  NO_MORE_FIELDS),
     # The event is sent again later.
@@ -259,13 +256,9 @@ RULES = (
     Rule(CODED,     OUT_OF_ORDER,              UNAVAILABLE, BACKOFF,  ITERABLE),
 
     Rule(CODED,     BAD_IDENTITY,              REFUSED,     NEVER,    ROW),
-    Rule({409},     anything,                  REFUSED,     NEVER,    ROW),
     # Such as a field with another type in the project. In bulk it refuses the whole batch.
     Rule(VALUES,    anything,                  REFUSED,     NEVER,    FIELD),
-    Rule(HTTP_4XX,  anything,                  UNAVAILABLE, NEVER,    PROJECT,  NO_SUCH_CALL),
-
-    # For 1xx, which the transport never returns: so every status has its line.
-    Rule(ANY,       anything,                  UNKNOWN,     BACKOFF,  NETWORK,  NOT_ITERABLE),
+    Rule(ANY,       anything,                  UNAVAILABLE, NEVER,    PROJECT,  NO_SUCH_CALL),
 )
 # fmt: on
 
@@ -276,13 +269,17 @@ RULES = (
 def parse_object(content: bytes) -> dict[str, Any]:
     """Return the JSON object in *content*, {} if there is none or it cannot be read."""
     try:
-        document = json.loads(content)
+        return object_in(json.loads(content))
     except (ValueError, RecursionError):
         return {}
-    return document if isinstance(document, dict) else {}
 
 
-def text_of(value: object, longest: int = MAX_TYPE_NAME) -> str:
+def object_in(value: object) -> dict[str, Any]:
+    """Return *value* if it is a JSON object, else {}."""
+    return value if isinstance(value, dict) else {}
+
+
+def text_of(value: object, longest: int = MAX_NAME) -> str:
     """Return *value*, cut to *longest* characters, if it is text, else ""."""
     if not isinstance(value, str):
         return ""
@@ -291,7 +288,7 @@ def text_of(value: object, longest: int = MAX_TYPE_NAME) -> str:
 
 def named_fields(fields: Iterable[tuple[object, str]]) -> tuple[tuple[str, str], ...]:
     """Return the names and kinds of fields for an outcome, cut in number and length."""
-    named = [(text_of(name, MAX_FIELD_NAME), kind) for name, kind in fields]
+    named = [(text_of(name), kind) for name, kind in fields]
     return tuple((name, kind) for name, kind in named if name)[:MAX_FIELDS]
 
 
@@ -303,21 +300,10 @@ def _code_in(document: dict[str, Any]) -> str | None:
     return value if re.fullmatch(r"[\w.]{1,64}", value) else "?"
 
 
-def _has_counts(reply: Reply) -> bool:
-    """Whether the answer counts the rows that succeeded and those that failed."""
-    counts = (reply.document.get(name) for name in ("successCount", "failCount"))
-    # A bool is an int, too.
-    return all(type(count) is int and count >= 0 for count in counts)
-
-
 def _mistyped_fields(reply: Reply) -> tuple[tuple[str, str], ...]:
     """Return the fields that have another type in the project, each with that type."""
-    params = reply.document.get("params")
-    errors = params.get("validationErrors") if isinstance(params, dict) else None
-    if reply.code != "RequestFieldsTypesMismatched" or not isinstance(errors, dict):
+    if reply.code != "RequestFieldsTypesMismatched":
         return ()
-    types = {
-        name: detail.get("expectedType") if isinstance(detail, dict) else None
-        for name, detail in errors.items()
-    }
+    errors = object_in(object_in(reply.document.get("params")).get("validationErrors"))
+    types = {name: object_in(detail).get("expectedType") for name, detail in errors.items()}
     return named_fields((name, text_of(kind) or "another type") for name, kind in types.items())

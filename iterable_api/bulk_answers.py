@@ -5,23 +5,18 @@ missing or malformed: it is then ignored, and nothing here raises.
 """
 
 import json
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from iterable_api.answers import NOT_YET_KNOWN, Answer, named_fields
+from iterable_api.answers import Answer, Reply, named_fields, object_in, rule_for, user_not_found
 from iterable_api.payloads import user_id_key
-from records.outcomes import NOT_SENT, CallOutcome, CallStatus, Fault
+from records.outcomes import NOT_SENT, CallOutcome, CallStatus
 
-# Lists of failed rows. Rows in lists with other names stay open.
 # Source: the responses of users/bulkUpdate and events/trackBulk, https://api.iterable.com/api/docs
-_FORGOTTEN = frozenset({"forgottenEmails", "forgottenUserIds"})
-_NOT_FOUND = frozenset({"notFoundEmails", "notFoundUserIds"})
 _BLOCKED = "disallowedEventNames"
 # Lists that do not name rows, but event names, or emails and user ids that are taken.
-_NOT_OF_ROWS = frozenset({"conflictEmails", "conflictUserIds", _BLOCKED})
-_SENT_AGAIN = f"{NOT_YET_KNOWN}: the event is sent again later, at the latest by the next run"
+_NOT_OF_ROWS = {"conflictEmails", "conflictUserIds", _BLOCKED}
 _UNCLEAR = "some rows of the batch failed, and Iterable does not say which"
 
 
@@ -34,7 +29,7 @@ def calls_of(
     """
     failed = _failed(answer.document)
     blocked = {text.lower() for text in _texts(answer.document.get(_BLOCKED))}
-    calls = [_call_of(answer.outcome, name, failed.get(key, set())) for key in keys]
+    calls = [_call_of(answer.outcome, name, failed.get(key)) for key in keys]
     if blocked:
         for place, body in enumerate(bodies):
             if str(json.loads(body).get("eventName")).lower() in blocked:
@@ -60,26 +55,29 @@ def _most_delivered(document: dict[str, Any], rows: int) -> int:
     return 0 if successes + failures > rows else min(successes + len(unchanged), most)
 
 
-def _failed(document: dict[str, Any]) -> Mapping[str, set[str]]:
-    """Return the names of the failure lists that have a row, by the row's key."""
-    found: defaultdict[str, set[str]] = defaultdict(set)
-    lists = document.get("failedUpdates")
-    for name, values in lists.items() if isinstance(lists, dict) else ():
-        for text in () if name in _NOT_OF_ROWS else _texts(values):
-            found[user_id_key(text) if name.endswith("UserIds") else text.lower()].add(name)
+def _failed(document: dict[str, Any]) -> dict[str, str]:
+    """Return the name of the first failure list that has a row, by the row's key."""
+    found: dict[str, str] = {}
+    lists = object_in(document.get("failedUpdates"))
+    # In this order, so that a row in several lists counts as forgotten.
+    for name in sorted(lists.keys() - _NOT_OF_ROWS):
+        for text in _texts(lists[name]):
+            found.setdefault(user_id_key(text) if name.endswith("UserIds") else text.lower(), name)
     return found
 
 
-def _call_of(batch: CallOutcome, name: str, lists: set[str]) -> CallOutcome | None:
-    """Return the outcome of a row in these *lists*; None if it is in none."""
-    if code := min(lists & _FORGOTTEN, default=""):
-        status, fault, message = CallStatus.FORGOTTEN, Fault.ROW, f"listed in {code}"
-        return replace(batch, status=status, fault=fault, code=code, message=message)
-    if name == "events" and lists and lists <= _NOT_FOUND:
-        # Iterable has just accepted the user and does not find it yet.
-        status, fault, code = CallStatus.UNAVAILABLE, Fault.ITERABLE, min(lists)
-        return replace(batch, status=status, fault=fault, code=code, message=_SENT_AGAIN)
-    return NOT_SENT if lists else None
+def _call_of(batch: CallOutcome, kind: str, listed: str | None) -> CallOutcome | None:
+    """Return the outcome of a row in the list *listed*, None if it is in none.
+
+    The list's name means what the same code means in the answer to a single call.
+    """
+    if listed is None:
+        return None
+    reply = Reply(400, {}, listed)
+    rule = rule_for(reply)
+    call = replace(batch, status=rule.verdict, fault=rule.fault, code=listed, message=rule.message)
+    not_found = kind == "events" and user_not_found(reply)
+    return call if not_found or call.status is CallStatus.FORGOTTEN else NOT_SENT
 
 
 def _delivered(batch: CallOutcome, body: bytes, filtered: Sequence[str]) -> CallOutcome:

@@ -26,9 +26,6 @@ DEEPEST_JSON = 100
 # Looked up once: there may be a million rows.
 _BIT, _OTHER = Kind.BIT, Kind.OTHER
 
-# Returns a value as JSON; None if it is not sent, as for NULL.
-Encoder = Callable[[bytes | None], str | None]
-
 
 class RowError(ValueError):
     """A row cannot be sent as it is; the message names the column, not the value."""
@@ -63,12 +60,12 @@ TYPES_OF: Mapping[Kind, tuple[FieldType, ...]] = {
 }
 
 
-def encoder(kind: FieldType, column: Column, time_zone: tzinfo) -> Encoder:
-    """Return the function that encodes the values of *column*; it raises RowError.
+def encoder(kind: FieldType, column: Column, zone: tzinfo) -> Callable[[bytes | None], str | None]:
+    """Return the function that encodes the values of *column*, NULL as None; it raises RowError.
 
-    *time_zone* is that of the database session.
+    *zone* is that of the database session.
     """
-    written = partial(_date, zone=time_zone) if kind is FieldType.DATE else _ENCODERS[kind]
+    written = partial(_date, zone=zone) if kind is FieldType.DATE else _ENCODERS[kind]
 
     def encode(value: bytes | None) -> str | None:
         if value is None:

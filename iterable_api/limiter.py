@@ -7,7 +7,7 @@ Iterable's rate limits are for a whole project, so its other programs use a part
   requests that were accepted in that second. Then it climbs back along a cubic: slowly at first,
   because others may still use the limit, then faster.
 - Silence: a request got no definite answer, and no other request has got one since it departed.
-  Then requests depart one by one, with growing pauses, until the first definite answer.
+  Then one request a second departs, until the first definite answer.
 """
 
 import math
@@ -30,9 +30,8 @@ TOLERATED_SHARE = 0.04
 CLIMB_S = 4.0
 # A 429 with a shorter Retry-After causes no pause: the lower rate is enough.
 SHORT_PAUSE_S = 1.0
-# The first and the longest pause between two requests to a silent endpoint; each doubles the last.
-FIRST_PROBE_S = 0.5
-LONGEST_PROBE_S = 8.0
+# Pause between two requests to a silent endpoint.
+PROBE_S = 1.0
 # Length of a silence after which the run is asked to stop.
 OUTAGE_S = 60.0
 # Interval at which a waiting thread checks for new answers and for a stop.
@@ -107,11 +106,9 @@ class Limiter:
         self._throttled: deque[float] = deque()
         self._cut_s = -math.inf
         self._free = per_second
-        # The latest silence: when it began, the pause before its next request, its length, and the
-        # moment up to which the length is counted.
-        self._silent_from_s = -math.inf
-        self._probe_s = FIRST_PROBE_S
-        self._silent_s = self._counted_s = 0.0
+        # The latest silence: when its first and its last request failed, and its length.
+        self._silent_from_s = self._failed_s = -math.inf
+        self._silent_s = 0.0
 
     @property
     def waiting(self) -> int:
@@ -139,14 +136,12 @@ class Limiter:
             # A short wait is not interrupted: a stop lets the rows in flight finish.
             if early_s < POLL_S and not self._silent:
                 time.sleep(early_s)
-            elif not self._sleep(min(early_s, POLL_S)):
+            elif self._wait(min(early_s, POLL_S)):
                 return None
         now_s = time.monotonic()
         if self._rate(now_s) < self.per_second:
             self.throttled_seconds += now_s - max(self._cut_s, self._departed_s)
         self._departed_s = max(self._paced_s(now_s), now_s - CATCH_UP_S)
-        if self._silent:
-            self._probe_s = min(2 * self._probe_s, LONGEST_PROBE_S)
         return now_s
 
     def _due_s(self) -> float:
@@ -166,19 +161,9 @@ class Limiter:
     def _silent(self) -> bool:
         return self._silent_from_s > self._last_answer_s
 
-    def _sleep(self, seconds: float) -> bool:
-        """Sleep; return False if the run is to stop. Add the time to a silence."""
-        if self._wait(seconds):
-            return False
-        if self._silent:
-            # Not by the clock: a process that was frozen has not waited for Iterable.
-            self._silent_s += seconds
-            self._counted_s = time.monotonic()
-        return True
-
     def _paced_s(self, now_s: float) -> float:
-        gap_s = self._probe_s if self._silent else SPREAD_S / self._rate(now_s)
-        return self._departed_s + gap_s
+        gap_s = SPREAD_S / self._rate(now_s)
+        return self._departed_s + (max(gap_s, PROBE_S) if self._silent else gap_s)
 
     def _rate(self, now_s: float) -> float:
         climbed = min(1.0, (now_s - self._cut_s) / CLIMB_S) ** 3
@@ -208,11 +193,10 @@ class Limiter:
 
     def _count_silence(self, report: Report) -> None:
         if not self._silent:
-            self._silent_from_s = self._counted_s = report.at_s
-            self._silent_s, self._probe_s = 0.0, FIRST_PROBE_S
-        # The wait for the answer counts too, with a limit in case the process was frozen.
-        waited_s = report.at_s - max(report.departed_s, self._counted_s)
-        self._silent_s += max(0.0, min(waited_s, OUTAGE_S / 2))
-        self._counted_s = max(self._counted_s, report.at_s)
+            self._silent_from_s = self._failed_s = report.at_s
+            self._silent_s = 0.0
+        # A longer gap is that of a frozen process, or of an endpoint without requests.
+        self._silent_s += min(report.at_s - self._failed_s, OUTAGE_S / 2)
+        self._failed_s = report.at_s
         if self._silent_s >= OUTAGE_S:
             self._outage(f"no definite answer for {self._silent_s:.0f} s; {report.cause}")

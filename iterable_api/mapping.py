@@ -18,7 +18,7 @@ from iterable_api.endpoints import TRACK_EVENT, UPDATE_USER
 from iterable_api.field_types import TYPES_OF, FieldType, RowError
 from records.columns import Column, Kind, Row
 from records.database_errors import DatabaseError
-from records.exit_statuses import ExitStatus, RunError
+from records.exit_statuses import RunError
 from records.outcomes import Delivery
 
 EVENT_NAME = "page_view"
@@ -31,12 +31,6 @@ JOB_COLUMNS = (
 # The column that users are told apart by, if it is not the email.
 USER_ID = "user_id"
 _KNOWN = frozenset({*JOB_COLUMNS, USER_ID, "event_name"})
-
-
-class ColumnError(RunError):
-    """Query 2's columns cannot be sent as they are. The message says which, and what to write."""
-
-    status = ExitStatus.USAGE
 
 
 class MappedField(NamedTuple):
@@ -84,6 +78,13 @@ RESERVED = frozenset({
     "unsubscribedMessageTypeIds", "receivedSMSDisclaimer", "devices", "phoneNumberDetails",
 })  # fmt: skip
 
+# What Iterable's own pages accept: its API has no such rules, and creates fields permanently.
+_FIELD_NAME = re.compile(r"(?![_\s])(?!\d+$)[^.,#]*[^.,#\s]")
+_NO_FIELD_NAME = (
+    "needs a field name after the dot: without . , # or an invisible character, without spaces "
+    "around it, not only digits, and not beginning with _"
+)
+
 # As in database_setup.sql.
 _KINDS = dict.fromkeys(("customer_id", "page_view_id"), Kind.INTEGER) | {"event_time": Kind.MOMENT}
 USUAL_COLUMNS = tuple(Column(name, _KINDS.get(name, Kind.TEXT)) for name in JOB_COLUMNS)
@@ -112,7 +113,7 @@ class RowMapping:
 
     ``identifier`` is the column that identifies the user. ``own`` are the job's own fields,
     ``fields`` the others, ``unused`` the columns that are not sent. Raises DatabaseError unless
-    Query 2 returned every column it must, and ColumnError, with every problem found.
+    Query 2 returned every column it must, and RunError if some cannot be sent, with what to write.
     """
 
     def __init__(
@@ -127,21 +128,16 @@ class RowMapping:
             self.identifier = USER_ID if USER_ID in self.places else "customer_id"
         self.has_event_name = "event_name" in self.places
         said = _query_fields(self.columns)
-        self.own = tuple(self._own_fields(said))
+        self.own = tuple(said.get(target) or self._usual(own) for target, own in _OWN.items())
         self.fields = tuple(field for target, field in said.items() if target not in _OWN)
         sent = {field.column.name for field in (*self.own, *self.fields)}
-        sent |= {*JOB_COLUMNS, self.identifier, "event_name"} - FIELD_COLUMNS.keys()
+        sent |= {*JOB_COLUMNS, self.identifier, "event_name"}
         self.unused = [name for name in self.places if name not in sent]
 
-    def _own_fields(self, said: Mapping[tuple[str, str], MappedField]) -> Iterator[MappedField]:
-        """Yield the job's own fields from the columns in *said*, else from their usual source."""
-        for target, own in _OWN.items():
-            if target in said:
-                yield said[target]
-            elif own.constant:
-                yield own
-            else:
-                yield own._replace(column=self.columns[self.places[own.column.name]])
+    def _usual(self, own: MappedField) -> MappedField:
+        """Return *own*, a field that no column replaces, with its column as Query 2 returned it."""
+        column = own.column.name
+        return own._replace(column=self.columns[self.places[column]]) if column else own
 
     def fields_of(self, call: str) -> tuple[MappedField, ...]:
         """Return the fields that go into *call*, in the order in which they are sent."""
@@ -185,8 +181,6 @@ class RowMapping:
             why = f"write AS `user.{word}` for the profile, AS `event.{word}` for the event"
             if name == USER_ID:
                 why = "ITERABLE_IDENTITY is email"
-            if name in FIELD_COLUMNS:
-                why = f"{FIELD_COLUMNS[name]} replaces it"
             found.append(f"the column {name} is not sent; {why}")
         return found
 
@@ -194,20 +188,18 @@ class RowMapping:
         """Yield the mapping in the order of sending: column, call, field and type."""
         both, name = f"{UPDATE_USER}, {TRACK_EVENT}", "userId" if self.by_user_id else "email"
         yield self.identifier, both, name, "identifies the user"
-        yield from self._lines_of(UPDATE_USER)
-        if self.has_event_name:
-            yield "event_name", TRACK_EVENT, "eventName", "string"
-        else:
-            yield "", TRACK_EVENT, "eventName", f'string, always "{EVENT_NAME}"'
+        yield from map(_line_of, self.fields_of(UPDATE_USER))
+        column = Column("event_name" if self.has_event_name else "")
+        yield _line_of(MappedField(TRACK_EVENT, "eventName", FieldType.STRING, column, EVENT_NAME))
         yield "page_view_id, customer_id", TRACK_EVENT, "id", "part of the event's id"
         yield "event_time", TRACK_EVENT, "createdAt", "unix seconds"
-        yield from self._lines_of(TRACK_EVENT)
+        yield from map(_line_of, self.fields_of(TRACK_EVENT))
 
-    def _lines_of(self, call: str) -> Iterator[tuple[str, str, str, str]]:
-        for field in self.fields_of(call):
-            kind = "object or array" if field.type is FieldType.JSON else str(field.type)
-            always = f", always {field.constant}" if field.constant else ""
-            yield field.column.name, call, field.name, kind + always
+
+def _line_of(field: MappedField) -> tuple[str, str, str, str]:
+    kind = "object or array" if field.type is FieldType.JSON else str(field.type)
+    always = f", always {field.constant}" if field.constant else ""
+    return field.column.name, field.call, field.name, kind + always
 
 
 def _job_columns(columns: Sequence[Column]) -> list[Column]:
@@ -258,7 +250,7 @@ def _query_fields(columns: Sequence[Column]) -> dict[tuple[str, str], MappedFiel
             if fields.setdefault((field.call, field.name), field) is not field:
                 problems.append(f"{field.name} is set twice for {field.call}")
     if problems:
-        raise ColumnError(f"Query 2's columns cannot be sent: {'; '.join(problems)}")
+        raise RunError(f"Query 2's columns cannot be sent: {'; '.join(problems)}")
     return fields
 
 
@@ -267,7 +259,10 @@ def _query_field(column: Column) -> MappedField:
     prefix, _, rest = column.name.partition(".")
     name, colon, suffix = rest.partition(":")
     call = CALLS[prefix]
-    _check_name(name)
+    if not (_FIELD_NAME.fullmatch(name) and name.isprintable()):
+        raise ValueError(_NO_FIELD_NAME)
+    if name in RESERVED:
+        raise ValueError("is reserved by Iterable; use another name")
     own = _OWN.get((call, name))
     if own and own.column.name == "event_time":
         raise ValueError("is already sent by the job")
@@ -292,23 +287,6 @@ def _type_of(column: Column, name: str, suffix: str | None) -> FieldType:
         text = f"is {column.kind} and cannot be sent as :{suffix}"
         raise ValueError(f"{text}; it {advice}" if advice else text)
     return FieldType(suffix)
-
-
-def _check_name(name: str) -> None:
-    """Raise ValueError for a name that Iterable's own pages would not accept.
-
-    The API has no such rules, and Iterable creates fields permanently.
-    """
-    if not name.strip() or name != name.strip():
-        raise ValueError("needs a field name after the dot, without spaces around it")
-    if "." in name:
-        raise ValueError("has a second dot, which in Iterable means a field inside an object")
-    if name.isdecimal() or name.startswith("_") or re.search(r"[,#]", name):
-        raise ValueError("is only digits, begins with _, or contains , or #: Iterable forbids that")
-    if not name.isprintable():
-        raise ValueError("has an invisible character in its name")
-    if name in RESERVED:
-        raise ValueError("is reserved by Iterable; use another name")
 
 
 def _written(name: str, value: object) -> bytes | None:

@@ -124,11 +124,7 @@ class Transport:
     def __init__(self, base_url: str, api_key: str, network: Network = DIRECT) -> None:
         self._base_url = f"{base_url.rstrip('/')}/api/"
         self._headers = CaseInsensitiveDict[str | bytes](
-            {
-                "Api-Key": api_key,
-                "Content-Type": "application/json",
-                "User-Agent": "iterable-sync",
-            }
+            {"Api-Key": api_key, "Content-Type": "application/json", "User-Agent": "iterable-sync"}
         )
         self._timeout_s = network.timeout_s
         self._proxies = {"https": network.proxy} if network.proxy else {}
@@ -181,21 +177,14 @@ def _proxy_cause(cause: Cause, error: str) -> Cause:
 
 def _read_answer(response: requests.Response) -> Response:
     """Read the complete answer; close the connection if it is unusable or too long."""
-    status = response.status_code
-    if status < 200:
-        raise _unusable(response, f"only an interim answer came ({status})")
-    try:
-        content: bytes = response.raw.read(MAX_BYTES + 1, decode_content=True)
-    except exceptions.DecodeError:
-        raise _unusable(response, "the answer cannot be decoded") from None
-    if len(content) > MAX_BYTES:
-        raise _unusable(response, "the answer is too long")
-    return Response(status, response.headers, content)
-
-
-def _unusable(response: requests.Response, words: str) -> TransportError:
+    status, content = response.status_code, b""
+    if status >= 200:
+        content = response.raw.read(MAX_BYTES + 1, decode_content=True)
+        if len(content) <= MAX_BYTES:
+            return Response(status, response.headers, content)
     response.close()
-    return TransportError("UnusableAnswer", left_machine=True, cause=Cause(words, BETWEEN))
+    words = "the answer is too long" if content else f"only an interim answer came ({status})"
+    raise TransportError("UnusableAnswer", left_machine=True, cause=Cause(words, BETWEEN))
 
 
 class _Adapter(HTTPAdapter):
@@ -238,6 +227,7 @@ CAUSES: tuple[tuple[type[BaseException], Cause], ...] = (
     (ConnectionError, Cause("{reason}", BETWEEN)),
     (OSError, Cause("{reason}", "check this machine's network, and its limits of files and ports")),
     (IncompleteRead, Cause("the answer broke off", BETWEEN)),
+    (exceptions.DecodeError, Cause("the answer cannot be decoded", BETWEEN)),
     (HTTPException, Cause("the answer is not HTTP", ADDRESS)),
 )
 

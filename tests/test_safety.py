@@ -122,7 +122,7 @@ def test_iterable_being_down_stops_early_and_another_run_does_the_rest(job, iter
     add_pro_users(database, 200)
     iterable.set_faults(Fault("gateway", status=503))
     job.scale("iterable_api/limiter.py", "OUTAGE_S", 1.0)
-    job.scale("iterable_api/limiter.py", "LONGEST_PROBE_S", 0.5)
+    job.scale("iterable_api/limiter.py", "PROBE_S", 0.5)
     done = job(ITERABLE_WORKERS="20")
     assert done.returncode == 4
     (last,) = done.stderr.splitlines()[-1:]

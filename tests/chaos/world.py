@@ -40,8 +40,7 @@ COLUMNS = "customer_id email first_name plan_type page_view_id page event_time b
 SCALED = (
     ("delivery/pipeline.py", "VISIBLE_AFTER_S", 0.4),
     ("delivery/project_fields.py", "PATIENCE_S", 0.0),
-    ("iterable_api/limiter.py", "FIRST_PROBE_S", 0.01),
-    ("iterable_api/limiter.py", "LONGEST_PROBE_S", 0.03),
+    ("iterable_api/limiter.py", "PROBE_S", 0.02),
     ("iterable_api/limiter.py", "OUTAGE_S", 2.0),
     ("iterable_api/limiter.py", "POLL_S", 0.01),
     ("iterable_api/limiter.py", "MAX_BACKOFF_DOUBLINGS", -4),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iterable_api.answers import judge_response, user_not_found
+from iterable_api.answers import NOT_YET_KNOWN, judge_response, user_not_found
 from iterable_api.bulk_answers import calls_of
 from iterable_api.transport import Response
 from records.outcomes import NOT_SENT, CallStatus, Fault
@@ -65,7 +65,7 @@ def test_an_event_whose_user_is_not_found_waits_and_a_profile_is_open(name, key)
     call = told(document)[KEYS.index(key)]
     assert (call.status, call.fault, call.code) == (UNAVAILABLE, Fault.ITERABLE, f"notFound{name}")
     assert user_not_found(call)
-    assert "sent again later" in call.message
+    assert call.message == NOT_YET_KNOWN
     assert told(document, "users")[KEYS.index(key)] is NOT_SENT
 
 

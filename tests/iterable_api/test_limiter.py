@@ -12,9 +12,8 @@ import pytest
 from iterable_api import limiter as limiter_module
 from iterable_api.limiter import (
     CATCH_UP_S,
-    FIRST_PROBE_S,
-    LONGEST_PROBE_S,
     OUTAGE_S,
+    PROBE_S,
     SPREAD_S,
     Kind,
     Limiter,
@@ -180,27 +179,21 @@ def fail(limiter, departed_s=None, cause="answered 503"):
     return departed_s
 
 
-def test_a_silent_endpoint_is_tried_by_one_request_at_a_time_and_ever_more_seldom(limiter):
+@pytest.mark.parametrize("kind", [Kind.ACCEPTED, Kind.THROTTLED])
+def test_a_silent_endpoint_gets_a_request_a_second_until_any_definite_answer(
+    clock, limiter, outages, kind
+):
     for departed_s in [limiter.acquire() for _ in range(5)]:
         last_s = fail(limiter, departed_s)
-    moments = [last_s, *(fail(limiter) for _ in range(7))]
-    gaps = [later - earlier for earlier, later in itertools.pairwise(moments)]
-    assert gaps == pytest.approx([FIRST_PROBE_S, 1, 2, 4, 8, LONGEST_PROBE_S, LONGEST_PROBE_S])
-
-
-@pytest.mark.parametrize("kind", [Kind.ACCEPTED, Kind.THROTTLED])
-def test_any_definite_answer_lets_all_go_again(clock, limiter, outages, kind):
-    for _ in range(5):
-        fail(limiter)
-    probe_s = limiter.acquire()
+    moments = [last_s, *(fail(limiter) for _ in range(3)), limiter.acquire()]
+    assert [later - at for at, later in itertools.pairwise(moments)] == pytest.approx([PROBE_S] * 4)
     clock.now_s += 0.01
-    limiter.report(kind, probe_s)
-    moments = [limiter.acquire() for _ in range(10)]
-    assert moments[-1] - probe_s < 0.5
+    limiter.report(kind, moments[-1])
+    assert [limiter.acquire() for _ in range(10)][-1] - moments[-1] < 0.5
     # And the next silence begins anew.
     clock.now_s += 1
     began_s = fail(limiter)
-    assert limiter.acquire() - began_s == pytest.approx(FIRST_PROBE_S, abs=CATCH_UP_S)
+    assert limiter.acquire() - began_s == pytest.approx(PROBE_S, abs=CATCH_UP_S)
     assert outages == []
 
 
@@ -209,8 +202,8 @@ def test_an_answer_ends_a_silence_while_others_wait(clock, limiter, of_its_twin)
     limiter.twin = Limiter(100, wait=clock.sleep)
     answered = limiter.twin if of_its_twin else limiter
     last_s = [fail(limiter) for _ in range(6)][-1]
-    clock.at(last_s + 3, partial(answered.report, Kind.ACCEPTED, last_s))
-    assert limiter.acquire() - last_s == pytest.approx(3, abs=0.2)
+    clock.at(last_s + 0.4, partial(answered.report, Kind.ACCEPTED, last_s))
+    assert limiter.acquire() - last_s == pytest.approx(0.4, abs=0.2)
 
 
 def test_a_request_that_fails_while_others_are_answered_holds_nobody(clock, limiter):
@@ -232,84 +225,30 @@ def test_while_its_twin_is_answered_there_is_no_outage(clock, limiter, outages):
         clock.sleep(1.0)
         limiter.report(Kind.UNANSWERED, departed_s)
         limiter.twin.report(Kind.ACCEPTED, depart(limiter.twin))
-    assert depart(limiter) - departed_s < 1.0 + FIRST_PROBE_S
     assert outages == []
 
 
-def test_a_minute_of_silence_is_an_outage_and_says_why(clock):
-    outages = []
-    limiter = Limiter(
-        100, wait=clock.sleep, outage=lambda text: outages.append((clock.now_s, text))
-    )
+def test_a_minute_of_silence_is_an_outage_and_says_why(clock, limiter, outages):
     began_s = fail(limiter)
     while not outages:
-        fail(limiter, cause="connection reset by peer")
-    ((at_s, text),) = outages
-    assert OUTAGE_S <= at_s - began_s <= OUTAGE_S + LONGEST_PROBE_S
-    assert text == f"no definite answer for {at_s - began_s:.0f} s; connection reset by peer"
+        last_s = fail(limiter, cause="connection reset by peer")
+    # The limiter reads of a failure when the next request is about to depart.
+    silent_s = last_s - PROBE_S - began_s
+    assert OUTAGE_S <= silent_s <= OUTAGE_S + PROBE_S
+    assert outages == [f"no definite answer for {silent_s:.0f} s; connection reset by peer"]
 
 
-def test_neither_time_before_the_first_failure_nor_without_a_request_is_silence(
-    clock, limiter, outages
+@pytest.mark.parametrize(("waited_s", "failures"), [(25, 3), (3600, 2)])
+def test_a_silence_begins_with_a_failure_and_each_adds_half_a_minute_at_most(
+    clock, limiter, outages, waited_s, failures
 ):
+    """A process may have been frozen, or an endpoint not used for a while."""
     departed_s = limiter.acquire()
-    for _ in range(5):
-        clock.now_s += 300
+    for _ in range(failures + 1):
+        clock.now_s += waited_s
         fail(limiter, departed_s)
-        departed_s = None
-    limiter.acquire()
-    assert outages == []
-
-
-def test_what_a_request_has_waited_for_its_answer_counts_also_when_nobody_else_waits(
-    clock, limiter, outages
-):
-    fail(limiter)
-    for _ in range(3):
         assert outages == []
         departed_s = limiter.acquire()
-        clock.now_s += 25
-        fail(limiter, departed_s, "no answer within 25 s")
-    limiter.acquire()
-    assert len(outages) == 1
-
-
-def test_seconds_in_which_one_request_waits_and_another_is_unanswered_count_once(limiter, outages):
-    slow_s = depart(limiter)
-    began_s = last_s = fail(limiter)
-    while last_s - began_s < OUTAGE_S - 2 * LONGEST_PROBE_S:
-        last_s = fail(limiter)
-    # Nobody has counted this wait but the limiter itself.
-    assert depart(limiter) - began_s == pytest.approx(OUTAGE_S, abs=LONGEST_PROBE_S)
-    fail(limiter, slow_s)
-    depart(limiter)
-    assert outages == []
-
-
-@pytest.mark.parametrize("waits", [True, False])
-def test_a_process_that_was_frozen_has_met_no_outage(clock, outages, waits):
-    def freeze(seconds):
-        clock.now_s += 3600 * waits
-        return clock.sleep(seconds)
-
-    limiter = Limiter(100, wait=freeze, outage=outages.append)
-    fail(limiter)
-    departed_s = limiter.acquire()
-    clock.now_s += 3600
-    fail(limiter, departed_s)
-    limiter.acquire()
-    assert outages == []
-
-
-def test_an_outage_needs_a_request_that_failed_at_its_end(limiter, outages):
-    """Iterable may ask for a pause of a minute, and is asked after it."""
-    departed_s = limiter.acquire()
-    limiter.report(Kind.UNANSWERED, departed_s, pause_s=60.0)
-    probe_s = limiter.acquire()
-    assert probe_s - departed_s == pytest.approx(60, abs=0.2)
-    assert outages == []
-    fail(limiter, probe_s)
-    limiter.acquire()
     assert len(outages) == 1
 
 

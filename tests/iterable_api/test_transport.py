@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from urllib3 import exceptions
 
 from iterable_api.transport import (
     CAUSES,
@@ -364,7 +365,8 @@ def tls_error(reason):
         (6, BrokenPipeError(errno.EPIPE, "Broken pipe"), "broken pipe"),
         (7, OSError(errno.EMFILE, "Too many open files"), "too many open files"),
         (8, http.client.IncompleteRead(b""), "the answer broke off"),
-        (9, http.client.BadStatusLine("x"), "the answer is not HTTP"),
+        (9, exceptions.DecodeError("x"), "the answer cannot be decoded"),
+        (10, http.client.BadStatusLine("x"), "the answer is not HTTP"),
     ],
 )
 def test_each_line_of_the_table_is_about_its_errors_and_those_they_led_to(number, error, words):
@@ -376,5 +378,5 @@ def test_each_line_of_the_table_is_about_its_errors_and_those_they_led_to(number
 
 
 def test_any_other_error_is_a_connection_that_failed():
-    assert len(CAUSES) == 10
+    assert len(CAUSES) == 11
     assert cause_of(ValueError("x"), "answer", 1) == UNKNOWN

@@ -54,4 +54,4 @@ def test_a_project_may_have_very_many_fields_and_types_that_are_no_word(iterable
     odd = {"a": None, "b": ["string"], "c": {"type": "string"}, "d": "", "e": "t" * 99}
     iterable.set_faults(Fault("answer", body=json.dumps({"fields": fields | odd})))
     unknown = dict.fromkeys("abcd", UNKNOWN_TYPE)
-    assert fetch(iterable).field_types == fields | unknown | {"e": "t" * 20}
+    assert fetch(iterable).field_types == fields | unknown | {"e": "t" * 64}

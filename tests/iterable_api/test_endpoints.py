@@ -1,6 +1,6 @@
 """What was sent and answered, counted by endpoint."""
 
-from iterable_api.request_statistics import RequestStatistics
+from iterable_api.endpoints import RequestStatistics
 
 
 def test_answers_are_counted_by_status_and_latency_and_what_is_missing_too():
