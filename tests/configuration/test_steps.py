@@ -201,11 +201,11 @@ FORBIDDEN = 4095
     ("soft", "hard", "workers", "set_to"),
     [
         (256, resource.RLIM_INFINITY, 1500, (1550, resource.RLIM_INFINITY)),
-        (256, 256, 206, None),
+        (256, 256, 206, (256, 256)),
         (100, 256, 206, (256, 256)),
         (4096, 4096, 1500, None),
         (resource.RLIM_INFINITY, resource.RLIM_INFINITY, 1500, None),
-        (40, 40, 1, None),
+        (40, 40, 1, (40, 40)),
         (256, FORBIDDEN, 206, None),
     ],
 )
