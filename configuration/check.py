@@ -115,12 +115,10 @@ def _check_folders(settings: Settings, failures: list[RunError], *, demo: bool) 
         _log_ok(f"RESULTS_DIR {settings.results_dir} can be written")
     if not demo:
         steps.warn_of_other_jobs(settings)
-    if path := settings.metrics_file:
-        try:
-            # This folder belongs to another program, so a run does not create it.
-            tempfile.TemporaryFile(dir=path.parent).close()
-        except OSError as error:
-            logger.warning(steps.NO_METRICS, path, error.strerror)
+    path = settings.metrics_file
+    # This folder belongs to another program, so a run does not create it.
+    if path and not os.access(path.parent, os.W_OK, effective_ids=True):
+        logger.warning(steps.NO_METRICS, path, "its folder is missing or not writable")
 
 
 def _check_query(look: steps.FirstLook, settings: Settings, failures: list[RunError]) -> None:

@@ -293,15 +293,16 @@ def wrong_types(types: Mapping[str, str], mapping: RowMapping) -> Iterator[str]:
         fits = has in {UNKNOWN_TYPE, kind} or (kind, has) in _ALSO_FIT
         if fits or kind is FieldType.JSON or field.column.kind is Kind.NULL:
             continue
-        advice = f"In Query 2, give the field another name, or if its values fit, the type :{has}"
+        change = f"give the field another name, or if its values fit, the type :{has}"
         if field in mapping.own:
-            advice = (
-                f"In Query 2, write NULL AS `user.{name}` and send it as `user.<another name>`, or "
-                f"if its values fit, write it AS `user.{name}:{has}`"
+            change = (
+                f"write NULL AS `user.{name}` and send it as `user.<another name>`, or if its "
+                f"values fit, write it AS `user.{name}:{has}`"
             )
         yield (
             f"The profile field {name} has the type {has} in the project, and the job sends a "
-            f"{kind}: Iterable refuses every row with it. A type cannot be changed. {advice}"
+            f"{kind}: Iterable refuses every row with it. A type cannot be changed. In Query 2, "
+            f"{change}"
         )
 
 
@@ -325,8 +326,7 @@ def monitored(settings: Settings, run: RunRecord) -> Iterator[None]:
     if run.options.dry_run:
         yield
         return
-    url = settings.heartbeat_url.get_secret_value() if settings.heartbeat_url else ""
-    monitor = Heartbeat(url, run.id, network(settings))
+    monitor = Heartbeat(settings.heartbeat_url.get_secret_value(), run.id, network(settings))
     monitor.start()
     yield
     if settings.metrics_file:
