@@ -8,7 +8,6 @@ import sys
 import pytest
 
 from configuration.check import FIRST_ROWS, check
-from configuration.command_line import parse_args
 from configuration.settings import HERE
 from configuration.steps import run_notes
 from configuration.wiring import open_ledger
@@ -97,13 +96,6 @@ def test_the_demo_can_be_checked_without_settings():
     done = subprocess.run(command, env=BARE, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith("\nReady for a run\n")
-
-
-@pytest.mark.parametrize("other", ["--dry-run", "--report"])
-def test_check_is_not_for_a_command_line_that_asks_for_something_else(other, capsys):
-    with pytest.raises(SystemExit):
-        parse_args(["--check", other])
-    assert "not allowed with argument --check" in capsys.readouterr().err
 
 
 # --- Files
