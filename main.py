@@ -89,7 +89,6 @@ def run_integration(
             # The connection is closed: a slow Iterable must not keep a query open on the server.
             with closing(rows):
                 logger.info("Found %d %s", len(rows), ROWS_FOUND[run.noun])
-                steps.warn_of_times_ahead(rows, look.payloads.mapping, settings)
                 steps.begin_run(rows, look, settings, recorder)
                 logger.info("[STEP 4] Initializing Iterable API client...")
                 client = wiring.iterable_client(settings, look.payloads, stop)

@@ -3,10 +3,11 @@
 When a step fails, it logs the same error as a run and goes on with the next step.
 """
 
-import itertools
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
+from itertools import chain, islice
 from pathlib import Path
 
 from configuration import steps, wiring
@@ -24,9 +25,7 @@ from records.run import RunRecord
 logger = get_logger(__name__)
 
 FIRST_ROWS = 100
-# Maximum number of refused rows to name.
-MOST_SHOWN = 10
-NO_ROTATION = "LOG_FILE %s cannot be rotated (%s) and keeps growing: make its folder writable"
+NO_ROTATION = "LOG_FILE %s cannot be rotated and keeps growing: make its folder writable"
 
 
 def check(env_file: Path | None, environ: Mapping[str, str], run: RunRecord) -> ExitStatus:
@@ -42,13 +41,9 @@ def check(env_file: Path | None, environ: Mapping[str, str], run: RunRecord) -> 
         steps.refuse_root(settings, run)
     _check_lock_and_log(settings, failures, quiet=run.options.quiet)
     _check_folders(settings, failures, demo=run.options.demo)
-    mapping = RowMapping(identity=settings.iterable_identity)
-    if (rows := _first_rows(settings, failures)) is not None:
-        with closing(rows), _step(failures):
-            payloads = steps.read_columns(rows.columns, settings, shown=True)
-            mapping = payloads.mapping
-            steps.warn_of_times_ahead(rows, mapping, settings)
-            _check_rows(rows, payloads, settings)
+    look = steps.FirstLook(settings, shown=True)
+    _check_query(look, settings, failures)
+    mapping = look.payloads.mapping
     # If the ledger cannot be opened, the error is already logged.
     with suppress(RunError), _ledger(settings) as ledger:
         if text := steps.lost_entries(ledger, settings, mapping):
@@ -90,12 +85,9 @@ def _check_lock_and_log(settings: Settings, failures: list[RunError], *, quiet: 
         else:
             _try_folder(path.parent)
         _log_ok(f"LOG_FILE {path} can be written")
-        try:
-            _try_folder(path.parent)
-        except OSError as error:
-            # A run continues with a log that it cannot rotate. Only files are rotated.
-            if path.is_file():
-                logger.warning(NO_ROTATION, path, error.strerror)
+        # A run continues with a log that it cannot rotate. Only files are rotated.
+        if path.is_file() and not os.access(path.parent, os.W_OK, effective_ids=True):
+            logger.warning(NO_ROTATION, path)
 
 
 @contextmanager
@@ -103,14 +95,10 @@ def _ledger(settings: Settings) -> Iterator[DeliveryLedger | None]:
     """Open the ledger as a run does; if there is none, test its folder and yield None."""
     path = settings.state_file
     with steps.writing("STATE_FILE", path):
-        is_there = path.exists()
-        if not is_there:
+        if not (is_there := path.exists()):
             _try_folder(path.parent)
-    if is_there:
-        with wiring.open_ledger(settings) as ledger:
-            yield ledger
-    else:
-        yield None
+    with wiring.open_ledger(settings) if is_there else nullcontext() as ledger:
+        yield ledger
 
 
 def _try_folder(folder: Path) -> None:
@@ -127,17 +115,15 @@ def _check_folders(settings: Settings, failures: list[RunError], *, demo: bool) 
         _log_ok(f"RESULTS_DIR {settings.results_dir} can be written")
     if not demo:
         steps.warn_of_other_jobs(settings)
-    if path := settings.metrics_file:
-        try:
-            # This folder belongs to another program, so a run does not create it.
-            tempfile.TemporaryFile(dir=path.parent).close()
-        except OSError as error:
-            logger.warning(steps.NO_METRICS, path, error.strerror)
+    path = settings.metrics_file
+    # This folder belongs to another program, so a run does not create it.
+    if path and not os.access(path.parent, os.W_OK, effective_ids=True):
+        logger.warning(steps.NO_METRICS, path, "its folder is missing or not writable")
 
 
-def _first_rows(settings: Settings, failures: list[RunError]) -> RowSpool | None:
-    """Return the first rows of Query 2, None if it cannot be read or run."""
-    query = rows = None
+def _check_query(look: steps.FirstLook, settings: Settings, failures: list[RunError]) -> None:
+    """Run Query 2 and check its first rows; *look* has its columns then."""
+    query = None
     with _step(failures):
         query = load_query(JOB_QUERY, settings.query_file)
     with _step(failures), wiring.database_connection(settings) as database:
@@ -147,9 +133,10 @@ def _first_rows(settings: Settings, failures: list[RunError]) -> RowSpool | None
         )
         if query:
             rows = database.get_pro_users_recent_engagement(
-                query, watch=lambda _, all_rows: itertools.islice(all_rows, FIRST_ROWS)
+                query, watch=lambda columns, all_: look.watch(columns, islice(all_, FIRST_ROWS))
             )
-    return rows
+            with closing(rows):
+                _check_rows(rows, look.payloads, settings)
 
 
 def _check_rows(rows: RowSpool, payloads: Payloads, settings: Settings) -> None:
@@ -157,28 +144,23 @@ def _check_rows(rows: RowSpool, payloads: Payloads, settings: Settings) -> None:
 
     Raises RunError if the number of rows, or of refused rows, would make the run fail.
     """
-    count = len(rows)
+    count, refused = len(rows), 0
     # If Query 2 has more rows than were read, assume that they reach MIN_ROWS.
     possible = count if count < FIRST_ROWS else max(count, settings.min_rows)
     if text := steps.row_count_problem(possible, settings):
         raise RunError(text, ExitStatus.DATABASE)
-    refused = list(_refused(rows, payloads))
-    for customer, reason in refused[:MOST_SHOWN]:
-        logger.warning("Query 2: the row of customer %s would be refused: %s", customer, reason)
-    text = f"Query 2: {count - len(refused)} of the first {count} rows can be sent"
-    if len(refused) > settings.max_refused_rows:
-        text += f", and MAX_REFUSED_ROWS is {settings.max_refused_rows}"
-        raise RunError(text, ExitStatus.NOT_ALL_DELIVERED)
-    _log_ok(text)
-
-
-def _refused(rows: RowSpool, payloads: Payloads) -> Iterator[tuple[object, RowError]]:
-    """Yield the customer of each of *rows* that cannot be sent, and why."""
-    for row in itertools.chain.from_iterable(rows.chunks()):
+    for row in chain.from_iterable(rows.chunks()):
         try:
             payloads.complete(payloads.prepare(row))
         except RowError as error:
-            yield payloads.mapping.shown(row, "customer_id"), error
+            refused += 1
+            customer = payloads.mapping.shown(row, "customer_id")
+            logger.warning("Query 2: the row of customer %s would be refused: %s", customer, error)
+    text = f"Query 2: {count - refused} of the first {count} rows can be sent"
+    if refused > settings.max_refused_rows:
+        text += f", and MAX_REFUSED_ROWS is {settings.max_refused_rows}"
+        raise RunError(text, ExitStatus.NOT_ALL_DELIVERED)
+    _log_ok(text)
 
 
 def _check_project(mapping: RowMapping, settings: Settings, failures: list[RunError]) -> None:

@@ -15,6 +15,18 @@ AFTER_DEMO = (
     "fill it in, run python3 main.py --check, then python3 main.py"
 )
 
+# A command line may have one of these.
+COMMANDS = {"--check", "--dry-run", "--report"}
+FLAGS = {
+    "--demo": "run the job against a private database and a local Iterable; needs no settings",
+    "--check": "check everything a run needs; change nothing",
+    "--dry-run": "write the results file with every payload; send nothing",
+    "--report": "write report.html from the results files; send nothing",
+    "--bulk": "send up to 1000 rows per request: up to 5000 users a second instead of 500",
+    "--all": "also send what Iterable already holds; journeys may start again",
+    "--quiet": "print nothing, or one line if something needs attention",
+}
+
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Parse the command line; exit with status 2 if it is wrong."""
@@ -25,54 +37,14 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         epilog=f"exit status:\n{statuses}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--env-file",
-        type=Path,
-        metavar="PATH",
-        help="read the settings from PATH instead of .env beside main.py",
-    )
-    parser.add_argument(
-        "--demo",
-        action="store_true",
-        help="run the job against a private database and a local Iterable; needs no settings",
-    )
-    instead = parser.add_mutually_exclusive_group()
-    instead.add_argument(
-        "--check",
-        action="store_true",
-        help="check everything a run needs; change nothing",
-    )
-    instead.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="write the results file with every payload; send nothing",
-    )
-    instead.add_argument(
-        "--report",
-        action="store_true",
-        help="write report.html from the results files; send nothing",
-    )
-    parser.add_argument(
-        "--bulk",
-        action="store_true",
-        help="send up to 1000 rows per request: up to 5000 users a second instead of 500",
-    )
-    parser.add_argument(
-        "--limit",
-        type=_row_count,
-        metavar="N",
-        help="send only the first N rows that need sending; with --all, the first N rows",
-    )
-    parser.add_argument(
-        "--all",
-        action="store_true",
-        help="also send what Iterable already holds; journeys may start again",
-    )
-    parser.add_argument(
-        "--quiet",
-        action="store_true",
-        help="print nothing, or one line if something needs attention",
-    )
+    text = "read the settings from PATH instead of .env beside main.py"
+    parser.add_argument("--env-file", type=Path, metavar="PATH", help=text)
+    text = "send only the first N rows that need sending; with --all, the first N rows"
+    parser.add_argument("--limit", type=_row_count, metavar="N", help=text)
+    commands = parser.add_mutually_exclusive_group()
+    for flag, text in FLAGS.items():
+        group = commands if flag in COMMANDS else parser
+        group.add_argument(flag, action="store_true", help=text)
     parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
     return parser.parse_args(argv)
 

@@ -3,7 +3,6 @@
 Each problem is a sentence that names the variable or the line and quotes no value.
 """
 
-import difflib
 import io
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -57,9 +56,7 @@ def read_env_file(path: Path, known: Collection[str]) -> tuple[dict[str, str], l
         elif binding.key is None or binding.value is None:
             problems.append(f"{where} is not NAME=value")
         elif binding.key not in known:
-            problems.append(
-                f"{where}: {binding.key} is not a setting{_suggestion(binding.key, known)}"
-            )
+            problems.append(f"{where}: {binding.key} is not a setting")
         elif binding.key in values:
             problems.append(f"{where}: {binding.key} is set twice")
         else:
@@ -98,9 +95,10 @@ def read_secret_files(values: dict[str, str], folder: Path) -> dict[str, str]:
             problems[name] = f"{name} and {name}_FILE are both set; keep one"
         elif path:
             try:
-                values[name] = _secret_in(absolute_path(path.strip(), folder))
+                text = text_of(absolute_path(path.strip(), folder))
+                values[name] = text.removesuffix("\n")
             except ValueError as error:
-                problems[name] = f"{name}_FILE {error}"
+                problems[name] = f"{name}_FILE {path} {error}"
     return problems
 
 
@@ -128,19 +126,3 @@ def _quoting_problem(written: str, *, broken: bool) -> str:
     if not broken and re.search(r"\s#", written):
         return "a # after a space cuts off the value; quote it, or give the comment its own line"
     return ""
-
-
-def _secret_in(path: Path) -> str:
-    """Return the text of *path* without the final line break."""
-    try:
-        text = text_of(path).removesuffix("\n")
-    except ValueError as error:
-        raise ValueError(f"names a file that {error}") from None
-    if not text:
-        raise ValueError("names an empty file")
-    return text
-
-
-def _suggestion(name: str, known: Collection[str]) -> str:
-    close = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.8)
-    return f"; did you mean {close[0]}?" if close else ""

@@ -8,6 +8,7 @@ import re
 import ssl
 import zoneinfo
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta, timezone, tzinfo
 from pathlib import Path
 from typing import Annotated, Literal
@@ -21,8 +22,6 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
-    ValidationInfo,
-    field_validator,
 )
 from pydantic_core import ErrorDetails
 
@@ -66,9 +65,7 @@ def _readable(path: Path) -> Path:
 def _zone_of(text: str) -> tzinfo:
     if not OFFSET.fullmatch(text):
         return zoneinfo.ZoneInfo(text)
-    sign = -1 if text[0] == "-" else 1
-    hours, minutes = text[1:].split(":")
-    return timezone(sign * timedelta(hours=int(hours), minutes=int(minutes)))
+    return timezone(timedelta(hours=int(text[:3]), minutes=int(text[0] + text[4:])))
 
 
 def _time_zone(text: str) -> str:
@@ -91,17 +88,12 @@ def _header_safe(key: SecretStr) -> SecretStr:
 
 def _split_url(text: str, example: str) -> SplitResult:
     """Return the parts of an http or https URL; no error quotes any of it."""
-    if not re.fullmatch(r"[!-~]+", text):
-        raise ValueError("must be printable ASCII, without spaces or line breaks")
-    try:
+    with suppress(ValueError):
         parts = urlsplit(text)
-        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-    except ValueError:
-        raise ValueError(f"has no usable host or port; it looks like {example}") from None
-    if not usable:
-        scheme = example.partition(":")[0]
-        raise ValueError(f"must start with {scheme}:// and a host, such as {example}")
-    return parts
+        is_usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+        if is_usable and re.fullmatch(r"[!-~]+", text):
+            return parts
+    raise ValueError(f"must be a URL such as {example}, in ASCII and without spaces")
 
 
 def _api_base_url(text: str) -> str:
@@ -136,8 +128,6 @@ def _proxy_url(url: SecretStr) -> SecretStr:
     parts = _split_url(text, example)
     if parts.scheme != "http" or parts.port is None:
         raise ValueError(f"must be http:// with a host and a port, such as {example}")
-    if parts.path.rstrip("/") or parts.query or parts.fragment:
-        raise ValueError(f"must end after the port, such as {example}")
     return url
 
 
@@ -187,9 +177,9 @@ class Settings(BaseModel):
     iterable_api_key: Annotated[SecretStr, AfterValidator(_header_safe)]
     iterable_api_key_file: FolderOrFile | None = None
     iterable_api_base_url: Annotated[str, AfterValidator(_api_base_url)]
-    iterable_project: Text | None = None
+    iterable_project: str = ""
     iterable_ca_file: Annotated[FolderOrFile, AfterValidator(_ca_file)] | None = None
-    iterable_proxy: Annotated[SecretStr, AfterValidator(_proxy_url)] | None = None
+    iterable_proxy: Annotated[SecretStr, AfterValidator(_proxy_url)] = SecretStr("")
     iterable_identity: Annotated[Identity, BeforeValidator(str.lower)] = Identity.EMAIL
     iterable_create_fields: Annotated[
         Literal["project", "always", "never"], BeforeValidator(str.lower)
@@ -216,28 +206,8 @@ class Settings(BaseModel):
     # 0 means all.
     results_keep: Annotated[int, Field(ge=0)] = 0
     state_file: FolderOrFile = HERE / "sync_state.sqlite3"
-    heartbeat_url: Annotated[SecretStr, AfterValidator(_heartbeat_url)] | None = None
+    heartbeat_url: Annotated[SecretStr, AfterValidator(_heartbeat_url)] = SecretStr("")
     metrics_file: Annotated[FolderOrFile, AfterValidator(_prom_file)] | None = None
-
-    @field_validator("iterable_proxy")
-    @classmethod
-    def _only_for_https(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-        # An http request has no tunnel, so the proxy would see the API key.
-        if value and info.data.get("iterable_api_base_url", "").startswith("http://"):
-            raise ValueError("needs an https:// address in ITERABLE_API_BASE_URL")
-        return value
-
-    @field_validator("max_rows")
-    @classmethod
-    def _not_below_min_rows(cls, value: int | None, info: ValidationInfo) -> int | None:
-        if value is not None and value < info.data.get("min_rows", 0):
-            raise ValueError("must not be less than MIN_ROWS")
-        return value
-
-    @property
-    def proxy(self) -> str:
-        """The proxy's URL, with its password if it has one; empty if there is none."""
-        return self.iterable_proxy.get_secret_value() if self.iterable_proxy else ""
 
     @property
     def source(self) -> str:
@@ -307,9 +277,8 @@ def load_results_dir(env_file: Path | None, environ: Mapping[str, str]) -> Path:
     Raises SettingsError if *env_file* cannot be read, or the ``~`` in the folder is no home.
     """
     values = merged(_values_of(env_file)[0], environ)
-    default: Path = Settings.model_fields["results_dir"].default
     try:
-        return _beside_main(values.get("RESULTS_DIR", str(default)).strip())
+        return _beside_main(values.get("RESULTS_DIR", str(HERE)).strip())
     except ValueError as error:
         raise SettingsError([f"RESULTS_DIR {error}"]) from None
 

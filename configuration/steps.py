@@ -44,6 +44,11 @@ EMPTY = (
     "again, and journeys in Iterable may start again"
 )
 AGAIN = "The rows of these entries are sent again, and journeys in Iterable may start again"
+FUTURE = (
+    "DB_TIME_ZONE: %s in the future in %s, so this is probably not the time zone of the data, and "
+    "every createdAt would be wrong. Correct it before you send anything: changing it later "
+    "creates every event a second time"
+)
 # Clocks differ by less than the first, and time zones by no more than the second.
 LEAST_AHEAD, MOST_AHEAD = timedelta(minutes=5), timedelta(hours=26)
 # The job's type, and another type in the project that accepts its values.
@@ -127,63 +132,56 @@ def warn_of_other_jobs(settings: Settings) -> None:
 
 
 class FirstLook:
-    """Looks at Query 2's rows while the server sends them, which saves time.
+    """Looks at Query 2's columns and rows while the server sends them, which saves time.
 
-    ``payloads`` builds their request bodies; ``suspects`` has what may repeat another row.
+    ``payloads`` builds the request bodies, until the columns are known for the job's own ones;
+    ``suspects`` has what may repeat another row. *shown*: log where each column goes.
     """
-
-    payloads: Payloads
 
     def __init__(self, settings: Settings, *, shown: bool) -> None:
         self._settings = settings
         self._shown = shown
+        self.payloads = self._payloads(RowMapping(identity=settings.iterable_identity))
         self.suspects: set[int] = set()
 
+    def _payloads(self, mapping: RowMapping) -> Payloads:
+        return Payloads(self._settings.source, self._settings.time_zone, mapping)
+
     def watch(self, columns: Sequence[Column], rows: Iterator[Row]) -> Iterator[Row]:
-        """Return *rows* as they are. Raises RunError if their *columns* cannot be sent."""
-        self.payloads = read_columns(columns, self._settings, shown=self._shown)
-        return find_suspects(rows, self.payloads, self.suspects)
+        """Yield *rows* as they are; warn of times in the future, as a wrong zone makes them.
+
+        Raises RunError if *columns* cannot be sent.
+        """
+        self._map(columns)
+        now, zone = datetime.now(UTC), self._settings.time_zone
+        # Written as MySQL does, so that comparing bytes compares the times.
+        first, last = (
+            f"{(now + ahead).astimezone(zone):%Y-%m-%d %H:%M:%S}".encode()
+            for ahead in (LEAST_AHEAD, MOST_AHEAD)
+        )
+        place, count = self.payloads.mapping.places["event_time"], 0
+        for row in find_suspects(rows, self.payloads, self.suspects):
+            if (time := row[place]) and first <= time <= last:
+                count += 1
+            yield row
+        if count:
+            times = "1 event_time is" if count == 1 else f"{count} event_times are"
+            logger.warning(FUTURE, times, self._settings.db_time_zone)
+
+    def _map(self, columns: Sequence[Column]) -> None:
+        mapping = RowMapping(columns, self._settings.iterable_identity)
+        if self._shown:
+            for line in table_lines(mapping.lines()):
+                logger.info("%s", line)
+        for remark in mapping.remarks():
+            logger.warning("Query 2: %s", remark)
+        self.payloads = self._payloads(mapping)
 
     def planner(self, recorder: Recorder, **options: bool) -> Planner:
         """Return the planner of the rows; *options* override those of the run."""
         repeats = Repeats(self.payloads, self.suspects)
         wanted = replace(recorder.run.options, **options)
         return Planner(self.payloads, recorder.ledger, wanted, recorder.fields, repeats)
-
-
-def read_columns(columns: Sequence[Column], settings: Settings, *, shown: bool) -> Payloads:
-    """Return the builder of request bodies for *columns*; *shown*: log where each column goes.
-
-    Raises RunError if they cannot be sent.
-    """
-    mapping = RowMapping(columns, settings.iterable_identity)
-    if shown:
-        for line in table_lines(mapping.lines()):
-            logger.info("%s", line)
-    for remark in mapping.remarks():
-        logger.warning("Query 2: %s", remark)
-    return Payloads(settings.source, settings.time_zone, mapping)
-
-
-def warn_of_times_ahead(rows: RowSpool, mapping: RowMapping, settings: Settings) -> None:
-    """Warn of events that are ahead of now by no more than two time zones can differ."""
-    now = datetime.now(UTC)
-    # Written as MySQL does, so that comparing bytes compares the times.
-    first, last = (
-        f"{(now + ahead).astimezone(settings.time_zone):%Y-%m-%d %H:%M:%S}".encode()
-        for ahead in (LEAST_AHEAD, MOST_AHEAD)
-    )
-    place = mapping.places["event_time"]
-    times = (row[place] for chunk in rows.chunks() for row in chunk)
-    count = sum(first <= time <= last for time in times if time)
-    if count:
-        logger.warning(
-            "DB_TIME_ZONE: %s in the future in %s, so this is probably not the time zone of the "
-            "data, and every createdAt would be wrong. Correct it before you send anything: "
-            "changing it later creates every event a second time",
-            "1 event_time is" if count == 1 else f"{count} event_times are",
-            settings.db_time_zone,
-        )
 
 
 def row_count_problem(rows: int, settings: Settings) -> str:
@@ -295,15 +293,16 @@ def wrong_types(types: Mapping[str, str], mapping: RowMapping) -> Iterator[str]:
         fits = has in {UNKNOWN_TYPE, kind} or (kind, has) in _ALSO_FIT
         if fits or kind is FieldType.JSON or field.column.kind is Kind.NULL:
             continue
-        advice = f"In Query 2, give the field another name, or if its values fit, the type :{has}"
+        change = f"give the field another name, or if its values fit, the type :{has}"
         if field in mapping.own:
-            advice = (
-                f"In Query 2, write NULL AS `user.{name}` and send it as `user.<another name>`, or "
-                f"if its values fit, write it AS `user.{name}:{has}`"
+            change = (
+                f"write NULL AS `user.{name}` and send it as `user.<another name>`, or if its "
+                f"values fit, write it AS `user.{name}:{has}`"
             )
         yield (
             f"The profile field {name} has the type {has} in the project, and the job sends a "
-            f"{kind}: Iterable refuses every row with it. A type cannot be changed. {advice}"
+            f"{kind}: Iterable refuses every row with it. A type cannot be changed. In Query 2, "
+            f"{change}"
         )
 
 
@@ -327,8 +326,7 @@ def monitored(settings: Settings, run: RunRecord) -> Iterator[None]:
     if run.options.dry_run:
         yield
         return
-    url = settings.heartbeat_url.get_secret_value() if settings.heartbeat_url else ""
-    monitor = Heartbeat(url, run.id, network(settings))
+    monitor = Heartbeat(settings.heartbeat_url.get_secret_value(), run.id, network(settings))
     monitor.start()
     yield
     if settings.metrics_file:

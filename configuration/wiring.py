@@ -28,13 +28,12 @@ OTHER_OPEN_FILES = 50
 
 def open_ledger(settings: Settings) -> DeliveryLedger:
     """Return the ledger, which keeps other runs out until it is closed."""
-    key = settings.iterable_api_key.get_secret_value()
     return DeliveryLedger(
         settings.state_file,
         settings.iterable_api_base_url,
-        key,
+        settings.iterable_api_key.get_secret_value(),
         settings.query_name,
-        settings.iterable_project or "",
+        settings.iterable_project,
     )
 
 
@@ -64,9 +63,8 @@ def most_workers(settings: Settings) -> int:
     wanted = settings.iterable_workers or MOST_WORKERS
     files = wanted + OTHER_OPEN_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY:
-        files = min(files, hard)
     if soft != resource.RLIM_INFINITY and soft < files:
+        files = files if hard == resource.RLIM_INFINITY else min(files, hard)
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
         except (OSError, ValueError):  # a sandbox may forbid it
@@ -76,7 +74,8 @@ def most_workers(settings: Settings) -> int:
 
 def network(settings: Settings) -> Network:
     """Return the timeout, the CA file and the proxy for Iterable and for HEARTBEAT_URL."""
-    return Network(settings.iterable_timeout_seconds, settings.iterable_ca_file, settings.proxy)
+    proxy = settings.iterable_proxy.get_secret_value()
+    return Network(settings.iterable_timeout_seconds, settings.iterable_ca_file, proxy)
 
 
 def iterable_client(settings: Settings, payloads: Payloads, stop: Stop) -> IterableClient:

@@ -149,24 +149,21 @@ def test_by_hand_the_job_has_the_services_user_secrets_and_paths():
     assert re.findall(r"-E (\S+)", README) == paths
 
 
-@pytest.fixture
-def analyze(installed, tmp_path):
-    """Return what systemd-analyze says of copies of the units; it must be content."""
+def test_systemd_understands_every_line_of_the_units_and_the_service_is_confined(
+    installed, tmp_path
+):
     tool = shutil.which("systemd-analyze")
     if not tool:
         skip_or_fail("EXPECT_SYSTEMD", "THE UNITS ARE NOT CHECKED: systemd-analyze is missing")
     for unit in UNITS:
         text = (DEPLOY / unit).read_text()
         (tmp_path / unit).write_text(text.replace(INSTALLED, str(installed)))
-    return lambda options: run_bare(f"{tool} --no-pager {options} 2>&1", tmp_path)
-
-
-def test_systemd_understands_every_line_of_the_units_and_the_service_is_confined(analyze):
     service, timer = UNITS
-    said = analyze(f"verify --man=no --recursive-errors=no {service} {timer}")
+    verify = f"verify --man=no --recursive-errors=no {service} {timer}"
+    confined = f"security --offline=true --threshold={MOST_EXPOSED} {service}"
+    said, _ = [run_bare(f"{tool} --no-pager {each} 2>&1", tmp_path) for each in (verify, confined)]
     # It may have something to say about other units of the machine.
-    assert [line for line in said.splitlines() if "iterable-sync" in line] == []
-    analyze(f"security --offline=true --threshold={MOST_EXPOSED} {service}")
+    assert "iterable-sync" not in said
     (seconds,) = entries(service, "TimeoutStopSec")
     assert int(seconds) > GRACE_S
 
@@ -186,10 +183,7 @@ def test_the_image_holds_what_a_run_needs_and_logs_to_standard_output(settings, 
     words = [json.loads(line) for line in re.findall(r"^(?:ENTRYPOINT|CMD) (.*)", DOCKERFILE, re.M)]
     command = " ".join(map(shlex.join, words)).replace("/venv/bin/python", f"{sys.executable} -B")
     # As in the manifest: settings from the map, secrets in files.
-    for name, variable in [
-        ("db-password", "DB_PASSWORD"),
-        ("iterable-api-key", "ITERABLE_API_KEY"),
-    ]:
+    for name, variable in SECRETS.items():
         (tmp_path / name).write_text(settings.pop(variable))
     environ = {
         name: re.sub(r"/(var/lib|run/secrets|srv)/iterable-sync", str(tmp_path), text)

