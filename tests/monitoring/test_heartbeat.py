@@ -145,7 +145,7 @@ def test_a_monitor_that_never_answers_delays_the_run_for_its_timeouts_only(
     monitor.silent = True
     Heartbeat(monitor.url, RUN_ID).start()
     assert len(monitor.requests) == 2
-    assert warnings() == ["HEARTBEAT_URL did not answer: ReadTimeoutError. " + NO_HARM]
+    assert warnings() == ["HEARTBEAT_URL cannot be reached: ReadTimeoutError. " + NO_HARM]
 
 
 def test_a_monitor_that_is_down_is_one_warning(warnings, caplog):
@@ -153,14 +153,13 @@ def test_a_monitor_that_is_down_is_one_warning(warnings, caplog):
         Heartbeat(f"http://127.0.0.1:{free_port()}/s3cret-check", RUN_ID).finish(0, "")
     # Not even a library's own logger gets to know the URL.
     assert not any("s3cret" in record.getMessage() for record in caplog.records)
-    assert warnings() == ["HEARTBEAT_URL did not answer: NewConnectionError. " + NO_HARM]
+    assert warnings() == ["HEARTBEAT_URL cannot be reached: NewConnectionError. " + NO_HARM]
 
 
 def test_a_certificate_that_nobody_trusts_is_refused(tls_server, warnings):
     Heartbeat(f"{tls_server.url}/s3cret-check", RUN_ID).finish(0, "")
     assert tls_server.received == []
-    (told,) = warnings()
-    assert told.startswith("HEARTBEAT_URL did not answer: TLS failed; ITERABLE_CA_FILE")
+    assert warnings() == ["HEARTBEAT_URL cannot be reached: SSLError. " + NO_HARM]
 
 
 @pytest.fixture
@@ -197,7 +196,7 @@ def test_a_ping_that_a_proxy_could_read_goes_without_it(monitor, way_out, warnin
 def test_a_url_that_is_none_is_one_warning(url, warnings):
     Heartbeat(url, RUN_ID).start()
     (told,) = warnings()
-    assert told.startswith("HEARTBEAT_URL cannot be used: ")
+    assert told.startswith("HEARTBEAT_URL cannot be reached: ")
 
 
 def test_proxies_and_passwords_of_the_environment_are_not_used(
