@@ -156,20 +156,10 @@ def test_a_monitor_that_is_down_is_one_warning(warnings, caplog):
     assert warnings() == ["HEARTBEAT_URL cannot be reached: NewConnectionError. " + NO_HARM]
 
 
-def test_a_certificate_that_nobody_trusts_is_refused(tls_server, warnings):
-    Heartbeat(f"{tls_server.url}/s3cret-check", RUN_ID).finish(0, "")
-    assert tls_server.received == []
-    assert warnings() == ["HEARTBEAT_URL cannot be reached: SSLError. " + NO_HARM]
-
-
 @pytest.fixture
-def authority():
-    return trustme.CA()
-
-
-@pytest.fixture
-def way_out(monitor, authority, tmp_path):
+def way_out(monitor, tmp_path):
     """Yield an https URL of the monitor, the file of its authority, and a proxy."""
+    authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     with tunnels.with_tls(urlsplit(monitor.url).port, authority) as url, tunnels.proxy() as proxy:
         yield f"{url}/s3cret-check", tmp_path / "ca.pem", proxy
@@ -183,6 +173,12 @@ def test_a_ping_goes_by_the_proxy_which_does_not_see_its_url(monitor, way_out, w
     assert len(monitor.requests) == len(proxy.heads) == 2
     assert b"s3cret" not in b"".join(proxy.heads + proxy.relayed)
     assert warnings() == []
+
+
+def test_a_certificate_that_nobody_trusts_is_refused(monitor, way_out, warnings):
+    Heartbeat(way_out[0], RUN_ID).finish(0, "")
+    assert monitor.requests == []
+    assert warnings() == ["HEARTBEAT_URL cannot be reached: SSLError. " + NO_HARM]
 
 
 def test_a_ping_that_a_proxy_could_read_goes_without_it(monitor, way_out, warnings):
