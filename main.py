@@ -98,7 +98,7 @@ def run_integration(
                     pipeline.deliver(rows.chunks())
         stop.over = True
         logger.info("[STEP 6] Saving results...")
-        advice = stop_advice(stop.reason, stop.detail, settings.iterable_api_base_url)
+        advice = stop_advice(stop.reason, stop.detail)
         run.finish(stop.reason, advice)
         if recorder.finish():
             steps.remove_old_results(settings, results.path)

@@ -23,7 +23,7 @@ from iterable_api.field_types import FieldType
 from iterable_api.mapping import RowMapping
 from iterable_api.payloads import Payloads
 from logger_config import get_logger, keep_to_owner, setup_logger
-from monitoring.console import key_advice, summary_lines, table_lines
+from monitoring.console import KEY_ADVICE, summary_lines, table_lines
 from monitoring.heartbeat import Heartbeat
 from records.columns import Column, Kind, Row
 from records.delivery_ledger import DeliveryLedger
@@ -275,7 +275,7 @@ def no_fields(found: Answer, settings: Settings) -> str:
     if found.repeat is Repeat.THROTTLE:
         return f"{url} does not list the project's fields right now (rate limit); try again later"
     if outcome.key_refused:
-        return f"{outcome.message}. {key_advice(url)}"
+        return f"{outcome.message}. {KEY_ADVICE}"
     if outcome.http_status and outcome.fault in {Fault.NETWORK, Fault.PROJECT}:
         return f"{url}: {outcome.message}"
     return f"{url}: {cause.words}; {cause.advice}"

@@ -7,15 +7,14 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
+
+from tqdm import tqdm
 
 from logger_config import FILE_ONLY, get_logger
 from records.exit_statuses import ExitStatus, StopReason
 from records.outcomes import FAILED_OUTCOMES, PLANNED, Delivery, RowStatus
 from records.run import RunRecord
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
 
 logger, file_logger = get_logger(__name__), get_logger(FILE_ONLY)
 
@@ -43,7 +42,10 @@ _LINES = {
 # Statuses that need no attention: one line for all such rows of a batch.
 _TOLD_TOGETHER = {RowStatus.SUCCESSFUL, RowStatus.UNCHANGED, RowStatus.PLANNED}
 
-DATA_CENTRES = {"api.iterable.com": "US", "api.eu.iterable.com": "EU"}
+KEY_ADVICE = (
+    "Check ITERABLE_API_KEY, and that ITERABLE_API_BASE_URL is its project's data centre: "
+    "https://api.iterable.com (US) or https://api.eu.iterable.com (EU)"
+)
 NO_MORE_SENT = "No more rows were sent"
 RUN_AGAIN = "Run again to send the rest"
 
@@ -63,8 +65,9 @@ class RowLog(AbstractContextManager["RowLog"]):
         many = _TOLD_TOGETHER if run.options.bulk else {RowStatus.UNCHANGED}
         self._together = set() if self._few else many
         self._began_s = self._told_s = time.monotonic()
-        bar = not self._few and sys.stderr.isatty() and not run.options.quiet
-        self._bar = _new_bar(run.rows_read) if bar else None
+        self._bar: tqdm[NoReturn] | None = None
+        if not self._few and sys.stderr.isatty() and not run.options.quiet:
+            self._bar = tqdm(total=run.rows_read, unit=" rows", dynamic_ncols=True)
 
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
@@ -118,19 +121,6 @@ class RowLog(AbstractContextManager["RowLog"]):
             for call in (row.profile, row.event):
                 if call.outcome is PLANNED:
                     sys.stdout.write(f"  POST /api/{call.path} {call.body.decode()}\n")
-
-
-def _new_bar(total: int) -> "tqdm[NoReturn]":
-    from tqdm import tqdm
-
-    return tqdm(
-        total=total,
-        file=sys.stderr,
-        unit=" rows",
-        dynamic_ncols=True,
-        bar_format="{percentage:3.0f}% {bar} {n_fmt}/{total_fmt} rows, {rate_noinv_fmt}, "
-        "{remaining} left{postfix}",
-    )
 
 
 def table_lines(rows: Iterable[Sequence[str]]) -> list[str]:
@@ -209,11 +199,11 @@ def summary_lines(run: RunRecord) -> list[str]:
     return lines
 
 
-def stop_advice(reason: StopReason | None, detail: str, base_url: str) -> str:
+def stop_advice(reason: StopReason | None, detail: str) -> str:
     """Return why a run was stopped early and what to do about it; empty if it was not."""
     match reason:
         case StopReason.KEY_REFUSED:
-            return f"{detail}. {NO_MORE_SENT}. {key_advice(base_url)}"
+            return f"{detail}. {NO_MORE_SENT}. {KEY_ADVICE}"
         case StopReason.OUTAGE:
             return f"Iterable seems to be down: {detail}. {NO_MORE_SENT}. {RUN_AGAIN}"
         case StopReason.DEADLINE:
@@ -222,15 +212,3 @@ def stop_advice(reason: StopReason | None, detail: str, base_url: str) -> str:
             return f"Stopped by a signal. {NO_MORE_SENT}. {RUN_AGAIN}"
         case _:
             return detail
-
-
-def key_advice(base_url: str) -> str:
-    """Return what to look at when Iterable refuses the API key."""
-    here = base_url.removeprefix("https://")
-    if here in DATA_CENTRES:
-        (other,) = DATA_CENTRES.keys() - {here}
-        return (
-            f"Check ITERABLE_API_KEY. ITERABLE_API_BASE_URL is the {DATA_CENTRES[here]} data "
-            f"centre; a key of the {DATA_CENTRES[other]} one needs https://{other}"
-        )
-    return "Check ITERABLE_API_KEY, and that ITERABLE_API_BASE_URL is its project's data centre"

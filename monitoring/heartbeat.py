@@ -4,7 +4,7 @@ import uuid
 from urllib.parse import urlsplit, urlunsplit
 
 import urllib3
-from urllib3.exceptions import HTTPError, LocationValueError, SSLError
+from urllib3.exceptions import HTTPError
 
 from iterable_api.transport import DIRECT, Network
 from logger_config import get_logger
@@ -19,7 +19,8 @@ ATTEMPTS = 2
 TIMEOUT_S = 2.0
 HEADERS = {"Content-Type": "text/plain; charset=utf-8", "User-Agent": "iterable-sync"}
 NO_HARM = (
-    "The rows of the run are safe, but its monitor was not told. Check the URL and the monitor"
+    "The rows of the run are safe, but its monitor was not told. Check the URL and the monitor; "
+    "ITERABLE_CA_FILE can name a company's own CA"
 )
 
 
@@ -55,26 +56,18 @@ class Heartbeat:
         self._ping(f"/{int(exit_status)}" if exit_status else "", body)
 
     def _ping(self, suffix: str, body: str) -> None:
-        if self._url and (problem := self._send(suffix, body.encode(errors="replace"))):
-            logger.warning("HEARTBEAT_URL %s. %s", problem, NO_HARM)
-
-    def _send(self, suffix: str, body: bytes) -> str:
-        """Post *body*, twice if that can help; return what went wrong, empty for nothing."""
         problem = ""
-        for _ in range(ATTEMPTS):
+        for _ in range(ATTEMPTS if self._url else 0):
             try:
-                status = self._post(suffix, body[:MAX_BODY_BYTES])
-            except SSLError:
-                return "did not answer: TLS failed; ITERABLE_CA_FILE can name a company's own CA"
-            except (LocationValueError, ValueError, OSError) as error:
-                return f"cannot be used: {type(error).__name__}"
-            except HTTPError as error:
-                problem = f"did not answer: {type(error).__name__}"
+                status = self._post(suffix, body.encode(errors="replace")[:MAX_BODY_BYTES])
+            except (HTTPError, ValueError, OSError) as error:
+                problem = f"cannot be reached: {type(error).__name__}"
             else:
                 problem = "" if 200 <= status < 300 else f"answered {status}"
                 if status < 500:
                     break
-        return problem
+        if problem:
+            logger.warning("HEARTBEAT_URL %s. %s", problem, NO_HARM)
 
     def _post(self, suffix: str, body: bytes) -> int:
         """Return the answer's status; its body is of no interest."""

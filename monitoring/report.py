@@ -4,13 +4,14 @@ The page is made from the results files alone: no network, no script. It holds c
 only its owner can read it, as with the results files.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from monitoring.report_charts import MOST_DAYS, Chart, count, duration, stacked_bars, when
+from monitoring.report_charts import MOST_DAYS, by_day, count, duration, round_up, short, when
 from monitoring.report_health import judge
 from monitoring.report_history import History, read_history
 from records.atomic_file import write_atomically
@@ -79,7 +80,7 @@ def write_report(folder: Path, now: datetime | None = None) -> Path:
 def _render(history: History, now: datetime) -> str:
     """Return the page as of *now*. Every value is escaped."""
     return _PAGES.get_template("report_template.html").render(
-        {"when": when, "count": count, "duration": duration, "what_to_do": what_to_do},
+        [(each.__name__, each) for each in (when, count, duration, short, what_to_do)],
         now=now,
         health=judge(history, now),
         history=history,
@@ -99,20 +100,35 @@ def what_to_do(error: CallOutcome) -> str:
     return next(known, "Fix what the message names, then run again.")
 
 
+class Chart(NamedTuple):
+    """A chart with a bar for each run; its axis ends at *top*, *days* are from ``by_day()``.
+
+    *parts* returns what a run's bar is made of: name, CSS class and value.
+    """
+
+    title: str
+    unit: str
+    top: float
+    days: list[tuple[str, list[RunRecord]]]
+    parts: Callable[[RunRecord], list[tuple[str, str, float]]]
+
+
 def charts(runs: Sequence[RunRecord], now: datetime) -> list[Chart]:
     """Return the charts of the latest *runs*, if there is more than one."""
     runs = [run for run in runs if now - run.started_at < timedelta(days=MOST_DAYS)]
     if len(runs) < 2:
         return []
-    begun = [(run.started_at, run.exit_status.level == "bad") for run in runs]
-    rows = [
-        (name, css_class, [run.outcomes[status] for run in runs])
-        for status, name, css_class in OUTCOMES
-    ]
+    days, most = by_day(runs, now), max(run.outcomes.total() for run in runs)
     longest = max(run.duration_seconds for run in runs)
     unit, seconds = next(each for each in _UNITS if longest >= 3 * each[1] or each[1] == 1)
-    taken = [(unit, "time", [run.duration_seconds / seconds for run in runs])]
+
+    def rows(run: RunRecord) -> list[tuple[str, str, float]]:
+        return [(name, css_class, run.outcomes[status]) for status, name, css_class in OUTCOMES]
+
+    def time(run: RunRecord) -> list[tuple[str, str, float]]:
+        return [(unit, "time", run.duration_seconds / seconds)]
+
     return [
-        stacked_bars("Rows by outcome", "rows", begun, rows, now),
-        stacked_bars("Duration", unit, begun, taken, now),
+        Chart("Rows by outcome", "rows", round_up(most), days, rows),
+        Chart("Duration", unit, round_up(longest / seconds), days, time),
     ]

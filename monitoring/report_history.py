@@ -15,23 +15,21 @@ RUNS_SHOWN = 90
 EXAMPLES_SHOWN = 10
 # Number of failed rows of a run that are compared with those of other runs.
 _ROWS_FOLLOWED = 1000
+LATER = "is dated in the future: check this machine's clock, then delete the file"
 
 
 @dataclass
 class ErrorGroup:
-    """Rows of the last run whose call to *path* failed with one *error*, shown without message."""
+    """Rows of the last run whose call to *path* failed with one *error*.
+
+    The *error* has no message: each of the *examples* has its own.
+    """
 
     label: str
     path: str
     error: CallOutcome
     rows: int = 0
     examples: list[tuple[Delivery, str]] = field(default_factory=list)
-
-    @property
-    def message(self) -> str:
-        """The reason that all examples have in common; empty if each has its own."""
-        messages = {message for _, message in self.examples} - {self.label}
-        return messages.pop() if len(messages) == 1 else ""
 
 
 @dataclass
@@ -48,15 +46,14 @@ class History:
     """The runs, oldest first, and the errors of the last one, most frequent first.
 
     *unfinished* are the runs without a results file. *files* is the number of results files in the
-    folder. *skipped* has the names of unreadable ones with the reason, *later* the names of those
-    that are dated in the future; these are not among the runs.
+    folder. *skipped* has the names of those that are not among the runs, with the reason: damaged,
+    or later than now.
     """
 
     runs: list[RunRecord]
     unfinished: list[UnfinishedRun]
     files: int
     skipped: dict[str, str] = field(default_factory=dict)
-    later: list[str] = field(default_factory=list)
     errors: list[ErrorGroup] = field(default_factory=list)
     repeated: list[RepeatedRow] = field(default_factory=list)
 
@@ -76,6 +73,12 @@ class History:
         runs = self.judged or self.runs
         return runs[-1] if runs else None
 
+    @property
+    def skipped_since(self) -> list[str]:
+        """The skipped files that are newer than the last run."""
+        newest = self.last.file.name if self.last and self.last.file else ""
+        return [name for name in self.skipped if name > newest]
+
 
 def read_history(folder: Path, now: datetime) -> History:
     """Read the newest results files of *folder*; without any, the history is empty."""
@@ -89,11 +92,11 @@ def read_history(folder: Path, now: datetime) -> History:
             run = read_run(path)
         except ResultsFileError as error:
             history.skipped[path.name] = str(error)
+            continue
+        if run.started_at > now:
+            history.skipped[path.name] = LATER
         else:
-            if run.started_at > now:
-                history.later.append(path.name)
-            else:
-                history.runs.append(run)
+            history.runs.append(run)
     history.runs.reverse()
     if history.last:
         history.errors = _grouped(_failed_rows(history.last, history))
@@ -121,17 +124,11 @@ def _repeated(history: History) -> list[RepeatedRow]:
     """Return the rows that were refused in the last complete run and in the ones before it."""
     found: dict[object, RepeatedRow] = {}
     for number, run in enumerate(reversed([run for run in history.judged if run.complete])):
-        refused: dict[object, Delivery] = {
-            (row.customer_id, row.name): row
-            for row in islice(_failed_rows(run, history), _ROWS_FOLLOWED)
-            if row.refused_for_itself
-        }
-        if number == 0:
-            found = {key: RepeatedRow(row, run.started_at) for key, row in refused.items()}
-        still = [row for key, row in found.items() if key in refused and row.runs == number]
-        for row in still:
-            row.runs, row.since = row.runs + 1, run.started_at
-        if not still:
+        for row in islice(_failed_rows(run, history), _ROWS_FOLLOWED):
+            each = found.setdefault((row.customer_id, row.name), RepeatedRow(row, run.started_at))
+            if row.refused_for_itself and each.runs == number:
+                each.runs, each.since = number + 1, run.started_at
+        if all(each.runs <= number for each in found.values()):
             break
     return sorted((row for row in found.values() if row.runs > 1), key=lambda row: row.since)
 

@@ -7,20 +7,15 @@ import logging
 import os
 import secrets
 import signal
-import socket
-import ssl
 import subprocess
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import hypothesis
 import mysql.connector
 import pytest
-import trustme
 from mysql.connector.abstracts import MySQLConnectionAbstract
 from mysql.connector.pooling import PooledMySQLConnection
 
@@ -74,34 +69,17 @@ def warned() -> Iterator[list[str]]:
     top.removeHandler(handler)
 
 
-class DatabaseServer:
-    """The server the tests run on.
-
-    ``version``: what SELECT VERSION() says. ``kind``: 'mariadb', 'mysql' or 'seekdb'. ``server``:
-    the program.
-    """
-
-    def __init__(self, private: PrivateDatabase) -> None:
-        self._private = private
-        self.version, self.kind, self.server = private.version, private.kind, private.server
-        self.connection_options = private.connection_options
-
-    def settings(self, database: str) -> dict[str, str]:
-        """Return the job's DB_ variables; its user may only SELECT."""
-        return {**self._private.settings, "DB_NAME": database}
-
-
 @dataclass(frozen=True)
 class Database:
     """One test's own database, as database_setup.sql leaves it."""
 
     name: str
-    server: DatabaseServer
+    server: PrivateDatabase
 
     @property
     def settings(self) -> dict[str, str]:
-        """Return the job's DB_ variables for this database."""
-        return self.server.settings(self.name)
+        """Return the job's DB_ variables for this database; its user may only SELECT."""
+        return {**self.server.settings, "DB_NAME": self.name}
 
     @property
     def version(self) -> str:
@@ -151,32 +129,45 @@ def pytest_report_header() -> str:
     return f"database: a private {first}"
 
 
-def pytest_sessionstart(session: pytest.Session) -> None:
-    """Fetch a server where there is none: here, once, because a test has a time limit."""
-    one_of_several = hasattr(session.config, "workerinput")
-    if not (one_of_several or session.config.option.collectonly) and _has_no_server_to_rely_on():
+def fetch_server() -> None:
+    """Fetch a server where there is none."""
+    if _has_no_server_to_rely_on():
         subprocess.run([ROOT / "tests" / "fetch_server.sh", "mariadb", FETCHED_FOLDER], check=False)
 
 
-@pytest.fixture(scope="session")
-def database_server() -> Iterator[DatabaseServer]:
-    """Start a real server, the first that does; in CI it must be the expected one."""
-    reasons = ["NO DATABASE TESTS: no server starts."]
+def started_server(cleanup: contextlib.ExitStack) -> PrivateDatabase:
+    """Return a real server, the first that starts; *cleanup* ends it."""
+    reasons = ["No server starts."]
     for path in local_servers():
         try:
-            with PrivateDatabase(path) as private:
-                if EXPECTED not in private.version:
-                    pytest.fail(f"EXPECT_DATABASE={EXPECTED}, but it is {private.version}")
-                yield DatabaseServer(private)
-                return
+            return cleanup.enter_context(PrivateDatabase(path))
         except NoServerError as error:
             reasons.append(str(error))
     reasons.append("tests/fetch_server.sh mariadb .cache/mariadb gets one on Debian.")
-    (pytest.fail if EXPECTED else pytest.skip)("\n".join(reasons))
+    raise NoServerError("\n".join(reasons))
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Fetch a server here, once, because a test has a time limit."""
+    if not (hasattr(session.config, "workerinput") or session.config.option.collectonly):
+        fetch_server()
+
+
+@pytest.fixture(scope="session")
+def database_server() -> Iterator[PrivateDatabase]:
+    """Start a real server; in CI it must be the expected one."""
+    with contextlib.ExitStack() as cleanup:
+        try:
+            private = started_server(cleanup)
+        except NoServerError as error:
+            (pytest.fail if EXPECTED else pytest.skip)(f"NO DATABASE TESTS: {error}")
+        if EXPECTED not in private.version:
+            pytest.fail(f"EXPECT_DATABASE={EXPECTED}, but it is {private.version}")
+        yield private
 
 
 @pytest.fixture
-def database(database_server: DatabaseServer) -> Iterator[Database]:
+def database(database_server: PrivateDatabase) -> Iterator[Database]:
     """Make a database for one test from database_setup.sql, and drop it afterwards."""
     fresh = Database(f"test_{secrets.token_hex(6)}", database_server)
     fresh.run_file("database_setup.sql")
@@ -190,31 +181,3 @@ def iterable() -> Iterator[IterableSandbox]:
     """Serve a local Iterable on a free port."""
     with IterableSandbox() as sandbox:
         yield sandbox
-
-
-@pytest.fixture
-def tls_server() -> Iterator[SimpleNamespace]:
-    """Serve TLS under a certificate that nobody trusts; ``received`` is what came through."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
-    received: list[bytes] = []
-
-    def serve(listener: socket.socket) -> None:
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:  # the test is over
-                return
-            with (
-                contextlib.suppress(OSError),
-                context.wrap_socket(connection, server_side=True) as secure,
-            ):
-                received.append(secure.recv(65536))
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=serve, args=(listener,), daemon=True)
-        thread.start()
-        url = f"https://127.0.0.1:{listener.getsockname()[1]}"
-        yield SimpleNamespace(url=url, received=received)
-        listener.shutdown(socket.SHUT_RDWR)
-    thread.join(5)

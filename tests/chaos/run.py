@@ -22,20 +22,12 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
-from sandbox.database import PrivateDatabase
 from tests.chaos.scenarios import database, disk, faults, kills
-from tests.chaos.world import Broken, World, new_world
+from tests.chaos.world import Broken, new_world
 
-# Each with its part of the time. The last one also gets what the others leave.
-SCENARIOS: dict[str, tuple[Callable[[World, PrivateDatabase], str], float]] = {
-    "faults": (lambda world, _: faults(world), 0.37),
-    "database": (database, 0.12),
-    "disk": (lambda world, _: disk(world), 0.18),
-    "kills": (lambda world, _: kills(world), 0.33),
-}
+SCENARIOS = {each.__name__: each for each in (faults, database, disk, kills)}
 
 
 def say(line: str) -> None:
@@ -53,18 +45,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--only", choices=SCENARIOS)
     args = parser.parse_args(argv)
     names = [args.only] if args.only else list(SCENARIOS)
-    seconds = 60 * args.minutes / sum(SCENARIOS[name][1] for name in names)
     until_s = time.monotonic() + 60 * args.minutes
     say(f"chaos: seed {args.seed}")
-    # After one has failed the others are played too.
-    survived = [
-        survives(
-            name,
-            args.seed,
-            until_s - time.monotonic() if name == names[-1] else seconds * SCENARIOS[name][1],
-        )
-        for name in names
-    ]
+    survived = []
+    # After one has failed the others are played too, and share the time that is left.
+    for number, name in enumerate(names):
+        seconds = (until_s - time.monotonic()) / (len(names) - number)
+        survived.append(survives(name, args.seed, seconds))
     return int(not all(survived))
 
 
@@ -73,10 +60,10 @@ def survives(name: str, seed: int, seconds: float) -> bool:
     began_s = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix=f"chaos-{name}-"))
     try:
-        with new_world(folder, random.Random(f"{seed} {name}")) as (world, private):
+        with new_world(folder, random.Random(f"{seed} {name}")) as world:
             # Before the end something is left for the runs that set things right.
             world.deadline_s = began_s + 0.9 * seconds
-            told = SCENARIOS[name][0](world, private)
+            told = SCENARIOS[name](world)
     except Broken as broken:
         say(f"{name}: BROKEN: {broken}\n  what the job wrote: {folder}")
         say(f"  again: python -m tests.chaos.run --seed {seed} --only {name}")

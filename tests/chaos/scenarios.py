@@ -10,7 +10,7 @@ import signal
 import socket
 import struct
 import subprocess
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ import requests
 from delivery import worker_pool
 from iterable_api.endpoints import UPDATE_USER
 from iterable_api.mapping import OWN_FIELDS
-from sandbox.database import PrivateDatabase
 from sandbox.endpoints import EVENTS_TRACK_BULK, USERS_BULK_UPDATE
 from sandbox.faults import Fault
 from sandbox.settings import Settings
@@ -88,7 +87,7 @@ def kills(world: World, count: int = 200, rows: int = 5000) -> str:
     # More than needed to be done with the rows: what is changed then ends a run within the second.
     per_kill = max(1, 4 * rows // count)
     while killed < count and world.in_time:
-        run = run_or_kill(world, world.rng.choice(list(MODES.values())), per_kill, 1.0)
+        run = run_or_kill(world, world.rng.choice(list(MODES.values())), per_kill)
         again.note(run, unrecorded_bound(run))
         killed += run.status == -signal.SIGKILL
         if run.status != -signal.SIGKILL:
@@ -107,16 +106,18 @@ def kills(world: World, count: int = 200, rows: int = 5000) -> str:
 
 
 def run_or_kill(
-    world: World, flags: list[str], rows: int, chance: float, folder: Path | None = None
+    world: World, flags: list[str], rows: int, chance: float = 1.0, folder: Path | None = None
 ) -> Run:
     """Run the job; with this chance kill it on its way through some *rows*."""
-    process = world.start(*flags, folder=folder)
-    count = rows // BATCH if "--bulk" in flags else rows
-    if world.rng.random() < chance and process.live(world.rng, count):
+    process, rng = world.start(*flags, folder=folder), world.rng
+    if rng.random() < chance:
+        count = rows // BATCH if "--bulk" in flags else rows
+        if rng.random() < 0.25:  # before its first request, most often
+            process.wait_for(0, rng.uniform(0, 0.8))
+        else:
+            process.wait_for(rng.randint(1, 2 * count + 1), rng.uniform(0, 0.02))
         process.popen.kill()
-    run = process.finish()
-    world.check_leftovers()
-    return run
+    return process.finish()
 
 
 def create_fields(world: World) -> None:
@@ -177,10 +178,9 @@ FAULTS: dict[str, list[dict[str, Any]]] = {
 EVERY_FAULT = [
     fault for kind in ("limits", "errors", "connections", "shapes") for fault in FAULTS[kind]
 ]
-LATE = {"lag_s": 0.3, "track_needs_user": True}
 DIFFICULTIES: tuple[dict[str, Any], ...] = (
     {},
-    LATE,
+    {"lag_s": 0.3, "track_needs_user": True},
     {"most_rows_in_bulk": 2},
     {"project_type": "hybrid"},
 )
@@ -192,16 +192,13 @@ def faults(world: World, rows: int = 80) -> str:
     """Play one kind of fault after another, and all at once, until the time is over."""
     world.program = hurried_copy(world.folder / "program")
     games = [(kind, mode) for kind in [*FAULTS, "all"] for mode in MODES]
-    told: Counter[str] = Counter()
+    rounds = 0
     while world.in_time:
-        number = sum(told.values())
-        if number % len(games) == 0:
+        if rounds % len(games) == 0:
             world.rng.shuffle(games)
-        kind, mode = games[number % len(games)]
-        play(world, kind, mode, rows, world.folder / str(number))
-        told[kind] += 1
-    listed = ", ".join(f"{count} of {kind}" for kind, count in told.items())
-    return f"{sum(told.values())} rounds ({listed}); none lost, none doubled, nothing left to send"
+        play(world, *games[rounds % len(games)], rows, world.folder / str(rounds))
+        rounds += 1
+    return f"{rounds} rounds of {len(games)}; none lost, none doubled, nothing left to send"
 
 
 def play(world: World, kind: str, mode: str, rows: int, folder: Path) -> None:
@@ -331,9 +328,7 @@ def check_nothing_sent(world: World, run: Run) -> None:
     demand(not report["run"]["complete"], "the results file says complete")
 
 
-def database(
-    world: World, private: PrivateDatabase | None = None, cuts: int = 40, rows: int = 3000
-) -> str:
+def database(world: World, cuts: int = 40, rows: int = 3000, *, may_kill: bool = True) -> str:
     """Cut the connection at any byte of the read, or kill the server there."""
     if world.database.settings["DB_HOST"].startswith("/"):
         return "NOT PLAYED: this server has no port to stand before"
@@ -341,26 +336,23 @@ def database(
     whole, size = read_through(world, math.inf, close)
     world.check(whole, 0)
     size -= AFTER_THE_READ
-    harms = {"reset": reset, "ended": close}
-    if private is not None:
-        harms["server killed"] = lambda _: private.kill()
-    told: Counter[str] = Counter()
-    while told.total() < cuts and world.in_time:
-        harm = world.rng.choice(list(harms))
+    server, done = world.database.server, 0
+    harms = [reset, close, lambda _: server.kill()][: 2 + may_kill]
+    while done < cuts and world.in_time:
+        harm = world.rng.choice(harms)
         # The login is short; without a share of its own it would hardly ever be hit.
         after = world.rng.randrange(600 if world.rng.random() < 0.2 else size)
-        runs = [read_through(world, after, harms[harm])[0]]
-        if private is not None and harm == "server killed":
+        runs = [read_through(world, after, harm)[0]]
+        if harm not in {reset, close}:
             runs.append(world.run("--bulk", folder=world.folder / "read"))
-            private.restart()
+            server.restart()
         for run in runs:
             check_nothing_sent(world, run)
-        told[harm] += 1
+        done += 1
     world.forget()
     world.check(world.run("--bulk"), 0)
     demand(not world.missing(), f"{len(world.missing())} rows are lost")
-    cut = ", ".join(f"{harm} {count} times" for harm, count in told.items())
-    return f"read cut {told.total()} times ({cut}): nothing sent; afterwards {rows} rows delivered"
+    return f"read cut {done} times: nothing sent; afterwards {rows} rows delivered"
 
 
 # --- A disk that fills ----------------------------------------------------------------------------
@@ -400,19 +392,18 @@ def disk(world: World, cases: int = 48, rows: int = 300) -> str:
     world.settings = {"ITERABLE_WORKERS": "8", "BULK_BATCH_SIZE": str(FULL_BATCH)}
     world.iterable.change(latency_ms=3)
     world.fill(rows)
-    told = Counter[int]()
+    played = 0
     try:
         with small_disk(world.folder / "disk") as small:
-            for number in range(cases):
-                if world.in_time:
-                    told[full_disk(world, small, number, rows)] += 1
+            while played < cases and world.in_time:
+                full_disk(world, small, played, rows)
+                played += 1
     except (subprocess.CalledProcessError, FileNotFoundError):
         return "NOT PLAYED: mounting a small disk takes root"
-    ends = ", ".join(f"{count} with {status}" for status, count in sorted(told.items()))
-    return f"disk full {told.total()} times; exit status: {ends}; then all was delivered"
+    return f"disk full {played} times: all failures told; then all was delivered"
 
 
-def full_disk(world: World, small: Path, number: int, rows: int) -> int:
+def full_disk(world: World, small: Path, number: int, rows: int) -> None:
     """Fill the disk that holds one of the job's files, or all, at one stage of the run."""
     names, stage = WRITTEN[number % 4], STAGES[number // 4 % 3]
     bulk_mode = number // 12 % 2
@@ -431,7 +422,6 @@ def full_disk(world: World, small: Path, number: int, rows: int) -> int:
     run = process.finish()
     ballast.unlink()
     check_space(world, run, folder, environ)
-    return run.status
 
 
 def check_space(world: World, run: Run, folder: Path, environ: dict[str, str]) -> None:

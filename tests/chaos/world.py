@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import random
 import subprocess
 import sys
@@ -19,19 +18,16 @@ from iterable_api.endpoints import LIMITS_PER_S, TRACK_EVENTS, UPDATE_USERS
 from iterable_api.payloads import Payloads, RowError
 from records.outcomes import COUNTERS, GOOD_OUTCOMES
 from records.query_file import JOB_QUERY, load_query
-from sandbox.database import NoServerError, PrivateDatabase
 from sandbox.iterable import IterableSandbox
 from sandbox.stand_in import Received
 from tests import schema
-from tests.conftest import FETCHED_FOLDER, ROOT, Database, DatabaseServer, local_servers
+from tests.conftest import ROOT, Database, fetch_server, started_server
 from tests.rows import bodies_of
 from tests.test_main import BARE, copy_program, scaled
 
 # A run that takes longer hangs. It is far beyond what the slowest needs.
 END_LIMIT_S = 120.0
 MAX_MESSAGE = 3000
-# By so much an unfinished results file is made older, so that no run waits for its age.
-LONG_AGO_S = 3600
 # Of a call whose own content Iterable has. What a superseded one asks for is another row's.
 ARRIVED = {"delivered", "unchanged"}
 CALLS = ("users_update", "events_track")
@@ -100,21 +96,14 @@ class Process:
             stderr=self._errors,
         )
 
-    def wait_for(self, requests: int = 0, seconds: float = 0.0) -> bool:
-        """Wait for that many requests, then so long; return whether the run still goes on."""
+    def wait_for(self, requests: int, seconds: float = 0.0) -> None:
+        """Wait for that many requests, then so long, or for the end of the run."""
         limit_s = time.monotonic() + END_LIMIT_S
         while self.popen.poll() is None and self.world.requests_since() < requests:
             demand(time.monotonic() < limit_s, f"{self.flags} hangs before request {requests}")
             time.sleep(0.001)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.popen.wait(seconds)
-        return self.popen.poll() is None
-
-    def live(self, rng: random.Random, requests: int) -> bool:
-        """Wait for some moment of a run of about *requests*; return whether it still goes on."""
-        if rng.random() < 0.25:
-            return self.wait_for(seconds=rng.uniform(0, 0.8))
-        return self.wait_for(rng.randint(1, 2 * requests + 1), rng.uniform(0, 0.02))
 
     def finish(self) -> Run:
         """Wait for its end and gather what it left."""
@@ -346,14 +335,6 @@ class World:
         sent = {row["email"].lower() for request in idle.requests for row in rows_of(request)}
         demand(sent <= self.forgotten, f"nothing had changed, and sent were {sent}")
 
-    def check_leftovers(self) -> None:
-        """Raise Broken if the unfinished results files of killed runs pile up."""
-        left = list(self.folder.rglob("*.partial"))
-        # One run leaves one; the next that comes so far removes it.
-        demand(len(left) <= 1, f"{len(left)} unfinished results files pile up")
-        for path in left:
-            os.utime(path, (time.time() - LONG_AGO_S,) * 2)
-
     def _check_events(self) -> None:
         """Raise Broken if a page view is two events, or an event came before its user."""
         views = self.database.execute("SELECT id, user_id, event_time FROM page_views")
@@ -413,22 +394,11 @@ def _holds(fields: dict[str, Any], wanted: dict[str, Any]) -> bool:
 
 
 @contextlib.contextmanager
-def new_world(folder: Path, rng: random.Random) -> Iterator[tuple[World, PrivateDatabase]]:
+def new_world(folder: Path, rng: random.Random) -> Iterator[World]:
     """Start a server and a local Iterable of their own."""
-    first = next(local_servers(), None)
-    if first is None or first.name == "seekdb":
-        # As the tests do: there is no better one on this machine.
-        fetch = [str(ROOT / "tests" / "fetch_server.sh"), "mariadb", str(FETCHED_FOLDER)]
-        subprocess.run(fetch, check=False)
-    for path in local_servers():
-        with contextlib.ExitStack() as stack:
-            try:
-                private = stack.enter_context(PrivateDatabase(path))
-            except NoServerError:
-                continue
-            fresh = Database("chaos", DatabaseServer(private))
-            fresh.run_file("database_setup.sql")
-            iterable = stack.enter_context(IterableSandbox())
-            yield stack.enter_context(World(fresh, iterable, folder, rng)), private
-            return
-    raise NoServerError("no database server: tests/fetch_server.sh mariadb .cache/mariadb")
+    fetch_server()
+    with contextlib.ExitStack() as stack:
+        fresh = Database("chaos", started_server(stack))
+        fresh.run_file("database_setup.sql")
+        iterable = stack.enter_context(IterableSandbox())
+        yield stack.enter_context(World(fresh, iterable, folder, rng))

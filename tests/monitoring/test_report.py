@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitoring.report import OUTCOMES, charts, what_to_do, write_report
-from monitoring.report_history import RUNS_SHOWN, read_history
+from monitoring.report import OUTCOMES, what_to_do, write_report
+from monitoring.report_history import RUNS_SHOWN
 from records.exit_statuses import RunError
 from records.outcomes import NOT_SENT, CallOutcome, CallStatus, Fault, RowStatus
 from tests.monitoring.browser import browser
@@ -58,27 +58,21 @@ def test_nothing_from_the_data_becomes_markup(tmp_path):
     assert page.count(html.escape(HOSTILE).replace("&quot;", "&#34;")) > 10
 
 
-DOWN, REFUSED, UNKNOWN = CallStatus.UNAVAILABLE, CallStatus.REFUSED, CallStatus.UNKNOWN
+DOWN = CallStatus.UNAVAILABLE
 
 
 @pytest.mark.parametrize(
     ("call", "advice"),
     [
-        (CallOutcome(DOWN, 401, fault=Fault.KEY), "Fix what the message names, then run again."),
-        (CallOutcome(DOWN, 403, fault=Fault.PROJECT), "Fix what the message names"),
+        (CallOutcome(DOWN, 403, fault=Fault.PROJECT), "Fix what the message names, then run again"),
         (CallOutcome(DOWN, 403, fault=Fault.NETWORK), "see what answers in place of Iterable"),
         (CallOutcome(DOWN, 400, fault=Fault.ITERABLE), "Run again: Iterable was down, or needed"),
         (CallOutcome(DOWN, 429, fault=Fault.PROJECT), "Iterable asked for fewer requests."),
-        (CallOutcome(UNKNOWN, fault=Fault.NETWORK), "Run again: it may have arrived and is sent"),
-        (MISTYPED, "in Query 2, convert the value, or give the field another name."),
-        (
-            replace(MISTYPED, fields=()),
-            "Fix the value in the database: the project does not accept",
-        ),
-        (BAD, "Fix the row in the database: Iterable does not accept it as it is."),
-        # As earlier versions wrote it.
-        (CallOutcome(REFUSED, 403, "Forbidden", 1), "Fix what the message names, then run again."),
+        (CallOutcome(CallStatus.UNKNOWN, fault=Fault.NETWORK), "it may have arrived and is sent"),
         (CallOutcome(CallStatus.NOT_SENT), "Run again: the run ended before it was sent."),
+        (MISTYPED, "in Query 2, convert the value, or give the field another name."),
+        (replace(MISTYPED, fields=()), "the project does not accept it in this field."),
+        (BAD, "Fix the row in the database: Iterable does not accept it as it is."),
     ],
 )
 def test_what_to_do_about_an_error(call, advice):
@@ -112,6 +106,11 @@ def test_errors_of_the_last_run_are_counted_by_their_kind_with_a_few_customers_e
     assert "events/track, unavailable." in text
     assert "refused; the project has plan_type as date." in text
     assert text.count("RequestFieldsTypesMismatched") == 1
+    # Of a file with a damaged row, the rows before it are told.
+    damage_second_row(path)
+    text = report_text(tmp_path)
+    assert "1 row: BadParams" in text
+    assert f"{path.name} has a damaged row" in text
     assert "users/update 6 100 200 250 500 1,500 200: 5, no answer: 1" in text
 
 
@@ -125,32 +124,43 @@ def test_only_the_newest_runs_are_read_and_the_page_says_so(tmp_path):
 def test_a_file_that_cannot_be_read_is_left_out_and_named(tmp_path):
     (tmp_path / "integration_results_20260302_000000.json").write_bytes(b"[]")
     text = report_text(tmp_path)
-    assert "Failing Did it run? None of the results files can be read." in text
+    assert "Failing Did it run? None of the results files can be used." in text
     save(tmp_path, rows=delivered(3))
     text = report_text(tmp_path)
     assert "Needs a look" in text
-    assert "Newer results files could not be read: integration_results_20260302_000000" in text
+    assert (
+        "Newer results files are not counted: integration_results_20260302_000000.json; see" in text
+    )
     assert "left out integration_results_20260302_000000.json is no whole results file" in text
     save(tmp_path, LAST + timedelta(days=1), delivered(3))
     assert "Healthy" in report_text(tmp_path, NOW + timedelta(days=1))
 
 
-def test_a_damaged_row_is_named_and_its_run_still_counts(tmp_path):
-    path = save(tmp_path, rows=[*refused(2), *delivered(1)], status=1)
-    damage_second_row(path)
-    text = report_text(tmp_path)
-    assert "2 of 3 rows were not delivered" in text
-    assert f"{path.name} has a damaged row" in text
+def bar(mark, title, *parts):
+    """Return the markup of a bar; *parts* are CSS classes and heights from top to bottom."""
+    drawn = (
+        f'<i style="height:{at}%;background:var(--fill-{css_class})"></i>'
+        for css_class, at in parts
+    )
+    return f'<div class="bar{mark}" title="{title}"> {"".join(drawn) + " " * bool(parts)}</div>'
 
 
-def test_two_charts_show_the_runs_of_the_whole_job_by_day(tmp_path):
-    save_daily(tmp_path, [0, 1, 0])
-    save(tmp_path, LAST - timedelta(hours=1), delivered(9), limit=9)
-    save(tmp_path, LAST - timedelta(days=200), delivered(9))
-    found = charts(read_history(tmp_path, NOW).judged, NOW)
-    assert [chart.title for chart in found] == ["Rows by outcome", "Duration"]
-    assert [sum(len(runs) for _, runs in chart.days) for chart in found] == [3, 3]
-    assert charts(read_history(tmp_path, NOW).judged[:1], NOW) == []
+def test_two_charts_show_a_bar_for_each_run_of_the_whole_job(tmp_path):
+    save(tmp_path, LAST, [*delivered(20), *refused(10)], 1, duration_seconds=5400)
+    assert 'class="area"' not in write_report(tmp_path, NOW).read_text()
+    save(tmp_path, LAST - timedelta(days=1), status=3, error="no", duration_seconds=0)
+    save(tmp_path, LAST - timedelta(hours=1), delivered(90), limit=90)
+    save(tmp_path, LAST - timedelta(days=200), delivered(90))
+    page = " ".join(write_report(tmp_path, NOW).read_text().split())
+    assert page.count('class="area"') == 2
+    assert page.count('<div class="bar') == 4
+    today, before = "Sun 1 Mar 2026, 02:15 UTC: ", "Sat 28 Feb 2026, 02:15 UTC: "
+    parts = ("bad", "25.00"), ("good", "50.00")
+    assert bar("", f"{today}20 successful, 10 total failures", *parts) in page
+    assert bar("", f"{today}90 minutes", ("time", "90.00")) in page
+    assert page.count(bar(" failed", f"{before}none")) == 2
+    for height, label in ((50, "20"), (100, "40")):
+        assert f'<span style="bottom:{height}%">{label}</span>' in page
 
 
 RUN_FIELDS = ("started_at", "duration_seconds", "sending_seconds", "exit_status", "error", "limit")

@@ -17,7 +17,7 @@ import pytest
 
 from sandbox import database as sandbox_database
 from sandbox.database import NoServerError, PrivateDatabase, run_script
-from tests.conftest import ROOT, DatabaseServer
+from tests.conftest import ROOT
 
 pytestmark = [pytest.mark.database, pytest.mark.program]
 
@@ -25,7 +25,7 @@ SETUP = ROOT / "database_setup.sql"
 
 
 @pytest.fixture(scope="module")
-def server(database_server: DatabaseServer) -> Path:
+def server(database_server: PrivateDatabase) -> Path:
     """Return the server under test, which is that of the other tests."""
     return database_server.server
 
