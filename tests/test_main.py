@@ -147,22 +147,15 @@ def job(database, iterable, tmp_path):
             schema.validate(json.loads(path.read_text()))
 
 
-def copy_program(folder):
-    """Copy the job, without its tests, sandbox and settings."""
+def copy_program(folder, *more):
+    """Copy the job, without its tests and settings; *more*: other folders of it."""
     folder.mkdir()
     for path in [*HERE.glob("*.py"), *HERE.glob("*.sql")]:
         shutil.copy(path, folder)
-    for package in PACKAGES:
+    for package in (*PACKAGES, *more):
         no_caches = shutil.ignore_patterns("__pycache__")
         shutil.copytree(HERE / package, folder / package, ignore=no_caches)
     return folder / "main.py"
-
-
-def copy_with_sandbox(folder):
-    """Copy what --demo needs, too."""
-    program = copy_program(folder)
-    shutil.copytree(HERE / "sandbox", folder / "sandbox")
-    return program
 
 
 def scaled(program, file, constant, value):
@@ -435,7 +428,7 @@ def test_a_bug_keeps_its_traceback_and_the_results_so_far(job, monkeypatch):
 
 
 def test_the_demo_needs_nothing_and_leaves_only_its_results(tmp_path):
-    program = copy_with_sandbox(tmp_path / "copy")
+    program = copy_program(tmp_path / "copy", "sandbox")
     (tmp_path / "temp").mkdir()
     done = Job({"TMPDIR": str(tmp_path / "temp")}, tmp_path, program)("--demo")
     if "no database server" in done.stderr:
@@ -504,7 +497,7 @@ def test_a_python_that_leaves_out_the_programs_folder_runs_it_all_the_same(tmp_p
 
 @pytest.mark.parametrize("mode", [[], ["--check"], ["--demo"], ["--report"]], ids=str)
 def test_packages_that_are_missing_are_told_in_one_line(tmp_path, mode):
-    program = copy_with_sandbox(tmp_path / "copy")
+    program = copy_program(tmp_path / "copy", "sandbox")
     done = run_with("-S", program, *mode)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()

@@ -118,18 +118,6 @@ def test_files_that_cannot_be_written_are_named_each(checked, tmp_path):
     assert warning.startswith("METRICS_FILE ")
 
 
-def test_files_that_are_there_stay_as_they_are(checked, environ, tmp_path):
-    for name in ("results", "logs"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "logs" / "job.log").write_text("older lines\n")
-    (tmp_path / "logs" / "job.log").chmod(0o600)
-    open_ledger(settings_of(environ)).close()
-    before = content_of(tmp_path)
-    _, lines = checked()
-    assert [line.startswith("cannot connect") for line in failures_in(lines)] == [True]
-    assert content_of(tmp_path) == before
-
-
 @needs_root
 def test_a_log_that_cannot_be_rotated_is_a_warning(checked):
     with open_folder() as folder:
@@ -170,18 +158,21 @@ def test_a_run_under_way_is_told_once_and_is_not_disturbed(checked, environ):
     assert not any(line.startswith("✓ LOG_FILE") for line in lines)
 
 
-def test_entries_that_no_longer_count_are_told_and_nothing_is_noted(checked, environ):
+def test_entries_that_no_longer_count_are_told_and_no_file_is_changed(checked, environ, tmp_path):
     settings = settings_of(environ)
+    settings.log_file.parent.mkdir()
+    settings.log_file.write_text("older lines\n")
+    settings.log_file.chmod(0o600)
     done = CallOutcome(CallStatus.DELIVERED, 200, "Success", 1)
     with open_ledger(settings) as ledger:
         ledger.begin_run(run_notes(settings, JOB_MAPPING))
         ledger.record([outcome_of(make_prepared(), done, done)], sure=True)
-    for _ in range(2):
-        _, lines = checked(SOURCE_NAME="another")
-        (warning,) = warnings_in(lines)
-        assert warning.startswith("STATE_FILE: outdated entries: up to 2. Changed ")
-    with open_ledger(settings) as ledger:
-        assert (ledger.counts(), ledger.noted("SOURCE_NAME")) == ((2, 2), settings.source)
+    before = content_of(tmp_path)
+    _, lines = checked(SOURCE_NAME="another")
+    (warning,) = warnings_in(lines)
+    assert warning.startswith("STATE_FILE: outdated entries: up to 2. Changed ")
+    assert [line.startswith("cannot connect") for line in failures_in(lines)] == [True]
+    assert content_of(tmp_path) == before
 
 
 def test_exposed_secrets_and_another_jobs_results_are_warnings(checked, tmp_path):
@@ -196,14 +187,6 @@ def test_exposed_secrets_and_another_jobs_results_are_warnings(checked, tmp_path
 
 
 # --- Query 2
-
-
-@pytest.mark.database
-def test_a_query_that_fails_is_told_as_a_run_tells_it(checked, database):
-    status, lines = checked("SELECT 1 AS customer_id, 2 AS mail", **database.settings)
-    assert status is ExitStatus.DATABASE
-    (failure,) = failures_in(lines)
-    assert "must return email, first_name" in failure
 
 
 def test_a_query_that_is_not_there_and_a_server_that_is_not_are_told_both(checked):
@@ -224,12 +207,20 @@ def test_only_the_first_hundred_rows_are_read(checked, database):
 
 
 @pytest.mark.database
-@pytest.mark.parametrize(("bound", "value"), [("MIN_ROWS", "4"), ("MAX_ROWS", "2")])
-def test_a_number_of_rows_that_cannot_be_is_told(checked, database, bound, value):
-    status, lines = checked(**{bound: value}, **database.settings)
-    less = "fewer" if bound == "MIN_ROWS" else "more"
-    told = f"Query 2 returned {less} rows (3) than {bound} ({value}); nothing was sent"
-    assert (status, failures_in(lines)) == (ExitStatus.DATABASE, [told])
+@pytest.mark.parametrize(
+    ("query", "bounds", "told"),
+    [
+        ("SELECT 1 AS customer_id, 2 AS mail", {}, "Query 2 must return email, first_name, "),
+        (None, {"MIN_ROWS": "4"}, "Query 2 returned fewer rows (3) than MIN_ROWS (4); nothing"),
+        (None, {"MAX_ROWS": "2"}, "Query 2 returned more rows (3) than MAX_ROWS (2); nothing"),
+    ],
+)
+def test_columns_and_a_number_of_rows_that_cannot_be_are_told(
+    checked, database, query, bounds, told
+):
+    status, lines = checked(query, **bounds, **database.settings)
+    (failure,) = failures_in(lines)
+    assert (status, failure.startswith(told)) == (ExitStatus.DATABASE, True)
 
 
 @pytest.mark.database
@@ -262,35 +253,25 @@ def test_rows_that_would_be_refused_are_named(checked, database, tolerated):
 
 
 @pytest.mark.parametrize(
-    ("fault", "told"),
+    ("fault", "failures", "told"),
     [
-        (Fault("unauthorized", variant="code_success"), "Iterable refused the API key. Check"),
-        (Fault("unauthorized", variant="bad_jwt"), "use a server-side key without JWT"),
-        (Fault("redirect"), "redirected, not followed; check ITERABLE_API_BASE_URL"),
-        (Fault("garbage"), "answered 200, but not by Iterable"),
+        (Fault("unauthorized", variant="code_success"), 2, "Iterable refused the API key. Check"),
+        (Fault("unauthorized", variant="bad_jwt"), 2, "use a server-side key without JWT"),
+        (Fault("redirect"), 2, "redirected, not followed; check ITERABLE_API_BASE_URL"),
+        (Fault("garbage"), 2, "answered 200, but not by Iterable"),
+        # A run may work without the fields.
+        (Fault("rate_limited"), 1, " does not list the project's fields right now (rate"),
+        (Fault("answer", body='{"msg":"","code":"Success","params":null}'), 1, ": answered 200; "),
     ],
 )
-def test_an_iterable_that_does_not_answer_as_it_should_is_told(checked, iterable, fault, told):
+def test_an_iterable_that_does_not_list_its_fields_is_told(
+    checked, iterable, fault, failures, told
+):
     iterable.set_faults(fault)
     _, lines = checked()
-    server, project = failures_in(lines)
-    assert server.startswith("cannot connect")
-    assert told in project
-
-
-@pytest.mark.parametrize(
-    ("fault", "told"),
-    [
-        (Fault("rate_limited"), " does not list the project's fields right now (rate"),
-        (Fault("answer", body='{"msg":"","code":"Success","params":null}'), ": answered 200; "),
-    ],
-)
-def test_a_project_that_does_not_tell_its_fields_is_a_warning(checked, iterable, fault, told):
-    """A run may work without."""
-    iterable.set_faults(fault)
-    _, lines = checked()
-    (warning,) = warnings_in(lines)
-    assert warning.startswith(f"{iterable.url}{told}")
+    project = [*failures_in(lines), *warnings_in(lines)]
+    assert (len(failures_in(lines)), len(project)) == (failures, 2)
+    assert told in project[1]
 
 
 def test_fields_of_another_type_are_told_with_what_to_write_in_query_2(checked, iterable):
