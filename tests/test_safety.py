@@ -201,14 +201,6 @@ def test_a_results_folder_that_goes_away_is_told_and_the_ledger_has_what_was_sen
     assert "Unchanged since an earlier run, not sent: 63 " in done.stdout
 
 
-def test_a_log_that_fails_half_way_is_told_once_and_the_run_goes_on(job):
-    done = job.alone(LOG_FILE="/dev/full")
-    assert done.returncode == 0
-    assert done.stderr.count("LOG_FILE is missing lines") == 1
-    assert "Traceback" not in done.stderr
-    assert "Successful (both API calls): 3" in done.stdout
-
-
 def test_old_results_files_go_when_the_settings_say_so(job):
     job()
     (first,) = job.folder.glob("results/*")

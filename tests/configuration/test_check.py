@@ -2,25 +2,24 @@
 
 import fcntl
 import os
-import subprocess
 import sys
 
 import pytest
 
 from configuration.check import FIRST_ROWS, check
-from configuration.settings import HERE
 from configuration.steps import run_notes
 from configuration.wiring import open_ledger
 from iterable_api.payloads import JOB_MAPPING
+from iterable_client import IterableClient
 from logger_config import setup_logger
 from records.exit_statuses import ExitStatus, RunError
 from records.outcomes import CallOutcome, CallStatus, outcome_of
 from records.run import RunOptions, RunRecord
 from sandbox.faults import Fault
-from tests.configuration.conftest import settings_of, update_user
+from tests.configuration.conftest import settings_of
 from tests.results import save
 from tests.rows import make_prepared
-from tests.test_main import BARE, content_of
+from tests.test_main import API_KEY, Job, content_of
 from tests.test_main import job as job  # noqa: PLC0414 - a fixture
 from tests.users import NOBODY, as_nobody, needs_root, open_folder
 
@@ -91,9 +90,8 @@ def test_a_run_that_would_work_is_told_step_by_step_and_nothing_is_made_or_sent(
 
 
 @pytest.mark.program
-def test_the_demo_can_be_checked_without_settings():
-    command = [sys.executable, str(HERE / "main.py"), "--check", "--demo"]
-    done = subprocess.run(command, env=BARE, capture_output=True, text=True, check=False)
+def test_the_demo_can_be_checked_without_settings(tmp_path):
+    done = Job({}, tmp_path)("--check", "--demo")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith("\nReady for a run\n")
 
@@ -275,7 +273,8 @@ def test_an_iterable_that_does_not_list_its_fields_is_told(
 
 
 def test_fields_of_another_type_are_told_with_what_to_write_in_query_2(checked, iterable):
-    update_user(iterable, {"first_name": 7, "candidate": True, "plan_type": "pro", "age": 3})
+    with IterableClient(API_KEY, iterable.url) as client:
+        client.update_user("ann@example.com", {"first_name": 7, "candidate": True, "age": 3})
     _, lines = checked()
     _, own, constant = failures_in(lines)
     assert "first_name has the type long in the project, and the job sends a string: " in own

@@ -193,7 +193,6 @@ def test_the_files_of_a_run_are_beside_main_whatever_the_working_folder_is(monke
     ("in_the_file", "environ", "folder"),
     [
         ("", {}, ROOT),
-        ("RESULTS_DIR=out", {}, ROOT / "out"),
         ("RESULTS_DIR=out", {"RESULTS_DIR": "/srv/out"}, Path("/srv/out")),
         ("RESULTS_DIR=out", {"RESULTS_DIR": " "}, ROOT / "out"),
         ("RESULTS_DIR=", {"RESULTS_DIR": " "}, ROOT),

@@ -55,14 +55,11 @@ def test_files_with_secrets_that_others_may_read_are_named(environ, tmp_path, wa
 
 @needs_root
 def test_a_file_of_another_user_in_the_way_is_named_with_its_owner(environ):
-    with open_folder() as folder:
-        path = folder / "own"
-        path.mkdir()
+    with open_folder() as path:
         settings = settings_of(environ, RESULTS_DIR=str(path))
         with as_nobody(), pytest.raises(RunError) as caught:
             steps.open_results(settings, new_run())
-    said = str(caught.value)
-    assert said == (
+    assert str(caught.value) == (
         f"RESULTS_DIR {path} cannot be written: Permission denied. It belongs to root and the job "
         f"runs as {NOBODYS_NAME}; as root: chown {NOBODYS_NAME} {path}"
     )
