@@ -147,22 +147,15 @@ def job(database, iterable, tmp_path):
             schema.validate(json.loads(path.read_text()))
 
 
-def copy_program(folder):
-    """Copy the job, without its tests, sandbox and settings."""
+def copy_program(folder, *more):
+    """Copy the job, without its tests and settings; *more*: other folders of it."""
     folder.mkdir()
     for path in [*HERE.glob("*.py"), *HERE.glob("*.sql")]:
         shutil.copy(path, folder)
-    for package in PACKAGES:
+    for package in (*PACKAGES, *more):
         no_caches = shutil.ignore_patterns("__pycache__")
         shutil.copytree(HERE / package, folder / package, ignore=no_caches)
     return folder / "main.py"
-
-
-def copy_with_sandbox(folder):
-    """Copy what --demo needs, too."""
-    program = copy_program(folder)
-    shutil.copytree(HERE / "sandbox", folder / "sandbox")
-    return program
 
 
 def scaled(program, file, constant, value):
@@ -267,17 +260,6 @@ def test_settings_come_from_a_named_file_of_which_others_are_kept_out(job, tmp_p
     assert done.returncode == 0
     assert job.results["summary"]["successful"] == 3
     assert f"Other users can read {env_file}, which holds secrets" in done.stderr
-
-
-@pytest.mark.parametrize("mode", [[], ["--quiet"]], ids=["told", "quiet"])
-def test_without_settings_one_line_says_what_is_missing_and_how_to_try(tmp_path, mode):
-    done = Job({}, tmp_path, copy_program(tmp_path / "copy"))(*mode)
-    assert done.returncode == 2
-    assert (done.stdout == "") is bool(mode)
-    (line,) = done.stderr.splitlines()
-    for name in ("DB_HOST", "DB_USER", "DB_PASSWORD", "DB_NAME", "ITERABLE_API_KEY"):
-        assert f"{name} is missing" in line
-    assert "--demo" in line
 
 
 def test_one_users_failure_does_not_stop_the_others(job, iterable, database):
@@ -435,7 +417,7 @@ def test_a_bug_keeps_its_traceback_and_the_results_so_far(job, monkeypatch):
 
 
 def test_the_demo_needs_nothing_and_leaves_only_its_results(tmp_path):
-    program = copy_with_sandbox(tmp_path / "copy")
+    program = copy_program(tmp_path / "copy", "sandbox")
     (tmp_path / "temp").mkdir()
     done = Job({"TMPDIR": str(tmp_path / "temp")}, tmp_path, program)("--demo")
     if "no database server" in done.stderr:
@@ -496,15 +478,21 @@ def test_an_old_python_can_read_that_it_is_too_old():
     assert done.stderr.startswith("main.py: the job needs Python 3.11 or newer, but this is 3.")
 
 
-@pytest.mark.parametrize("option", ["-I", "-P"])
-def test_a_python_that_leaves_out_the_programs_folder_runs_it_all_the_same(tmp_path, option):
-    done = run_with(option, copy_program(tmp_path / "copy"))
-    assert (done.returncode, done.stderr.count("DB_HOST is missing")) == (2, 1)
+@pytest.mark.parametrize(("option", "mode"), [("-I", []), ("-P", []), ("-B", ["--quiet"])])
+def test_without_settings_one_line_says_what_is_missing_and_how_to_try(tmp_path, option, mode):
+    """Also where Python leaves out the program's folder."""
+    done = run_with(option, copy_program(tmp_path / "copy"), *mode)
+    assert done.returncode == 2
+    assert (done.stdout == "") is bool(mode)
+    (line,) = done.stderr.splitlines()
+    for name in ("DB_HOST", "DB_USER", "DB_PASSWORD", "DB_NAME", "ITERABLE_API_KEY"):
+        assert f"{name} is missing" in line
+    assert "--demo" in line
 
 
 @pytest.mark.parametrize("mode", [[], ["--check"], ["--demo"], ["--report"]], ids=str)
 def test_packages_that_are_missing_are_told_in_one_line(tmp_path, mode):
-    program = copy_with_sandbox(tmp_path / "copy")
+    program = copy_program(tmp_path / "copy", "sandbox")
     done = run_with("-S", program, *mode)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()

@@ -12,7 +12,7 @@ from subprocess import DEVNULL
 
 import pytest
 
-from tests.test_main import HERE, USERS, Job, copy_program, copy_with_sandbox, writes
+from tests.test_main import HERE, USERS, Job, copy_program, writes
 from tests.test_main import job as job  # noqa: PLC0414 - a fixture
 from tests.test_safety import wait_until
 
@@ -75,7 +75,7 @@ def test_one_closed_stream_changes_nothing(job, iterable, descriptor):
 
 
 def test_the_demo_minds_no_stream_either(tmp_path):
-    program = copy_with_sandbox(tmp_path / "copy")
+    program = copy_program(tmp_path / "copy", "sandbox")
     kept = {"stdout": DEVNULL, "stderr": DEVNULL}
     status = Job({}, tmp_path, program).start("--demo", before=closing(0, 1, 2), **kept).wait(40)
     if status == 2:

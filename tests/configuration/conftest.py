@@ -1,7 +1,6 @@
 """Settings for the tests of a run's steps and of --check, with files in a folder of their own."""
 
 import pytest
-import requests
 
 from configuration.settings import load_environment_variables
 from tests.test_main import API_KEY
@@ -28,16 +27,6 @@ def environ(iterable, tmp_path):
         "LOG_FILE": str(tmp_path / "logs" / "job.log"),
         "STATE_FILE": str(tmp_path / "state" / "ledger.sqlite3"),
     }
-
-
-def update_user(iterable, fields):
-    """Give a user of the project these profile fields, as some other program does."""
-    requests.post(
-        f"{iterable.url}/api/users/update",
-        json={"email": "ann@example.com", "dataFields": fields},
-        headers={"Api-Key": API_KEY},
-        timeout=10,
-    ).raise_for_status()
 
 
 def settings_of(environ, **changes):

@@ -2,25 +2,24 @@
 
 import fcntl
 import os
-import subprocess
 import sys
 
 import pytest
 
 from configuration.check import FIRST_ROWS, check
-from configuration.settings import HERE
 from configuration.steps import run_notes
 from configuration.wiring import open_ledger
 from iterable_api.payloads import JOB_MAPPING
+from iterable_client import IterableClient
 from logger_config import setup_logger
 from records.exit_statuses import ExitStatus, RunError
 from records.outcomes import CallOutcome, CallStatus
 from records.run import RunOptions, RunRecord
 from sandbox.faults import Fault
-from tests.configuration.conftest import settings_of, update_user
+from tests.configuration.conftest import settings_of
 from tests.results import save
 from tests.rows import make_prepared, settled
-from tests.test_main import BARE, content_of
+from tests.test_main import API_KEY, Job, content_of
 from tests.test_main import job as job  # noqa: PLC0414 - a fixture
 from tests.users import NOBODY, as_nobody, needs_root, open_folder
 
@@ -91,9 +90,8 @@ def test_a_run_that_would_work_is_told_step_by_step_and_nothing_is_made_or_sent(
 
 
 @pytest.mark.program
-def test_the_demo_can_be_checked_without_settings():
-    command = [sys.executable, str(HERE / "main.py"), "--check", "--demo"]
-    done = subprocess.run(command, env=BARE, capture_output=True, text=True, check=False)
+def test_the_demo_can_be_checked_without_settings(tmp_path):
+    done = Job({}, tmp_path)("--check", "--demo")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith("\nReady for a run\n")
 
@@ -116,18 +114,6 @@ def test_files_that_cannot_be_written_are_named_each(checked, tmp_path):
     # A run goes on without its metrics.
     (warning,) = warnings_in(lines)
     assert warning.startswith("METRICS_FILE ")
-
-
-def test_files_that_are_there_stay_as_they_are(checked, environ, tmp_path):
-    for name in ("results", "logs"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "logs" / "job.log").write_text("older lines\n")
-    (tmp_path / "logs" / "job.log").chmod(0o600)
-    open_ledger(settings_of(environ)).close()
-    before = content_of(tmp_path)
-    _, lines = checked()
-    assert [line.startswith("cannot connect") for line in failures_in(lines)] == [True]
-    assert content_of(tmp_path) == before
 
 
 @needs_root
@@ -170,18 +156,21 @@ def test_a_run_under_way_is_told_once_and_is_not_disturbed(checked, environ):
     assert not any(line.startswith("✓ LOG_FILE") for line in lines)
 
 
-def test_entries_that_no_longer_count_are_told_and_nothing_is_noted(checked, environ):
+def test_entries_that_no_longer_count_are_told_and_no_file_is_changed(checked, environ, tmp_path):
     settings = settings_of(environ)
+    settings.log_file.parent.mkdir()
+    settings.log_file.write_text("older lines\n")
+    settings.log_file.chmod(0o600)
     done = CallOutcome(CallStatus.DELIVERED, 200, "Success", 1)
     with open_ledger(settings) as ledger:
         ledger.begin_run(run_notes(settings, JOB_MAPPING))
         ledger.record([settled(make_prepared(), done, done)], sure=True)
-    for _ in range(2):
-        _, lines = checked(SOURCE_NAME="another")
-        (warning,) = warnings_in(lines)
-        assert warning.startswith("STATE_FILE: outdated entries: up to 2. Changed ")
-    with open_ledger(settings) as ledger:
-        assert (ledger.counts(), ledger.notes.get("SOURCE_NAME", "")) == ((2, 2), settings.source)
+    before = content_of(tmp_path)
+    _, lines = checked(SOURCE_NAME="another")
+    (warning,) = warnings_in(lines)
+    assert warning.startswith("STATE_FILE: outdated entries: up to 2. Changed ")
+    assert [line.startswith("cannot connect") for line in failures_in(lines)] == [True]
+    assert content_of(tmp_path) == before
 
 
 def test_exposed_secrets_and_another_jobs_results_are_warnings(checked, tmp_path):
@@ -196,14 +185,6 @@ def test_exposed_secrets_and_another_jobs_results_are_warnings(checked, tmp_path
 
 
 # --- Query 2
-
-
-@pytest.mark.database
-def test_a_query_that_fails_is_told_as_a_run_tells_it(checked, database):
-    status, lines = checked("SELECT 1 AS customer_id, 2 AS mail", **database.settings)
-    assert status is ExitStatus.DATABASE
-    (failure,) = failures_in(lines)
-    assert "must return email, first_name" in failure
 
 
 def test_a_query_that_is_not_there_and_a_server_that_is_not_are_told_both(checked):
@@ -224,12 +205,20 @@ def test_only_the_first_hundred_rows_are_read(checked, database):
 
 
 @pytest.mark.database
-@pytest.mark.parametrize(("bound", "value"), [("MIN_ROWS", "4"), ("MAX_ROWS", "2")])
-def test_a_number_of_rows_that_cannot_be_is_told(checked, database, bound, value):
-    status, lines = checked(**{bound: value}, **database.settings)
-    less = "fewer" if bound == "MIN_ROWS" else "more"
-    told = f"Query 2 returned {less} rows (3) than {bound} ({value}); nothing was sent"
-    assert (status, failures_in(lines)) == (ExitStatus.DATABASE, [told])
+@pytest.mark.parametrize(
+    ("query", "bounds", "told"),
+    [
+        ("SELECT 1 AS customer_id, 2 AS mail", {}, "Query 2 must return email, first_name, "),
+        (None, {"MIN_ROWS": "4"}, "Query 2 returned fewer rows (3) than MIN_ROWS (4); nothing"),
+        (None, {"MAX_ROWS": "2"}, "Query 2 returned more rows (3) than MAX_ROWS (2); nothing"),
+    ],
+)
+def test_columns_and_a_number_of_rows_that_cannot_be_are_told(
+    checked, database, query, bounds, told
+):
+    status, lines = checked(query, **bounds, **database.settings)
+    (failure,) = failures_in(lines)
+    assert (status, failure.startswith(told)) == (ExitStatus.DATABASE, True)
 
 
 @pytest.mark.database
@@ -262,39 +251,30 @@ def test_rows_that_would_be_refused_are_named(checked, database, tolerated):
 
 
 @pytest.mark.parametrize(
-    ("fault", "told"),
+    ("fault", "failures", "told"),
     [
-        (Fault("unauthorized", variant="code_success"), "Iterable refused the API key. Check"),
-        (Fault("unauthorized", variant="bad_jwt"), "use a server-side key without JWT"),
-        (Fault("redirect"), "redirected, not followed; check ITERABLE_API_BASE_URL"),
-        (Fault("garbage"), "answered 200, but not by Iterable"),
+        (Fault("unauthorized", variant="code_success"), 2, "Iterable refused the API key. Check"),
+        (Fault("unauthorized", variant="bad_jwt"), 2, "use a server-side key without JWT"),
+        (Fault("redirect"), 2, "redirected, not followed; check ITERABLE_API_BASE_URL"),
+        (Fault("garbage"), 2, "answered 200, but not by Iterable"),
+        # A run may work without the fields.
+        (Fault("rate_limited"), 1, " does not list the project's fields right now (rate"),
+        (Fault("answer", body='{"msg":"","code":"Success","params":null}'), 1, ": answered 200; "),
     ],
 )
-def test_an_iterable_that_does_not_answer_as_it_should_is_told(checked, iterable, fault, told):
+def test_an_iterable_that_does_not_list_its_fields_is_told(
+    checked, iterable, fault, failures, told
+):
     iterable.set_faults(fault)
     _, lines = checked()
-    server, project = failures_in(lines)
-    assert server.startswith("cannot connect")
-    assert told in project
-
-
-@pytest.mark.parametrize(
-    ("fault", "told"),
-    [
-        (Fault("rate_limited"), " does not list the project's fields right now (rate"),
-        (Fault("answer", body='{"msg":"","code":"Success","params":null}'), ": answered 200; "),
-    ],
-)
-def test_a_project_that_does_not_tell_its_fields_is_a_warning(checked, iterable, fault, told):
-    """A run may work without."""
-    iterable.set_faults(fault)
-    _, lines = checked()
-    (warning,) = warnings_in(lines)
-    assert warning.startswith(f"{iterable.url}{told}")
+    project = [*failures_in(lines), *warnings_in(lines)]
+    assert (len(failures_in(lines)), len(project)) == (failures, 2)
+    assert told in project[1]
 
 
 def test_fields_of_another_type_are_told_with_what_to_write_in_query_2(checked, iterable):
-    update_user(iterable, {"first_name": 7, "candidate": True, "plan_type": "pro", "age": 3})
+    with IterableClient(API_KEY, iterable.url) as client:
+        client.update_user("ann@example.com", {"first_name": 7, "candidate": True, "age": 3})
     _, lines = checked()
     _, own, constant = failures_in(lines)
     assert "first_name has the type long in the project, and the job sends a string: " in own

@@ -183,16 +183,16 @@ def test_the_files_of_a_run_are_beside_main_whatever_the_working_folder_is(monke
     assert settings.HERE == loaded.results_dir == ROOT
     assert loaded.log_file == ROOT / "iterable_integration.log"
     assert loaded.state_file == ROOT / "sync_state.sqlite3"
-    relative = {"LOG_FILE": "logs/x.log", "STATE_FILE": "../s"}
+    relative = {"LOG_FILE": "../x.log", "STATE_FILE": "orders/state"}
     loaded = load_environment_variables(None, GOOD | relative)
-    assert (loaded.log_file, loaded.state_file) == (ROOT / "logs" / "x.log", ROOT / ".." / "s")
+    assert (loaded.log_file, loaded.state_file) == (ROOT / "../x.log", ROOT / "orders/state")
+    assert (loaded.job, loaded.query_name) == ("orders/state", "phase2_queries.sql")
 
 
 @pytest.mark.parametrize(
     ("in_the_file", "environ", "folder"),
     [
         ("", {}, ROOT),
-        ("RESULTS_DIR=out", {}, ROOT / "out"),
         ("RESULTS_DIR=out", {"RESULTS_DIR": "/srv/out"}, Path("/srv/out")),
         ("RESULTS_DIR=out", {"RESULTS_DIR": " "}, ROOT / "out"),
         ("RESULTS_DIR=", {"RESULTS_DIR": " "}, ROOT),

@@ -2,21 +2,25 @@
 
 import os
 import resource
-import shlex
+import subprocess
 import sys
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from configuration import steps, wiring
-from configuration.wiring import most_workers
+from configuration.settings import HERE
+from configuration.wiring import most_workers, open_ledger
 from delivery.stopping import Stop
 from iterable_api.mapping import RowMapping
 from iterable_api.payloads import JOB_MAPPING
+from logger_config import setup_logger
 from records.columns import Column, Kind
-from records.exit_statuses import RunError, StopReason
+from records.delivery_ledger import LedgerError
+from records.exit_statuses import ExitStatus, RunError, StopReason
 from records.run import RunOptions, RunRecord
 from sandbox.faults import Fault
 from tests.configuration.conftest import settings_of
@@ -51,22 +55,18 @@ def test_files_with_secrets_that_others_may_read_are_named(environ, tmp_path, wa
 
 @needs_root
 def test_a_file_of_another_user_in_the_way_is_named_with_its_owner(environ):
-    with open_folder() as folder:
-        path = folder / "own"
-        path.mkdir()
+    with open_folder() as path:
         settings = settings_of(environ, RESULTS_DIR=str(path))
         with as_nobody(), pytest.raises(RunError) as caught:
             steps.open_results(settings, new_run())
-    said = str(caught.value)
-    assert said == (
+    assert str(caught.value) == (
         f"RESULTS_DIR {path} cannot be written: Permission denied. It belongs to root and the job "
         f"runs as {NOBODYS_NAME}; as root: chown {NOBODYS_NAME} {path}"
     )
 
 
 @needs_root
-@pytest.mark.parametrize("name", ["STATE_FILE", "LOG_FILE", "RESULTS_DIR"])
-def test_root_does_not_write_among_the_files_of_another_user(environ, name, tmp_path):
+def test_root_does_not_write_among_the_files_of_another_user(environ, tmp_path):
     settings = settings_of(environ)
     steps.refuse_root(settings, new_run())  # nothing is there yet
     for path in (settings.state_file, settings.log_file):
@@ -74,19 +74,60 @@ def test_root_does_not_write_among_the_files_of_another_user(environ, name, tmp_
         path.touch()
     settings.results_dir.mkdir()
     older, newest = (save(settings.results_dir, LAST + timedelta(days=days)) for days in (0, 1))
-    os.chown(older, NOBODY, NOBODY)
-    os.chown(tmp_path, NOBODY, NOBODY)
+    # Neither a folder nor an older file matters.
+    for path in (older, tmp_path):
+        os.chown(path, NOBODY, NOBODY)
     steps.refuse_root(settings, new_run())
-    path = {"RESULTS_DIR": newest}.get(name) or getattr(settings, name.lower())
-    os.chown(path, NOBODY, NOBODY)
-    with pytest.raises(RunError) as caught:
-        steps.refuse_root(settings, new_run())
-    told = f"{name} {path} belongs to {NOBODYS_NAME}, whose runs would fail after a run as root. "
-    command = shlex.join(["runuser", "-u", NOBODYS_NAME, "--", *sys.orig_argv])
-    assert (str(caught.value), caught.value.status) == (f"{told}As {NOBODYS_NAME}: {command}", 2)
-    steps.refuse_root(settings, new_run(demo=True))
-    with as_nobody():
-        steps.refuse_root(settings, new_run())
+    for path in (settings.state_file, settings.log_file, newest):
+        os.chown(path, NOBODY, NOBODY)
+        with pytest.raises(RunError, match=f"{path} belongs to {NOBODYS_NAME}, whose runs"):
+            steps.refuse_root(settings, new_run())
+        steps.refuse_root(settings, new_run(demo=True))
+        with as_nobody():
+            steps.refuse_root(settings, new_run())
+        os.chown(path, 0, 0)
+
+
+# --- Two jobs of one checkout
+
+
+def test_a_ledger_is_that_of_one_query(environ, tmp_path):
+    (tmp_path / "orders.sql").write_text("SELECT 1")
+    first = settings_of(environ)
+    for _ in range(2):
+        with open_ledger(first) as ledger:
+            ledger.begin_run({})
+    changes = {"QUERY_FILE": str(tmp_path / "orders.sql"), "ITERABLE_API_KEY": "f" * 32}
+    with pytest.raises(LedgerError, match="give each job its own STATE_FILE") as caught:
+        open_ledger(settings_of(environ, **changes))
+    told = f"belongs to the job of phase2_queries.sql, but this is the job of {tmp_path}/orders.sql"
+    assert told in str(caught.value)
+    assert caught.value.status is ExitStatus.USAGE
+    open_ledger(settings_of(environ, **changes, STATE_FILE=str(tmp_path / "orders"))).close()
+
+
+def test_a_log_is_free_again_after_its_process_and_stays_ones_own_when_it_rotates(tmp_path):
+    path = tmp_path / "job.log"
+    logger = setup_logger("INFO", path)
+    (handler,) = [each for each in logger.handlers if hasattr(each, "doRollover")]
+    handler.doRollover()
+    logger.info("after it")
+    probe = f"from logger_config import *; setup_logger('INFO', Path({str(path)!r}))"
+    held = subprocess.run([sys.executable, "-c", probe], cwd=HERE, capture_output=True, check=False)
+    assert b"BlockingIOError" in held.stderr
+    setup_logger()
+    subprocess.run([sys.executable, "-c", probe], cwd=HERE, check=True)
+
+
+def test_results_of_two_jobs_in_one_folder_are_told(environ, tmp_path, warned):
+    settings = settings_of(environ, RESULTS_DIR=str(tmp_path))
+    save(tmp_path, job="orders.sqlite3")
+    for demo in (True, False):
+        with steps.open_results(settings, new_run(demo=demo)):
+            assert len(warned) == (not demo)
+    (text,) = warned
+    assert "also holds results of another job (STATE_FILE orders.sqlite3)" in text
+    assert "the report mixes the two" in text
 
 
 # --- The database
@@ -129,13 +170,6 @@ def test_a_time_ahead_by_what_zones_differ_is_told(environ, warned, zone, ahead,
 # --- The project
 
 
-def look(environ, **changes):
-    """Look at the project; return why the run is to stop, and its fields."""
-    stop = Stop()
-    fields = steps._look_at_project(JOB_MAPPING, settings_of(environ, **changes), stop)
-    return stop.reason, fields
-
-
 @pytest.mark.parametrize(
     ("fault", "reason", "told"),
     [
@@ -143,24 +177,17 @@ def look(environ, **changes):
         # It may be good for the rest.
         (Fault("unauthorized", variant="no_permission"), None, "lacks the permission for this"),
         # What Iterable says itself is not logged.
-        (
-            Fault("answer", status=400, body='{"code":"BadParams","msg":"of Sarah"}'),
-            None,
-            ": answered 400; ",
-        ),
+        (Fault("answer", status=400, body='{"code":"x","msg":"of Sarah"}'), None, "answered 400; "),
+        (None, None, "http://127.0.0.1:1: connection refused; check ITERABLE_API_BASE_URL"),
     ],
 )
 def test_a_project_that_does_not_tell_its_fields(environ, iterable, warned, fault, reason, told):
-    iterable.set_faults(fault)
-    assert look(environ) == (reason, None)
+    iterable.set_faults(*filter(None, [fault]))
+    environ |= {} if fault else {"ITERABLE_API_BASE_URL": "http://127.0.0.1:1"}
+    stop = Stop()
+    assert steps._look_at_project(JOB_MAPPING, settings_of(environ), stop) is None
+    assert stop.reason is reason
     assert [told in text and "Sarah" not in text for text in warned] == [True] * bool(told)
-
-
-def test_an_iterable_that_cannot_be_reached_is_told_with_what_to_look_at(environ, warned):
-    url = "http://127.0.0.1:1"
-    assert look(environ, ITERABLE_API_BASE_URL=url) == (None, None)
-    (text,) = warned
-    assert text.startswith(f"{url}: connection refused; check ITERABLE_API_BASE_URL")
 
 
 @pytest.mark.parametrize(
@@ -193,34 +220,27 @@ def test_a_field_of_the_jobs_own_can_be_replaced_in_query_2():
 
 # --- Rows in flight
 
-# A hard limit below which a sandbox lets nobody raise the soft one.
-FORBIDDEN = 4095
-
 
 @pytest.mark.parametrize(
     ("soft", "hard", "workers", "set_to"),
     [
         (256, resource.RLIM_INFINITY, 1500, (1550, resource.RLIM_INFINITY)),
-        (256, 256, 206, (256, 256)),
         (100, 256, 206, (256, 256)),
         (4096, 4096, 1500, None),
         (resource.RLIM_INFINITY, resource.RLIM_INFINITY, 1500, None),
         (40, 40, 1, (40, 40)),
-        (256, FORBIDDEN, 206, None),
+        # A sandbox forbids to raise it.
+        (256, 4095, 206, PermissionError),
     ],
 )
 def test_the_soft_limit_of_open_files_is_raised_as_far_as_needed(
     environ, monkeypatch, soft, hard, workers, set_to
 ):
-    made = []
-
-    def setrlimit(_, limits):
-        if hard == FORBIDDEN:
-            raise PermissionError
-        made.append(limits)
-
+    setrlimit = mock.Mock(side_effect=set_to if set_to is PermissionError else None)
     monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
     monkeypatch.setattr(resource, "setrlimit", setrlimit)
     assert most_workers(settings_of(environ)) == workers
-    assert made == ([set_to] if set_to else [])
+    if isinstance(set_to, tuple):
+        setrlimit.assert_called_once_with(resource.RLIMIT_NOFILE, set_to)
+    assert setrlimit.called is bool(set_to)
     assert most_workers(settings_of(environ, ITERABLE_WORKERS="1")) == 1

@@ -13,7 +13,7 @@ from delivery.pipeline import LaterRows
 from delivery.stopping import Stop
 from iterable_api.payloads import Payloads, RowError
 from records.delivery_ledger import DeliveryLedger, LedgerError
-from records.exit_statuses import RunError, StopReason
+from records.exit_statuses import StopReason
 from records.outcomes import (
     NOT_SENT,
     CallOutcome,
@@ -32,7 +32,6 @@ from tests.rows import (
     make_prepared,
     make_row,
     raw_row,
-    recording,
     settled,
 )
 
@@ -368,12 +367,3 @@ def test_of_rows_that_a_full_disk_does_not_take_the_earlier_ones_come_back(tmp_p
     kept = len(later)
     assert 0 < kept < 99
     assert rows_of(later) == rows[:kept]
-
-
-def test_too_little_room_is_found_before_anything_is_sent(tmp_path):
-    with (
-        recording(tmp_path, Stop()) as recorder,
-        pytest.raises(RunError, match=r"RESULTS_DIR: .* free"),
-    ):
-        recorder.begin(10**12, {})
-    assert recorder.run.rows_read == 0
