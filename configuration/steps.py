@@ -7,7 +7,7 @@ import json
 import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,8 +29,8 @@ from records.columns import Column, Kind, Row
 from records.delivery_ledger import DeliveryLedger
 from records.exit_statuses import ExitStatus, RunError, StopReason
 from records.file_owner import in_the_way, owners_command
-from records.outcomes import Fault
-from records.results_files import other_jobs, remove_old, results_files, tells_of_deliveries
+from records.outcomes import CallStatus, Fault
+from records.results_files import results_files, runs_in
 from records.results_writer import ResultsWriter
 from records.row_spool import RowSpool
 from records.run import RunRecord
@@ -49,6 +49,8 @@ FUTURE = (
     "every createdAt would be wrong. Correct it before you send anything: changing it later "
     "creates every event a second time"
 )
+# Number of results files in which other jobs and deliveries are looked for.
+LATEST = 20
 # Clocks differ by less than the first, and time zones by no more than the second.
 LEAST_AHEAD, MOST_AHEAD = timedelta(minutes=5), timedelta(hours=26)
 # The job's type, and another type in the project that accepts its values.
@@ -119,16 +121,13 @@ def open_results(settings: Settings, run: RunRecord) -> ResultsWriter:
 
 def warn_of_other_jobs(settings: Settings) -> None:
     """Warn if another job has its results in the same folder."""
-    # A folder that cannot be read is no reason to stop.
-    with suppress(OSError):
-        for job in other_jobs(settings.results_dir, settings.job)[:1]:
-            logger.warning(
-                "RESULTS_DIR: %s also holds results of another job (STATE_FILE %s), so the report "
-                "mixes the two. %s, or move the old results away",
-                settings.results_dir,
-                job,
-                OWN_FILES,
-            )
+    folder = settings.results_dir
+    if others := {run.job for run in runs_in(folder, LATEST)} - {settings.job, ""}:
+        text = (
+            "RESULTS_DIR: %s also holds results of another job (STATE_FILE %s), so the report "
+            "mixes the two. %s, or move the old results away"
+        )
+        logger.warning(text, folder, min(others), OWN_FILES)
 
 
 class FirstLook:
@@ -211,7 +210,8 @@ def lost_entries(ledger: DeliveryLedger | None, settings: Settings, mapping: Row
     """
     own, total = ledger.counts() if ledger else (0, 0)
     if ledger is None or not total:
-        told = tells_of_deliveries(settings.results_dir, settings.job)
+        runs = [run for run in runs_in(settings.results_dir, LATEST) if run.job == settings.job]
+        told = any((run.users_update + run.events_track)[CallStatus.DELIVERED] for run in runs)
         return EMPTY.format(settings.state_file, settings.results_dir) if told else ""
     why = "the API key, ITERABLE_PROJECT or ITERABLE_API_BASE_URL"
     if own:
@@ -310,9 +310,17 @@ def wrong_types(types: Mapping[str, str], mapping: RowMapping) -> Iterator[str]:
 
 
 def remove_old_results(settings: Settings, own: Path) -> None:
-    """Keep RESULTS_KEEP results files, among them the run's *own*; a failure is a warning."""
+    """Keep RESULTS_KEEP results files of the job, among them the run's *own*.
+
+    Files that are dated later were written while the clock was ahead: they go first. A failure is a
+    warning.
+    """
+    runs = runs_in(settings.results_dir) if settings.results_keep else ()
+    others = [run.file for run in runs if run.file not in {None, own} and run.job == settings.job]
+    others.sort(key=lambda path: path < own)
     try:
-        remove_old(own, settings.results_keep, settings.job)
+        for path in others[: max(0, len(others) + 1 - settings.results_keep)]:
+            path.unlink(missing_ok=True)
     except OSError as error:
         logger.warning("RESULTS_KEEP: %s cannot be removed: %s", error.filename, error.strerror)
 

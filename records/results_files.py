@@ -1,4 +1,4 @@
-"""Reads the results files of a folder: the runs and the rows that failed. Removes old files.
+"""Reads the results files of a folder: the runs and the rows that failed.
 
 No file is read whole into memory: only its start and its end, and the rows line by line.
 """
@@ -7,12 +7,12 @@ import functools
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from records.outcomes import COUNTERS, CallOutcome, CallStatus, Delivery
+from records.outcomes import COUNTERS, CallOutcome, Delivery
 from records.results_writer import NAMES, SCHEMA_VERSION
 from records.run import RunRecord
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Number of files in which other jobs and deliveries are looked for.
-LATEST = 20
 # Summary and run take about 3 KB.
 _TAIL_BYTES = 64 * 1024
 # Strings in JSON have no raw newline or quote, so no value of a row can contain any of these.
@@ -132,35 +130,11 @@ def _row_of(members: Mapping[str, Any]) -> Delivery:
     return row
 
 
-def other_jobs(folder: Path, job: str) -> list[str]:
-    """Return the jobs besides *job* that have written the latest results files in *folder*."""
-    return sorted({run.job for run in _runs(results_files(folder)[-LATEST:])} - {job, ""})
+def runs_in(folder: Path, latest: int = 0) -> Iterator[RunRecord]:
+    """Yield the runs in *folder*, the oldest first; by default all, else those of *latest* files.
 
-
-def tells_of_deliveries(folder: Path, job: str) -> bool:
-    """Whether *job* delivered anything by one of the latest results files in *folder*."""
-    return any(
-        run.job == job and (run.users_update + run.events_track)[CallStatus.DELIVERED]
-        for run in _runs(results_files(folder)[-LATEST:])
-    )
-
-
-def _runs(paths: Iterable[Path]) -> Iterator[RunRecord]:
-    """Yield the runs of the files at *paths*, without those that cannot be read, as root's."""
-    for path in paths:
+    Files that cannot be read, as root's, are left out.
+    """
+    for path in results_files(folder)[-latest:]:
         with suppress(ResultsFileError):
             yield read_run(path)
-
-
-def remove_old(own: Path, keep: int, job: str) -> None:
-    """Remove the oldest results files of *job* beside *own* until *keep* are left; 0 keeps all.
-
-    Files that are dated later than *own* were written while the clock was ahead: they go first.
-    Raises OSError if one cannot be removed.
-    """
-    if keep:
-        runs = _runs(path for path in results_files(own.parent) if path != own)
-        others = [run.file for run in runs if run.file and run.job == job]
-        others.sort(key=lambda path: path < own)
-        for path in others[: max(0, len(others) - (keep - 1))]:
-            path.unlink(missing_ok=True)

@@ -36,6 +36,30 @@ def new_run(**options):
 # --- Files
 
 
+@pytest.mark.parametrize(
+    ("own", "keep", "left"),
+    [
+        (5, 0, range(6)),
+        (5, 9, range(6)),
+        (5, 2, [4, 5]),
+        (5, 1, [5]),
+        # Those that are dated later were written while the clock was ahead, and go first.
+        (0, 1, [0]),
+        (2, 3, [0, 1, 2]),
+        (2, 4, [0, 1, 2, 5]),
+    ],
+)
+def test_the_oldest_results_files_of_the_job_go_and_nothing_else(environ, own, keep, left):
+    days = [LAST + timedelta(days=day) for day in range(6)]
+    settings = settings_of(environ, RESULTS_KEEP=str(keep))
+    folder = settings.results_dir
+    files = [save(folder, day, job=settings.job) for day in days]
+    others = [save(folder, LAST - timedelta(days=1), job="orders"), folder / "report.html"]
+    others[1].touch()
+    steps.remove_old_results(settings, files[own])
+    assert set(folder.iterdir()) == {*(files[number] for number in left), *others}
+
+
 def test_files_with_secrets_that_others_may_read_are_named(environ, tmp_path, warned, monkeypatch):
     env_file, password, key = (tmp_path / name for name in (".env", "password", "key"))
     for path, mode in [(env_file, 0o644), (password, 0o600), (key, 0o640)]:

@@ -1,4 +1,4 @@
-"""Results files are read back as they were written, whatever their size; the oldest go."""
+"""Results files are read back as they were written, whatever their size."""
 
 import json
 import os
@@ -11,12 +11,10 @@ import pytest
 
 from records.results_files import (
     ResultsFileError,
-    other_jobs,
     read_failed_rows,
     read_run,
-    remove_old,
     results_files,
-    tells_of_deliveries,
+    runs_in,
 )
 from records.results_writer import ResultsWriter
 from records.run import RunOptions
@@ -59,30 +57,6 @@ def test_results_files_come_in_the_order_of_their_runs_and_nothing_else_is_one(t
     assert results_files(tmp_path / "missing") == []
 
 
-@pytest.mark.parametrize(
-    ("own", "keep", "left"),
-    [
-        (5, 0, range(6)),
-        (5, 9, range(6)),
-        (5, 2, [4, 5]),
-        (5, 1, [5]),
-        # Those that are dated later were written while the clock was ahead, and go first.
-        (0, 1, [0]),
-        (2, 3, [0, 1, 2]),
-        (2, 4, [0, 1, 2, 5]),
-    ],
-)
-def test_the_oldest_results_files_of_the_job_go_and_nothing_else(tmp_path, own, keep, left):
-    days = [LAST + timedelta(days=day) for day in range(6)]
-    files = [save(tmp_path, day, job="mine") for day in days]
-    others = [save(tmp_path, LAST - timedelta(days=1), job="orders")]
-    others += [tmp_path / name for name in (*FOREIGN, *NAMES)]
-    for path in others[1:]:
-        path.touch()
-    remove_old(files[own], keep, "mine")
-    assert set(tmp_path.iterdir()) == {*(files[number] for number in left), *others}
-
-
 @contextmanager
 def as_a_user_who_may_not_read(path):
     """Take the rights on *path* away; root, who may read everything, becomes nobody meanwhile."""
@@ -108,20 +82,17 @@ def test_a_file_that_cannot_be_read_stops_nothing():
             with ResultsWriter(folder, LAST), pytest.raises(PermissionError):
                 files[1].read_bytes()
             assert partial.exists()
-            assert other_jobs(folder, "mine") == ["views"]
-            assert tells_of_deliveries(folder, "mine")
+            assert [run.job for run in runs_in(folder)] == ["mine", "views"]
             folder.chmod(0o600)  # what is in it may not even be looked at
             assert results_files(folder) == []
             folder.chmod(0o700)
 
 
-def test_what_another_folder_or_job_holds_is_told(tmp_path):
-    assert other_jobs(tmp_path / "missing", "mine") == []
-    save(tmp_path, rows=refused(1), job="mine")
-    save(tmp_path, LAST + timedelta(days=1), delivered(1), job="orders")
-    assert other_jobs(tmp_path, "mine") == ["orders"]
-    assert not tells_of_deliveries(tmp_path, "mine")
-    assert tells_of_deliveries(tmp_path, "orders")
+def test_the_latest_runs_of_a_folder_are_read(tmp_path):
+    assert list(runs_in(tmp_path / "missing")) == []
+    for days in range(3):
+        save(tmp_path, LAST + timedelta(days=days), job=f"job {days}")
+    assert [run.job for run in runs_in(tmp_path, latest=2)] == ["job 1", "job 2"]
 
 
 def test_a_run_is_read_back_as_it_is(tmp_path):
