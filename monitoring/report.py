@@ -12,7 +12,7 @@ from typing import NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from monitoring.report_charts import MOST_DAYS, by_day, count, duration, round_up, short, when
-from monitoring.report_health import judge
+from monitoring.report_health import LEVELS, judge
 from monitoring.report_history import History, read_history
 from records.atomic_file import write_atomically
 from records.exit_statuses import RunError
@@ -83,6 +83,7 @@ def _render(history: History, now: datetime) -> str:
         [(each.__name__, each) for each in (when, count, duration, short, what_to_do)],
         now=now,
         health=judge(history, now),
+        levels=LEVELS,
         history=history,
         last=history.last,
         charts=charts(history.judged, now),

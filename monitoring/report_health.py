@@ -7,9 +7,27 @@ from statistics import median, quantiles
 from typing import NamedTuple
 
 from monitoring.report_history import History
-from records.exit_statuses import RUN_AGAIN
+from records.exit_statuses import ExitStatus
 
 HEADLINES = {"good": "Healthy", "warn": "Needs a look", "bad": "Failing"}  # from good to bad
+LEVELS = dict.fromkeys(ExitStatus, "bad") | {
+    ExitStatus.OK: "good",
+    ExitStatus.NOT_ALL_DELIVERED: "warn",
+    ExitStatus.BUSY: "warn",
+    ExitStatus.SIGINT: "warn",
+    ExitStatus.SIGTERM: "warn",
+}
+RUN_AGAIN = "Run it again; it sends only what is missing."
+_CHECK = f"Fix what is named above until python3 main.py --check reports no problem. {RUN_AGAIN}"
+ADVICE = {
+    ExitStatus.NOT_ALL_DELIVERED: "See below what to do about each reason.",
+    ExitStatus.USAGE: _CHECK,
+    ExitStatus.DATABASE: _CHECK,
+    ExitStatus.STOPPED: f"Fix what is named above; the end of the log file has more. {RUN_AGAIN}",
+    ExitStatus.BUG: f"Report the traceback at the end of the log file. {RUN_AGAIN}",
+    ExitStatus.SIGINT: RUN_AGAIN,
+    ExitStatus.SIGTERM: RUN_AGAIN,
+}
 # Number of runs that show how often one starts: at most, at least.
 _RUNS, _AT_LEAST = 30, 3
 
@@ -54,7 +72,7 @@ def _problems(history: History, *, silent: bool) -> Iterator[tuple[str, str]]:
         text = "See below which files are left out and why. Then run the job, and --report again."
         yield "warn" if last else "bad", text
     if last:
-        yield last.exit_status.level, last.exit_status.advice
+        yield LEVELS[last.exit_status], ADVICE.get(last.exit_status, "")
         for fields in last.filtered_fields.values():
             names = ", ".join(sorted(fields))
             yield "warn", f"Create {names} in Iterable. The next run then sends the rows again."

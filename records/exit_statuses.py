@@ -1,63 +1,38 @@
 """How a run ends: the exit statuses and what they say, and the reasons for stopping early."""
 
 from enum import Enum, IntEnum, auto
-from typing import Self
-
-RUN_AGAIN = "Run it again; it sends only what is missing."
-_CHECK = f"Fix what is named above until python3 main.py --check reports no problem. {RUN_AGAIN}"
 
 
 class ExitStatus(IntEnum):
-    """What a caller such as cron learns from the run. The numbers never change.
+    """What a caller such as cron learns from the run. The numbers never change."""
 
-    ``meaning`` stands in ``--help`` and in the documents. In the report, ``level`` says how bad it
-    is (good, warn or bad) and ``advice`` what to do.
-    """
+    OK = 0
+    NOT_ALL_DELIVERED = 1
+    USAGE = 2
+    DATABASE = 3
+    STOPPED = 4
+    BUG = 70
+    BUSY = 75
+    SIGINT = 130
+    SIGTERM = 143
 
-    meaning: str
-    level: str
-    advice: str
+    @property
+    def meaning(self) -> str:
+        """What the status says, as in ``--help`` and in the documents."""
+        return _MEANINGS[self]
 
-    def __new__(cls, number: int, level: str, meaning: str, advice: str = "") -> Self:
-        """Return the status *number* with its texts."""
-        status = int.__new__(cls, number)
-        status._value_ = number
-        status.level, status.meaning, status.advice = level, meaning, advice
-        return status
 
-    OK = (
-        0,
-        "good",
-        "every row delivered, nothing to deliver, or only rows refused within MAX_REFUSED_ROWS",
-    )
-    NOT_ALL_DELIVERED = (
-        1,
-        "warn",
-        "the run finished; some rows were not delivered",
-        "See below what to do about each reason.",
-    )
-    USAGE = 2, "bad", "wrong usage or settings, or the disk is full; nothing was sent", _CHECK
-    DATABASE = (
-        3,
-        "bad",
-        "database: no connection, failed query, or too few or many rows; nothing was sent",
-        _CHECK,
-    )
-    STOPPED = (
-        4,
-        "bad",
-        "stopped early: every row refused, Iterable down, time limit reached, disk full",
-        f"Fix what is named above; the end of the log file has more. {RUN_AGAIN}",
-    )
-    BUG = (
-        70,
-        "bad",
-        "a bug: see the traceback in the log",
-        f"Report the traceback at the end of the log file. {RUN_AGAIN}",
-    )
-    BUSY = 75, "warn", "another run is in progress; nothing was done"
-    SIGINT = 130, "warn", "interrupted (Ctrl-C); rows in flight were finished", RUN_AGAIN
-    SIGTERM = 143, "warn", "terminated; rows in flight were finished", RUN_AGAIN
+_MEANINGS = {
+    0: "every row delivered, nothing to deliver, or only rows refused within MAX_REFUSED_ROWS",
+    1: "the run finished; some rows were not delivered",
+    2: "wrong usage or settings, or the disk is full; nothing was sent",
+    3: "database: no connection, failed query, or too few or many rows; nothing was sent",
+    4: "stopped early: every row refused, Iterable down, time limit reached, disk full",
+    70: "a bug: see the traceback in the log",
+    75: "another run is in progress; nothing was done",
+    130: "interrupted (Ctrl-C); rows in flight were finished",
+    143: "terminated; rows in flight were finished",
+}
 
 
 class StopReason(Enum):

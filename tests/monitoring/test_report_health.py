@@ -179,7 +179,7 @@ def test_every_exit_status_is_explained(tmp_path, status):
     text = report_text(tmp_path)
     meaning = f": {status.meaning}" if status else ""
     assert f"It ended after 0.0 s with exit status {int(status)}{meaning}." in text
-    assert f"What do I do? {status.advice or 'Nothing.'}" in text
+    assert f"What do I do? {ADVICE.get(status, 'Nothing.')}" in text
 
 
 @pytest.mark.parametrize(
