@@ -13,8 +13,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from monitoring.report_charts import MOST_DAYS, Chart, count, duration, stacked_bars, when
 from monitoring.report_health import judge
 from monitoring.report_history import History, read_history
-from records.atomic_file import write_atomically
 from records.exit_statuses import RunError
+from records.files import write_atomically
 from records.outcomes import CallOutcome, CallStatus, Fault, RowStatus
 from records.run import RunRecord
 

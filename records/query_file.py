@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from records.database_errors import DatabaseError
-from records.file_owner import text_of
+from records.files import text_of
 
 QUERIES_FILE = Path(__file__).resolve().parent.parent / "phase2_queries.sql"
 JOB_QUERY = 2

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import IO, NamedTuple, Self
 
-from records.atomic_file import UNSUPPORTED, publish
+from records.files import UNSUPPORTED, publish
 from records.outcomes import PLANNED, UNCHANGED, CallOutcome, RowOutcome, RowStatus
 from records.run import RunRecord
 
