@@ -1,6 +1,5 @@
 """Reads rows from MySQL or MariaDB in a read-only session with time limits."""
 
-import re
 import struct
 from collections import Counter
 from collections.abc import Iterator
@@ -18,9 +17,8 @@ from mysql.connector.constants import ClientFlag
 from mysql.connector.plugins import caching_sha2_password
 
 from logger_config import get_logger
-from records import database_errors as codes
-from records.columns import Watch, as_text, columns_of
-from records.database_errors import DatabaseError
+from records.columns import Watch, columns_of
+from records.exit_statuses import DatabaseError
 from records.query_file import JOB_QUERY, load_query
 from records.row_spool import RowSpool
 
@@ -29,8 +27,8 @@ logger = get_logger(__name__)
 CONNECT_TIMEOUT_S = 10
 # The client waits longer than the server's limit, whose error says more than its own timeout.
 READ_MARGIN_S = 15
-# Number of rows to read at a time, as long as each has fewer bytes than the second number.
-ROWS_TOGETHER, SMALL_ROW = 100, 10_000
+# Number of rows to read at a time: more is hardly faster, and rows may hold megabytes.
+ROWS_TOGETHER = 10
 
 # Variables that can change or cut the rows of a SELECT without an error, each set so that it does
 # not. One that the server does not know, or does not allow an ordinary user to set, is skipped.
@@ -43,6 +41,26 @@ _WHOLE_ROWS = (
     "sql_auto_is_null = 0",
     # The server must keep warnings, or they could not be counted.
     "max_error_count = 1000",
+)
+_LOAD_ZONES = (
+    "use an offset, or load its time zone tables as its root: mysql_tzinfo_to_sql "
+    "/usr/share/zoneinfo | mysql -u root -p mysql (on MariaDB mariadb-tzinfo-to-sql and mariadb)"
+)
+# What to do about an error, by its number, if MySQL's own message does not say it. -1 is the
+# connector's own, for a connection that broke.
+_HINTS = (
+    ({1044, 1049}, "check DB_NAME, and that DB_USER may read it"),
+    (
+        {1045, 1698},
+        "check DB_USER and DB_PASSWORD. The server says the same if the account requires TLS and "
+        "the server offers none, or a client certificate, which the job does not support",
+    ),
+    ({1064}, "check the query's syntax; window functions need MySQL 8.0 or MariaDB 10.2"),
+    ({1298}, f"the server does not know DB_TIME_ZONE; {_LOAD_ZONES}"),
+    ({1969, 3024}, "the query ran longer than DB_QUERY_TIMEOUT_SECONDS; check its index"),
+    ({2002, 2003, 2005}, "check DB_HOST and DB_PORT, and that the server is running"),
+    ({-1, 2006, 2013}, "no answer, or the connection broke; check DB_HOST, DB_PORT and the server"),
+    ({2026, 2055}, "the connection broke, or TLS failed; check DB_SSL_CA, DB_HOST and the server"),
 )
 # What the connector raises if the server does not speak MySQL's protocol.
 _NOT_MYSQL = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error)
@@ -62,7 +80,10 @@ class _NoPlainText(caching_sha2_password.MySQLCachingSHA2PasswordAuthPlugin):
 
     def auth_response(self, auth_data: bytes, **kwargs: object) -> bytes | None:
         if bytes(auth_data) == bytes([self.perform_full_authentication]) and not self.ssl_enabled:
-            raise errors.InterfaceError("the password was not sent without TLS", codes.NEEDS_TLS)
+            raise DatabaseError(
+                "cannot connect: the server asks for the password in plain text and offers no TLS; "
+                "it was not sent. Turn on TLS on the server, or name its Unix socket in DB_HOST"
+            )
         return super().auth_response(auth_data, **kwargs)
 
 
@@ -133,13 +154,11 @@ class DatabaseConnection:
 
     def connect(self) -> None:
         """Log in, and make the session read-only with a time limit."""
-        try:
-            self._connection = connection = _Session(**self._options)
-            with connection.cursor() as cursor:
-                self.version = self._prepare_session(cursor)
-        except (mysql.connector.Error, DatabaseError, *_NOT_MYSQL) as error:
-            self.disconnect()
-            raise _explain("cannot connect", error) from None
+        with self._explained("cannot connect"):
+            self._connection = _Session(**self._options)
+            with self._connection.cursor() as cursor:
+                self._prepare_session(cursor)
+                self.version = _value(cursor, "VERSION()")
         logger.debug("server %s", self.version)
 
     def disconnect(self) -> None:
@@ -156,16 +175,12 @@ class DatabaseConnection:
     def execute_query(self, sql: str) -> list[dict[str, Any]]:
         """Return the rows of one SELECT, each a dict from column name to value."""
         with self._explained():
-            cursor = self._opened().cursor(dictionary=True)
+            cursor: Any = self._opened().cursor(dictionary=True)
             cursor.execute(sql)
-            rows: Any = cursor.fetchall()
-            return list(rows)
+            return list(cursor.fetchall())
 
     def get_pro_users_recent_engagement(
-        self,
-        query: str | None = None,
-        folder: Path | None = None,
-        watch: Watch | None = None,
+        self, query: str | None = None, folder: Path | None = None, watch: Watch | None = None
     ) -> RowSpool:
         """Return the rows of Query 2: each pro user with the latest view of pricing or settings.
 
@@ -182,7 +197,7 @@ class DatabaseConnection:
             columns = columns_of(cursor.description or ())
         spool = RowSpool(columns, folder)
         try:
-            rows = self._raw_rows(cursor, len(columns))
+            rows = self._raw_rows(len(columns))
             spool.extend(watch(columns, rows) if watch else rows)
             if not self._opened().unread_result:
                 self._log_warnings()
@@ -200,7 +215,7 @@ class DatabaseConnection:
             text = "Query 2: warnings from the server: %s; run it in the mysql client to see them"
             logger.warning(text, codes)
 
-    def _prepare_session(self, cursor: MySQLCursorAbstract) -> str:
+    def _prepare_session(self, cursor: MySQLCursorAbstract) -> None:
         cursor.execute("SET SESSION TRANSACTION READ ONLY")
         for setting in _WHOLE_ROWS:
             _set(cursor, setting)
@@ -211,43 +226,39 @@ class DatabaseConnection:
         if not _set(cursor, f"max_execution_time = {self._query_timeout_s * 1000:d}"):
             # MariaDB's variable for it, in seconds.
             cursor.execute(f"SET SESSION max_statement_time = {self._query_timeout_s:d}")
-        _use_collation_of_database(cursor)
+        # As the mysql client does: else a text in the query and a column may not be comparable.
+        collation = _value(cursor, "@@collation_database")
+        if collation.startswith("utf8mb4_"):
+            cursor.execute(f"SET NAMES utf8mb4 COLLATE {collation}")
         if self._time_zone[0] not in "+-":
             _check_time_zone(cursor, self._time_zone)
-        cursor.execute("SELECT VERSION()")
-        row: Any = cursor.fetchone()
-        return as_text(row[0])
 
     def _opened(self) -> _Session:
         if self._connection is None:
             raise DatabaseError("not connected; call connect() first")
         return self._connection
 
-    def _raw_rows(self, cursor: MySQLCursorAbstract, width: int) -> Iterator[Any]:
-        """Yield the rows of *cursor*, which has run its query, as MySQL's own bytes."""
-        connection, count, end = self._opened(), 1, None
+    def _raw_rows(self, width: int) -> Iterator[Any]:
+        """Yield the rows of the query that has been run, as MySQL's own bytes."""
+        connection, end = self._opened(), None
         with self._explained():
             while end is None:
                 # Not by the cursor, which reads them one by one and is slower.
-                rows, end = connection.get_rows(count, raw=True)
+                rows, end = connection.get_rows(ROWS_TOGETHER, raw=True)
                 for row in rows:
                     if len(row) != width:
                         raise ValueError("values and columns differ in number")
                     yield row
-                # Only few rows with large values fit into memory.
-                is_small = rows and sum(map(len, filter(None, rows[-1]))) < SMALL_ROW
-                count = ROWS_TOGETHER if is_small else 1
-            cursor.close()
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _explained(self, failed: str = "the query failed") -> Iterator[None]:
         """Turn the connector's errors into DatabaseError, and close the session."""
         try:
             yield
-        except (mysql.connector.Error, *_NOT_MYSQL) as error:
+        except (mysql.connector.Error, DatabaseError, *_NOT_MYSQL) as error:
             # After a failed read only closing is safe: anything else may block again.
             self.disconnect()
-            raise _explain("the query failed", error) from None
+            raise _explain(failed, error) from None
 
 
 def _set(cursor: MySQLCursorAbstract, setting: str) -> bool:
@@ -255,52 +266,43 @@ def _set(cursor: MySQLCursorAbstract, setting: str) -> bool:
     try:
         cursor.execute(f"SET SESSION {setting}")
     except mysql.connector.Error as error:
-        if error.errno not in {codes.UNKNOWN_SYSTEM_VARIABLE, codes.NOT_ALLOWED}:
+        # Unknown, or for administrators only.
+        if error.errno not in {1193, 1227}:
             raise
         return False
     return True
 
 
-def _use_collation_of_database(cursor: MySQLCursorAbstract) -> None:
-    """Use the database's own collation, as the ``mysql`` client does, if it is one of utf8mb4.
-
-    With another one, a text in the query and a column may not be comparable (error 1267).
-    """
-    cursor.execute("SELECT @@collation_database")
+def _value(cursor: MySQLCursorAbstract, expression: str) -> str:
+    """Return the value of an *expression* as text; some servers send bytes."""
+    cursor.execute(f"SELECT {expression}")
     row: Any = cursor.fetchone()
-    name = as_text(row[0])
-    if re.fullmatch(r"utf8mb4_\w+", name, re.ASCII):
-        cursor.execute(f"SET NAMES utf8mb4 COLLATE {name}")
+    return row[0].decode() if isinstance(row[0], bytes | bytearray) else str(row[0])
 
 
 def _check_time_zone(cursor: MySQLCursorAbstract, name: str) -> None:
     """Raise DatabaseError if the server's time zone tables differ from this machine's."""
     now = datetime.now(UTC).replace(microsecond=0, tzinfo=None)
     for when in (now, now.replace(month=1, day=15), now.replace(month=7, day=15)):
-        cursor.execute(
-            f"SELECT TIMESTAMPDIFF(SECOND, '{when}', CONVERT_TZ('{when}', '+00:00', @@time_zone))"
-        )
-        row: Any = cursor.fetchone()
-        offset = when.replace(tzinfo=UTC).astimezone(ZoneInfo(name)).utcoffset()
-        here = int(offset.total_seconds()) if offset is not None else 0
-        if row[0] != here:
+        there = _value(cursor, f"CONVERT_TZ('{when}', '+00:00', @@time_zone)")
+        here = when.replace(tzinfo=UTC).astimezone(ZoneInfo(name)).replace(tzinfo=None)
+        if there != str(here):
             raise DatabaseError(
-                f"DB_TIME_ZONE {name}: on {when:%Y-%m-%d} the server is {row[0]} s ahead of UTC, "
-                f"and this machine {here} s; update the server's time zone tables "
-                f"({codes.LOAD_ZONES}) or this machine's (the package tzdata), or use an offset"
+                f"DB_TIME_ZONE {name}: at {when} UTC it is {there} on the server and {here} on "
+                f"this machine; update this machine's package tzdata, or the server: {_LOAD_ZONES}"
             )
 
 
-def _explain(what: str, error: Exception) -> DatabaseError:
+def _explain(failed: str, error: Exception) -> DatabaseError:
     """Return an error that says what failed, what to change and what the server said."""
     if isinstance(error, DatabaseError):
         return error
     if not isinstance(error, mysql.connector.Error):
-        return DatabaseError(f"{what}: {codes.NOT_MYSQL} ({type(error).__name__})")
-    # The connector has -1 for an idle connection that broke.
-    unused = isinstance(error, errors.OperationalError) and error.errno == -1
-    # The connector gives these MySQL's number 3024.
+        text = "check DB_HOST and DB_PORT; the server there is not MySQL or MariaDB"
+        return DatabaseError(f"{failed}: {text} ({type(error).__name__})")
+    # The connector gives its own timeouts MySQL's number 3024.
     silent = isinstance(error, errors.ConnectionTimeoutError | errors.ReadTimeoutError)
-    hint = codes.LOST if unused or silent else codes.HINTS.get(error.errno, codes.UNKNOWN)
-    said = codes.cut(str(error.msg or ""))
-    return DatabaseError(f"{what}: {hint} (MySQL error {error.errno}: {said})")
+    number = 2013 if silent else error.errno
+    hint = next((hint for numbers, hint in _HINTS if number in numbers), "see the server's message")
+    said = " ".join(str(error.msg or "").split())
+    return DatabaseError(f"{failed}: {hint} (MySQL error {error.errno}: {said})")

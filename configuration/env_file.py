@@ -11,7 +11,7 @@ from pathlib import Path
 from dotenv.parser import parse_stream
 
 from records.exit_statuses import RunError
-from records.file_owner import text_of
+from records.files import text_of
 
 # Each may come from a file instead, which the variable NAME_FILE names.
 SECRETS = ("DB_PASSWORD", "ITERABLE_API_KEY")

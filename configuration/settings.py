@@ -33,7 +33,7 @@ from configuration.env_file import (
     read_secret_files,
 )
 from iterable_api.mapping import Identity
-from records.file_owner import unreadable
+from records.files import unreadable
 from records.query_file import QUERIES_FILE
 
 # The folder of main.py. Relative paths start here, not in the working folder: cron starts the job

@@ -28,7 +28,7 @@ from monitoring.heartbeat import Heartbeat
 from records.columns import Column, Kind, Row
 from records.delivery_ledger import DeliveryLedger
 from records.exit_statuses import ExitStatus, RunError, StopReason
-from records.file_owner import in_the_way, owners_command
+from records.files import in_the_way, owners_command
 from records.outcomes import CallStatus, Fault
 from records.results_files import results_files, runs_in
 from records.results_writer import ResultsWriter

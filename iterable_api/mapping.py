@@ -17,8 +17,7 @@ from typing import NamedTuple
 from iterable_api.endpoints import TRACK_EVENT, UPDATE_USER
 from iterable_api.field_types import TYPES_OF, FieldType, RowError
 from records.columns import Column, Kind, Row
-from records.database_errors import DatabaseError
-from records.exit_statuses import RunError
+from records.exit_statuses import DatabaseError, RunError
 from records.outcomes import Delivery
 
 EVENT_NAME = "page_view"

@@ -6,8 +6,8 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from logger_config import get_logger
-from records.atomic_file import write_atomically
 from records.exit_statuses import ExitStatus
+from records.files import write_atomically
 from records.outcomes import RowStatus
 from records.run import RunRecord
 

@@ -14,8 +14,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from monitoring.report_charts import MOST_DAYS, by_day, count, duration, round_up, short, when
 from monitoring.report_health import LEVELS, judge
 from monitoring.report_history import History, read_history
-from records.atomic_file import write_atomically
 from records.exit_statuses import RunError
+from records.files import write_atomically
 from records.outcomes import CallOutcome, CallStatus, Fault, RowStatus
 from records.run import RunRecord
 

@@ -1,6 +1,7 @@
 """The columns of a query's result, as the database describes them."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -41,22 +42,15 @@ class Column(NamedTuple):
             return None
         if self.kind in _WHOLE_NUMBERS and value.removeprefix(b"-").isdigit():
             return int(value)
-        try:
+        with suppress(UnicodeDecodeError):
             text = value.decode()
-        except UnicodeDecodeError:
-            return f"0x{value.hex()}"
-        is_text = self.kind not in _BYTES or text.isprintable()
-        return text if is_text else f"0x{value.hex()}"
+            if self.kind not in _BYTES or text.isprintable():
+                return text
+        return f"0x{value.hex()}"
 
 
 _WHOLE_NUMBERS = (Kind.INTEGER, Kind.TINYINT)
 _BYTES = (Kind.BIT, Kind.BINARY, Kind.OTHER)
-
-
-def as_text(value: object) -> str:
-    """Return a *value* of the server as text; some servers send bytes."""
-    return value.decode(errors="replace") if isinstance(value, bytes | bytearray) else str(value)
-
 
 # The type numbers of MySQL's protocol. The others are text, or bytes without a character set.
 # Source: https://dev.mysql.com/doc/dev/mysql-server/latest/field__types_8h.html
@@ -77,20 +71,15 @@ _BY_BYTES = 128
 _LONG_TEXTS = {249, 250, 251, 252}
 _NO_CHARACTERS = 63
 
-
 # Takes the columns and the rows of a query, and returns the rows as they are.
 Watch = Callable[[Sequence[Column], Iterator[Row]], Iterator[Row]]
 
 
 def columns_of(described: Any) -> list[Column]:  # noqa: ANN401 - by PEP 249, and then some
-    """Return the columns in a description: name, type, five unused, flags, character set."""
-    return [column_of(*each[:2], *each[7:9]) for each in described]
-
-
-def column_of(name: str, number: int, flags: int, charset: int) -> Column:
-    """Return a column from its description in the protocol."""
-    kind = _KINDS.get(number)
-    if kind is None:
-        kind = Kind.BINARY if charset == _NO_CHARACTERS else Kind.TEXT
-    by_bytes = kind is Kind.TEXT and number in _LONG_TEXTS and bool(flags & _BY_BYTES)
-    return Column(name, kind, by_bytes)
+    """Return the columns in a cursor's description, which ends with flags and character set."""
+    columns = []
+    for name, number, *_, flags, charset in described:
+        kind = _KINDS.get(number) or (Kind.BINARY if charset == _NO_CHARACTERS else Kind.TEXT)
+        by_bytes = kind is Kind.TEXT and number in _LONG_TEXTS and bool(flags & _BY_BYTES)
+        columns.append(Column(name, kind, by_bytes))
+    return columns

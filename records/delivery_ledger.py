@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from records.exit_statuses import ExitStatus, RunError
-from records.file_owner import in_the_way
+from records.files import in_the_way
 from records.outcomes import Call, CallStatus, Delivery
 
 # In the file's header: "ItS" and the number of the format.

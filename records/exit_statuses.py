@@ -66,3 +66,9 @@ class RunError(Exception):
     def __init__(self, text: str, status: ExitStatus | None = None) -> None:
         super().__init__(text)
         self.status = self.status if status is None else status
+
+
+class DatabaseError(RunError):
+    """MySQL could not be read."""
+
+    status = ExitStatus.DATABASE

@@ -3,41 +3,34 @@
 import re
 from pathlib import Path
 
-from records.database_errors import DatabaseError
-from records.file_owner import text_of
+from records.exit_statuses import DatabaseError
+from records.files import text_of
 
 QUERIES_FILE = Path(__file__).resolve().parent.parent / "phase2_queries.sql"
 JOB_QUERY = 2
 
-# What may precede the first word of a query, and what may follow its last.
-_BEFORE = r"(?:[\s(]|(?:--|\#)[^\n]*\n|(?>/\*.*?\*/))*+"
+# What may follow the last word of a query.
 _BEHIND = re.compile(r"(?:[\s;]|^--[^\n]*)++\Z", re.MULTILINE)
 
 
 def load_query(number: int, path: Path | None = None) -> str:
-    """Return the statement below the comment ``-- Query <number>: ...`` of ``QUERIES_FILE``.
+    """Return the statement below the line ``-- Query <number>: ...`` of *path* or QUERIES_FILE.
 
-    It ends at the next such comment, or with the file. *path* is another file; if that has no such
-    comment, it must hold one statement and nothing else.
+    It ends at the next such line, or with the file. A file without such lines is one statement.
 
-    Raises DatabaseError if there is no statement, more than one, or one that is no SELECT.
+    Raises DatabaseError if there is no such statement, more than one, or one that is no SELECT.
     """
     file = path or QUERIES_FILE
     try:
         text = text_of(file)
     except ValueError as error:
         raise DatabaseError(f"{file} {error}") from None
-    statement = rf"^-- Query {number}:[^\n]*(.*?)(?=^-- Query \d+:|\Z)"
-    found = re.findall(statement, text, re.DOTALL | re.MULTILINE)
-    if path and not re.search(r"^-- Query \d+:", text, re.MULTILINE):
-        found = [text]
+    whole, *parts = re.split(r"^-- Query (\d+):.*", text, flags=re.MULTILINE)
+    named = zip(parts[::2], parts[1::2], strict=True)
+    found = [sql for name, sql in named if name == str(number)] if parts else [whole]
     if len(found) != 1:
-        raise DatabaseError(
-            f"{file.name} must have one line '-- Query {number}: ...' above the job's query, "
-            f"not {len(found)}"
-        )
-    sql = _BEHIND.sub("", found[0]).lstrip()
+        raise DatabaseError(f"{file.name} must have one line '-- Query {number}: ...'")
     # For a clear message before anything runs: the session is read-only, and takes one statement.
-    if not re.match(rf"{_BEFORE}(?:SELECT|WITH)\b", sql, re.DOTALL | re.IGNORECASE):
+    if not re.search(r"\b(SELECT|WITH)\b", found[0], re.IGNORECASE):
         raise DatabaseError(f"Query {number} in {file.name} must begin with SELECT or WITH")
-    return sql
+    return _BEHIND.sub("", found[0]).lstrip()

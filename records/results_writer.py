@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import IO, NamedTuple, Self
 
-from records.atomic_file import publish
+from records.files import publish
 from records.outcomes import PLANNED, UNCHANGED, Call, CallOutcome, Delivery
 from records.run import RunRecord
 

@@ -153,7 +153,7 @@ class Project:
         if endpoint == USERS_GET_FIELDS:
             return reply(200, {"fields": self._user_types})
         if len(body) > MAX_BULK_BYTES and endpoint in (USERS_BULK_UPDATE, EVENTS_TRACK_BULK):
-            return self._too_large(f"{MAX_BULK_BYTES} bytes")
+            return _too_large(f"{MAX_BULK_BYTES} bytes")
         handlers = {
             USERS_UPDATE: self._users_update,
             EVENTS_TRACK: self._events_track,
@@ -164,12 +164,6 @@ class Project:
             return handlers[endpoint](body)
         except RefusedError as refused:
             return refused.answer
-
-    def _too_large(self, limit: str) -> Answer:
-        status = self.settings.too_large_status
-        if self.settings.too_large_as_json:
-            return envelope(status, "BatchTooLarge", f"Request is over {limit}.")
-        return Answer(status, b"<html><h1>Request Entity Too Large</h1></html>", "text/html")
 
     def _users_update(self, body: bytes) -> Answer:
         row = parse(USERS_UPDATE, body, Row)
@@ -186,35 +180,27 @@ class Project:
         document = parse(USERS_BULK_UPDATE, body, UserRows)
         for row in document.users:
             row.create_new_fields = document.create_new_fields
-        by_row = not self.settings.mismatch_rejects_batch
-        result = self._apply(document.users, self._check_user, self._write_user, by_row=by_row)
+        result = self._apply(document.users, self._check_user, self._write_user)
         answer = result.document(_USER_BUCKETS)
         return reply(200, answer | {"noOpEmails": [], "noOpUserIds": []})
 
     def _events_track_bulk(self, body: bytes) -> Answer:
         document = parse(EVENTS_TRACK_BULK, body, EventRows)
         result = self._apply(document.events, self._check_event, self._write_event)
-        disallowed = result.failures.get("disallowedEventNames", [])
-        if not self.settings.disallowed_counted:
-            result.failed -= len(disallowed)
+        disallowed = dict.fromkeys(result.failures.get("disallowedEventNames", []))
         answer = result.document(_EVENT_BUCKETS)
-        return reply(200, answer | {"disallowedEventNames": list(dict.fromkeys(disallowed))})
+        return reply(200, answer | {"disallowedEventNames": list(disallowed)})
 
     def _apply(
         self,
         rows: list[RowT],
         check: Callable[[RowT, _Result], Fields],
         write: Callable[[RowT, Fields], None],
-        *,
-        by_row: bool = False,
     ) -> _Result:
-        """Write the rows that pass the check.
-
-        Without *by_row*, the first value of the wrong type refuses the whole request.
-        """
+        """Write the rows that pass; the first value of the wrong type refuses the whole request."""
         most = self.settings.most_rows_in_bulk
         if most is not None and len(rows) > most:
-            raise RefusedError(self._too_large(f"{most} rows"))
+            raise RefusedError(_too_large(f"{most} rows"))
         types_before = copy.deepcopy((self._user_types, self._event_types))
         result = _Result(is_bulk=True)
         passed: list[tuple[RowT, Fields]] = []
@@ -222,7 +208,7 @@ class Project:
             try:
                 passed.append((row, check(row, result)))
             except RefusedError as refused:
-                if refused.bucket.startswith("invalidData") and not by_row:
+                if refused.bucket.startswith("invalidData"):
                     self._user_types, self._event_types = types_before
                     raise
                 lower = self.settings.echo_lower_case and refused.bucket.endswith("Emails")
@@ -316,6 +302,10 @@ class Project:
             held.received + 1 if held else 1,
             self._knows(row) and (held is None or held.user_existed),
         )
+
+
+def _too_large(limit: str) -> Answer:
+    return envelope(413, "BatchTooLarge", f"Request is over {limit}.")
 
 
 def _unknown(row: Row, bucket: str) -> RefusedError:

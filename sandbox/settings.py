@@ -17,14 +17,9 @@ class Settings:
     track_needs_user: bool = False  # events/track refuses unknown users, as trackBulk always does
     lag_s: float = 0.0  # events do not find a user for this time after the first update
     keep_fields: bool = True  # False holds identifiers only, for runs of millions
-    # Answers to bulk requests
+    # Bulk requests
     echo_lower_case: bool = True  # emails in failure lists; else as sent
-    mismatch_rejects_batch: bool = True  # users/bulkUpdate; else the row is listed as invalidData
-    disallowed_counted: bool = True  # in failCount; else in no count
-    # Requests that are too large
     most_rows_in_bulk: int | None = None  # None: as many as fit into four million bytes
-    too_large_status: Literal[413, 400] = 413
-    too_large_as_json: bool = True  # else HTML
     # Access and rate limits
     api_key: str | None = None  # None: any key that is not empty
     limits: bool = True  # False: any rate is accepted

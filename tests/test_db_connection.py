@@ -2,12 +2,12 @@
 
 import contextlib
 import itertools
-import json
+import re
 import socket
 import threading
 import time
 from contextlib import closing
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime, timedelta
 
 import mysql.connector
 import pytest
@@ -15,13 +15,11 @@ import trustme
 
 import db_connection
 from db_connection import DatabaseConnection
-from iterable_api.mapping import JOB_COLUMNS, RowMapping
-from iterable_api.payloads import Payloads
+from iterable_api.mapping import JOB_COLUMNS
 from records.columns import Kind
-from records.database_errors import DatabaseError
+from records.exit_statuses import DatabaseError
 from sandbox.database import PrivateDatabase, run_script
 from tests.conftest import local_servers
-from tests.rows import completed
 
 # Some 8 MB, sent as it is found: much more than the sockets on the way hold.
 LONG_ANSWER = "SELECT REPEAT('x', 100) AS x FROM page_views v1, page_views v2, page_views v3"
@@ -73,16 +71,6 @@ def connection_to(settings, **changes):
     return DatabaseConnection(**{**options, "database": database, **changes})
 
 
-def first_bodies(database, zone=UTC, **changes):
-    """Return the two bodies that the first row of Query 2 is sent as."""
-    with connection_to(database.settings, **changes) as connection:
-        spool = connection.get_pro_users_recent_engagement()
-    with closing(spool):
-        payloads = Payloads("db", zone, RowMapping(spool.columns))
-        sent = completed(payloads, next(spool.chunks())[0])
-    return json.loads(sent.profile.body), json.loads(sent.event.body)
-
-
 def error_of(connection, sql="SELECT 1"):
     with pytest.raises(DatabaseError) as caught, connection as open_connection:
         open_connection.execute_query(sql)
@@ -90,67 +78,24 @@ def error_of(connection, sql="SELECT 1"):
 
 
 @pytest.mark.database
-def test_query_2_gives_the_three_customers_as_dicts(database):
-    with (
-        connection_to(database.settings) as connection,
-        closing(connection.get_pro_users_recent_engagement()) as spool,
-    ):
-        rows = list(spool)
-    assert [row["email"] for row in rows] == [
-        "sarah.johnson@email.com",
-        "olivia.brown@email.com",
-        "mia.harris@email.com",
-    ]
-    assert set(rows[0]) == set(JOB_COLUMNS)
-    assert rows[0]["customer_id"] == 1
-
-
-@pytest.mark.database
 def test_the_session_is_read_only_even_for_a_user_who_may_write(database, database_server):
     options = database_server.connection_options(database.name)
     root = {"user": options["user"], "password": options["password"]}
     error = error_of(connection_to(database.settings, **root), "DELETE FROM page_views")
-    assert "may only SELECT" in error
+    assert "READ ONLY" in error
     assert database.execute("SELECT COUNT(*) FROM page_views") == [(40,)]
 
 
 @pytest.mark.database
-@pytest.mark.parametrize(
-    ("column_type", "stored", "sent"),
-    [
-        ("MEDIUMTEXT", "👩‍👩‍👧 Zoë", "👩‍👩‍👧 Zoë"),
-        ("MEDIUMTEXT", 'O\'Brien "Bob" \\ %s\n\0', 'O\'Brien "Bob" \\ %s\n\0'),
-        ("MEDIUMTEXT", "x" * 10_000, "x" * 10_000),
-        ("MEDIUMTEXT", None, None),
-        ("MEDIUMTEXT", "", ""),
-        ("BIGINT UNSIGNED", "18446744073709551615", "18446744073709551615"),
-        ("DATETIME(6)", "2026-01-13 14:30:45.123456", "2026-01-13 14:30:45.123456"),
-        ("VARBINARY(20)", "Zoë", "Zoë"),
-        ("JSON", '{"a": 1}', '{"a": 1}'),
-        ("SET('c','b','a')", "a,c", "c,a"),
-        ("INT(5) ZEROFILL", "42", "00042"),
-        ("DATE", "0000-00-00", "0000-00-00"),
-        ("BIT(8)", 5, "5"),
-    ],
-)
-def test_a_column_of_any_type_reaches_iterable_as_text(database, column_type, stored, sent):
-    database.execute("ALTER TABLE customers DROP first_name")
-    database.execute(f"ALTER TABLE customers ADD first_name {column_type} NULL")
-    with database.connect() as connection, connection.cursor() as cursor:
-        cursor.execute("SET SESSION sql_mode = ''")
-        cursor.execute("UPDATE customers SET first_name = %s WHERE id = 1", (stored,))
-    assert first_bodies(database)[0]["dataFields"].get("first_name") == sent
-
-
-@pytest.mark.database
 def test_the_instant_of_an_event_does_not_depend_on_the_sessions_zone(database):
-    instants, clocks = [], []
+    instants = set()
     for zone, hours in [("+00:00", 0), ("+05:00", 5), ("-03:00", -3)]:
-        _, event = first_bodies(database, timezone(timedelta(hours=hours)), time_zone=zone)
-        instants.append(event["createdAt"])
-        clocks.append(event["dataFields"]["timestamp"])
-    assert len(set(instants)) == 1
-    assert len(set(clocks)) == 3
+        with connection_to(database.settings, time_zone=zone) as connection:
+            spool = connection.get_pro_users_recent_engagement()
+        with closing(spool):
+            (sarah, *_) = spool
+        instants.add(datetime.fromisoformat(sarah["event_time"]) - timedelta(hours=hours))
+    assert len(instants) == 1
 
 
 @pytest.mark.database
@@ -161,8 +106,8 @@ def test_the_instant_of_an_event_does_not_depend_on_the_sessions_zone(database):
         ({"database": "no_such_database"}, "DB_NAME"),
         (
             {"time_zone": "No/Such_Zone"},
-            "the server does not know DB_TIME_ZONE; use an offset, or load its time zone tables "
-            "(as the server's root: mysql_tzinfo_to_sql /usr/share/zoneinfo | mysql -u root -p m",
+            "the server does not know DB_TIME_ZONE; use an offset, or load its time zone tables as "
+            "its root: mysql_tzinfo_to_sql /usr/share/zoneinfo | mysql -u root -p mysql",
         ),
     ],
 )
@@ -174,17 +119,15 @@ def test_a_login_that_fails_says_what_to_check(database, changes, told):
 
 
 @pytest.mark.database
-@pytest.mark.parametrize(
-    ("sql", "told"),
-    [
-        ("SELECT * FROM no_such_table", "a table is missing"),
-        ("SELECT 1; DELETE FROM customers", "check the query's syntax"),
-    ],
-)
-def test_a_query_that_fails_says_what_to_check(database, sql, told):
-    if database.server.kind == "seekdb" and ";" in sql:
-        pytest.skip("this server takes several statements all the same")
-    assert told in error_of(connection_to(database.settings), sql)
+def test_a_query_that_fails_says_what_the_server_said_and_what_an_old_one_lacks(database):
+    connection = connection_to(database.settings)
+    assert error_of(connection, "SELECT * FROM missing_table").startswith("the query failed: ")
+    if database.server.kind == "seekdb":
+        pytest.skip("this server takes two statements, and has its own number for an error in one")
+    error = error_of(connection, "SELECT 1;\nDELETE FROM customers")
+    assert "check the query's syntax; window functions need MySQL 8.0 or MariaDB 10.2" in error
+    assert "(MySQL error 1064: You have an error in your SQL syntax" in error
+    assert error.endswith("at line 2)")
 
 
 @pytest.mark.database
@@ -215,7 +158,9 @@ def test_a_server_that_falls_silent_is_given_up(database, monkeypatch, how, left
         through = wire.way | {"query_timeout_s": 1 if how == "stalls" else 60}
         with connection_to(database.settings, **through) as connection:
             wire.change = cut
-            with pytest.raises(DatabaseError, match=r"^the query failed: .* in time, or closed"):
+            with pytest.raises(
+                DatabaseError, match=r"^the query failed: no answer, or the connect"
+            ):
                 connection.execute_query(LONG_ANSWER)
 
 
@@ -261,7 +206,6 @@ def test_no_password_is_sent_over_tcp_without_tls(bare_server):
         error = error_of(connection_to(bare_server.settings, **wire.way))
     assert error.startswith("cannot connect: the server asks for the password in plain text")
     assert "was not sent" in error
-    assert "(MySQL error 2061: " in error
     assert bare_server.settings["DB_USER"].encode() in wire.heard
     assert password.encode() not in wire.heard
     assert password not in error
@@ -316,8 +260,7 @@ def test_a_server_that_only_claims_to_be_one_gets_no_password(how):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ("PASSWORD EXPIRE", "the password of DB_USER has expired"),
-        ("ACCOUNT LOCK", "the account of DB_USER is locked"),
+        ("PASSWORD EXPIRE", r"MySQL error 18(20|62): .*(?i:password)"),
         ("REQUIRE X509", "check DB_USER and DB_PASSWORD. The server says the same if the account"),
     ],
 )
@@ -328,37 +271,21 @@ def test_an_account_that_cannot_be_used_any_more_is_told(database, change, told)
     try:
         database.execute("GRANT SELECT ON *.* TO job_x@'%'")
         database.execute(f"ALTER USER job_x@'%' {change}")
-        changes = {"user": "job_x", "password": "pass-word"}
-        error = error_of(connection_to(database.settings, **changes))
+        account = {"user": "job_x", "password": "pass-word"}
+        assert re.search(told, error_of(connection_to(database.settings, **account)))
     finally:
         database.execute("DROP USER job_x@'%'")
-    assert error.startswith(f"cannot connect: {told}")
 
 
 @pytest.mark.database
-def test_a_syntax_error_says_where_and_what_an_old_server_lacks(database):
-    if database.server.kind == "seekdb":
-        pytest.skip("this server has a number and a message of its own")
-    bad = f"SELECT 1\n\nFROM FROM {', '.join(f'a_table_{number}' for number in range(50))}"
-    error = error_of(connection_to(database.settings), bad)
-    assert "check the query's syntax" in error
-    assert "window functions need MySQL 8.0 or MariaDB 10.2" in error
-    # The message keeps its end, where the line number is.
-    assert "(MySQL error 1064: You have an error in your SQL syntax" in error
-    assert error.endswith("at line 3)")
-    assert len(error) < 400
-
-
-@pytest.mark.database
-@pytest.mark.parametrize("limit", [1, 250])
-def test_only_the_first_rows_are_read_if_so_asked(database, limit):
+def test_only_the_first_rows_are_read_if_so_asked(database):
     query = with_job_columns("1", "page_views AS a, page_views AS b, page_views AS c")
     with connection_to(database.settings) as connection:
         spool = connection.get_pro_users_recent_engagement(
-            query, watch=lambda _, rows: itertools.islice(rows, limit)
+            query, watch=lambda _, rows: itertools.islice(rows, 25)
         )
     with closing(spool):
-        assert len(spool) == len(list(spool)) == limit
+        assert len(spool) == len(list(spool)) == 25
 
 
 @pytest.fixture(scope="module")
@@ -381,10 +308,9 @@ def test_zone_tables_that_differ_from_this_machines_end_the_run_at_once(spare_se
     with connection_to(spare_server.settings, time_zone="Africa/Algiers") as session:
         assert session.execute_query("SELECT HOUR(FROM_UNIXTIME(0)) AS n") == [{"n": 1}]
     error = error_of(connection_to(spare_server.settings, time_zone="Europe/Berlin"))
-    summer = f"on {datetime.now(UTC).year}-07-15 the server is 3600 s ahead"
-    assert f"DB_TIME_ZONE Europe/Berlin: {summer} of UTC, and this machine 7200 s" in error
-    assert "the server's time zone tables (as the server's root: mysql_tzinfo_to_sql" in error
-    assert "tzdata" in error
+    (there, here) = re.findall(r"-07-15 (\d\d):[^ ]* on (?:the server|this machine)", error)
+    assert (int(there) + 1) % 24 == int(here)
+    assert "load its time zone tables as its root: mysql_tzinfo_to_sql" in error
 
 
 @pytest.fixture(scope="module")
@@ -413,9 +339,8 @@ def test_a_server_changes_or_cuts_no_rows_behind_the_querys_back(odd_server):
     with connection_to(odd_server.settings) as connection:
         assert numbers(f"SELECT n FROM {NUMBERS} ORDER BY n") == [1, 2, 3, 4]
         assert numbers(f"SELECT n FROM {NUMBERS} {long}") == [4, 3, 2, 1]
-        assert numbers(f"SELECT LENGTH(GROUP_CONCAT(REPEAT('x', 674))) AS n FROM {NUMBERS}") == [
-            2699
-        ]
+        together = "LENGTH(GROUP_CONCAT(REPEAT('x', 674)))"
+        assert numbers(f"SELECT {together} AS n FROM {NUMBERS}") == [2699]
         assert numbers(joined)[0] > 100
 
 
@@ -461,12 +386,13 @@ def test_bytes_that_are_no_protocol_are_an_error_of_the_database(database, broke
     if database.server.kind != "mariadb":
         pytest.skip("this server's answers are encrypted, or in another order")
     garble = {"width": b"\x02\0\0\x0f\x011", "protocol": b"\x01\0\0\x0f\xfd"}[broken]
+    end = b"\x05\0\0\x10\xfe\0\0\x02\0"
 
     def change(data):
         # Before the first row's address stand four bytes of the packet, the customer's id with its
-        # length, and the address's length. Nothing that follows is of use.
+        # length, and the address's length.
         at = data.find(b"sarah.johnson")
-        return data if at < 0 else data[: at - 7] + garble
+        return data if at < 0 else data[: at - 7] + garble + end
 
     with (
         closing(Wire(database.server.connection_options())) as wire,
@@ -487,21 +413,14 @@ def test_without_the_certificate_authority_asked_for_nothing_is_read(database, t
     assert "TLS" in error
 
 
-@pytest.mark.parametrize(
-    ("host", "told"),
-    [
-        ("127.0.0.1", "check DB_HOST and DB_PORT"),
-        ("no.such.host.invalid", "check DB_HOST"),
-        ("/tmp/no-such.sock", "no server listens on that socket"),
-    ],
-)
-def test_a_server_that_is_not_there(host, told):
+@pytest.mark.parametrize("host", ["127.0.0.1", "no.such.host.invalid", "/tmp/no-such.sock"])
+def test_a_server_that_is_not_there(host):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        settings = {"host": host, "port": unused.getsockname()[1]}
-        assert told in error_of(
-            DatabaseConnection(user="u", password="p", database="d", **settings)
-        )
+        place = {"host": host, "port": unused.getsockname()[1]}
+        error = error_of(DatabaseConnection(user="u", password="p", database="d", **place))
+    assert error.startswith("cannot connect: check DB_HOST and DB_PORT")
+    assert host in error
 
 
 @pytest.mark.parametrize(
@@ -525,69 +444,48 @@ def test_a_query_needs_a_connection():
     connection.disconnect()
 
 
-@pytest.mark.database
-@pytest.mark.parametrize(("length", "together"), [(10, {1, 100}), (20_000, {1})])
-def test_of_large_rows_few_are_in_memory(database, monkeypatch, length, together):
-    asked: set[int] = set()
-    get_rows = db_connection._Session.get_rows
-
-    def counted(session, *count, **options):
-        asked.update(count)
-        return get_rows(session, *count, **options)
-
-    monkeypatch.setattr(db_connection._Session, "get_rows", counted)
-    query = with_job_columns(f"REPEAT('x', {length})", "page_views")
-    with connection_to(database.settings) as connection:
-        connection.get_pro_users_recent_engagement(query).close()
-    assert asked == together
-
-
-# A column's type, a value of it, and the kind it is.
+# A column's type, a value of it, the kind it is, and the value as the server writes it.
 KINDS = {
-    "BOOLEAN": ("1", Kind.TINYINT),
-    "BIT(8)": ("b'11'", Kind.BIT),
-    "SMALLINT": ("7", Kind.INTEGER),
-    "MEDIUMINT": ("7", Kind.INTEGER),
-    "BIGINT UNSIGNED": ("18446744073709551615", Kind.INTEGER),
-    "YEAR": ("2026", Kind.INTEGER),
-    "DECIMAL(20,4)": ("12.5", Kind.DECIMAL),
-    "FLOAT": ("1.5", Kind.DECIMAL),
-    "DOUBLE": ("1.5", Kind.DECIMAL),
-    "DATE": ("'2026-01-13'", Kind.DATE),
-    "DATETIME(6)": ("'2026-01-13 14:30:45.5'", Kind.MOMENT),
-    "TIMESTAMP NULL": ("'2026-01-13 14:30:45'", Kind.MOMENT),
-    "TIME": ("'26:03:04'", Kind.TIME),
-    "CHAR(3)": ("'a'", Kind.TEXT),
-    "VARCHAR(9)": ("'a'", Kind.TEXT),
-    "VARCHAR(9) COLLATE utf8mb4_bin": ("'a'", Kind.TEXT),
-    "LONGTEXT": ("'a'", Kind.TEXT),
-    "ENUM('a','b')": ("'a'", Kind.TEXT),
-    "SET('a','b')": ("'a,b'", Kind.TEXT),
-    "BINARY(16)": ("'a'", Kind.BINARY),
-    "VARBINARY(9)": ("'a'", Kind.BINARY),
-    "BLOB": ("'a'", Kind.BINARY),
-    "JSON": ("'[1]'", Kind.JSON),
+    "BOOLEAN": ("1", Kind.TINYINT, b"1"),
+    "BIT(8)": ("b'11'", Kind.BIT, b"\x03"),
+    "SMALLINT": ("7", Kind.INTEGER, b"7"),
+    "MEDIUMINT(5) ZEROFILL": ("7", Kind.INTEGER, b"00007"),
+    "BIGINT UNSIGNED": ("18446744073709551615", Kind.INTEGER, b"18446744073709551615"),
+    "YEAR": ("2026", Kind.INTEGER, b"2026"),
+    "DECIMAL(20,4)": ("12.5", Kind.DECIMAL, b"12.5000"),
+    "FLOAT": ("1.5", Kind.DECIMAL, b"1.5"),
+    "DOUBLE": ("1.5", Kind.DECIMAL, b"1.5"),
+    "DATE": ("'0000-00-00'", Kind.DATE, b"0000-00-00"),
+    "DATETIME(6)": ("'2026-01-13 14:30:45.5'", Kind.MOMENT, b"2026-01-13 14:30:45.500000"),
+    "TIMESTAMP NULL": ("NULL", Kind.MOMENT, None),
+    "TIME": ("'26:03:04'", Kind.TIME, b"26:03:04"),
+    "CHAR(3)": ("''", Kind.TEXT, b""),
+    "VARCHAR(99)": ("'Zoë 👩‍👩‍👧\\\\ %s\\n\\0'", Kind.TEXT, "Zoë 👩‍👩‍👧\\ %s\n\0".encode()),
+    "VARCHAR(9) COLLATE utf8mb4_bin": ("'a'", Kind.TEXT, b"a"),
+    "LONGTEXT": ("REPEAT('x', 70000)", Kind.TEXT, b"x" * 70_000),
+    "ENUM('a','b')": ("'a'", Kind.TEXT, b"a"),
+    "SET('c','b','a')": ("'a,c'", Kind.TEXT, b"c,a"),
+    "BINARY(3)": ("'a'", Kind.BINARY, b"a\0\0"),
+    "VARBINARY(9)": ("'a'", Kind.BINARY, b"a"),
+    "BLOB": ("x'ff'", Kind.BINARY, b"\xff"),
+    "JSON": ("'[1]'", Kind.JSON, b"[1]"),
 }
 
 
 @pytest.mark.database
-def test_a_columns_kind_is_that_of_its_type_in_mysql(database):
-    names = {f"c{number}": each for number, each in enumerate(KINDS)}
-    declared = ", ".join(f"{name} {each}" for name, each in names.items())
-    database.execute(f"CREATE TABLE kinds ({declared})")
-    values = ", ".join(value for value, _ in KINDS.values())
-    database.execute(f"INSERT INTO kinds VALUES ({values})")
-    query = with_job_columns("NULL", "kinds").replace(" FROM", ", kinds.* FROM")
+def test_a_column_has_the_kind_of_its_type_and_its_values_are_the_servers_bytes(database):
+    declared = ", ".join(f"c{number} {each}" for number, each in enumerate(KINDS))
+    values, kinds, stored = zip(*KINDS.values(), strict=True)
+    with database.connect() as connection:
+        run_script(connection, f"SET SESSION sql_mode = ''; CREATE TABLE kinds ({declared})")
+        run_script(connection, f"INSERT INTO kinds VALUES ({', '.join(values)}); COMMIT")
     with connection_to(database.settings) as connection:
-        spool = connection.get_pro_users_recent_engagement(query)
+        spool = connection.get_pro_users_recent_engagement("SELECT * FROM kinds")
     with closing(spool):
-        columns = spool.columns
-        assert len(list(spool)) == 1
-    found = {names[each.name]: each for each in columns if each.name in names}
-    expected = {declared: kind for declared, (_, kind) in KINDS.items()}
+        assert [tuple(row) for rows in spool.chunks() for row in rows] == [stored]
+        found = dict(zip(KINDS, spool.columns, strict=True))
+    expected = dict(zip(KINDS, kinds, strict=True))
     if database.server.kind == "mariadb":
         expected["JSON"] = Kind.TEXT
-        assert found["JSON"].by_bytes
-        assert not found["LONGTEXT"].by_bytes
-        assert not found["VARCHAR(9) COLLATE utf8mb4_bin"].by_bytes
-    assert {declared: column.kind for declared, column in found.items()} == expected
+        assert [each for each, column in found.items() if column.by_bytes] == ["JSON"]
+    assert {each: column.kind for each, column in found.items()} == expected

@@ -9,8 +9,7 @@ from iterable_api.field_types import FieldType
 from iterable_api.mapping import JOB_COLUMNS, Identity, RowMapping
 from iterable_api.payloads import JOB_MAPPING, Payloads, RowError
 from records.columns import Column, Kind
-from records.database_errors import DatabaseError
-from records.exit_statuses import RunError
+from records.exit_statuses import DatabaseError, RunError
 from records.outcomes import Delivery
 from tests.rows import bodies_of, completed, make_prepared, make_row
 

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from monitoring.report_health import ADVICE
 from records.exit_statuses import ExitStatus
 from records.results_writer import ResultsWriter
 from tests.monitoring.report_page import NOW, report_text

@@ -1,12 +1,8 @@
 """Columns: which kind one is by the protocol, and how its values are shown to people."""
 
-import json
-
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from records.columns import Column, Kind, column_of
+from records.columns import Column, Kind, columns_of
 
 NO_CHARACTERS, UTF8 = 63, 45
 
@@ -16,48 +12,35 @@ NO_CHARACTERS, UTF8 = 63, 45
     [
         # Those that MariaDB does not have, or not so; a test of the connection has the others.
         (6, NO_CHARACTERS, Column("x", Kind.NULL)),
-        (14, NO_CHARACTERS, Column("x", Kind.DATE)),
         (242, NO_CHARACTERS, Column("x", Kind.OTHER)),
         (245, NO_CHARACTERS, Column("x", Kind.JSON)),
-        (255, NO_CHARACTERS, Column("x", Kind.OTHER)),
         # Only of long text is it known that it is compared by bytes.
         (252, UTF8, Column("x", Kind.TEXT, by_bytes=True)),
         (254, UTF8, Column("x", Kind.TEXT)),
         (252, NO_CHARACTERS, Column("x", Kind.BINARY)),
-        (3, NO_CHARACTERS, Column("x", Kind.INTEGER)),
     ],
 )
 def test_the_protocol_tells_a_columns_kind(number, charset, column):
-    assert column_of("x", number, 128, charset) == column
+    assert columns_of([("x", number, *5 * [None], 128, charset)]) == [column]
 
 
 @pytest.mark.parametrize(
     ("kind", "value", "shown"),
     [
         (Kind.INTEGER, b"-7", -7),
-        (Kind.INTEGER, b"00042", 42),
         (Kind.INTEGER, b"18446744073709551615", 2**64 - 1),
         (Kind.INTEGER, b"C-17", "C-17"),
-        (Kind.INTEGER, b"", ""),
         (Kind.TINYINT, b"1", 1),
         (Kind.DECIMAL, b"7", "7"),
         (Kind.TEXT, "Zoë\n".encode(), "Zoë\n"),
         (Kind.TEXT, b"ann\xff", "0x616e6eff"),
-        (Kind.BINARY, b"\x01\xff", "0x01ff"),
         (Kind.BINARY, b"a\nb", "0x610a62"),
         (Kind.BINARY, b"ann@example.com", "ann@example.com"),
         (Kind.BIT, b"\x05", "0x05"),
         (Kind.OTHER, b"\x00\x01", "0x0001"),
-        (Kind.DATE, b"2026-01-13", "2026-01-13"),
         (Kind.BINARY, None, None),
     ],
 )
 def test_people_see_a_number_a_text_or_bytes_in_hex(kind, value, shown):
     found = Column("x", kind).shown(value)
     assert (found, type(found)) == (shown, type(shown))
-
-
-@given(st.sampled_from(Kind), st.binary(max_size=30))
-def test_whatever_a_value_is_it_can_be_shown(kind, value):
-    shown = Column("x", kind).shown(value)
-    assert json.loads(json.dumps(shown)) == shown

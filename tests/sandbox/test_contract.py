@@ -130,7 +130,7 @@ def test_a_declared_field_that_is_missing_or_of_another_type_is_a_bad_body(
     assert client.iterable.users == {}
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b'"\xff"'])
+@pytest.mark.parametrize("body", [b"{", b'"\xff"'])
 def test_what_is_not_json_is_a_bad_body(client, body):
     headers = {"Content-Type": "application/json"}
     url = f"{client.iterable.url}/api/users/update"
@@ -139,13 +139,8 @@ def test_what_is_not_json_is_a_bad_body(client, body):
     assert response.json()["params"] is None
 
 
-@pytest.mark.parametrize("as_json", [True, False])
-@pytest.mark.parametrize("status", [413, 400])
 @pytest.mark.parametrize("endpoint", ["users/bulkUpdate", "events/trackBulk"])
-def test_a_bulk_request_of_too_many_bytes_or_rows_is_refused_whole(
-    client, endpoint, status, as_json
-):
-    client.iterable.change(too_large_status=status, too_large_as_json=as_json)
+def test_a_bulk_request_of_too_many_bytes_or_rows_is_refused_whole(client, endpoint):
     name = "users" if endpoint == "users/bulkUpdate" else "events"
     frame = len(json.dumps({name: [], "pad": ""}))
     assert client.post(endpoint, {name: [], "pad": "x" * (4_000_000 - frame)}).status_code == 200
@@ -154,21 +149,14 @@ def test_a_bulk_request_of_too_many_bytes_or_rows_is_refused_whole(
     assert client.post(endpoint, {name: [event("bad")] * 2}).status_code == 200
     too_many = client.post(endpoint, {name: [event("b@example.com")] * 3})
     for refused in (too_long, too_many):
-        assert refused.status_code == status
-        assert refused.headers["Content-Type"] == ("application/json" if as_json else "text/html")
-        assert ("BatchTooLarge" in refused.text) is as_json
+        assert (refused.status_code, refused.json()["code"]) == (413, "BatchTooLarge")
     assert client.iterable.users == {}
 
 
 # --- Identifiers ------------------------------------------------------------------------------
 
 
-def test_unusual_emails_are_accepted(client):
-    for address in ("o'brien@example.com", "ann+x@x.co.uk", "zoë@x.com", "ann@münchen.example"):
-        assert client.update(address).status_code == 200
-
-
-def test_malformed_emails_are_refused_in_lower_case(client):
+def test_malformed_emails_are_refused_in_lower_case_and_unusual_ones_accepted(client):
     for address in (
         *("", "None", "ann@localhost", "ann@example.c", "ann@example.com.", "ann@-example.com"),
         *("ann.@example.com", "a..b@example.com", "ann@example.com\n", "ann smith@example.com"),
@@ -177,6 +165,8 @@ def test_malformed_emails_are_refused_in_lower_case(client):
         response = client.update(address)
         told = {"msg": f"Invalid email: {address.lower()}", "code": "InvalidEmailAddressError"}
         assert (response.status_code, response.json()) == (400, told | {"params": None})
+    for address in ("o'brien@example.com", "ann+x@x.co.uk", "zoë@x.com", "ann@münchen.example"):
+        assert client.update(address).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -216,12 +206,11 @@ def test_an_identifier_that_cannot_be_is_refused(client, endpoint, body, status,
 def test_each_kind_of_project_knows_its_users_by_another_identifier(client, kind, codes):
     client.iterable.change(project_type=kind)
     bodies = {"email": "ann@example.com"}, {"userId": "u-1"}
-    answers = [client.post("users/update", body) for body in bodies]
-    assert [answer.json()["code"] for answer in answers] == codes
-    assert [answer.status_code == 200 for answer in answers] == [c == "Success" for c in codes]
-    users = [(user.email, user.user_id) for _, user in sorted(client.iterable.users.items())]
-    both = [("ann@example.com", None), (None, "u-1")]
-    assert users == [who for who, code in zip(both, codes, strict=True) if code == "Success"]
+    answers = [client.post("users/update", body).json()["code"] for body in bodies]
+    assert answers == codes
+    users = {user.email or user.user_id for user in client.iterable.users.values()}
+    both = zip(("ann@example.com", "u-1"), codes, strict=True)
+    assert users == {who for who, code in both if code == "Success"}
 
 
 # --- Rows that fail in a bulk request ---------------------------------------------------------
@@ -265,14 +254,12 @@ def test_emails_in_failure_lists_can_be_as_sent_and_are_listed_once_for_each_row
     assert failed(answer) == {"invalidEmails": ["Not@Email", "not@email"]}
 
 
-@pytest.mark.parametrize(("counted", "number"), [(True, 2), (False, 0)])
-def test_a_disallowed_event_in_bulk_is_named_once_and_counted_by_choice(client, counted, number):
-    client.iterable.change(disallowed_counted=counted)
+def test_a_disallowed_event_in_bulk_is_named_once_and_counted(client):
     client.iterable.disallow("page_view")
     client.update()
     answer = client.track_all(event("ann@example.com"), event("ann@example.com"))
     assert answer["disallowedEventNames"] == ["page_view"]
-    assert (answer["successCount"], answer["failCount"]) == (0, number)
+    assert (answer["successCount"], answer["failCount"]) == (0, 2)
     single = client.track()
     assert (single.status_code, single.json()["code"]) == (200, "Success")
     assert "is disallowed from tracking" in single.json()["msg"]
@@ -287,10 +274,8 @@ def test_a_disallowed_event_in_bulk_is_named_once_and_counted_by_choice(client, 
     [
         ("text", "2026-01-13", 200),
         ("text", 1, 400),
-        ("text", None, 200),
         (1, 1.5, 400),
         (1, "1", 400),
-        (1, True, 400),
         (1.5, 1, 200),
         (True, 1, 400),
         ("2026-01-13", "soon", 400),
@@ -302,7 +287,6 @@ def test_a_disallowed_event_in_bulk_is_named_once_and_counted_by_choice(client, 
         ("2026-01-13", "2020-04-13T13:37:19Z", 400),
         ("2026-01-13", "2020-04-13 13:37:19.039", 400),
         ("2026-01-13", "2020-13-13", 400),
-        ("2026-01-13", 1586785039, 400),
         ({"city": "Bern"}, {"city": 3000}, 400),
         ({"city": "Bern"}, "Bern", 400),
         (["a"], [1], 400),
@@ -318,7 +302,6 @@ def test_the_first_value_fixes_the_type_of_a_field(client, first, then, status):
 def test_a_value_of_another_type_is_refused_with_a_description(client):
     refused = client.update(signupDate="soon", plan="pro")
     assert (refused.status_code, refused.json()["code"]) == (400, "RequestFieldsTypesMismatched")
-    assert refused.json()["msg"].startswith("Project 4711:")
     assert refused.json()["params"]["validationErrors"] == {
         "signupDate": {
             "incomingTypes": ["string", "keyword"],
@@ -342,14 +325,6 @@ def test_one_value_of_another_type_refuses_the_whole_bulk_request(client):
     rows = [event("b@example.com", dataFields={"page": page}) for page in ("pricing", 7)]
     assert client.track_all(*rows)["code"] == "RequestFieldsTypesMismatched"
     assert client.iterable.events == {}
-
-
-def test_a_mismatch_fails_by_row_where_that_is_chosen(client):
-    client.iterable.change(mismatch_rejects_batch=False)
-    rows = user("bad@example.com", signupDate="soon"), user("good@example.com", signupDate=None)
-    answer = client.update_all(*rows)
-    assert (answer["successCount"], answer["failCount"]) == (1, 1)
-    assert failed(answer) == {"invalidDataEmails": ["bad@example.com"]}
 
 
 def test_types_of_event_fields_are_fixed_for_each_event_name(client):
@@ -385,7 +360,7 @@ def test_omitted_fields_stay_null_deletes_and_objects_are_replaced(client, endpo
 
 
 def test_an_event_sent_again_is_updated_in_place_and_one_without_an_id_is_new(client):
-    client.update()
+    client.update(plan="pro")
     client.track(id="e-1", createdAt=1, dataFields={"page": "pricing"})
     client.track(id="e-1", createdAt=2, dataFields={"page": "settings"})
     (held,) = client.iterable.events.values()
@@ -393,6 +368,12 @@ def test_an_event_sent_again_is_updated_in_place_and_one_without_an_id_is_new(cl
     client.track()
     client.track_all(event("ann@example.com"))
     assert sorted(each.received for each in client.iterable.events.values()) == [1, 1, 2]
+    # For runs of millions, fields need not be kept.
+    client.iterable.change(keep_fields=False)
+    client.update(plan="pro")
+    client.track(id="e-1", dataFields={"page": "x"})
+    assert client.iterable.users["ann@example.com"].data_fields == {}
+    assert client.iterable.events["e-1"].data_fields == {}
 
 
 @pytest.mark.parametrize(
@@ -419,14 +400,6 @@ def test_new_fields_are_created_or_left_out_as_the_request_or_the_project_says(
     row = event("b@example.com", id="e-1", dataFields={"y": 1}) | rule
     assert client.track_all(row)["filteredOutFields"] == ([] if created else ["y"])
     assert client.iterable.events["e-1"].data_fields == ({"y": 1} if created else {})
-
-
-def test_fields_need_not_be_kept(client):
-    client.iterable.change(keep_fields=False)
-    client.update(plan="pro")
-    client.track(id="e-1", dataFields={"page": "x"})
-    assert client.iterable.users["ann@example.com"].data_fields == {}
-    assert client.iterable.events["e-1"].data_fields == {}
 
 
 @pytest.mark.parametrize("endpoint", ["users/update", "users/bulkUpdate"])

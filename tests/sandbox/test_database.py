@@ -8,20 +8,19 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import mysql.connector
 import pytest
 
+from records.exit_statuses import DatabaseError
 from sandbox import database as sandbox_database
 from sandbox.database import NoServerError, PrivateDatabase, run_script
 from tests.conftest import ROOT
+from tests.test_db_connection import connection_to, wait_until
 
 pytestmark = [pytest.mark.database, pytest.mark.program]
-
-SETUP = ROOT / "database_setup.sql"
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +32,7 @@ def server(database_server: PrivateDatabase) -> Path:
 @pytest.fixture(scope="module")
 def private(server) -> Iterator[PrivateDatabase]:
     with PrivateDatabase(server) as started:
-        started.load(SETUP)
+        started.load(ROOT / "database_setup.sql")
         yield started
 
 
@@ -55,37 +54,20 @@ def bare_machine(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "pylibseekdb", None)
 
 
-def connect_as_the_job(settings: dict[str, str]):
-    place = {"host": settings["DB_HOST"], "port": int(settings["DB_PORT"])}
-    if settings["DB_HOST"].startswith("/"):
-        place = {"unix_socket": settings["DB_HOST"]}
-    return mysql.connector.connect(
-        **place,
-        user=settings["DB_USER"],
-        password=settings["DB_PASSWORD"],
-        database=settings["DB_NAME"],
-        charset="utf8mb4",
-        collation="utf8mb4_general_ci",
-    )
-
-
 def running_in(folder: Path) -> list[str]:
     """Return the command lines of all processes that mention *folder*."""
-    listing = subprocess.run(
-        ["ps", "-Aww", "-o", "args="], capture_output=True, text=True, check=True
-    )
-    return [line for line in listing.stdout.splitlines() if str(folder) in line]
+    listing = subprocess.check_output(["ps", "-Aww", "-o", "args="], text=True)
+    return [line for line in listing.splitlines() if str(folder) in line]
 
 
 def test_the_job_can_read_and_cannot_write_and_the_clock_is_utc(private):
-    assert private.kind in ("mariadb", "mysql", "seekdb")
-    with connect_as_the_job(private.settings) as connection:
-        assert run_script(connection, "SELECT VERSION(), @@time_zone") == [
-            [(private.version, "+00:00")]
-        ]
-        assert run_script(connection, "SELECT COUNT(*) FROM page_views") == [[(40,)]]
+    account = {"user": private.settings["DB_USER"], "password": private.settings["DB_PASSWORD"]}
+    options = private.connection_options(private.settings["DB_NAME"]) | account
+    clock = f"{private.version} +00:00"
+    with mysql.connector.connect(**options) as connection:
+        assert run_script(connection, "SELECT CONCAT(VERSION(), ' ', @@time_zone)") == [[(clock,)]]
         for statement in ("DELETE FROM page_views", "CREATE TABLE t (i INT)"):
-            with pytest.raises(mysql.connector.Error) as refused:
+            with pytest.raises(mysql.connector.Error, match="denied") as refused:
                 run_script(connection, statement)
             assert refused.value.errno == 1142
 
@@ -102,11 +84,11 @@ def test_nobody_comes_in_without_the_password(private):
 
 def test_data_survive_kill_and_restart_under_the_same_settings(private):
     private.kill()
-    with pytest.raises(mysql.connector.Error):
-        connect_as_the_job(private.settings)
+    with pytest.raises(DatabaseError):
+        connection_to(private.settings).connect()
     private.restart()
-    with connect_as_the_job(private.settings) as connection:
-        assert run_script(connection, "SELECT COUNT(*) FROM customers") == [[(15,)]]
+    with connection_to(private.settings) as connection:
+        assert connection.execute_query("SELECT COUNT(*) AS n FROM customers") == [{"n": 15}]
 
 
 def test_a_second_server_runs_beside_the_first_and_leaves_nothing_behind(
@@ -136,10 +118,7 @@ def test_the_server_dies_with_a_parent_that_is_killed(server, temp_folder):
         assert parent.stdout
         assert parent.stdout.readline() == "up\n"
         parent.kill()
-    deadline = time.monotonic() + 10
-    while running_in(temp_folder) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert running_in(temp_folder) == []
+    wait_until(lambda: not running_in(temp_folder), 10)
 
 
 def test_a_port_that_somebody_else_took_is_given_up_for_another(server, monkeypatch):
@@ -149,24 +128,16 @@ def test_a_port_that_somebody_else_took_is_given_up_for_another(server, monkeypa
         somebody_else.bind(("127.0.0.1", 0))
         somebody_else.listen()
         taken = somebody_else.getsockname()[1]
-        ports = iter([taken])
-        free_port = sandbox_database._free_port
-        monkeypatch.setattr(
-            sandbox_database, "_free_port", lambda: next(ports, None) or free_port()
-        )
-        with (
-            PrivateDatabase(server) as private,
-            connect_as_the_job({**private.settings, "DB_NAME": ""}) as connection,
-        ):
+        ports = iter([taken, sandbox_database._free_port()])
+        monkeypatch.setattr(sandbox_database, "_free_port", lambda: next(ports))
+        with PrivateDatabase(server) as private, connection_to(private.settings, database=""):
             assert private.settings["DB_PORT"] != str(taken)
-            assert run_script(connection, "SELECT 1") == [[(1,)]]
 
 
 @pytest.mark.usefixtures("bare_machine")
 def test_without_any_server_the_error_says_what_to_install():
-    with pytest.raises(
-        NoServerError, match=r"(?s)apt-get install mariadb.*pip install pylibseekdb"
-    ):
+    both = r"(?s)apt-get install mariadb.*pip install pylibseekdb"
+    with pytest.raises(NoServerError, match=both):
         PrivateDatabase().__enter__()
 
 

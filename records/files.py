@@ -1,10 +1,17 @@
-"""Reads files of the operator, and says what to do if a file belongs to another user."""
+"""Reads files of the operator, replaces files as a whole, and names the owner of one in the way."""
 
+import errno
 import os
 import pwd
 import shlex
 import sys
+from contextlib import suppress
 from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import IO, Any
+
+# Errors of a file system that cannot sync or reserve space: the job goes on without.
+UNSUPPORTED = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
 def text_of(path: Path) -> str:
@@ -30,6 +37,41 @@ def unreadable(path: Path, error: OSError) -> str:
     advice = in_the_way(path, os.R_OK)
     text = f"cannot be read: {error.strerror}"
     return f"{text}. {advice}" if advice else text
+
+
+def write_atomically(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Replace *path* by *content*; readers see the complete old file or the complete new one.
+
+    The new file has *mode*, whatever the umask. After a failure the old file is unchanged, and no
+    temporary file is left.
+
+    Raises OSError if the folder of *path* cannot be written, or the disk is full.
+    """
+    with NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".partial", delete=False) as file:
+        partial = Path(file.name)
+        try:
+            # Only the owner may read it at first. If the mode cannot be changed, it stays so.
+            with suppress(PermissionError):
+                partial.chmod(mode)
+            file.write(content)
+            publish(file, partial, path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+def publish(file: IO[Any], partial: Path, path: Path) -> None:
+    """Give *partial*, which is open as *file*, the name *path* once its content is on disk.
+
+    Raises OSError if the disk is full, or the folder is no longer writable.
+    """
+    file.flush()
+    try:
+        os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+    partial.replace(path)
 
 
 def in_the_way(path: Path, right: int = os.W_OK) -> str:
