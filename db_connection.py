@@ -1,13 +1,12 @@
 """Reads rows from MySQL or MariaDB in a read-only session with time limits."""
 
+import re
 import struct
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
-from zoneinfo import ZoneInfo
 
 import mysql.connector
 from mysql.connector import errors
@@ -19,11 +18,13 @@ from mysql.connector.plugins import caching_sha2_password
 from logger_config import get_logger
 from records.columns import Watch, columns_of
 from records.exit_statuses import DatabaseError
-from records.query_file import JOB_QUERY, load_query
+from records.files import text_of
 from records.row_spool import RowSpool
 
 logger = get_logger(__name__)
 
+QUERIES_FILE = Path(__file__).resolve().parent / "phase2_queries.sql"
+JOB_QUERY = 2
 CONNECT_TIMEOUT_S = 10
 # The client waits longer than the server's limit, whose error says more than its own timeout.
 READ_MARGIN_S = 15
@@ -42,7 +43,7 @@ _WHOLE_ROWS = (
     # The server must keep warnings, or they could not be counted.
     "max_error_count = 1000",
 )
-_LOAD_ZONES = (
+LOAD_ZONES = (
     "use an offset, or load its time zone tables as its root: mysql_tzinfo_to_sql "
     "/usr/share/zoneinfo | mysql -u root -p mysql (on MariaDB mariadb-tzinfo-to-sql and mariadb)"
 )
@@ -56,7 +57,7 @@ _HINTS = (
         "the server offers none, or a client certificate, which the job does not support",
     ),
     ({1064}, "check the query's syntax; window functions need MySQL 8.0 or MariaDB 10.2"),
-    ({1298}, f"the server does not know DB_TIME_ZONE; {_LOAD_ZONES}"),
+    ({1298}, f"the server does not know DB_TIME_ZONE; {LOAD_ZONES}"),
     ({1969, 3024}, "the query ran longer than DB_QUERY_TIMEOUT_SECONDS; check its index"),
     ({2002, 2003, 2005}, "check DB_HOST and DB_PORT, and that the server is running"),
     ({-1, 2006, 2013}, "no answer, or the connection broke; check DB_HOST, DB_PORT and the server"),
@@ -65,14 +66,28 @@ _HINTS = (
 # What the connector raises if the server does not speak MySQL's protocol.
 _NOT_MYSQL = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error)
 
-_SESSION_OPTIONS = {
-    # Every MySQL, every MariaDB and the demo's server know this pair.
-    "charset": "utf8mb4",
-    "collation": "utf8mb4_general_ci",
-    "autocommit": True,
-    # Never a second statement in one call.
-    "client_flags": [-ClientFlag.MULTI_STATEMENTS],
-}
+
+def load_query(number: int, path: Path | None = None) -> str:
+    """Return the statement below the line ``-- Query <number>: ...`` of *path* or QUERIES_FILE.
+
+    It ends at the next such line, or with the file. A file without such lines is one statement.
+    Raises DatabaseError if there is no such statement, more than one, or one that is no SELECT.
+    """
+    file = path or QUERIES_FILE
+    try:
+        text = text_of(file)
+    except ValueError as error:
+        raise DatabaseError(f"{file} {error}") from None
+    whole, *parts = re.split(r"^-- Query (\d+):.*", text, flags=re.MULTILINE)
+    named = zip(parts[::2], parts[1::2], strict=True)
+    found = [sql for name, sql in named if name == str(number)] if parts else [whole]
+    if len(found) != 1:
+        raise DatabaseError(f"{file.name} must have one line '-- Query {number}: ...'")
+    # For a clear message before anything runs: the session is read-only, and takes one statement.
+    if not re.search(r"\b(SELECT|WITH)\b", found[0], re.IGNORECASE):
+        raise DatabaseError(f"Query {number} in {file.name} must begin with SELECT or WITH")
+    # Without what may follow the last word of a query.
+    return re.sub(r"(?:[\s;]|^--[^\n]*)++\Z", "", found[0], flags=re.MULTILINE).lstrip()
 
 
 class _NoPlainText(caching_sha2_password.MySQLCachingSHA2PasswordAuthPlugin):
@@ -129,7 +144,12 @@ class DatabaseConnection:
         query_timeout_s: int = 300,
     ) -> None:
         self._options: dict[str, Any] = {
-            **_SESSION_OPTIONS,
+            # Every MySQL, every MariaDB and the demo's server know this pair.
+            "charset": "utf8mb4",
+            "collation": "utf8mb4_general_ci",
+            "autocommit": True,
+            # Never a second statement in one call.
+            "client_flags": [-ClientFlag.MULTI_STATEMENTS],
             "user": user,
             "password": password,
             "database": database,
@@ -162,10 +182,7 @@ class DatabaseConnection:
         logger.debug("server %s", self.version)
 
     def disconnect(self) -> None:
-        """Close the session; harmless when there is none.
-
-        A query that still runs goes on at the server until its time limit.
-        """
+        """Close the session, if there is one; a running query goes on until its time limit."""
         connection, self._connection = self._connection, None
         # A dead connection fails in several ways.
         with suppress(Exception):
@@ -230,8 +247,6 @@ class DatabaseConnection:
         collation = _value(cursor, "@@collation_database")
         if collation.startswith("utf8mb4_"):
             cursor.execute(f"SET NAMES utf8mb4 COLLATE {collation}")
-        if self._time_zone[0] not in "+-":
-            _check_time_zone(cursor, self._time_zone)
 
     def _opened(self) -> _Session:
         if self._connection is None:
@@ -278,19 +293,6 @@ def _value(cursor: MySQLCursorAbstract, expression: str) -> str:
     cursor.execute(f"SELECT {expression}")
     row: Any = cursor.fetchone()
     return row[0].decode() if isinstance(row[0], bytes | bytearray) else str(row[0])
-
-
-def _check_time_zone(cursor: MySQLCursorAbstract, name: str) -> None:
-    """Raise DatabaseError if the server's time zone tables differ from this machine's."""
-    now = datetime.now(UTC).replace(microsecond=0, tzinfo=None)
-    for when in (now, now.replace(month=1, day=15), now.replace(month=7, day=15)):
-        there = _value(cursor, f"CONVERT_TZ('{when}', '+00:00', @@time_zone)")
-        here = when.replace(tzinfo=UTC).astimezone(ZoneInfo(name)).replace(tzinfo=None)
-        if there != str(here):
-            raise DatabaseError(
-                f"DB_TIME_ZONE {name}: at {when} UTC it is {there} on the server and {here} on "
-                f"this machine; update this machine's package tzdata, or the server: {_LOAD_ZONES}"
-            )
 
 
 def _explain(failed: str, error: Exception) -> DatabaseError:

@@ -238,7 +238,7 @@ class IterableClient(AbstractContextManager["IterableClient"]):
         """Judge an answer, by the table in answers.py."""
         answer = judge_response(response, rows)
         # Then calls that still wait for their turn are not sent.
-        self._key_refused |= answer.outcome.key_refused
+        self._key_refused |= answer.outcome.fault is Fault.KEY
         return answer
 
 

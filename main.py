@@ -49,11 +49,11 @@ def run_integration(
     happens then.
     """
     from configuration import steps, wiring
+    from db_connection import JOB_QUERY, load_query
     from delivery.project_fields import ProjectFields
     from delivery.recorder import Recorder
     from delivery.stopping import Stop, stopping
     from monitoring.console import RECORDS, ROWS_FOUND, RowLog, log_end, stop_advice
-    from records.query_file import JOB_QUERY, load_query
 
     # Rows leave no reference cycles behind, and each collection would pause all threads.
     gc.freeze()
@@ -81,7 +81,7 @@ def run_integration(
             query = load_query(JOB_QUERY, settings.query_file)
             run.query_sha256 = hashlib.sha256(query.encode()).hexdigest()
             look = steps.FirstLook(settings, shown=run.options.dry_run or run.options.demo)
-            with stop.interrupting(), wiring.database_connection(settings) as database:
+            with stop.interrupting(), steps.connected(settings) as database:
                 logger.info("[STEP 3] Executing Phase 2 Query 2...")
                 rows = database.get_pro_users_recent_engagement(
                     query, settings.results_dir, watch=look.watch

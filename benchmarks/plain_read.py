@@ -4,7 +4,7 @@ import os
 
 from mysql.connector.connection import MySQLConnection
 
-from records.query_file import JOB_QUERY, load_query
+from db_connection import JOB_QUERY, load_query
 
 
 def main() -> None:

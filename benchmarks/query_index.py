@@ -11,7 +11,7 @@ from typing import Any
 import mysql.connector
 
 from benchmarks.lines import Bench, Line
-from records.query_file import JOB_QUERY, load_query
+from db_connection import JOB_QUERY, load_query
 from sandbox.database import run_script
 from sandbox.demo import SETUP
 

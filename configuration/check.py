@@ -12,13 +12,13 @@ from pathlib import Path
 
 from configuration import steps, wiring
 from configuration.settings import Settings, load_environment_variables
+from db_connection import JOB_QUERY, load_query
 from iterable_api.answers import Repeat
 from iterable_api.mapping import RowMapping
 from iterable_api.payloads import Payloads, RowError
 from logger_config import get_logger, setup_logger
 from records.delivery_ledger import DeliveryLedger
 from records.exit_statuses import ExitStatus, RunError
-from records.query_file import JOB_QUERY, load_query
 from records.row_spool import RowSpool
 from records.run import RunRecord
 
@@ -126,7 +126,7 @@ def _check_query(look: steps.FirstLook, settings: Settings, failures: list[RunEr
     query = None
     with _step(failures):
         query = load_query(JOB_QUERY, settings.query_file)
-    with _step(failures), wiring.database_connection(settings) as database:
+    with _step(failures), steps.connected(settings) as database:
         _log_ok(
             f"{settings.db_user} can connect to {settings.db_name} at {settings.db_host} "
             f"(server {database.version}, time zone {settings.db_time_zone})"

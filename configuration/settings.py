@@ -34,7 +34,6 @@ from configuration.env_file import (
 )
 from iterable_api.mapping import Identity
 from records.files import unreadable
-from records.query_file import QUERIES_FILE
 
 # The folder of main.py. Relative paths start here, not in the working folder: cron starts the job
 # in $HOME.
@@ -217,7 +216,7 @@ class Settings(BaseModel):
     @property
     def query_name(self) -> str:
         """The file of Query 2, relative to main.py's folder: the job's name in its ledger."""
-        return _from_here(self.query_file or QUERIES_FILE)
+        return _from_here(self.query_file or Path("phase2_queries.sql"))
 
     @property
     def job(self) -> str:

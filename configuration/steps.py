@@ -6,6 +6,8 @@ A step raises RunError if the run must end, and logs warnings.
 import json
 import os
 import platform
+import shlex
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,7 +15,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from configuration.settings import Settings
-from configuration.wiring import network, user_fields
+from configuration.wiring import database_connection, network, user_fields
+from db_connection import LOAD_ZONES, DatabaseConnection
 from delivery.planner import Planner, Repeats, find_suspects, length_to_send
 from delivery.recorder import Recorder
 from delivery.stopping import Stop
@@ -27,8 +30,8 @@ from monitoring.console import KEY_ADVICE, summary_lines, table_lines
 from monitoring.heartbeat import Heartbeat
 from records.columns import Column, Kind, Row
 from records.delivery_ledger import DeliveryLedger
-from records.exit_statuses import ExitStatus, RunError, StopReason
-from records.files import in_the_way, owners_command
+from records.exit_statuses import DatabaseError, ExitStatus, RunError, StopReason
+from records.files import in_the_way, name_of
 from records.outcomes import CallStatus, Fault
 from records.results_files import results_files, runs_in
 from records.results_writer import ResultsWriter
@@ -84,9 +87,14 @@ def refuse_root(settings: Settings, run: RunRecord) -> None:
     files = [("STATE_FILE", settings.state_file), ("LOG_FILE", settings.log_file)]
     for variable, path in [*files, *(("RESULTS_DIR", path) for path in newest)]:
         with writing(variable, path):
-            text = owners_command(path)
-        if text:
-            raise RunError(f"{variable} {path} {text}")
+            owner = path.stat().st_uid if path.is_file() else 0
+        if owner:
+            name = name_of(owner)
+            command = shlex.join(["runuser", "-u", name, "--", *sys.orig_argv])
+            raise RunError(
+                f"{variable} {path} belongs to {name}, whose runs would fail after a run as root. "
+                f"As {name}: {command}"
+            )
 
 
 def open_log(settings: Settings, env_file: Path | None, run: RunRecord) -> None:
@@ -128,6 +136,32 @@ def warn_of_other_jobs(settings: Settings) -> None:
             "mixes the two. %s, or move the old results away"
         )
         logger.warning(text, folder, min(others), OWN_FILES)
+
+
+@contextmanager
+def connected(settings: Settings) -> Iterator[DatabaseConnection]:
+    """Yield an open connection to the database.
+
+    Raises DatabaseError also if the server's time zone tables differ from this machine's.
+    """
+    with database_connection(settings) as database:
+        if settings.db_time_zone[0] not in "+-":
+            _check_time_zone(database, settings)
+        yield database
+
+
+def _check_time_zone(database: DatabaseConnection, settings: Settings) -> None:
+    now = datetime.now(UTC).replace(microsecond=0, tzinfo=None)
+    for when in (now, now.replace(month=1, day=15), now.replace(month=7, day=15)):
+        sql = f"SELECT CONVERT_TZ('{when}', '+00:00', @@time_zone) AS there"
+        there = database.execute_query(sql)[0]["there"]
+        here = when.replace(tzinfo=UTC).astimezone(settings.time_zone).replace(tzinfo=None)
+        if str(there) != str(here):
+            raise DatabaseError(
+                f"DB_TIME_ZONE {settings.db_time_zone}: at {when} UTC it is {there} on the server "
+                f"and {here} on this machine; update this machine's package tzdata, or the server: "
+                f"{LOAD_ZONES}"
+            )
 
 
 class FirstLook:
@@ -257,7 +291,7 @@ def _look_at_project(
     """
     found = user_fields(settings)
     outcome = found.outcome
-    if outcome.key_refused and outcome.message != KEY_LACKS:
+    if outcome.fault is Fault.KEY and outcome.message != KEY_LACKS:
         stop.request(StopReason.KEY_REFUSED, outcome.message)
     elif found.field_types is None:
         logger.warning("%s", no_fields(found, settings))
@@ -274,7 +308,7 @@ def no_fields(found: Answer, settings: Settings) -> str:
     outcome, cause, url = found.outcome, found.cause, settings.iterable_api_base_url
     if found.repeat is Repeat.THROTTLE:
         return f"{url} does not list the project's fields right now (rate limit); try again later"
-    if outcome.key_refused:
+    if outcome.fault is Fault.KEY:
         return f"{outcome.message}. {KEY_ADVICE}"
     if outcome.http_status and outcome.fault in {Fault.NETWORK, Fault.PROJECT}:
         return f"{url}: {outcome.message}"

@@ -13,7 +13,7 @@ from iterable_api.bulk_answers import calls_of
 from iterable_api.endpoints import TRACK_EVENT, UPDATE_USER
 from iterable_api.payloads import bulk_body, new_fields_rule
 from iterable_client import IterableClient
-from records.outcomes import NOT_SENT, CallOutcome, CallStatus, Delivery
+from records.outcomes import NOT_SENT, CallOutcome, CallStatus, Delivery, Fault
 
 # Largest request body. Iterable accepts 4 MB; with half of that, the batches in flight take at most
 # about 50 MB of memory.
@@ -106,5 +106,5 @@ class BulkDelivery:
             # Some row was the reason; Iterable applied nothing.
             outcome = NOT_SENT
         # A single call would not succeed either if the key or the rate limit is the reason.
-        settled = outcome.key_refused or answer.repeat is Repeat.THROTTLE
+        settled = outcome.fault is Fault.KEY or answer.repeat is Repeat.THROTTLE
         return [outcome] * len(keys), set() if settled else {outcome.status}

@@ -180,7 +180,7 @@ class RefusalWatch:
         if statuses & {CallStatus.DELIVERED, CallStatus.UNCHANGED}:
             self._accepted.add(name)
         for call in calls if statuses - ARRIVED else ():
-            if call.key_refused:
+            if call.fault is Fault.KEY:
                 self._stop.request(StopReason.KEY_REFUSED, call.message)
             its_own = call.fault is Fault.FIELD and name in self._accepted
             passing = call.fault is Fault.NETWORK and call.http_status is None and call.code is None

@@ -4,7 +4,6 @@ import errno
 import os
 import pwd
 import shlex
-import sys
 from contextlib import suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -82,24 +81,13 @@ def in_the_way(path: Path, right: int = os.W_OK) -> str:
         return ""
     if owner == os.geteuid() or os.access(path, right, effective_ids=True):
         return ""
-    me = _name_of(os.geteuid())
+    me = name_of(os.geteuid())
     command = shlex.join(["chown", me, str(path)])
-    return f"It belongs to {_name_of(owner)} and the job runs as {me}; as root: {command}"
+    return f"It belongs to {name_of(owner)} and the job runs as {me}; as root: {command}"
 
 
-def owners_command(path: Path) -> str:
-    """Return the owner of the file *path* and how that user runs this program; empty if it is us.
-
-    Raises OSError if *path* cannot be inspected.
-    """
-    if not path.is_file() or (uid := path.stat().st_uid) == os.geteuid():
-        return ""
-    name = _name_of(uid)
-    command = shlex.join(["runuser", "-u", name, "--", *sys.orig_argv])
-    return f"belongs to {name}, whose runs would fail after a run as root. As {name}: {command}"
-
-
-def _name_of(uid: int) -> str:
+def name_of(uid: int) -> str:
+    """Return the name of a user; the number, if it has none."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

@@ -84,11 +84,6 @@ class CallOutcome:
     fault: Fault | None = None
     fields: tuple[tuple[str, str], ...] = ()
 
-    @property
-    def key_refused(self) -> bool:
-        """Whether no call with this API key can succeed."""
-        return self.fault is Fault.KEY
-
     def __str__(self) -> str:
         """Return the text for the log, without Iterable's message."""
         if self.http_status is None:

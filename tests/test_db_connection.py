@@ -294,25 +294,6 @@ def spare_server():
         yield server
 
 
-@pytest.mark.database
-def test_zone_tables_that_differ_from_this_machines_end_the_run_at_once(spare_server):
-    """The server's tables have no summer, which is right in Algiers and wrong in Berlin."""
-    with mysql.connector.connect(**spare_server.connection_options("mysql")) as connection:
-        run_script(
-            connection,
-            "INSERT INTO time_zone VALUES (9, 'N');"
-            "INSERT INTO time_zone_name VALUES ('Europe/Berlin', 9), ('Africa/Algiers', 9);"
-            "INSERT INTO time_zone_transition VALUES (9, 0, 1);"
-            "INSERT INTO time_zone_transition_type VALUES (9, 1, 3600, 0, 'CET');",
-        )
-    with connection_to(spare_server.settings, time_zone="Africa/Algiers") as session:
-        assert session.execute_query("SELECT HOUR(FROM_UNIXTIME(0)) AS n") == [{"n": 1}]
-    error = error_of(connection_to(spare_server.settings, time_zone="Europe/Berlin"))
-    (there, here) = re.findall(r"-07-15 (\d\d):[^ ]* on (?:the server|this machine)", error)
-    assert (int(there) + 1) % 24 == int(here)
-    assert "load its time zone tables as its root: mysql_tzinfo_to_sql" in error
-
-
 @pytest.fixture(scope="module")
 def odd_server(spare_server):
     """Give a server all that changes or cuts the rows of a SELECT behind its back."""

@@ -253,7 +253,7 @@ def test_after_a_refused_key_at_one_endpoint_nothing_is_sent_to_any(client, iter
     iterable.set_faults(Fault("server_error", endpoint="users/update"), Fault("unauthorized"))
     update(client)
     event = {"event_id": "e-1", "created_at": 1768314645}
-    assert client.track_event("a@example.com", "signup", {}, **event).key_refused
+    assert client.track_event("a@example.com", "signup", {}, **event).fault == "key"
     sent = len(iterable.requests)
     outcomes = in_threads(5, lambda: client.process_user_record(make_row()))()
     assert {outcome.profile.outcome.status for outcome in outcomes} == {NOT_SENT}

@@ -9,12 +9,12 @@ import pytest
 
 import main
 from configuration.command_line import VERSION, parse_args, run_options
+from db_connection import JOB_QUERY, load_query
 from delivery import project_fields
 from iterable_api.endpoints import TRACK_EVENT, UPDATE_USER
 from iterable_api.mapping import OWN_FIELDS
 from logger_config import setup_logger
 from records.exit_statuses import ExitStatus
-from records.query_file import JOB_QUERY, load_query
 from records.run import RunRecord
 from sandbox.database import run_script
 from tests.test_main import API_KEY, HERE, writes

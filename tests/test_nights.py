@@ -2,7 +2,7 @@
 
 import pytest
 
-from records.query_file import JOB_QUERY, load_query
+from db_connection import JOB_QUERY, load_query
 from tests.rows import PROFILE_FIELDS
 from tests.test_main import add_pro_users, both_modes, writes
 from tests.test_main import job as job  # noqa: PLC0414 - a fixture

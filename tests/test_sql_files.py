@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 import mysql.connector
 import pytest
 
+from db_connection import load_query
 from iterable_api.mapping import JOB_COLUMNS
-from records.query_file import load_query
 from sandbox.database import run_script
 from tests.conftest import ROOT, Database
 

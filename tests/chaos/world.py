@@ -14,10 +14,10 @@ from datetime import UTC
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+from db_connection import JOB_QUERY, load_query
 from iterable_api.endpoints import LIMITS_PER_S, TRACK_EVENTS, UPDATE_USERS
 from iterable_api.payloads import Payloads, RowError
 from records.outcomes import COUNTERS, GOOD_OUTCOMES
-from records.query_file import JOB_QUERY, load_query
 from sandbox.iterable import IterableSandbox
 from sandbox.stand_in import Received
 from tests import schema

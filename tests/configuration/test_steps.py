@@ -1,6 +1,7 @@
 """The steps of a run before its first request: what they warn of, and what stops the run."""
 
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import mysql.connector
 import pytest
 
 from configuration import steps, wiring
@@ -20,12 +22,14 @@ from iterable_api.payloads import JOB_MAPPING
 from logger_config import setup_logger
 from records.columns import Column, Kind
 from records.delivery_ledger import LedgerError
-from records.exit_statuses import ExitStatus, RunError, StopReason
+from records.exit_statuses import DatabaseError, ExitStatus, RunError, StopReason
 from records.run import RunOptions, RunRecord
+from sandbox.database import run_script
 from sandbox.faults import Fault
 from tests.configuration.conftest import settings_of
 from tests.results import LAST, save
 from tests.rows import raw_row
+from tests.test_db_connection import private
 from tests.users import NOBODY, NOBODYS_NAME, as_nobody, needs_root, open_folder
 
 
@@ -268,3 +272,31 @@ def test_the_soft_limit_of_open_files_is_raised_as_far_as_needed(
         setrlimit.assert_called_once_with(resource.RLIMIT_NOFILE, set_to)
     assert setrlimit.called is bool(set_to)
     assert most_workers(settings_of(environ, ITERABLE_WORKERS="1")) == 1
+
+
+# --- The database
+
+
+@pytest.mark.database
+def test_zone_tables_that_differ_from_this_machines_end_the_run_at_once(environ):
+    """The server's tables have no summer, which is right in Algiers and wrong in Berlin."""
+    with private("mariadbd") as server:
+        with mysql.connector.connect(**server.connection_options("mysql")) as connection:
+            run_script(
+                connection,
+                "INSERT INTO time_zone VALUES (9, 'N');"
+                "INSERT INTO time_zone_name VALUES ('Europe/Berlin', 9), ('Africa/Algiers', 9);"
+                "INSERT INTO time_zone_transition VALUES (9, 0, 1);"
+                "INSERT INTO time_zone_transition_type VALUES (9, 1, 3600, 0, 'CET');",
+            )
+        environ |= server.settings
+        with steps.connected(settings_of(environ, DB_TIME_ZONE="Africa/Algiers")) as session:
+            assert session.execute_query("SELECT HOUR(FROM_UNIXTIME(0)) AS n") == [{"n": 1}]
+        berlin = settings_of(environ, DB_TIME_ZONE="Europe/Berlin")
+        with pytest.raises(DatabaseError) as caught, steps.connected(berlin):
+            pass
+    (there, here) = re.findall(
+        r"-07-15 (\d\d):[^ ]* on (?:the server|this machine)", str(caught.value)
+    )
+    assert (int(there) + 1) % 24 == int(here)
+    assert "load its time zone tables as its root: mysql_tzinfo_to_sql" in str(caught.value)

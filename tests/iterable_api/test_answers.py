@@ -154,9 +154,9 @@ def test_a_message_says_what_to_do_or_what_iterable_says(http_status, body, mess
 
 
 def test_only_one_users_token_is_not_the_runs_key():
-    assert judge(401, says("BadApiKey")).outcome.key_refused
-    assert not judge(401, says("InvalidJwtPayload")).outcome.key_refused
-    assert not judge(401, HTML).outcome.key_refused
+    assert judge(401, says("BadApiKey")).outcome.fault is KEY
+    assert judge(401, says("InvalidJwtPayload")).outcome.fault is not KEY
+    assert judge(401, HTML).outcome.fault is not KEY
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from records.delivery_ledger import LedgerError
-from records.files import in_the_way, owners_command, write_atomically
+from records.files import in_the_way, name_of, write_atomically
 from tests.rows import open_ledger
 from tests.users import NOBODY, NOBODYS_NAME, as_nobody, needs_root, open_folder
 
@@ -94,13 +94,5 @@ def test_what_is_ones_own_or_may_be_written_is_not_in_the_way():
             assert in_the_way(path) == ""
 
 
-@needs_root
-def test_root_is_told_how_the_owner_runs_the_program(tmp_path):
-    path = tmp_path / "state"
-    assert owners_command(path) == ""
-    path.touch()
-    assert owners_command(path) == ""
-    os.chown(path, 4242, -1)
-    assert owners_command(path).startswith("belongs to 4242, whose runs would fail after a run as ")
-    os.chown(path, NOBODY, -1)
-    assert f"As {NOBODYS_NAME}: runuser -u {NOBODYS_NAME} -- " in owners_command(path)
+def test_a_user_without_a_name_is_named_by_number():
+    assert name_of(4242) == "4242"

@@ -2,8 +2,8 @@
 
 import pytest
 
+from db_connection import load_query
 from records.exit_statuses import DatabaseError, ExitStatus
-from records.query_file import load_query
 
 TWO = "USE x;\n-- Query 1: a\nSELECT 1;\n-- Query 2: b\n-- as Query 1\nSELECT 2;\n\n"
 NOT_ONE = "own.sql must have one line '-- Query 2: ...'"
