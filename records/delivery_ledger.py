@@ -58,15 +58,14 @@ _NOT_SURE, _SURE, _OF_THIS_RUN = 0, 1, 2
 # An entry is looked up by its name, a hash of the user or of the event's id: SQLite finds a whole
 # number in less than half the time of any other key. ``key`` is a hash of the host with the API key
 # or with the project's name: the project that the entry belongs to.
-_ENTRIES = """
-CREATE TABLE entry (
-    name INTEGER PRIMARY KEY, key INTEGER NOT NULL, content INTEGER NOT NULL,
-    body INTEGER NOT NULL, day INTEGER NOT NULL, sure INTEGER NOT NULL
+_SCHEMA = (
+    "CREATE TABLE entry (name INTEGER PRIMARY KEY, key INTEGER NOT NULL, content INTEGER NOT NULL,"
+    " body INTEGER NOT NULL, day INTEGER NOT NULL, sure INTEGER NOT NULL)",
+    # Few entries are of this run, so that settle() need not read them all.
+    f"CREATE INDEX unsettled ON entry (sure) WHERE sure = {_OF_THIS_RUN}",
+    "CREATE TABLE note (name TEXT PRIMARY KEY, text TEXT NOT NULL)",
+    f"PRAGMA application_id = {APPLICATION_ID}",
 )
-"""
-# Few entries are of this run, so that settle() need not read them all.
-_INDEX = f"CREATE INDEX unsettled ON entry (sure) WHERE sure = {_OF_THIS_RUN}"
-_NOTES = "CREATE TABLE note (name TEXT PRIMARY KEY, text TEXT NOT NULL)"
 
 _HASH = struct.Struct(">q")
 # The names of a row's profile and event, each followed by its content.
@@ -91,7 +90,6 @@ class Held(NamedTuple):
     body: bytes | None = None
 
 
-_NOTHING, _OF_ANOTHER_PROJECT = Held(), Held(body=b"")
 # For content that Iterable holds completely, and whose entry needs no change.
 HELD = Held(same=True, sure=True)
 
@@ -153,7 +151,7 @@ class DeliveryLedger(AbstractContextManager["DeliveryLedger"]):
     def _judge(self, key: int | None, same: int, body: int, sure: int, day: int) -> Held:
         """Return what an entry says of a call; *key* is None where there is no entry."""
         if key not in {self._key, self._project}:
-            return _NOTHING if key is None else _OF_ANOTHER_PROJECT
+            return Held(body=None if key is None else b"")
         return Held(bool(same), sure == _SURE, day < self._stale_day, _HASH.pack(body))
 
     def counts(self) -> tuple[int, int]:
@@ -246,10 +244,8 @@ class DeliveryLedger(AbstractContextManager["DeliveryLedger"]):
         execute("BEGIN EXCLUSIVE")
         found = execute("PRAGMA application_id").fetchone()[0]
         if not found and not execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            execute(_ENTRIES)
-            execute(_INDEX)
-            execute(_NOTES)
-            execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            for statement in _SCHEMA:
+                execute(statement)
         elif found != APPLICATION_ID:
             text = "belongs to another program, or to another version of this one"
             raise LedgerError(f"STATE_FILE {self.path} {text}. {MOVE_AWAY}")
