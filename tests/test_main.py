@@ -416,6 +416,12 @@ def test_a_bug_keeps_its_traceback_and_the_results_so_far(job, monkeypatch):
     assert rows[1]["users_update"]["status"] == "unknown"
 
 
+def test_an_interrupt_outside_of_a_run_is_no_bug(job, monkeypatch):
+    monkeypatch.setattr("configuration.check.check", mock.Mock(side_effect=KeyboardInterrupt))
+    done = job("--check")
+    assert (done.returncode, done.stderr) == (130, "ERROR: Interrupted before anything was sent\n")
+
+
 def test_the_demo_needs_nothing_and_leaves_only_its_results(tmp_path):
     program = copy_program(tmp_path / "copy", "sandbox")
     (tmp_path / "temp").mkdir()

@@ -1,6 +1,5 @@
 """Closed and broken streams: none changes what is delivered, nor the exit status, in any mode."""
 
-import contextlib
 import fcntl
 import json
 import os
@@ -8,6 +7,9 @@ import pty
 import subprocess
 import sys
 import termios
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
 from subprocess import DEVNULL
 
 import pytest
@@ -21,17 +23,7 @@ pytestmark = [pytest.mark.database, pytest.mark.program]
 PATIENCE = 20
 
 
-def closing(*descriptors):
-    """Return what a new process does first: close some of its streams."""
-
-    def close():
-        for descriptor in descriptors:
-            os.close(descriptor)
-
-    return close
-
-
-@contextlib.contextmanager
+@contextmanager
 def broken_pipe():
     """Yield the writing end of a pipe whose other end is closed, as behind ``| head -1``."""
     reading, writing = os.pipe()
@@ -40,26 +32,17 @@ def broken_pipe():
         yield file
 
 
-@contextlib.contextmanager
-def full_disk():
-    with open("/dev/full", "wb", 0) as file:  # noqa: PTH123 - a device
-        yield file
-
-
-@contextlib.contextmanager
-def closed():
-    """Yield nothing: the process closes all its streams itself."""
-    yield None
-
-
-SINKS = pytest.mark.parametrize("sink", [closed, broken_pipe, full_disk])
+full_disk = partial(Path("/dev/full").open, "wb", 0)
+# What a new process does before anything else.
+close_all = partial(os.closerange, 0, 3)
+SINKS = pytest.mark.parametrize("sink", [nullcontext, broken_pipe, full_disk])
 MODES: list[list[str]] = [[], ["--dry-run"], ["--check"], ["--report"], ["--help"], ["--version"]]
 
 
 @SINKS
 def test_streams_that_take_nothing_change_nothing(job, iterable, sink):
     with sink() as file:
-        before = None if file else closing(0, 1, 2)
+        before = None if file else close_all
         for mode in MODES:
             process = job.start(*mode, before=before, stdout=file, stderr=file)
             assert process.wait(PATIENCE) == 0, mode
@@ -69,7 +52,7 @@ def test_streams_that_take_nothing_change_nothing(job, iterable, sink):
 
 @pytest.mark.parametrize("descriptor", [0, 1, 2])
 def test_one_closed_stream_changes_nothing(job, iterable, descriptor):
-    process = job.start(before=closing(descriptor), stdout=DEVNULL, stderr=DEVNULL)
+    process = job.start(before=partial(os.close, descriptor), stdout=DEVNULL, stderr=DEVNULL)
     assert process.wait(PATIENCE) == 0
     assert sorted(iterable.users) == sorted(USERS)
 
@@ -77,7 +60,7 @@ def test_one_closed_stream_changes_nothing(job, iterable, descriptor):
 def test_the_demo_minds_no_stream_either(tmp_path):
     program = copy_program(tmp_path / "copy", "sandbox")
     kept = {"stdout": DEVNULL, "stderr": DEVNULL}
-    status = Job({}, tmp_path, program).start("--demo", before=closing(0, 1, 2), **kept).wait(40)
+    status = Job({}, tmp_path, program).start("--demo", before=close_all, **kept).wait(40)
     if status == 2:
         pytest.skip("no database server on this machine")
     assert status == 0
@@ -89,7 +72,7 @@ def test_the_demo_minds_no_stream_either(tmp_path):
 def test_a_failure_keeps_its_status_when_nobody_hears_of_it(job, tmp_path, sink):
     bare = Job({}, tmp_path, copy_program(tmp_path / "copy"))
     with sink() as file:
-        unheard = {"stdout": file, "stderr": file, "before": None if file else closing(0, 1, 2)}
+        unheard = {"stdout": file, "stderr": file, "before": None if file else close_all}
         for mode in ("--quiet", "--nonsense"):
             assert bare.start(mode, **unheard).wait(PATIENCE) == 2
         assert job.start(**unheard, DB_PASSWORD="wrong-password").wait(PATIENCE) == 3
@@ -123,5 +106,5 @@ def test_no_message_goes_into_a_file_of_the_run(job):
     )
     path = job.folder / "file"
     command = [sys.executable, "-c", script, path]
-    done = subprocess.run(command, cwd=HERE, preexec_fn=closing(0, 1, 2), check=False)
+    done = subprocess.run(command, cwd=HERE, preexec_fn=close_all, check=False)
     assert (done.returncode, path.read_text()) == (0, "")
