@@ -303,6 +303,6 @@ def _explain(failed: str, error: Exception) -> DatabaseError:
     # The connector gives its own timeouts MySQL's number 3024.
     silent = isinstance(error, errors.ConnectionTimeoutError | errors.ReadTimeoutError)
     number = 2013 if silent else error.errno
-    hint = next((hint for numbers, hint in _HINTS if number in numbers), "see the server's message")
+    hint = next((f": {hint}" for numbers, hint in _HINTS if number in numbers), "")
     said = " ".join(str(error.msg or "").split())
-    return DatabaseError(f"{failed}: {hint} (MySQL error {error.errno}: {said})")
+    return DatabaseError(f"{failed}{hint} (MySQL error {error.errno}: {said})")
