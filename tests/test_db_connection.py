@@ -160,6 +160,8 @@ def test_a_server_that_falls_silent_is_given_up(database, monkeypatch, how, left
             wire.change = cut
             with pytest.raises(DatabaseError, match="the query failed: no answer, or the conn"):
                 connection.execute_query(LONG_ANSWER)
+            with pytest.raises(DatabaseError, match="not connected"):
+                connection.execute_query("SELECT 1")
 
 
 def running(options, text):
@@ -416,13 +418,6 @@ def test_a_port_where_no_database_answers_is_told(monkeypatch, words):
     assert error.startswith("cannot connect: ")
     assert "check DB_HOST" in error
     assert "DB_PORT" in error
-
-
-def test_a_query_needs_a_connection():
-    connection = DatabaseConnection(host="h", user="u", password="p", database="d")
-    with pytest.raises(DatabaseError, match="not connected"):
-        connection.execute_query("SELECT 1")
-    connection.disconnect()
 
 
 # A column's type, a value of it, the kind it is, and the value as the server writes it.
