@@ -5,6 +5,7 @@ import struct
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -117,6 +118,7 @@ class _Session(MySQLConnection):
         self.connect(**options)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class DatabaseConnection:
     """A read-only session on one database.
 
@@ -127,43 +129,19 @@ class DatabaseConnection:
     stops waiting a little later.
 
     ``version`` is the server's own name and version, once connected.
-
     Every method raises DatabaseError, and nothing else, for failures of server and network.
     """
 
-    def __init__(  # noqa: PLR0913 - keyword-only, each with its default
-        self,
-        *,
-        host: str,
-        user: str,
-        password: str,
-        database: str,
-        port: int = 3306,
-        ssl_ca: Path | None = None,
-        time_zone: str = "+00:00",
-        query_timeout_s: int = 300,
-    ) -> None:
-        self._options: dict[str, Any] = {
-            # Every MySQL, every MariaDB and the demo's server know this pair.
-            "charset": "utf8mb4",
-            "collation": "utf8mb4_general_ci",
-            "autocommit": True,
-            # Never a second statement in one call.
-            "client_flags": [-ClientFlag.MULTI_STATEMENTS],
-            "user": user,
-            "password": password,
-            "database": database,
-            "connection_timeout": CONNECT_TIMEOUT_S,
-            "read_timeout": query_timeout_s + READ_MARGIN_S,
-            **({"unix_socket": host} if host.startswith("/") else {"host": host, "port": port}),
-        }
-        if ssl_ca is not None:
-            must_prove = {"ssl_verify_cert": True, "ssl_verify_identity": True}
-            self._options |= {"ssl_ca": str(ssl_ca), **must_prove}
-        self._time_zone = time_zone
-        self._query_timeout_s = query_timeout_s
-        self._connection: _Session | None = None
-        self.version = ""
+    host: str
+    user: str
+    password: str
+    database: str
+    port: int = 3306
+    ssl_ca: Path | None = None
+    time_zone: str = "+00:00"
+    query_timeout_s: int = 300
+    version: str = field(default="", init=False)
+    _connection: _Session | None = field(default=None, init=False)
 
     def __enter__(self) -> Self:
         self.connect()
@@ -175,7 +153,7 @@ class DatabaseConnection:
     def connect(self) -> None:
         """Log in, and make the session read-only with a time limit."""
         with self._explained("cannot connect"):
-            self._connection = _Session(**self._options)
+            self._connection = _Session(**self._options())
             with self._connection.cursor() as cursor:
                 self._prepare_session(cursor)
                 self.version = _value(cursor, "VERSION()")
@@ -232,17 +210,39 @@ class DatabaseConnection:
             text = "Query 2: warnings from the server: %s; run it in the mysql client to see them"
             logger.warning(text, codes)
 
+    def _options(self) -> dict[str, Any]:
+        """Return the connector's options."""
+        is_socket = self.host.startswith("/")
+        options: dict[str, Any] = {
+            **({"unix_socket": self.host} if is_socket else {"host": self.host, "port": self.port}),
+            "user": self.user,
+            "password": self.password,
+            "database": self.database,
+            "connection_timeout": CONNECT_TIMEOUT_S,
+            "read_timeout": self.query_timeout_s + READ_MARGIN_S,
+            # Every MySQL, every MariaDB and the demo's server know this pair.
+            "charset": "utf8mb4",
+            "collation": "utf8mb4_general_ci",
+            "autocommit": True,
+            # Never a second statement in one call.
+            "client_flags": [-ClientFlag.MULTI_STATEMENTS],
+        }
+        if self.ssl_ca is not None:
+            must_prove = {"ssl_verify_cert": True, "ssl_verify_identity": True}
+            options |= {"ssl_ca": str(self.ssl_ca), **must_prove}
+        return options
+
     def _prepare_session(self, cursor: MySQLCursorAbstract) -> None:
         cursor.execute("SET SESSION TRANSACTION READ ONLY")
         for setting in _WHOLE_ROWS:
             _set(cursor, setting)
         # Hex, because the server's SQL mode cannot change its meaning. For the connector's own %s
         # it would first ask the server how to quote.
-        zone = self._time_zone.encode().hex()
+        zone = self.time_zone.encode().hex()
         cursor.execute(f"SET SESSION time_zone = _utf8mb4 X'{zone}'")
-        if not _set(cursor, f"max_execution_time = {self._query_timeout_s * 1000:d}"):
+        if not _set(cursor, f"max_execution_time = {self.query_timeout_s * 1000:d}"):
             # MariaDB's variable for it, in seconds.
-            cursor.execute(f"SET SESSION max_statement_time = {self._query_timeout_s:d}")
+            cursor.execute(f"SET SESSION max_statement_time = {self.query_timeout_s:d}")
         # As the mysql client does: else a text in the query and a column may not be comparable.
         collation = _value(cursor, "@@collation_database")
         if collation.startswith("utf8mb4_"):
@@ -305,6 +305,6 @@ def _explain(failed: str, error: Exception) -> DatabaseError:
     # The connector gives its own timeouts MySQL's number 3024.
     silent = isinstance(error, errors.ConnectionTimeoutError | errors.ReadTimeoutError)
     number = 2013 if silent else error.errno
-    hint = next((hint for numbers, hint in _HINTS if number in numbers), "see the server's message")
+    hint = next((f": {hint}" for numbers, hint in _HINTS if number in numbers), "")
     said = " ".join(str(error.msg or "").split())
-    return DatabaseError(f"{failed}: {hint} (MySQL error {error.errno}: {said})")
+    return DatabaseError(f"{failed}{hint} (MySQL error {error.errno}: {said})")

@@ -15,7 +15,6 @@ import trustme
 
 import db_connection
 from db_connection import DatabaseConnection
-from iterable_api.mapping import JOB_COLUMNS
 from records.columns import Kind
 from records.exit_statuses import DatabaseError
 from sandbox.database import PrivateDatabase, run_script
@@ -121,7 +120,8 @@ def test_a_login_that_fails_says_what_to_check(database, changes, told):
 @pytest.mark.database
 def test_a_query_that_fails_says_what_the_server_said_and_what_an_old_one_lacks(database):
     connection = connection_to(database.settings)
-    assert error_of(connection, "SELECT * FROM missing_table").startswith("the query failed: ")
+    error = error_of(connection, "SELECT * FROM missing_table")
+    assert error.startswith("the query failed (MySQL error 1146: Table '")
     if database.server.kind == "seekdb":
         pytest.skip("this server takes two statements, and has its own number for an error in one")
     error = error_of(connection, "SELECT 1;\nDELETE FROM customers")
@@ -158,10 +158,10 @@ def test_a_server_that_falls_silent_is_given_up(database, monkeypatch, how, left
         through = wire.way | {"query_timeout_s": 1 if how == "stalls" else 60}
         with connection_to(database.settings, **through) as connection:
             wire.change = cut
-            with pytest.raises(
-                DatabaseError, match=r"^the query failed: no answer, or the connect"
-            ):
+            with pytest.raises(DatabaseError, match="the query failed: no answer, or the conn"):
                 connection.execute_query(LONG_ANSWER)
+            with pytest.raises(DatabaseError, match="not connected"):
+                connection.execute_query("SELECT 1")
 
 
 def running(options, text):
@@ -192,28 +192,22 @@ def private(name, *options):
         yield server
 
 
-@pytest.fixture
-def bare_server():
-    """Start a MySQL without TLS, whose accounts have caching_sha2_password."""
-    with private("mysqld", "--tls-version=") as server:
-        yield server
-
-
 @pytest.mark.database
-def test_no_password_is_sent_over_tcp_without_tls(bare_server):
-    password = bare_server.settings["DB_PASSWORD"]
-    with closing(Wire(bare_server.connection_options())) as wire:
-        error = error_of(connection_to(bare_server.settings, **wire.way))
-    assert error.startswith("cannot connect: the server asks for the password in plain text")
-    assert "was not sent" in error
-    assert bare_server.settings["DB_USER"].encode() in wire.heard
-    assert password.encode() not in wire.heard
-    assert password not in error
-    # Nobody reads along on a socket. From now on the server knows the password, and TCP will do.
-    socket_path = bare_server.connection_options()["unix_socket"]
-    for changes in ({"host": socket_path}, {}):
-        with connection_to(bare_server.settings, **changes) as connection:
-            assert connection.execute_query("SELECT 1 AS one") == [{"one": 1}]
+def test_no_password_is_sent_over_tcp_without_tls():
+    with private("mysqld", "--tls-version=") as server:
+        user, password = server.settings["DB_USER"], server.settings["DB_PASSWORD"]
+        options = server.connection_options()
+        with closing(Wire(options)) as wire:
+            error = error_of(connection_to(server.settings, **wire.way))
+        assert error.startswith("cannot connect: the server asks for the password in plain text")
+        assert "was not sent" in error
+        assert user.encode() in wire.heard
+        assert password.encode() not in wire.heard
+        assert password not in error
+        # Nobody reads along on a socket. Then the server knows the password, and TCP will do.
+        for changes in ({"host": options["unix_socket"]}, {}):
+            with connection_to(server.settings, **changes) as connection:
+                assert connection.execute_query("SELECT 1 AS one") == [{"one": 1}]
 
 
 @contextlib.contextmanager
@@ -279,7 +273,7 @@ def test_an_account_that_cannot_be_used_any_more_is_told(database, change, told)
 
 @pytest.mark.database
 def test_only_the_first_rows_are_read_if_so_asked(database):
-    query = with_job_columns("1", "page_views AS a, page_views AS b, page_views AS c")
+    query = "SELECT 1 FROM page_views AS a, page_views AS b, page_views AS c"
     with connection_to(database.settings) as connection:
         spool = connection.get_pro_users_recent_engagement(
             query, watch=lambda _, rows: itertools.islice(rows, 25)
@@ -289,22 +283,17 @@ def test_only_the_first_rows_are_read_if_so_asked(database):
 
 
 @pytest.fixture(scope="module")
-def spare_server():
+def odd_server():
+    """Start a server with all that changes or cuts the rows of a SELECT behind its back."""
     with private("mariadbd") as server:
+        with mysql.connector.connect(**server.connection_options()) as connection:
+            run_script(
+                connection,
+                "SET GLOBAL group_concat_max_len = 1024; SET GLOBAL sql_select_limit = 2;"
+                "SET GLOBAL max_sort_length = 64; SET GLOBAL max_join_size = 10;"
+                "SET GLOBAL sql_auto_is_null = 1; SET GLOBAL max_error_count = 0;",
+            )
         yield server
-
-
-@pytest.fixture(scope="module")
-def odd_server(spare_server):
-    """Give a server all that changes or cuts the rows of a SELECT behind its back."""
-    with mysql.connector.connect(**spare_server.connection_options("mysql")) as connection:
-        run_script(
-            connection,
-            "SET GLOBAL group_concat_max_len = 1024; SET GLOBAL sql_select_limit = 2;"
-            "SET GLOBAL max_sort_length = 64; SET GLOBAL max_join_size = 10;"
-            "SET GLOBAL sql_auto_is_null = 1; SET GLOBAL max_error_count = 0;",
-        )
-    return spare_server
 
 
 NUMBERS = "(SELECT 1 AS n UNION SELECT 2 UNION SELECT 3 UNION SELECT 4) AS numbers"
@@ -325,22 +314,16 @@ def test_a_server_changes_or_cuts_no_rows_behind_the_querys_back(odd_server):
         assert numbers(joined)[0] > 100
 
 
-def with_job_columns(expression, source="(SELECT 1 AS n) AS t"):
-    """Return a query with the job's columns, of which the first name is *expression*."""
-    columns = [f"1 AS {name}" for name in JOB_COLUMNS if name != "first_name"]
-    return f"SELECT {', '.join(columns)}, {expression} AS first_name FROM {source}"
-
-
 @pytest.mark.database
 def test_what_the_server_warns_of_is_one_warning_without_its_text(odd_server, warned):
-    query = with_job_columns("CAST(CONCAT('secret', n) AS SIGNED)", NUMBERS)
+    query = f"SELECT CAST(CONCAT('secret', n) AS SIGNED) FROM {NUMBERS}"
     with connection_to(odd_server.settings) as connection:
         connection.get_pro_users_recent_engagement(query).close()
     (text,) = warned
     assert text.startswith("Query 2: warnings from the server: 4 of code 1292")
     assert "secret" not in text
     with connection_to(odd_server.settings) as connection:
-        connection.get_pro_users_recent_engagement(with_job_columns("'Ann'")).close()
+        connection.get_pro_users_recent_engagement("SELECT 'Ann'").close()
     assert len(warned) == 1
 
 
@@ -416,13 +399,6 @@ def test_a_port_where_no_database_answers_is_told(monkeypatch, words):
     assert error.startswith("cannot connect: ")
     assert "check DB_HOST" in error
     assert "DB_PORT" in error
-
-
-def test_a_query_needs_a_connection():
-    connection = DatabaseConnection(host="h", user="u", password="p", database="d")
-    with pytest.raises(DatabaseError, match="not connected"):
-        connection.execute_query("SELECT 1")
-    connection.disconnect()
 
 
 # A column's type, a value of it, the kind it is, and the value as the server writes it.

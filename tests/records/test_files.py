@@ -92,6 +92,10 @@ def test_what_is_ones_own_or_may_be_written_is_not_in_the_way():
         path.chmod(0o666)
         with as_nobody():
             assert in_the_way(path) == ""
+        os.chown(path, NOBODY, NOBODY)
+        path.chmod(0)
+        with as_nobody():
+            assert in_the_way(path) == ""
 
 
 def test_a_user_without_a_name_is_named_by_number():
