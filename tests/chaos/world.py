@@ -18,10 +18,11 @@ from iterable_api.endpoints import LIMITS_PER_S, TRACK_EVENTS, UPDATE_USERS
 from iterable_api.payloads import Payloads, RowError
 from records.outcomes import COUNTERS, GOOD_OUTCOMES
 from records.query_file import JOB_QUERY, load_query
+from sandbox.database import PrivateDatabase
 from sandbox.iterable import IterableSandbox
 from sandbox.stand_in import Received
 from tests import schema
-from tests.conftest import ROOT, Database, fetch_server, started_server
+from tests.conftest import ROOT, Database, fetch_server
 from tests.rows import bodies_of
 from tests.test_main import BARE, copy_program, scaled
 
@@ -374,8 +375,8 @@ def _holds(fields: dict[str, Any], wanted: dict[str, Any]) -> bool:
 def new_world(folder: Path, rng: random.Random) -> Iterator[World]:
     """Start a server and a local Iterable of their own."""
     fetch_server()
-    with contextlib.ExitStack() as stack:
-        fresh = Database("chaos", started_server(stack))
+    with PrivateDatabase() as private, IterableSandbox() as iterable:
+        fresh = Database("chaos", private)
         fresh.run_file("database_setup.sql")
-        iterable = stack.enter_context(IterableSandbox())
-        yield stack.enter_context(World(fresh, iterable, folder, rng))
+        with World(fresh, iterable, folder, rng) as world:
+            yield world
