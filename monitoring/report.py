@@ -60,7 +60,7 @@ def write_report(folder: Path, now: datetime | None = None) -> Path:
     """
     target, now = folder / "report.html", now or datetime.now(UTC)
     history = read_history(folder, now)
-    if not history.files and not history.unfinished:
+    if not (history.runs or history.skipped or history.unfinished):
         raise RunError(
             f"{folder} has no results file that you can read. Run python3 main.py first; "
             "RESULTS_DIR must name the folder with its integration_results_*.json"
