@@ -120,7 +120,8 @@ def setup_logger(
     logging.captureWarnings(capture=True)
     if not (root := logging.getLogger()).handlers:  # where the lines of libraries end up
         root.addHandler(logging.NullHandler())
-    console = _console_of(log_file) if log_file else None
+    # Where the console is a socket, as under systemd, its path cannot be opened.
+    console = {"/dev/stdout": sys.stdout, "/dev/stderr": sys.stderr}.get(str(log_file))
     if console is None and not quiet:
         shown = _Console(console_level)
         shown.setFormatter(OneLineFormatter("%(message)s"))
@@ -131,17 +132,6 @@ def setup_logger(
         for logger in (top, records, _warnings):
             logger.addHandler(handler)
     return top
-
-
-def _console_of(path: Path) -> TextIO | None:
-    """Return the stream of the console that *path* names, such as /dev/stdout does, or None."""
-    with suppress(OSError):
-        named = path.stat()
-        if not stat.S_ISREG(named.st_mode) and str(path) != os.devnull:
-            for descriptor, stream in ((1, sys.stdout), (2, sys.stderr)):
-                if os.path.samestat(named, os.fstat(descriptor)):
-                    return stream
-    return None
 
 
 class _ForgivingFile(io.FileIO):

@@ -27,7 +27,7 @@ from iterable_api.mapping import RowMapping
 from iterable_api.payloads import Payloads
 from logger_config import get_logger, keep_to_owner, setup_logger
 from monitoring.console import KEY_ADVICE, summary_lines, table_lines
-from monitoring.heartbeat import Heartbeat
+from monitoring.heartbeat import ping
 from records.columns import Column, Kind, Row
 from records.delivery_ledger import DeliveryLedger
 from records.exit_statuses import DatabaseError, ExitStatus, RunError, StopReason
@@ -368,14 +368,14 @@ def monitored(settings: Settings, run: RunRecord) -> Iterator[None]:
     if run.options.dry_run:
         yield
         return
-    monitor = Heartbeat(settings.heartbeat_url.get_secret_value(), run.id, network(settings))
-    monitor.start()
+    url = settings.heartbeat_url.get_secret_value()
+    ping(url, run.id, network(settings), "start")
     yield
     if settings.metrics_file:
         _export_metrics(settings.metrics_file, run, str(settings.state_file))
     status = run.exit_status
     lines = [f"exit status {status}: {status.meaning}", *summary_lines(run)]
-    monitor.finish(run.exit_status, "\n".join(lines))
+    ping(url, run.id, network(settings), int(status), "\n".join(lines))
 
 
 def _export_metrics(path: Path, run: RunRecord, sync: str) -> None:

@@ -36,16 +36,12 @@ _PAGES = Environment(
     lstrip_blocks=True,
 )
 _UNITS = (("hours", 3600), ("minutes", 60), ("seconds", 1))
-_ANOTHER_TYPE = (
-    "Iterable cannot change the type of a field: in Query 2, convert the value, or give the field "
-    "another name."
-)
 # By the status or the fault of a call.
 _WHAT_TO_DO = {
     CallStatus.UNKNOWN: "Run again: it may have arrived and is sent once more.",
     CallStatus.NOT_SENT: "Run again: the run ended before it was sent.",
     Fault.ROW: "Fix the row in the database: Iterable does not accept it as it is.",
-    Fault.FIELD: "Fix the value in the database: the project does not accept it in this field.",
+    Fault.FIELD: "Fix the value or convert it in Query 2: the project does not accept it as it is.",
     Fault.ITERABLE: "Run again: Iterable was down, or needed more time.",
     Fault.NETWORK: "Run again. If it persists, see what answers in place of Iterable: a proxy?",
 }
@@ -60,7 +56,7 @@ def write_report(folder: Path, now: datetime | None = None) -> Path:
     """
     target, now = folder / "report.html", now or datetime.now(UTC)
     history = read_history(folder, now)
-    if not history.files and not history.unfinished:
+    if not (history.runs or history.skipped or history.unfinished):
         raise RunError(
             f"{folder} has no results file that you can read. Run python3 main.py first; "
             "RESULTS_DIR must name the folder with its integration_results_*.json"
@@ -95,8 +91,6 @@ def what_to_do(error: CallOutcome) -> str:
     """Return what to do about a failed call."""
     if error.http_status == 429:
         return "Run again: Iterable asked for fewer requests."
-    if error.fault is Fault.FIELD and error.fields:
-        return _ANOTHER_TYPE
     known = (_WHAT_TO_DO[each] for each in (error.status, error.fault) if each in _WHAT_TO_DO)
     return next(known, "Fix what the message names, then run again.")
 

@@ -11,7 +11,7 @@ from records.results_files import ResultsFileError, read_failed_rows, read_run, 
 from records.results_writer import UnfinishedRun, unfinished_runs
 from records.run import RunRecord
 
-RUNS_SHOWN = 90
+FILES_READ = 90
 EXAMPLES_SHOWN = 10
 # Number of failed rows of a run that are compared with those of other runs.
 _ROWS_FOLLOWED = 1000
@@ -45,14 +45,12 @@ class RepeatedRow:
 class History:
     """The runs, oldest first, and the errors of the last one, most frequent first.
 
-    *unfinished* are the runs without a results file. *files* is the number of results files in the
-    folder. *skipped* has the names of those that are not among the runs, with the reason: damaged,
-    or later than now.
+    *unfinished* are the runs without a results file. *skipped* has the names of the files that do
+    not count, each with the reason: damaged, or later than now.
     """
 
     runs: list[RunRecord]
     unfinished: list[UnfinishedRun]
-    files: int
     skipped: dict[str, str] = field(default_factory=dict)
     errors: list[ErrorGroup] = field(default_factory=list)
     repeated: list[RepeatedRow] = field(default_factory=list)
@@ -82,12 +80,8 @@ class History:
 
 def read_history(folder: Path, now: datetime) -> History:
     """Read the newest results files of *folder*; without any, the history is empty."""
-    paths = results_files(folder)
-    unfinished = [run for run in unfinished_runs(folder) if run.started_at <= now]
-    history = History([], unfinished, len(paths))
-    for path in reversed(paths):
-        if len(history.runs) == RUNS_SHOWN:
-            break
+    history = History([], [run for run in unfinished_runs(folder) if run.started_at <= now])
+    for path in results_files(folder)[-FILES_READ:]:
         try:
             run = read_run(path)
         except ResultsFileError as error:
@@ -97,7 +91,6 @@ def read_history(folder: Path, now: datetime) -> History:
             history.skipped[path.name] = LATER
         else:
             history.runs.append(run)
-    history.runs.reverse()
     if history.last:
         history.errors = _grouped(_failed_rows(history.last, history))
         history.repeated = _repeated(history)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import secrets
@@ -30,7 +29,8 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("patient")
 ROOT = Path(__file__).resolve().parent.parent
 FETCHED_FOLDER = ROOT / ".cache" / "mariadb"
-FETCHED_SERVER = FETCHED_FOLDER / "bin" / "mariadbd"
+# What is fetched is found after what is there already.
+os.environ["PATH"] += f":{FETCHED_FOLDER / 'bin'}"
 EXPECTED = os.environ.get("EXPECT_DATABASE", "")
 
 
@@ -107,44 +107,11 @@ class Database:
             return run_script(connection, self.script(name))
 
 
-def local_servers() -> Iterator[Path]:
-    """Yield the servers to try, best first. Reads the disk only when asked for the next one."""
-    installed = list(find_servers())
-    yield from (server for server in installed if server.name != "seekdb")
-    if FETCHED_SERVER.exists():
-        yield FETCHED_SERVER
-    yield from (server for server in installed if server.name == "seekdb")
-
-
-def _has_no_server_to_rely_on() -> bool:
-    first = next(local_servers(), None)
-    return first is None or first.name == "seekdb"
-
-
-def pytest_report_header() -> str:
-    """Name the server that the database tests will use."""
-    first = next(local_servers(), None)
-    if _has_no_server_to_rely_on():
-        return f"database: MariaDB 10.11, to be fetched to {FETCHED_FOLDER}; else {first}"
-    return f"database: a private {first}"
-
-
 def fetch_server() -> None:
-    """Fetch a server where there is none."""
-    if _has_no_server_to_rely_on():
+    """Fetch a server where there is none but pylibseekdb's."""
+    first = next(find_servers(), None)
+    if first is None or first.name == "seekdb":
         subprocess.run([ROOT / "tests" / "fetch_server.sh", "mariadb", FETCHED_FOLDER], check=False)
-
-
-def started_server(cleanup: contextlib.ExitStack) -> PrivateDatabase:
-    """Return a real server, the first that starts; *cleanup* ends it."""
-    reasons = ["No server starts."]
-    for path in local_servers():
-        try:
-            return cleanup.enter_context(PrivateDatabase(path))
-        except NoServerError as error:
-            reasons.append(str(error))
-    reasons.append("tests/fetch_server.sh mariadb .cache/mariadb gets one on Debian.")
-    raise NoServerError("\n".join(reasons))
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -155,15 +122,15 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 @pytest.fixture(scope="session")
 def database_server() -> Iterator[PrivateDatabase]:
-    """Start a real server; in CI it must be the expected one."""
-    with contextlib.ExitStack() as cleanup:
-        try:
-            private = started_server(cleanup)
-        except NoServerError as error:
-            (pytest.fail if EXPECTED else pytest.skip)(f"NO DATABASE TESTS: {error}")
-        if EXPECTED not in private.version:
-            pytest.fail(f"EXPECT_DATABASE={EXPECTED}, but it is {private.version}")
-        yield private
+    """Start a real server, the first that does; in CI it must be the expected one."""
+    try:
+        with PrivateDatabase() as private:
+            if EXPECTED not in private.version:
+                pytest.fail(f"EXPECT_DATABASE={EXPECTED}, but it is {private.version}")
+            yield private
+    except NoServerError as error:
+        hint = "tests/fetch_server.sh mariadb .cache/mariadb gets one on Debian."
+        (pytest.fail if EXPECTED else pytest.skip)(f"NO DATABASE TESTS: {error}\n{hint}")
 
 
 @pytest.fixture

@@ -17,8 +17,7 @@ import db_connection
 from db_connection import DatabaseConnection
 from records.columns import Kind
 from records.exit_statuses import DatabaseError
-from sandbox.database import PrivateDatabase, run_script
-from tests.conftest import local_servers
+from sandbox.database import PrivateDatabase, find_servers, run_script
 
 # Some 8 MB, sent as it is found: much more than the sockets on the way hold.
 LONG_ANSWER = "SELECT REPEAT('x', 100) AS x FROM page_views v1, page_views v2, page_views v3"
@@ -184,7 +183,7 @@ def wait_until(condition, seconds=5.0):
 @contextlib.contextmanager
 def private(name, *options):
     """Start a server of our own, which a test may change or end; skip where there is none."""
-    path = next((each for each in local_servers() if each.name == name), None)
+    path = next((each for each in find_servers() if each.name == name), None)
     if path is None:
         pytest.skip(f"needs {name}: tests/fetch_server.sh gets one")
     with PrivateDatabase(path, options) as server:

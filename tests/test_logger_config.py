@@ -3,17 +3,13 @@
 import logging
 import os
 import re
-import socket
 import stat
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
 import pytest
 
 import logger_config
-from configuration.settings import HERE
 from logger_config import FILE_ONLY, get_logger, setup_logger
 from tests.users import NOBODY, as_nobody, needs_root, open_folder
 
@@ -98,17 +94,6 @@ def test_a_pipe_is_never_rotated_and_lost_lines_are_told_once(tmp_path, monkeypa
     assert told == "ERROR: LOG_FILE is missing lines: Broken pipe. The job goes on"
 
 
-LINES = """if True:
-    import sys
-    from pathlib import Path
-    from logger_config import get_logger, open_console, setup_logger
-    open_console()
-    setup_logger("INFO", Path(sys.argv[1]))
-    get_logger("main").info("step")
-    get_logger("main").warning("odd")
-"""
-
-
 BOTH = ["INFO     iterable_sync.main: step", "WARNING  iterable_sync.main: odd"]
 
 
@@ -120,17 +105,11 @@ BOTH = ["INFO     iterable_sync.main: step", "WARNING  iterable_sync.main: odd"]
         ("/dev/null", ["step"], ["WARNING: odd"]),
     ],
 )
-def test_a_log_that_is_the_console_has_each_line_once(path, out, err):
-    """Also where it is a socket, as under systemd, which cannot be opened anew."""
-    (out_here, out_there), (err_here, err_there) = os.pipe(), socket.socketpair()
-    command = [sys.executable, "-c", LINES, path]
-    subprocess.run(command, cwd=HERE, stdout=out_there, stderr=err_there.fileno(), check=True)
-    os.close(out_there)
-    err_there.close()
-    shown = []
-    for reader in (out_here, err_here.detach()):
-        with os.fdopen(reader) as lines:
-            shown.append([re.sub(r"^\d{4}-\S+Z ", "", line.rstrip()) for line in lines])
+def test_a_log_that_is_the_console_has_each_line_once(path, out, err, capsys):
+    setup_logger("INFO", Path(path))
+    get_logger("main").info("step")
+    get_logger("main").warning("odd")
+    shown = [re.sub(r"(?m)^\d{4}-\S+Z ", "", each).splitlines() for each in capsys.readouterr()]
     assert shown == [out, err]
 
 

@@ -18,20 +18,29 @@ from db_connection import JOB_QUERY, load_query
 from iterable_api.endpoints import LIMITS_PER_S, TRACK_EVENTS, UPDATE_USERS
 from iterable_api.payloads import Payloads, RowError
 from records.outcomes import COUNTERS, GOOD_OUTCOMES
+from sandbox.database import PrivateDatabase
 from sandbox.iterable import IterableSandbox
 from sandbox.stand_in import Received
 from tests import schema
-from tests.conftest import ROOT, Database, fetch_server, started_server
+from tests.conftest import ROOT, Database, fetch_server
 from tests.rows import bodies_of
 from tests.test_main import BARE, copy_program, scaled
 
 # A run that takes longer hangs. It is far beyond what the slowest needs.
 END_LIMIT_S = 120.0
-MAX_MESSAGE = 3000
 # Of a call whose own content Iterable has. What a superseded one asks for is another row's.
 ARRIVED = {"delivered", "unchanged"}
 CALLS = ("users_update", "events_track")
 COLUMNS = "customer_id email first_name plan_type page_view_id page event_time browser location"
+# What becomes of some users' data.
+CHANGES = {
+    "names": "UPDATE customers SET first_name = REVERSE(first_name) WHERE id IN ({ids})",
+    "addresses": "UPDATE customers SET email = CASE id {case} END WHERE id IN ({ids})",
+    "views": "INSERT INTO page_views (user_id, page, event_time, browser) "
+    "SELECT id, 'settings', NOW(), 'Safari' FROM customers WHERE id IN ({ids})",
+    # Never twice the same, so that it cannot have been delivered before.
+    "browsers": "UPDATE page_views SET browser = 'Browser {new}' WHERE user_id IN ({ids})",
+}
 # What takes a minute in real life, in a copy of the program for those scenarios that meet it often.
 SCALED = (
     ("delivery/pipeline.py", "VISIBLE_AFTER_S", 0.4),
@@ -55,16 +64,6 @@ def hurried_copy(folder: Path) -> Path:
     for file, constant, value in SCALED:
         scaled(program, file, constant, value)
     return program
-
-
-class Broken(Exception):  # noqa: N818 - a promise was
-    """The job did what it must never do."""
-
-
-def demand(holds: object, otherwise: str) -> None:
-    """Raise Broken unless *holds*."""
-    if not holds:
-        raise Broken(otherwise[:MAX_MESSAGE])
 
 
 # --- The job as a process -------------------------------------------------------------------------
@@ -100,7 +99,7 @@ class Process:
         """Wait for that many requests, then so long, or for the end of the run."""
         limit_s = time.monotonic() + END_LIMIT_S
         while self.popen.poll() is None and self.world.requests_since() < requests:
-            demand(time.monotonic() < limit_s, f"{self.flags} hangs before request {requests}")
+            assert time.monotonic() < limit_s, f"{self.flags} hangs before request {requests}"
             time.sleep(0.001)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.popen.wait(seconds)
@@ -110,24 +109,16 @@ class Process:
         try:
             status = self.popen.wait(END_LIMIT_S)
         except subprocess.TimeoutExpired:
-            raise Broken(f"{self.flags} did not end within {END_LIMIT_S:.0f} s") from None
+            raise AssertionError(f"{self.flags} did not end in {END_LIMIT_S:.0f} s") from None
         new = set(self._results.glob("integration_results_*.json")) - self._before
-        demand(len(new) <= 1, "one run left two results files")
-        report = _parsed(new.pop()) if new else None
+        assert len(new) <= 1, "one run left two results files"
+        # Half a file is no JSON; what is no results file is not as the schema says.
+        report = json.loads(new.pop().read_text()) if new else None
+        if report:
+            schema.validate(report)
         with self._errors as file:
             file.seek(0)
             return Run(self.flags, status, file.read(), report, self.world.take_requests())
-
-
-def _parsed(path: Path) -> dict[str, Any]:
-    try:
-        document: dict[str, Any] = json.loads(path.read_text())
-        schema.validate(document)
-    except ValueError:
-        raise Broken(f"{path} is not a whole results file") from None
-    except AssertionError as error:
-        raise Broken(f"{path} is not as the schema says: {error}") from None
-    return document
 
 
 def rows_of(request: Received) -> list[dict[str, Any]]:
@@ -159,6 +150,8 @@ class World:
     def __enter__(self) -> Self:
         self.iterable.change(log_requests=10**9)
         self.payloads = Payloads(self.database.name, UTC)
+        # So that rows can have one address.
+        self.database.execute("ALTER TABLE customers DROP INDEX ux_customers_email")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -227,8 +220,6 @@ class World:
         users = [f"({n}, '{e}', {self.rng.choice(names)}, 'pro')" for n, e in emails.items()]
         for statement in ("DELETE FROM page_views", "DELETE FROM customers"):
             self.database.execute(statement)
-        if self.database.execute("SHOW INDEX FROM customers WHERE Key_name = 'ux_customers_email'"):
-            self.database.execute("ALTER TABLE customers DROP INDEX ux_customers_email")
         self.database.execute(
             f"INSERT INTO customers (id, email, first_name, plan_type) VALUES {', '.join(users)}"
         )
@@ -246,25 +237,12 @@ class World:
         good = "SELECT id, email FROM customers WHERE email LIKE 'user%@example.com'"
         users = dict(self.database.execute(good))
         chosen = self.rng.sample(sorted(users), min(len(users), self.rng.randint(2, most + 2)))
-        where = f"IN ({', '.join(map(str, chosen))})"
-        what = self.rng.choice(["names", "views", "browsers", "addresses"])
-        if what == "views":
-            self.database.execute(
-                "INSERT INTO page_views (user_id, page, event_time, browser) "
-                f"SELECT id, 'settings', NOW(), 'Safari' FROM customers WHERE id {where}"
-            )
-        elif what == "browsers":
-            # Never twice the same, so that it cannot have been delivered before.
-            sql = f"UPDATE page_views SET browser = %s WHERE user_id {where}"
-            self.database.execute(sql, (f"Browser {self.rng.random()}",))
-        elif what == "names":
-            sql = f"UPDATE customers SET first_name = REVERSE(first_name) WHERE id {where}"
-            self.database.execute(sql)
-        else:
-            chosen = chosen[:2]
-            for one, other in zip(chosen, reversed(chosen), strict=True):
-                sql = "UPDATE customers SET email = %s WHERE id = %s"
-                self.database.execute(sql, (users[other], one))
+        what = self.rng.choice([*CHANGES])
+        chosen = chosen[:2] if what == "addresses" else chosen
+        one, other = chosen[:2]
+        ids = ", ".join(map(str, chosen))
+        case = f"WHEN {one} THEN '{users[other]}' WHEN {other} THEN '{users[one]}'"
+        self.database.execute(CHANGES[what].format(ids=ids, case=case, new=self.rng.random()))
         return {users[n] for n in chosen} if what in {"names", "addresses"} else set()
 
     def wanted(self) -> dict[int, Bodies | None]:
@@ -310,59 +288,58 @@ class World:
         return lost
 
     def check(self, run: Run, *statuses: int) -> dict[str, Any]:
-        """Raise Broken unless *run* ended as it may, and its results file is true; return that."""
+        """Fail unless *run* ended as it may, and its results file is true; return that."""
         told = f"{' '.join(run.flags)}: exit status {run.status}\n{run.errors[-2000:]}"
-        demand(run.status in statuses, told)
-        demand("Traceback" not in run.errors, told)
+        assert run.status in statuses, told
+        assert "Traceback" not in run.errors, told
         self._check_events()
-        demand(run.report is not None, f"{told}: no results file")
-        report = run.report or {}
-        demand(report["run"]["exit_status"] == run.status, "the results file has another status")
+        assert run.report is not None, f"{told}: no results file"
+        report = run.report
+        assert report["run"]["exit_status"] == run.status, "the results file has another status"
         self._check_counts(report)
         self._check_rows(report["results"])
         whole = sum(report["summary"][COUNTERS[outcome]] for outcome in GOOD_OUTCOMES)
         if run.status in {0, 1}:
-            demand((whole == len(report["results"])) is (run.status == 0), f"{told}: {whole} whole")
+            assert (whole == len(report["results"])) is (run.status == 0), f"{told}: {whole} whole"
         return report
 
     def check_settled(self, *flags: str, folder: Path | None = None) -> None:
-        """Raise Broken unless Iterable holds everything, and a run more has nothing to send."""
+        """Fail unless Iterable holds everything, and a run more has nothing to send."""
         lost = self.missing()
-        demand(not lost, f"{len(lost)} rows are lost, {lost[:3]} among them")
+        assert not lost, f"{len(lost)} rows are lost, {lost[:3]} among them"
         idle = self.run(*flags, folder=folder)
         self.check(idle, 0)
         # Who was forgotten may come back, so they are asked for each time.
         sent = {row["email"].lower() for request in idle.requests for row in rows_of(request)}
-        demand(sent <= self.forgotten, f"nothing had changed, and sent were {sent}")
+        assert sent <= self.forgotten, f"nothing had changed, and sent were {sent}"
 
     def _check_events(self) -> None:
-        """Raise Broken if a page view is two events, or an event came before its user."""
+        """Fail if a page view is two events, or an event came before its user."""
         views = self.database.execute("SELECT id, user_id, event_time FROM page_views")
         names = ("page_view_id", "customer_id", "event_time")
         others = dict.fromkeys(COLUMNS.split(), "x")
         rows = [others | dict(zip(names, view, strict=True)) for view in views]
         ids = {bodies_of(self.payloads, row)[1]["id"] for row in rows}
-        demand(len(ids) == len(views), "two page views have one event id")
+        assert len(ids) == len(views), "two page views have one event id"
         events = self.iterable.events
-        demand(events.keys() <= ids, f"{len(events.keys() - ids)} events are nobody's page view")
+        assert events.keys() <= ids, f"{len(events.keys() - ids)} events are nobody's page view"
         early = [event.id for event in events.values() if not event.user_existed]
-        demand(not early, f"{len(early)} events came before their user")
+        assert not early, f"{len(early)} events came before their user"
 
     def _check_counts(self, report: dict[str, Any]) -> None:
         rows, summary = report["results"], report["summary"]
         told = {outcome: summary[name] for outcome, name in COUNTERS.items()}
         outcomes = Counter(row["outcome"] for row in rows)
-        demand(len(rows) == summary["total"], f"{len(rows)} rows, but {summary}")
-        demand(told == {name: outcomes[name] for name in COUNTERS}, f"{summary} for {outcomes}")
+        assert len(rows) == summary["total"], f"{len(rows)} rows, but {summary}"
+        assert told == {name: outcomes[name] for name in COUNTERS}, f"{summary} for {outcomes}"
         for call in CALLS:
             statuses = Counter(row[call]["status"] for row in rows)
-            demand(statuses == Counter(summary[call]), f"{call}: {summary[call]} for {statuses}")
+            assert statuses == Counter(summary[call]), f"{call}: {summary[call]} for {statuses}"
 
     def _check_rows(self, rows: list[dict[str, Any]]) -> None:
         wanted = self.wanted()
-        demand(
-            Counter(row["customer_id"] for row in rows) in (Counter(wanted.keys()), Counter()),
-            "the results file has other rows than the database",
+        assert Counter(row["customer_id"] for row in rows) in (Counter(wanted.keys()), Counter()), (
+            "the results file has other rows than the database"
         )
         # Of each address, the profile that a superseded row relies on.
         profiles = {
@@ -374,15 +351,15 @@ class World:
             bodies, address = wanted[row["customer_id"]], _address(row)
             update, track = (row[call]["status"] for call in CALLS)
             if update in ARRIVED | {"superseded"}:
-                demand(self.has_user(profiles.get(address)), f"not held: {row}")
+                assert self.has_user(profiles.get(address)), f"not held: {row}"
             if track in ARRIVED:
-                demand(bodies and self.has_event(bodies[1]), f"not held: {row}")
-                its_own = bodies and row["events_track"]["event_id"] == bodies[1]["id"]
-                demand(its_own, f"not its event: {row}")
+                assert bodies, f"no such event: {row}"
+                assert self.has_event(bodies[1]), f"not held: {row}"
+                assert row["events_track"]["event_id"] == bodies[1]["id"], f"another event: {row}"
             if "refused" in {update, track}:
-                demand(not bodies or address in self.bad, f"a good row is refused: {row}")
+                assert not bodies or address in self.bad, f"a good row is refused: {row}"
             if "forgotten" in {update, track}:
-                demand(address in self.forgotten, f"nobody asked for it: {row}")
+                assert address in self.forgotten, f"nobody asked for it: {row}"
 
 
 def _address(row: dict[str, Any]) -> str:
@@ -397,8 +374,8 @@ def _holds(fields: dict[str, Any], wanted: dict[str, Any]) -> bool:
 def new_world(folder: Path, rng: random.Random) -> Iterator[World]:
     """Start a server and a local Iterable of their own."""
     fetch_server()
-    with contextlib.ExitStack() as stack:
-        fresh = Database("chaos", started_server(stack))
+    with PrivateDatabase() as private, IterableSandbox() as iterable:
+        fresh = Database("chaos", private)
         fresh.run_file("database_setup.sql")
-        iterable = stack.enter_context(IterableSandbox())
-        yield stack.enter_context(World(fresh, iterable, folder, rng))
+        with World(fresh, iterable, folder, rng) as world:
+            yield world

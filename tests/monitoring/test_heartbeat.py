@@ -2,15 +2,16 @@
 
 import uuid
 from dataclasses import dataclass, field
+from functools import partial
 from http.client import parse_headers
 from urllib.parse import urlsplit
 
 import pytest
 import trustme
 
-from iterable_api.transport import Network
+from iterable_api.transport import DIRECT, Network
 from monitoring import heartbeat
-from monitoring.heartbeat import MAX_BODY_BYTES, NO_HARM, Heartbeat
+from monitoring.heartbeat import MAX_BODY_BYTES, NO_HARM, ping
 from tests import tunnels
 
 RUN_ID = "0b1e5c5a7f064d0c9e2a3c8b6d1f4a70"
@@ -63,10 +64,10 @@ def way_out(monitor, tmp_path):
 def test_a_run_tells_its_start_and_its_end_and_the_query_of_the_url_stays_behind(monitor, warned):
     for query, more in (("", ""), ("/?create=1&a=%2F", "create=1&a=%2F&")):
         monitor.requests.clear()
-        heartbeat = Heartbeat(monitor.url + query, RUN_ID)
-        heartbeat.start()
-        heartbeat.finish(0, "3 delivered ✓ a\ud800b")
-        heartbeat.finish(143, "x" * 2 * MAX_BODY_BYTES)
+        tell = partial(ping, monitor.url + query, RUN_ID, DIRECT)
+        tell("start")
+        tell(0, "3 delivered ✓ a\ud800b")
+        tell(143, "x" * 2 * MAX_BODY_BYTES)
         assert monitor.requests == [
             (f"POST /s3cret-check/start?{more}rid={RID}", b""),
             (f"POST /s3cret-check?{more}rid={RID}", "3 delivered ✓ a?b".encode()),
@@ -76,19 +77,17 @@ def test_a_run_tells_its_start_and_its_end_and_the_query_of_the_url_stays_behind
     assert warned == []
 
 
-def test_without_a_url_nothing_is_sent_and_a_run_id_is_a_uuid(warned):
-    Heartbeat("", RUN_ID).finish(1, "body")
+def test_without_a_url_nothing_is_sent(warned):
+    ping("", RUN_ID, DIRECT, 1, "body")
     assert warned == []
-    with pytest.raises(ValueError, match="UUID"):
-        Heartbeat("", "run 1")
 
 
 @pytest.mark.parametrize(("status", "requests"), [(500, 2), (404, 1), (302, 1), (307, 1)])
 def test_an_answer_that_is_no_success_is_one_warning(monitor, warned, status, requests):
     monitor.statuses = [status]
-    Heartbeat(monitor.url, RUN_ID).finish(0, "")
+    ping(monitor.url, RUN_ID, DIRECT, 0)
     monitor.statuses = [503, 200]  # a passing fault
-    Heartbeat(monitor.url, RUN_ID).start()
+    ping(monitor.url, RUN_ID, DIRECT, "start")
     assert len(monitor.requests) == requests + 2
     assert warned == [f"HEARTBEAT_URL answered {status}. " + NO_HARM]
 
@@ -99,7 +98,7 @@ def test_a_monitor_that_never_answers_delays_the_run_for_its_timeouts_only(
     assert 2 * heartbeat.ATTEMPTS * heartbeat.TIMEOUT_S <= 10
     monkeypatch.setattr(heartbeat, "TIMEOUT_S", 0.3)
     monitor.statuses = [0]
-    Heartbeat(monitor.url, RUN_ID).start()
+    ping(monitor.url, RUN_ID, DIRECT, "start")
     assert len(monitor.requests) == 2
     assert warned == ["HEARTBEAT_URL cannot be reached: ReadTimeoutError. " + NO_HARM]
 
@@ -115,14 +114,14 @@ def test_a_monitor_that_never_answers_delays_the_run_for_its_timeouts_only(
 )
 def test_a_url_where_no_monitor_is_gets_one_warning_without_it(url, error, warned, caplog):
     with caplog.at_level("INFO"):
-        Heartbeat(url, RUN_ID).start()
+        ping(url, RUN_ID, DIRECT, "start")
     assert warned == [f"HEARTBEAT_URL cannot be reached: {error}. {NO_HARM}"]
     # Not even a library's own logger gets to know the URL.
     assert "s3cret" not in caplog.text
 
 
 def test_a_certificate_that_nobody_trusts_is_refused(monitor, way_out, warned):
-    Heartbeat(way_out[0], RUN_ID).finish(0, "")
+    ping(way_out[0], RUN_ID, DIRECT, 0)
     assert monitor.requests == []
     assert warned == ["HEARTBEAT_URL cannot be reached: SSLError. " + NO_HARM]
 
@@ -130,10 +129,10 @@ def test_a_certificate_that_nobody_trusts_is_refused(monitor, way_out, warned):
 def test_an_https_ping_goes_by_the_proxy_which_does_not_see_its_url(monitor, way_out, warned):
     url, ca_file, proxy = way_out
     network = Network(ca_file=ca_file, proxy=proxy.url)
-    Heartbeat(url, RUN_ID, network).start()
+    ping(url, RUN_ID, network, "start")
     assert len(monitor.requests) == len(proxy.heads) == 1
     assert b"s3cret" not in b"".join(proxy.heads + proxy.relayed)
-    Heartbeat(monitor.url, RUN_ID, network).start()  # which the proxy could read
+    ping(monitor.url, RUN_ID, network, "start")  # which the proxy could read
     assert (len(monitor.requests), len(proxy.heads), warned) == (2, 1, [])
 
 
@@ -145,6 +144,6 @@ def test_proxies_and_passwords_of_the_environment_are_not_used(
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password mine\n")
     (tmp_path / ".netrc").chmod(0o600)
     monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
-    Heartbeat(monitor.url, RUN_ID).start()
+    ping(monitor.url, RUN_ID, DIRECT, "start")
     assert "Authorization" not in monitor.headers[0]
     assert warned == []
