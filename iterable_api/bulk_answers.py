@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from iterable_api.answers import Answer, Reply, named_fields, object_in, rule_for, user_not_found
+from iterable_api.answers import Answer, judge_response, named_fields, object_in, user_not_found
 from iterable_api.payloads import user_id_key
+from iterable_api.transport import Response
 from records.outcomes import NOT_SENT, CallOutcome, CallStatus
 
 # Source: the responses of users/bulkUpdate and events/trackBulk, https://api.iterable.com/api/docs
@@ -73,11 +74,10 @@ def _call_of(batch: CallOutcome, kind: str, listed: str | None) -> CallOutcome |
     """
     if listed is None:
         return None
-    reply = Reply(400, {}, listed)
-    rule = rule_for(reply)
-    call = replace(batch, status=rule.verdict, fault=rule.fault, code=listed, message=rule.message)
-    not_found = kind == "events" and user_not_found(reply)
-    return call if not_found or call.status is CallStatus.FORGOTTEN else NOT_SENT
+    call = judge_response(Response(400, {}, json.dumps({"code": listed}).encode())).outcome
+    if call.status is CallStatus.FORGOTTEN or (kind == "events" and user_not_found(call)):
+        return replace(call, http_status=batch.http_status, attempts=batch.attempts)
+    return NOT_SENT
 
 
 def _delivered(batch: CallOutcome, body: bytes, filtered: Sequence[str]) -> CallOutcome:

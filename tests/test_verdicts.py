@@ -14,13 +14,11 @@ from iterable_api.endpoints import UPDATE_USER
 from iterable_api.mapping import OWN_FIELDS
 from sandbox.faults import Fault
 from tests.chaos.world import SCALED
-from tests.test_main import USERS, add_pro_users, writes
+from tests.test_main import USERS, add_pro_users, both_modes, writes
 from tests.test_main import job as job  # noqa: PLC0414 - a fixture
 from tests.test_safety import forget_results, wait_until
 
 pytestmark = [pytest.mark.database, pytest.mark.program]
-
-both_modes = pytest.mark.parametrize("mode", [[], ["--bulk"]], ids=["per-user", "bulk"])
 
 
 @pytest.fixture
@@ -79,12 +77,6 @@ def calls_in_ledger(job):
     return 0
 
 
-def create_profile_fields(iterable, job):
-    """Create the job's profile fields in the project, as its operator does."""
-    own = {own.name: own.value or "a" for own in OWN_FIELDS if own.call == UPDATE_USER}
-    set_type(iterable, job, **own)
-
-
 @both_modes
 def test_an_event_that_is_not_accounted_for_is_sent_again_without_its_user(quick, iterable, mode):
     none = '{"successCount":0,"failCount":0}'
@@ -95,29 +87,6 @@ def test_an_event_that_is_not_accounted_for_is_sent_again_without_its_user(quick
     iterable.set_faults()
     assert quick(*mode).returncode == 0
     assert set(calls(quick).values()) == {("unchanged", "delivered")}
-
-
-# Each may come once. What each shape of an answer means, tests/iterable_api has.
-NO_VERDICT = [
-    *(Fault("gateway", status=status, times=1) for status in (400, 403, 404, 407, 502, 503)),
-    Fault("answer", status=408, headers={"Connection": "close"}, times=1, applied=True),
-    Fault("rate_limited", times=1, body="slow down"),
-    Fault("answer", body='{"successCount":-3,"failCount":6}', times=1),
-    Fault("answer", body="{}", size=9_000_000, times=1),
-    Fault("answer", body="{}", times=1, headers={"Content-Encoding": "gzip"}),
-    Fault("truncated", times=1),
-    Fault("hang", seconds=0.1, times=1),
-]
-
-
-@both_modes
-def test_what_is_no_verdict_is_repeated_and_nobody_pays_for_it(quick, iterable, mode):
-    iterable.set_faults(*NO_VERDICT)
-    done = quick(*mode, ITERABLE_MAX_ATTEMPTS="20", ITERABLE_WORKERS="1")
-    assert done.returncode == 0, done.stderr
-    assert iterable.stats["faults"] == Counter(fault.kind for fault in NO_VERDICT)
-    assert set(calls(quick).values()) == {("delivered", "delivered")}
-    assert len(iterable.events) == 3
 
 
 @both_modes
@@ -148,7 +117,9 @@ def test_what_a_killed_run_left_not_sure_is_held_and_sent_once_more_when_the_fie
         assert outcomes(quick) == {"unchanged": 3}
         assert done.stderr.count("Some rows count as delivered, perhaps without these fields") == 1
     iterable.change(create_new_fields=True)
-    create_profile_fields(iterable, quick)
+    # As the project's operator does.
+    own = {own.name: own.value or "a" for own in OWN_FIELDS if own.call == UPDATE_USER}
+    set_type(iterable, quick, **own)
     assert quick().returncode == 0
     assert outcomes(quick) == {"successful": 3}
     assert "plan_type" in iterable.users[USERS[0]].data_fields

@@ -7,6 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iterable_api.answers import (
+    KEY_REFUSED,
+    NOT_ITERABLE,
+    REDIRECTED,
     RULES,
     Repeat,
     Reply,
@@ -14,7 +17,6 @@ from iterable_api.answers import (
     judge_response,
     parse_object,
     rule_for,
-    too_large,
     user_not_found,
 )
 from iterable_api.transport import Cause, Response, TransportError
@@ -24,6 +26,7 @@ DELIVERED, REFUSED, FORGOTTEN = CallStatus.DELIVERED, CallStatus.REFUSED, CallSt
 UNAVAILABLE, UNKNOWN = CallStatus.UNAVAILABLE, CallStatus.UNKNOWN
 NEVER, BACKOFF, THROTTLE = Repeat
 ROW, FIELD, KEY, PROJECT, ITERABLE, NETWORK = Fault
+MISMATCH = "RequestFieldsTypesMismatched"
 BLOCKED = "Event name is disallowed from tracking"
 HTML = "<html><head><title>Action not found</title></head></html>"
 LACKS = "Disabled API key or insufficient privileges"
@@ -86,8 +89,8 @@ LINES = [
     ((REFUSED, NEVER, ROW), (409, says("EmailAlreadyExists")), *((400, says(code)) for code in (
         "InvalidEmailAddressError", "InvalidUserIdError", "EmailAlreadyExists",
         "UserIdAlreadyExists", "ExternalKeyConflict"))),
-    ((REFUSED, NEVER, FIELD), (409, says("BadParams")), (400, says("RequestFieldsTypesMismatched")),
-     (422, says("RequestFieldsTypesMismatched"), 3), (200, says("BadParams")),
+    ((REFUSED, NEVER, FIELD), (409, says("BadParams")), (400, says(MISMATCH)),
+     (422, says(MISMATCH), 3), (200, says("BadParams")),
      *((400, says(code)) for code in ("BadJsonBody", "Success", "SomethingNew", "no word")),
      (400, '{"error":"bad","message":"x","code":"error.catalogs.badRequest","data":{}}')),
     ((UNAVAILABLE, NEVER, PROJECT), (404, says("NotFound")),
@@ -125,23 +128,9 @@ def test_a_refusal_is_about_the_row_and_all_else_can_be_delivered_later():
 @pytest.mark.parametrize(
     ("http_status", "body", "message"),
     [
-        (401, says("Success", "Invalid API key"), "Iterable refused the API key"),
-        (
-            401,
-            says("BadApiKey", LACKS),
-            "Iterable refused the API key: it is disabled, or lacks the permission for this call",
-        ),
-        (
-            403,
-            HTML,
-            "answered 403, but not by Iterable: check the proxy or firewall between this machine "
-            "and Iterable, and ITERABLE_API_BASE_URL",
-        ),
-        (
-            302,
-            says("BadParams", "see there"),
-            "redirected, not followed; check ITERABLE_API_BASE_URL",
-        ),
+        (401, says("Success", "Invalid API key"), KEY_REFUSED),
+        (403, HTML, NOT_ITERABLE.format(403)),
+        (302, says("BadParams", "see there"), REDIRECTED),
         # Only a failure has something to say.
         (200, says("Success", "Event with id: 1 tracked."), ""),
         (400, says("BadParams", "x@y.z is bad"), "x@y.z is bad"),
@@ -153,18 +142,10 @@ def test_a_message_says_what_to_do_or_what_iterable_says(http_status, body, mess
     assert judge(http_status, body).outcome.message == message
 
 
-def test_only_one_users_token_is_not_the_runs_key():
-    assert judge(401, says("BadApiKey")).outcome.fault is KEY
-    assert judge(401, says("InvalidJwtPayload")).outcome.fault is not KEY
-    assert judge(401, HTML).outcome.fault is not KEY
-
-
 @pytest.mark.parametrize(
     ("http_status", "body", "definite", "words"),
     [
-        (200, says("Success"), True, "answered 200"),
         (409, says("ForgottenUserError"), True, "answered 409"),
-        (401, says("BadApiKey"), True, "answered 401"),
         (429, "", True, "answered 429"),
         (503, HTML, False, "answered 503"),
         (302, "", False, "answered 302"),
@@ -208,12 +189,6 @@ def test_an_unknown_user_has_many_names():
         assert not user_not_found(CallOutcome(REFUSED, 400, other))
 
 
-def test_too_large_has_two_spellings():
-    assert too_large(judge(413, HTML, 3).outcome)
-    assert too_large(judge(400, says("BatchTooLarge"), 3).outcome)
-    assert not too_large(judge(400, says("BadParams"), 3).outcome)
-
-
 # --- Fields
 
 
@@ -221,12 +196,9 @@ def test_too_large_has_two_spellings():
     ("errors", "fields"),
     [
         ({"on": {"expectedType": "date", "offendingValue": "soon@example.com"}}, [("on", "date")]),
-        (None, []),
         ("x", []),
         ({"": {"expectedType": "date"}}, []),
-        ({"plan": None}, [("plan", "another type")]),
-        ({"plan": {}}, [("plan", "another type")]),
-        ({"plan": {"expectedType": [[]]}}, [("plan", "another type")]),
+        ({"plan": None, "b": {}}, [("plan", "another type"), ("b", "another type")]),
         (
             {f"{n:03}{'f' * 999}": {"expectedType": "t" * 999} for n in range(500)},
             [(f"{n:03}{'f' * 61}", "t" * 64) for n in range(20)],
@@ -235,8 +207,8 @@ def test_too_large_has_two_spellings():
     ids=lambda value: str(value)[:30],
 )
 def test_fields_of_another_type_are_named_with_the_type_that_the_project_has(errors, fields):
-    body = says("RequestFieldsTypesMismatched", "Project 1: ...", {"validationErrors": errors})
-    assert list(judge(400, body).outcome.fields) == fields
+    answer = judge(400, says(MISMATCH, "Project 1: ...", {"validationErrors": errors}))
+    assert list(answer.outcome.fields) == fields
 
 
 # --- Any answer at all
@@ -250,13 +222,12 @@ def test_what_is_no_json_object_is_read_as_an_empty_one():
 
 
 def test_half_a_character_in_an_answer_can_still_be_written_down():
-    body = '{"code":"RequestFieldsTypesMismatched","msg":"\\ud800","params":{"validationErrors":'
-    outcome = judge(400, body + '{"\\udfff":{"expectedType":"\\ud801"}}}}').outcome
-    assert (outcome.message, outcome.fields) == ("?", (("?", "?"),))
+    outcome = judge(400, says(MISMATCH, "\ud800", {"validationErrors": {"\udfff": 7}})).outcome
+    assert (outcome.message, outcome.fields) == ("?", (("?", "another type"),))
 
 
 KEYS = st.sampled_from(["code", "msg", "params", "validationErrors", "successCount", "failCount"])
-CODES = st.sampled_from(["Success", "BadApiKey", "RequestFieldsTypesMismatched", "GenericError"])
+CODES = st.sampled_from(["Success", "BadApiKey", MISMATCH, "GenericError"])
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | CODES,
     lambda inner: (

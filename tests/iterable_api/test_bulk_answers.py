@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from iterable_api.answers import NOT_YET_KNOWN, judge_response, user_not_found
@@ -138,6 +138,7 @@ documents = st.fixed_dictionaries(
 
 
 @given(documents, st.sampled_from(["users", "events"]))
+@example({"successCount": 0, "failedUpdates": {"\n": ["a@x.com"]}}, "users")
 def test_of_an_answer_of_any_shape_no_more_rows_are_delivered_than_it_counts(document, name):
     document["failCount"] = 4 - document["successCount"]
     found = statuses(document, name)

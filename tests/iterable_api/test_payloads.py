@@ -88,7 +88,8 @@ def test_whatever_a_column_holds_it_is_sent_as_text_or_left_out(columns):
         (0.1, "0.1"),
         (date(2026, 1, 13), "2026-01-13"),
         (at("2026-01-13 00:00:00.000001"), "2026-01-13 00:00:00.000001"),
-        ("Zoë".encode(), "Zoë"),
+        (bytearray("Zoë".encode()), "Zoë"),
+        (True, "1"),
     ],
 )
 def test_a_dicts_values_are_written_as_mysql_writes_them(value, text):
@@ -171,12 +172,11 @@ def test_a_day_is_a_time_at_midnight_and_a_text_is_none():
         payloads.prepare(raw_row(event_time="2026-01-13 14:30:45"))
 
 
-@pytest.mark.parametrize("zone", ["UTC", "Pacific/Kiritimati", "America/St_Johns"])
+@pytest.mark.parametrize("zone", [BERLIN, timezone(timedelta(hours=14))])
 def test_the_ends_of_the_calendar_are_refused_in_every_zone(zone):
     for when in (datetime.min, datetime.max):  # noqa: DTZ901
-        for each in (ZoneInfo(zone), timezone(timedelta(hours=14))):
-            with pytest.raises(RowError, match="event_time is not between 1970 and 2099"):
-                Payloads("db", each).prepare(raw_row(event_time=when))
+        with pytest.raises(RowError, match="event_time is not between 1970 and 2099"):
+            Payloads("db", zone).prepare(raw_row(event_time=when))
 
 
 @pytest.mark.parametrize(
@@ -234,21 +234,14 @@ def test_an_event_is_told_by_page_view_customer_and_time(changes, same):
     assert (PAYLOADS.prepare(before).event_id == PAYLOADS.prepare(after).event_id) is same
 
 
-@pytest.mark.parametrize("email", ["anna@example.com", " Anna@Example.COM "])
-def test_the_key_of_a_user_is_the_address_in_lower_case(email):
-    prepared, other = (PAYLOADS.prepare(raw_row(email=each)) for each in (email, "b@example.com"))
-    assert prepared.key == "anna@example.com"
-    same = PAYLOADS.prepare(raw_row(2, email="ANNA@example.com"))
-    assert prepared.profile.name == same.profile.name
-    assert prepared.profile.name != other.profile.name
-
-
-def test_rows_of_one_user_have_a_number_in_common_and_one_that_is_not_sent_has_one_too():
-    emails = "Ä@x.com", " ä@X.com\t", "b@x.com", b"\xff"
-    one, same, other, no_user = (PAYLOADS.user_number(raw_row(email=email)) for email in emails)
-    # As whoever has the key works it out.
-    assert one == same == hash("ä@x.com") != other
-    assert no_user == 0
+def test_the_key_of_a_user_is_the_address_in_lower_case_and_rows_of_one_have_a_number_in_common():
+    emails = "Ä@x.com", " ä@X.com\t", "b@x.com"
+    one, same, other = (PAYLOADS.prepare(raw_row(email=email)) for email in emails)
+    assert (one.key, one.profile.name) == ("ä@x.com", same.profile.name)
+    assert other.profile.name != one.profile.name
+    # A row that is not sent has a number, too.
+    numbers = [PAYLOADS.user_number(raw_row(email=email)) for email in (*emails, b"\xff")]
+    assert numbers == [hash("ä@x.com"), hash("ä@x.com"), hash("b@x.com"), 0]
 
 
 # --- Hashes of what a row would send

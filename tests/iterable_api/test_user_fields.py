@@ -29,15 +29,10 @@ def test_the_types_of_the_fields_come_by_name(iterable):
 @pytest.mark.parametrize(
     ("fault", "http_status", "at", "words"),
     [
-        (Fault("unauthorized"), 401, At.KEY, "answered 401"),
-        (Fault("redirect"), 302, At.NETWORK, "answered 302"),
         (Fault("answer", body='{"fields": []}'), 200, At.NETWORK, "answered 200"),
         (Fault("answer", body="[" * 99_999), 200, At.NETWORK, "answered 200"),
         (Fault("answer", status=400, body='{"fields": {}}'), 400, At.NETWORK, "answered 400"),
-        (Fault("answer", body=" " * 2_000_000), None, At.NETWORK, "the answer is too long"),
         (Fault("hang"), None, At.NETWORK, "no answer within 0.3 s"),
-        (Fault("rate_limited"), 429, At.PROJECT, "answered 429"),
-        (Fault("server_error"), 500, At.ITERABLE, "answered 500"),
     ],
     ids=lambda value: getattr(value, "kind", None),
 )
