@@ -167,7 +167,7 @@ def _check_time_zone(database: DatabaseConnection, settings: Settings) -> None:
 class FirstLook:
     """Looks at Query 2's columns and rows while the server sends them, which saves time.
 
-    ``payloads`` builds the request bodies, until the columns are known for the job's own ones;
+    ``payloads`` builds their bodies; before ``watch()`` it knows the job's own columns only.
     ``suspects`` has what may repeat another row. *shown*: log where each column goes.
     """
 

