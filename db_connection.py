@@ -45,8 +45,8 @@ _WHOLE_ROWS = (
     "max_error_count = 1000",
 )
 LOAD_ZONES = (
-    "use an offset, or load its time zone tables as its root: mysql_tzinfo_to_sql "
-    "/usr/share/zoneinfo | mysql -u root -p mysql (on MariaDB mariadb-tzinfo-to-sql and mariadb)"
+    "load the server's time zone tables as its root: mysql_tzinfo_to_sql /usr/share/zoneinfo | "
+    "mysql -u root -p mysql (on MariaDB mariadb-tzinfo-to-sql and mariadb)"
 )
 # What to do about an error, by its number, if MySQL's own message does not say it. -1 is the
 # connector's own, for a connection that broke.
@@ -58,7 +58,7 @@ _HINTS = (
         "the server offers none, or a client certificate, which the job does not support",
     ),
     ({1064}, "check the query's syntax; window functions need MySQL 8.0 or MariaDB 10.2"),
-    ({1298}, f"the server does not know DB_TIME_ZONE; {LOAD_ZONES}"),
+    ({1298}, f"the server does not know DB_TIME_ZONE; use an offset, or {LOAD_ZONES}"),
     ({1969, 3024}, "the query ran longer than DB_QUERY_TIMEOUT_SECONDS; check its index"),
     ({2002, 2003, 2005}, "check DB_HOST and DB_PORT, and that the server is running"),
     ({-1, 2006, 2013}, "no answer, or the connection broke; check DB_HOST, DB_PORT and the server"),

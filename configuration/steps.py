@@ -159,7 +159,7 @@ def _check_time_zone(database: DatabaseConnection, settings: Settings) -> None:
         if str(there) != str(here):
             raise DatabaseError(
                 f"DB_TIME_ZONE {settings.db_time_zone}: at {when} UTC it is {there} on the server "
-                f"and {here} on this machine; update this machine's package tzdata, or the server: "
+                f"and {here} on this machine; use an offset, update this machine's tzdata, or "
                 f"{LOAD_ZONES}"
             )
 

@@ -41,13 +41,13 @@ def test_a_fault_by_probability_repeats_with_its_seed(client):
     ("fault", "status", "kind", "text", "held"),
     [
         (Fault("rate_limited"), 429, "application/json", "RateLimitExceeded", 0),
-        (Fault("rate_limited", body="slow"), 429, "application/json", "slow", 0),
+        (Fault("rate_limited", headers={"Retry-After": "7"}), 429, "application/json", "Rate", 0),
         (Fault("gateway"), 502, "text/html", "<html>", 0),
         (Fault("server_error", applied=True), 500, "application/json", "GenericError", 1),
         (Fault("garbage"), 200, "application/json", '"Succ', 0),
         (Fault("not_success", applied=True), 200, "application/json", "GenericError", 1),
         (Fault("answer", status=418, body="tea"), 418, "application/json", "tea", 0),
-        (Fault("redirect"), 302, "text/html", "", 0),
+        (Fault("redirect", location="http://127.0.0.1:9/x"), 302, "text/html", "", 0),
         (Fault("unauthorized", variant="bad_key"), 401, "application/json", "BadApiKey", 0),
         (Fault("unauthorized", variant="no_permission"), 401, "application/json", "ServerSide", 0),
         (Fault("unauthorized", variant="bad_jwt"), 401, "application/json", "InvalidJwtPayload", 0),
@@ -64,14 +64,8 @@ def test_another_answer_comes_and_the_request_is_applied_only_if_told_so(
     assert text in response.text
     assert bool(text) is bool(response.text)
     assert len(client.iterable.users) == held
-
-
-def test_an_answer_has_the_headers_it_is_given(client):
-    fault = Fault("rate_limited", headers={"Retry-After": "7"}, times=1)
-    client.iterable.set_faults(fault, Fault("redirect", location="http://127.0.0.1:9/x"))
-    assert client.update().headers["Retry-After"] == "7"
-    moved = client.post("users/update", user("a@b.co"), allow_redirects=False)
-    assert moved.headers["Location"] == "http://127.0.0.1:9/x"
+    headers = {"Location": fault.location} if fault.kind == "redirect" else fault.headers
+    assert headers.items() <= response.headers.items()
 
 
 @pytest.mark.parametrize(
