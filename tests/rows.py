@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -88,11 +88,15 @@ def open_ledger(
     return DeliveryLedger(path, url, key, project=project)
 
 
-def project_fields(ledger: DeliveryLedger, run: RunRecord | None = None) -> ProjectFields:
-    """Return what is known of a project that has every field of ``make_row()``."""
+def project_fields(
+    ledger: DeliveryLedger,
+    run: RunRecord | None = None,
+    known: Collection[str] | None = PROFILE_FIELDS,
+) -> ProjectFields:
+    """Return what is *known* of a project; by default that it has every field of ``make_row()``."""
     run = run or RunRecord(RunOptions(), "1.0.0")
-    fields = ProjectFields(run, ledger, lambda: PROFILE_FIELDS, lambda _seconds: False)
-    fields.know(PROFILE_FIELDS)
+    fields = ProjectFields(run, ledger, lambda: known, lambda _seconds: False)
+    fields.know(known)
     return fields
 
 

@@ -20,14 +20,7 @@ from iterable_api.payloads import bulk_body, new_fields_rule
 from iterable_api.transport import Response
 from iterable_client import IterableClient
 from records.exit_statuses import StopReason
-from records.outcomes import (
-    SUPERSEDED,
-    UNCHANGED,
-    CallOutcome,
-    CallStatus,
-    Delivery,
-    RowStatus,
-)
+from records.outcomes import SUPERSEDED, UNCHANGED, CallOutcome, CallStatus, Delivery, RowStatus
 from records.outcomes import Fault as At
 from sandbox.faults import Fault
 from tests.brisk import hurry

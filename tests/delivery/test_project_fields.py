@@ -1,6 +1,7 @@
 """A project that creates no new fields drops them and says nothing."""
 
 import math
+import queue
 import threading
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from delivery.project_fields import INTERVAL_S, LEFT_OUT, PATIENCE_S, ProjectFields
 from records.outcomes import NOT_SENT, UNCHANGED, CallOutcome, CallStatus, RowStatus
 from records.run import RunOptions, RunRecord
+from tests.results import OK
 from tests.rows import (
     PROFILE_FIELDS,
     answered,
@@ -20,11 +22,9 @@ from tests.rows import (
     with_bodies,
 )
 
-OK = CallOutcome(CallStatus.DELIVERED, 200, "Success", 1)
 REFUSED = CallOutcome(CallStatus.REFUSED, 400, "BadParams", 1)
 ALL = set(PROFILE_FIELDS)
 SURE, HELD = [(True, True)] * 2, [(True, False)] * 2
-REAL_THREAD = threading.Thread
 
 
 def no_wait(seconds):
@@ -36,31 +36,15 @@ def path(tmp_path):
     return tmp_path / "state.sqlite3"
 
 
+class AtOnce(threading.Thread):
+    """Is done with its work when it is begun."""
+
+    start = threading.Thread.run
+
+
 @pytest.fixture(autouse=True)
-def own_thread(monkeypatch):
-    """Have a look in another thread done when it is begun; return how many there were."""
-    looks = []
-
-    class AtOnce(threading.Thread):
-        def start(self):
-            looks.append(self)
-            self.run()
-
+def _at_once(monkeypatch):
     monkeypatch.setattr("delivery.project_fields.threading.Thread", AtOnce)
-    return looks
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """Return what lets so many seconds go by."""
-    now_s = 1000.0
-
-    def advance(seconds):
-        nonlocal now_s
-        now_s += seconds
-
-    monkeypatch.setattr("delivery.project_fields.time.monotonic", lambda: now_s)
-    return advance
 
 
 class Night:
@@ -118,10 +102,13 @@ def missing(run):
 # --- One run
 
 
-def test_when_the_project_has_all_fields_the_delivery_is_sure(path, deliver, warned, own_thread):
-    run = deliver(ALL | {"more"}, patient=False)
-    assert (missing(run), run.news, known(path)) == (set(), "", SURE)
-    assert warned == own_thread == []
+def test_when_the_project_has_all_fields_the_delivery_is_sure(path, warned):
+    with Night(path, ALL | {"more"}) as night:
+        night.fields.know(night.there)
+        night.fields.fetch = lambda: pytest.fail("asked")
+        assert night.add(settled(make_prepared(), OK, OK))
+        night.fields.finish(patient=False)
+    assert (missing(night.run), night.run.news, known(path), warned) == (set(), "", SURE, [])
 
 
 def test_fields_that_it_does_not_have_are_missing_after_some_patience(path, deliver):
@@ -143,23 +130,22 @@ def test_a_field_that_shows_after_a_while_is_not_missing(path):
     assert (missing(night.run), known(path), answers) == (set(), SURE, [])
 
 
-def test_when_the_project_does_not_tell_nothing_is_missing_and_nothing_is_sure(
-    path, deliver, warned
+@pytest.mark.parametrize(("there", "stops"), [(None, False), (set(), True)])
+def test_if_the_project_does_not_tell_or_a_stop_comes_nothing_is_missing_and_nothing_sure(
+    path, deliver, warned, there, stops
 ):
-    run = deliver(None)
+    waits: list[float] = []
+
+    def wait(seconds):
+        waits.append(seconds)
+        return stops
+
+    run = deliver(there, wait=wait)
     assert (missing(run), run.news, known(path)) == (set(), "", HELD)
+    assert waits == [INTERVAL_S] * stops
     (text,) = warned
     assert text.startswith("Some rows count as delivered, perhaps without these fields: ")
     assert "fields: candidate, first_name, plan_type, recent_page_view. The project may" in text
-
-
-def test_a_stop_ends_the_patience_and_nothing_is_sure(path, deliver):
-    def wait(seconds):
-        assert seconds == INTERVAL_S
-        return True
-
-    run = deliver(set(), wait=wait)
-    assert (missing(run), known(path)) == (set(), HELD)
 
 
 def test_after_a_stop_the_project_is_not_asked(path, warned):
@@ -228,36 +214,40 @@ def test_when_all_fields_are_there_it_is_sent_once_more_and_then_no_longer(
 # --- While the run goes on
 
 
-def test_a_run_that_is_killed_later_leaves_what_is_sure_by_then(path, clock, own_thread):
-    rows = [settled(make_prepared(number), OK, OK) for number in range(4)]
-    with Night(path, set()) as night:
-        assert not night.add(rows[0])
-        night.there = ALL
-        # It looks only now and then.
-        assert not night.add(rows[1])
-        assert len(own_thread) == 1
-        clock(PATIENCE_S + 0.1)
-        # The look is begun here, and what it finds is known with the next row.
-        assert not night.add(rows[2])
-        assert night.add(rows[3])
-        assert len(own_thread) == 2
-    assert [known(path, make_prepared(number)) for number in range(4)] == [SURE] * 4
+def test_a_look_now_and_then_holds_up_nothing_and_leaves_a_killed_run_what_is_sure_by_then(
+    path, monkeypatch
+):
+    monkeypatch.delattr(AtOnce, "start")
+    now_s, looks = 1000.0, 0
+    monkeypatch.setattr("delivery.project_fields.time.monotonic", lambda: now_s)
+    answers: queue.SimpleQueue[set[str]] = queue.SimpleQueue()
 
+    def look():
+        nonlocal looks
+        looks += 1
+        return answers.get(timeout=30)
 
-def test_an_answer_that_is_slow_holds_up_nothing(path, monkeypatch, clock):
-    monkeypatch.setattr("delivery.project_fields.threading.Thread", REAL_THREAD)
-    release = threading.Event()
-    rows = [settled(make_prepared(number), OK, OK) for number in range(4)]
-    with Night(path, ALL) as night:
-        night.fields.fetch = lambda: release.wait(30) and ALL
-        for row in rows[:3]:
-            assert not night.add(row)
-            clock(PATIENCE_S)
-        release.set()
+    def answer(fields):
+        answers.put(fields)
         for thread in threading.enumerate():
             if "_look" in thread.name:
                 thread.join(30)
-        assert night.add(rows[3])
+
+    rows = [settled(make_prepared(number), OK, OK) for number in range(5)]
+    with Night(path, None) as night:
+        night.fields.fetch = look
+        assert not night.add(rows[0])
+        now_s += PATIENCE_S + 0.1
+        assert not night.add(rows[1])
+        answer(set())
+        assert not night.add(rows[2])
+        now_s += PATIENCE_S + 0.1
+        # The look is begun here, and what it finds is known with the next row.
+        assert not night.add(rows[3])
+        answer(ALL)
+        assert night.add(rows[4])
+    assert looks == 2
+    assert [known(path, row) for row in rows] == [SURE] * 5
 
 
 # --- News
@@ -295,7 +285,7 @@ NIGHTS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(NIGHTS)
 def test_a_row_that_stays_the_same_is_sent_at_most_twice(tmp_path_factory, nights):
     """The second time only when all fields are known to be there, and then it is sure."""

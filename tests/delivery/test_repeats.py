@@ -1,7 +1,7 @@
 """Which rows have the address, or the event, of a row before them, and what follows from it."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from delivery import planner
@@ -17,10 +17,9 @@ from records.outcomes import (
     CallStatus,
     Fault,
 )
+from tests.results import BAD, OK
 from tests.rows import answered, make_prepared, raw_row, repeats_in, settled, suspects_in
 
-OK = CallOutcome(CallStatus.DELIVERED, 200, "Success", 1)
-BAD = CallOutcome(CallStatus.REFUSED, 400, "BadParams", 1)
 PAYLOADS = Payloads("db")
 ONE_EVENT = {"customer_id": 1, "page_view_id": 17}
 
@@ -176,7 +175,6 @@ ROWS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=100)
 @given(ROWS, st.sampled_from([8, 1 << 16]), st.integers(1, 4))
 def test_iterable_holds_of_each_address_and_event_what_came_first(rows, bits, in_flight):
     """Also when most of them share a place in the map. Everything that is sent arrives."""

@@ -8,20 +8,8 @@ import pytest
 from iterable_api.mapping import RowMapping
 from iterable_api.payloads import JOB_MAPPING, Payloads
 from records.columns import Kind
-from records.delivery_ledger import (
-    APPLICATION_ID,
-    KEEP_DAYS,
-    LOOKUP_ROWS,
-    MARK_DAYS,
-    LedgerError,
-)
-from records.outcomes import (
-    NOT_SENT,
-    UNCHANGED,
-    CallOutcome,
-    CallStatus,
-    Fault,
-)
+from records.delivery_ledger import APPLICATION_ID, KEEP_DAYS, LOOKUP_ROWS, MARK_DAYS, LedgerError
+from records.outcomes import NOT_SENT, UNCHANGED, CallOutcome, CallStatus, Fault
 from tests.rows import make_planner, make_prepared, open_ledger, raw_row, settled
 
 OK = CallOutcome(CallStatus.DELIVERED, 200, "Success", 1)
