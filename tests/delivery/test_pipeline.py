@@ -2,7 +2,6 @@
 
 import itertools
 import resource
-import threading
 from collections import Counter
 from contextlib import nullcontext, suppress
 
@@ -303,14 +302,8 @@ def test_an_event_that_finds_no_user_the_second_time_either_is_not_the_rows_faul
 
 
 def test_a_stop_ends_the_wait_for_users_to_become_visible(deliver, stop, monkeypatch):
+    monkeypatch.setattr(stop, "wait", lambda _seconds: stop.request(StopReason.SIGTERM))
     sent: list[tuple[int, bool]] = []
-    wait = stop.wait
-
-    def stopped(seconds):
-        threading.Timer(0.05, stop.request, [StopReason.SIGTERM]).start()
-        return wait(seconds)
-
-    monkeypatch.setattr(stop, "wait", stopped)
     (row,) = deliver(ROWS[:1], finding_later(9, sent))
     assert (row.profile.outcome, row.event.outcome, sent) == (OK, NOT_SENT, [(1, True)])
 

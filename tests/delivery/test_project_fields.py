@@ -5,8 +5,6 @@ import queue
 import threading
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from delivery.project_fields import INTERVAL_S, LEFT_OUT, PATIENCE_S, ProjectFields
 from records.outcomes import NOT_SENT, UNCHANGED, CallOutcome, CallStatus, RowStatus
@@ -200,14 +198,18 @@ def test_what_makes_a_field_is_looked_for(path, member, expected):
 def test_when_all_fields_are_there_it_is_sent_once_more_and_then_no_longer(
     path, deliver, warned, first, failure
 ):
+    def sends_nothing(*fields):
+        return all(deliver(each, ALL).outcomes == {RowStatus.UNCHANGED: 1} for each in fields)
+
     deliver(first)
+    assert sends_nothing(None, ALL - {"first_name"}, set())
     if failure:
         assert RowStatus.UNCHANGED not in deliver(ALL, calls=(failure, NOT_SENT)).outcomes
     # Whatever the project tells then.
     assert deliver(ALL, None).outcomes == {RowStatus.SUCCESSFUL: 1}
     assert known(path) == SURE
     warned.clear()
-    assert deliver(ALL).outcomes == {RowStatus.UNCHANGED: 1}
+    assert sends_nothing(ALL, None, set())
     assert warned == []
 
 
@@ -270,37 +272,3 @@ def test_what_the_project_now_leaves_out_or_takes_is_told_once(path, deliver):
         assert run.news == (f"Iterable now ignores {told}" if told else "")
     with open_ledger(path) as ledger:
         assert ledger.notes.get(LEFT_OUT, "") == "[]"
-
-
-# --- Whatever the project does
-
-NIGHTS = st.lists(
-    st.tuples(
-        # What the project has at the start and at the end of a night.
-        st.sampled_from([None, frozenset(ALL), frozenset(ALL - {"first_name"}), frozenset()]),
-        st.sampled_from([None, frozenset(ALL), frozenset(ALL - {"first_name"})]),
-    ),
-    min_size=1,
-    max_size=6,
-)
-
-
-@settings(max_examples=25)
-@given(NIGHTS)
-def test_a_row_that_stays_the_same_is_sent_at_most_twice(tmp_path_factory, nights):
-    """The second time only when all fields are known to be there, and then it is sure."""
-    path = tmp_path_factory.mktemp("nights") / "state.sqlite3"
-    sent = []
-    for start, end in nights:
-        with Night(path, end) as night:
-            night.fields.know(start)
-            plan = make_planner(night.ledger, fields=night.fields).plan([make_prepared()])
-            assert plan.forget == []
-            night.add(*(settled(row, OK, OK) for row in plan.to_send))
-            night.fields.finish(patient=True)
-        sent += [start] * len(plan.to_send)
-        if len(sent) == 2:
-            assert known(path) == SURE
-    assert sent[:1] == [nights[0][0]]
-    assert sent[1:] in ([], [ALL])
-    assert len(sent) == 1 or ALL not in nights[0]
