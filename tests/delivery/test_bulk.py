@@ -237,6 +237,8 @@ UNSETTLED = [
     (Fault("garbage"), 2),
     (Fault("reset_after"), 2),
     (answer({"code": "Success", "msg": ""}), 2),
+    # It counts failures and names none.
+    (answer({"successCount": 30, "failCount": 20}), 1),
     # The key may not use the bulk endpoint.
     (answer({"code": "Forbidden", "msg": "no"}, status=403), 1),
 ]
