@@ -104,16 +104,14 @@ def make_planner(
     ledger: DeliveryLedger,
     repeats: Repeats | None = None,
     *,
-    send_all: bool = False,
-    dry_run: bool = False,
     fields: ProjectFields | None = None,
     payloads: Payloads | None = None,
+    **options: bool,
 ) -> Planner:
     """Return a planner of the rows of ``make_row()``; by default none repeats another."""
     payloads = payloads or Payloads("db")
-    options = RunOptions(send_all=send_all, dry_run=dry_run)
     fields = fields or project_fields(ledger)
-    return Planner(payloads, ledger, options, fields, repeats or Repeats(payloads))
+    return Planner(payloads, ledger, RunOptions(**options), fields, repeats or Repeats(payloads))
 
 
 def chunks_of(rows: Sequence[Row]) -> Iterator[list[Row]]:

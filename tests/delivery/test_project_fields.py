@@ -3,6 +3,7 @@
 import math
 import queue
 import threading
+from contextlib import contextmanager
 
 import pytest
 
@@ -45,44 +46,35 @@ def _at_once(monkeypatch):
     monkeypatch.setattr("delivery.project_fields.threading.Thread", AtOnce)
 
 
-class Night:
-    """A run with one ledger; ``there`` are the fields that the project tells, None for nothing."""
+@contextmanager
+def night(path, there, wait=no_wait):
+    """Yield the fields of a run with one ledger; the project tells *there*, None for nothing."""
+    with open_ledger(path) as ledger:
+        ledger.begin_run({})
+        yield ProjectFields(RunRecord(RunOptions(), "1.0.0"), ledger, lambda: there, wait)
 
-    def __init__(self, path, there, wait=no_wait):
-        self.there = there
-        self.run = RunRecord(RunOptions(), "1.0.0")
-        self.ledger = open_ledger(path)
-        self.ledger.begin_run({})
-        self.fields = ProjectFields(self.run, self.ledger, lambda: self.there, wait)
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.ledger.close()
-
-    def add(self, *outcomes):
-        """Record *outcomes*; return whether they are sure."""
-        sure = self.fields.add(outcomes)
-        self.ledger.record(outcomes, sure=sure)
-        return sure
+def add(fields, *rows):
+    """Record *rows*; return whether they are sure."""
+    sure = fields.add(rows)
+    fields.ledger.record(rows, sure=sure)
+    return sure
 
 
 @pytest.fixture
 def deliver(path):
     """Return what does a run: looks, plans, delivers one row, looks again. It returns the run."""
 
-    def deliver(before, after=None, *, wait=no_wait, calls=(OK, OK), patient=True, **changes):
-        with Night(path, before, wait) as night:
-            night.fields.know(before)
-            night.there = before if after is None else after
-            plan = make_planner(night.ledger, fields=night.fields).plan([make_prepared(**changes)])
-            night.ledger.forget(plan.forget)
-            outcomes = [answered(row, *calls) for row in plan.to_send]
-            night.run.count([*plan.done, *outcomes])
-            night.add(*outcomes)
-            night.fields.finish(patient=patient)
-            return night.run
+    def deliver(before, after=None, *, wait=no_wait, calls=(OK, OK), **changes):
+        with night(path, before if after is None else after, wait) as fields:
+            fields.know(before)
+            plan = make_planner(fields.ledger, fields=fields).plan([make_prepared(**changes)])
+            fields.ledger.forget(plan.forget)
+            sent = [answered(row, *calls) for row in plan.to_send]
+            fields.run.count([*plan.done, *sent])
+            add(fields, *sent)
+            fields.finish(patient=True)
+            return fields.run
 
     return deliver
 
@@ -101,12 +93,12 @@ def missing(run):
 
 
 def test_when_the_project_has_all_fields_the_delivery_is_sure(path, warned):
-    with Night(path, ALL | {"more"}) as night:
-        night.fields.know(night.there)
-        night.fields.fetch = lambda: pytest.fail("asked")
-        assert night.add(settled(make_prepared(), OK, OK))
-        night.fields.finish(patient=False)
-    assert (missing(night.run), night.run.news, known(path), warned) == (set(), "", SURE, [])
+    with night(path, None) as fields:
+        fields.know(ALL | {"more"})
+        fields.fetch = lambda: pytest.fail("asked")
+        assert add(fields, settled(make_prepared(), OK, OK))
+        fields.finish(patient=False)
+    assert (missing(fields.run), fields.run.news, known(path), warned) == (set(), "", SURE, [])
 
 
 def test_fields_that_it_does_not_have_are_missing_after_some_patience(path, deliver):
@@ -120,12 +112,12 @@ def test_fields_that_it_does_not_have_are_missing_after_some_patience(path, deli
 
 
 def test_a_field_that_shows_after_a_while_is_not_missing(path):
-    with Night(path, set()) as night:
-        assert not night.add(settled(make_prepared(), OK, OK))
+    with night(path, set()) as fields:
+        assert not add(fields, settled(make_prepared(), OK, OK))
         answers = [ALL, set(), set()]
-        night.fields.fetch = answers.pop
-        night.fields.finish(patient=True)
-    assert (missing(night.run), known(path), answers) == (set(), SURE, [])
+        fields.fetch = answers.pop
+        fields.finish(patient=True)
+    assert (missing(fields.run), known(path), answers) == (set(), SURE, [])
 
 
 @pytest.mark.parametrize(("there", "stops"), [(None, False), (set(), True)])
@@ -148,25 +140,25 @@ def test_if_the_project_does_not_tell_or_a_stop_comes_nothing_is_missing_and_not
 
 def test_after_a_stop_the_project_is_not_asked(path, warned):
     rows = make_prepared(), make_prepared(2)
-    with Night(path, {"candidate"}) as night:
-        night.fields.fetch = lambda: pytest.fail("asked")
+    with night(path, {"candidate"}) as fields:
+        fields.fetch = lambda: pytest.fail("asked")
         # Nor is it before there is a profile to look for.
-        assert night.add(settled(rows[0], REFUSED, NOT_SENT))
-        night.fields._look_s = math.inf
-        assert not night.add(settled(rows[1], OK, OK))
-        night.fields.finish(patient=False)
-    assert (missing(night.run), known(path, rows[1]), warned) == (set(), HELD, [])
+        assert add(fields, settled(rows[0], REFUSED, NOT_SENT))
+        fields._look_s = math.inf
+        assert not add(fields, settled(rows[1], OK, OK))
+        fields.finish(patient=False)
+    assert (missing(fields.run), known(path, rows[1]), warned) == (set(), HELD, [])
 
 
 @pytest.mark.parametrize(("there", "sure"), [(ALL - {"plan_type"}, False), (ALL, True)])
 def test_an_event_is_sure_when_the_fields_of_the_runs_profiles_are_all_there(path, there, sure):
     rows = make_prepared(1), make_prepared(2)
-    with Night(path, there) as night:
-        night.fields.know(there)
-        night.add(settled(rows[0], OK, NOT_SENT))
-        night.add(settled(rows[1], UNCHANGED, OK))
-        night.fields.finish(patient=True)
-        ((_, event),) = night.ledger.held(rows[1:])
+    with night(path, there) as fields:
+        fields.know(there)
+        add(fields, settled(rows[0], OK, NOT_SENT))
+        add(fields, settled(rows[1], UNCHANGED, OK))
+        fields.finish(patient=True)
+        ((_, event),) = fields.ledger.held(rows[1:])
     assert (event.same, event.sure) == (True, sure)
 
 
@@ -183,11 +175,11 @@ def test_an_event_is_sure_when_the_fields_of_the_runs_profiles_are_all_there(pat
 def test_what_makes_a_field_is_looked_for(path, member, expected):
     row = make_prepared()
     row = with_bodies(row, row.profile.body[:-2] + f", {member}}}}}".encode())
-    with Night(path, ALL) as night:
-        night.fields.know(ALL)
-        assert night.add(settled(row, OK, OK)) is not bool(expected)
-        night.fields.finish(patient=True)
-    assert missing(night.run) == expected
+    with night(path, ALL) as fields:
+        fields.know(ALL)
+        assert add(fields, settled(row, OK, OK)) is not bool(expected)
+        fields.finish(patient=True)
+    assert missing(fields.run) == expected
 
 
 # --- Several runs
@@ -236,18 +228,18 @@ def test_a_look_now_and_then_holds_up_nothing_and_leaves_a_killed_run_what_is_su
                 thread.join(30)
 
     rows = [settled(make_prepared(number), OK, OK) for number in range(5)]
-    with Night(path, None) as night:
-        night.fields.fetch = look
-        assert not night.add(rows[0])
+    with night(path, None) as fields:
+        fields.fetch = look
+        assert not add(fields, rows[0])
         now_s += PATIENCE_S + 0.1
-        assert not night.add(rows[1])
+        assert not add(fields, rows[1])
         answer(set())
-        assert not night.add(rows[2])
+        assert not add(fields, rows[2])
         now_s += PATIENCE_S + 0.1
         # The look is begun here, and what it finds is known with the next row.
-        assert not night.add(rows[3])
+        assert not add(fields, rows[3])
         answer(ALL)
-        assert night.add(rows[4])
+        assert add(fields, rows[4])
     assert looks == 2
     assert [known(path, row) for row in rows] == [SURE] * 5
 

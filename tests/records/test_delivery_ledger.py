@@ -130,17 +130,22 @@ def test_content_of_which_the_same_body_is_made_is_not_sent_and_costs_one_body(
 
 
 @pytest.mark.parametrize(
-    "other", [{"key": "another"}, {"url": "https://eu.example.com"}], ids=["key", "url"]
+    ("first", "second", "is_same"),
+    [
+        ({}, {"key": "another"}, False),
+        ({}, {"url": "https://eu.example.com"}, False),
+        ({"project": "shop"}, {"project": "other shop"}, False),
+        # With a named project a new key sends nothing again.
+        ({"project": "shop"}, {"project": "shop", "key": "another"}, True),
+    ],
 )
-def test_another_destination_has_its_own_memory(path, other):
-    with open_ledger(path) as ledger:
+def test_each_project_has_its_own_memory(path, first, second, is_same):
+    with open_ledger(path, **first) as ledger:
         deliver(ledger, raw_row())
-    with open_ledger(path, **other) as ledger:
-        assert to_send(ledger, raw_row()) == [(True, True)]
-        assert ledger.counts() == (0, 2)
-    with open_ledger(path) as ledger:
-        assert to_send(ledger, raw_row()) == [(False, False)]
-        assert ledger.counts() == (2, 2)
+    for destination, is_held in ((second, is_same), (first, True)):
+        with open_ledger(path, **destination) as ledger:
+            assert to_send(ledger, raw_row()) == [(not is_held, not is_held)]
+            assert ledger.counts() == (2 * is_held, 2)
 
 
 def test_what_another_key_is_about_to_replace_is_forgotten_before(path):
@@ -150,16 +155,6 @@ def test_what_another_key_is_about_to_replace_is_forgotten_before(path):
         deliver(ledger, raw_row(), CallOutcome(CallStatus.UNKNOWN, attempts=5), NOT_SENT)
     with open_ledger(path, key="old") as ledger:
         assert to_send(ledger, raw_row()) == [(True, True)]
-
-
-def test_with_a_named_project_a_new_key_sends_nothing_again(path):
-    with open_ledger(path, key="old", project="shop") as ledger:
-        deliver(ledger, raw_row())
-        # Another content of the same body.
-        assert to_send(ledger, raw_row(email=" user1@example.com")) == [(False, False)]
-    for project, sends in (("shop", False), ("other shop", True)):
-        with open_ledger(path, key="new", project=project) as ledger:
-            assert to_send(ledger, raw_row()) == [(sends, sends)]
 
 
 def test_a_name_takes_over_what_was_delivered_with_its_key_alone(path):
