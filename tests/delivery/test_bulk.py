@@ -32,6 +32,7 @@ USER, EVENT = "users/update", "events/track"
 CALLS = {USERS: "profile", EVENTS: "event"}
 DELIVERED, REFUSED, FORGOTTEN = CallStatus.DELIVERED, CallStatus.REFUSED, CallStatus.FORGOTTEN
 UNAVAILABLE, UNKNOWN = CallStatus.UNAVAILABLE, CallStatus.UNKNOWN
+NO_VERDICT = {UNAVAILABLE, UNKNOWN, CallStatus.NOT_SENT}
 SPEED = 1000
 
 
@@ -366,7 +367,7 @@ answers = st.tuples(
         lambda document, failures, code: {**document, "failCount": failures, "code": code},
         documents,
         st.integers(0, 4) | st.none(),
-        st.sampled_from([None, "Success", "BadJsonBody", "BatchTooLarge"]),
+        st.sampled_from([None, "Success", "BadJsonBody", "BatchTooLarge", "ForgottenUserError"]),
     ),
 )
 
@@ -390,6 +391,9 @@ def test_whatever_a_batch_is_answered_no_row_is_lost_and_none_delivered_without_
     for row in rows:
         assert row.profile.body in proven or row.profile.outcome.status is not DELIVERED
         assert row.event.body in proven or row.event.outcome.status is not DELIVERED
+        # What is still to be made has no verdict, also if a stop comes before it is made.
+        open_calls = [call for call in (row.profile, row.event) if call.send]
+        assert {call.outcome.status for call in open_calls} <= NO_VERDICT
         # Its profile is there: only its event is open.
         assert row.profile.body in proven or row.next_call is not row.event
     assert asked < 20

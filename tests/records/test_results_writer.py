@@ -131,17 +131,6 @@ def test_the_file_is_there_only_when_it_is_whole_and_only_for_its_owner(tmp_path
     assert list((tmp_path / "other").iterdir()) == []
 
 
-def test_runs_of_one_second_do_not_share_a_file(tmp_path):
-    (tmp_path / f"{STEM}46.json").mkdir()
-    first = write(tmp_path)
-    with ResultsWriter(tmp_path, STARTED) as running:
-        third = write(tmp_path)
-        running.finish(finished_run())
-    names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == [f"{STEM}{seconds}.json" for seconds in (45, 46, 47, 48)]
-    assert first["run"]["id"] != third["run"]["id"]
-
-
 def test_runs_that_start_at_once_take_nothing_for_a_killed_runs_file(tmp_path):
     def begin(_):
         with ResultsWriter(tmp_path, STARTED) as results:
