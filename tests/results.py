@@ -32,9 +32,6 @@ ENDPOINTS = {
     }
 }
 
-# In place of a field: there is none.
-GONE = object()
-
 # Whatever may stand in a file.
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -97,18 +94,12 @@ def save(folder, begun=LAST, rows=(), status=0, summary=None, **run):
     with ResultsWriter(folder, begun) as results:
         results.add(rows)
         results.finish(finished_run(rows, started_at=begun))
-    return replaced(results.path, summary, **{"exit_status": status, **run})
-
-
-def replaced(path, summary=None, **run):
-    """Replace fields of the summary and of the run in a results file; GONE for no field."""
-    head, mark, tail = path.read_text().partition('\n],\n"summary": ')
+    head, mark, tail = results.path.read_text().partition('\n],\n"summary": ')
     end: dict[str, Any] = json.loads('{"summary": ' + tail)
-    for name, fields in (("summary", summary or {}), ("run", run)):
-        kept = {key: value for key, value in {**end[name], **fields}.items() if value is not GONE}
-        end[name] = json.dumps(kept, indent=2)
-    path.write_text(f'{head}{mark}{end["summary"]},\n"run": {end["run"]}\n}}\n')
-    return path
+    changed = end["summary"] | (summary or {}), end["run"] | {"exit_status": status} | run
+    texts = [json.dumps(part, indent=2) for part in changed]
+    results.path.write_text(f'{head}{mark}{texts[0]},\n"run": {texts[1]}\n}}\n')
+    return results.path
 
 
 def unfinished(folder, begun):

@@ -2,25 +2,18 @@
 
 import copy
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from delivery.bulk import Batch, BatchLimit
-from delivery.pipeline import Pipeline
 from delivery.planner import Planner, Repeats, find_suspects
 from delivery.project_fields import ProjectFields
-from delivery.recorder import Recorder
-from delivery.stopping import Stop
-from delivery.worker_pool import WorkerPool
 from iterable_api.mapping import CALLS, OWN_FIELDS
 from iterable_api.payloads import JOB_MAPPING, Payloads
 from records.columns import Row
 from records.delivery_ledger import DeliveryLedger
 from records.outcomes import CallOutcome, Delivery
-from records.results_writer import ResultsWriter
 from records.run import RunOptions, RunRecord
 
 # The names of the fields of a profile and of an event, in the order in which they are sent.
@@ -95,11 +88,15 @@ def open_ledger(
     return DeliveryLedger(path, url, key, project=project)
 
 
-def project_fields(ledger: DeliveryLedger, run: RunRecord | None = None) -> ProjectFields:
-    """Return what is known of a project that has every field of ``make_row()``."""
+def project_fields(
+    ledger: DeliveryLedger,
+    run: RunRecord | None = None,
+    known: Collection[str] | None = PROFILE_FIELDS,
+) -> ProjectFields:
+    """Return what is *known* of a project; by default that it has every field of ``make_row()``."""
     run = run or RunRecord(RunOptions(), "1.0.0")
-    fields = ProjectFields(run, ledger, lambda: PROFILE_FIELDS, lambda _seconds: False)
-    fields.know(PROFILE_FIELDS)
+    fields = ProjectFields(run, ledger, lambda: known, lambda _seconds: False)
+    fields.know(known)
     return fields
 
 
@@ -107,16 +104,14 @@ def make_planner(
     ledger: DeliveryLedger,
     repeats: Repeats | None = None,
     *,
-    send_all: bool = False,
-    dry_run: bool = False,
     fields: ProjectFields | None = None,
     payloads: Payloads | None = None,
+    **options: bool,
 ) -> Planner:
     """Return a planner of the rows of ``make_row()``; by default none repeats another."""
     payloads = payloads or Payloads("db")
-    options = RunOptions(send_all=send_all, dry_run=dry_run)
     fields = fields or project_fields(ledger)
-    return Planner(payloads, ledger, options, fields, repeats or Repeats(payloads))
+    return Planner(payloads, ledger, RunOptions(**options), fields, repeats or Repeats(payloads))
 
 
 def chunks_of(rows: Sequence[Row]) -> Iterator[list[Row]]:
@@ -151,61 +146,6 @@ def in_order(rows: Iterable[Delivery]) -> list[Delivery]:
     return sorted(rows, key=lambda row: str(row.customer_id).zfill(9))
 
 
-class KeptResults(ResultsWriter):
-    """A results file whose outcomes can be looked at."""
-
-    def __init__(self, folder: Path, started_at: datetime) -> None:
-        super().__init__(folder, started_at)
-        self.rows: list[Delivery] = []
-
-    def add(self, rows: Sequence[Delivery]) -> None:
-        """Keep *rows* too."""
-        self.rows += rows
-        super().add(rows)
-
-
 def no_waits() -> tuple[int, int]:
     """Say that no request waits for a limiter."""
     return 0, 0
-
-
-@contextmanager
-def recording(folder: Path, stop: Stop) -> Iterator[Recorder]:
-    """Yield the recorder of a run with its files in *folder*."""
-    run = RunRecord(RunOptions(), "1.0.0")
-    with (
-        open_ledger(folder / "state.sqlite3") as ledger,
-        KeptResults(folder, run.started_at) as results,
-    ):
-        yield Recorder(run, stop, ledger, project_fields(ledger, run), results)
-
-
-def deliver_rows(
-    folder: Path,
-    rows: Iterable[Mapping[str, Any]],
-    process: Callable[[Batch], object],
-    stop: Stop,
-    *,
-    workers: int = 1,
-    batch_size: int = 1,
-) -> list[Delivery]:
-    """Deliver *rows* as a run does, with its files in *folder*; by default one after another.
-
-    *process* makes their calls, and notes the outcomes in the rows.
-    """
-    run = RunRecord(RunOptions(), "1.0.0")
-    raw_rows = [JOB_MAPPING.row_of(row) for row in rows]
-    with (
-        open_ledger(folder / "state.sqlite3") as ledger,
-        KeptResults(folder, run.started_at) as results,
-    ):
-        recorder = Recorder(run, stop, ledger, project_fields(ledger, run), results)
-        recorder.begin(len(raw_rows), {})
-        in_batches = process if batch_size > 1 else None
-        pool = WorkerPool(stop, process, in_batches, workers, no_waits)
-        repeats = repeats_in(raw_rows)
-        planner = make_planner(recorder.ledger, repeats, fields=recorder.fields)
-        pipeline = Pipeline(planner, pool, recorder, BatchLimit(batch_size), folder)
-        pipeline.deliver(chunks_of(raw_rows))
-        assert isinstance(recorder.results, KeptResults)
-        return recorder.results.rows

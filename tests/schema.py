@@ -8,23 +8,18 @@ from jsonschema import Draft202012Validator
 from configuration.settings import HERE
 
 
-def strict(node: Any) -> Any:
-    """Return a schema that allows no field but those it describes.
+def _strict(part: dict[str, Any]) -> dict[str, Any]:
+    """Return a part of the schema that allows no field but those it describes.
 
     The published one allows more, because later versions may add some.
     """
-    if isinstance(node, list):
-        return [strict(each) for each in node]
-    if not isinstance(node, dict):
-        return node
-    known = {name: strict(value) for name, value in node.items()}
-    if known.get("type") == "object" and "properties" in known:
-        known["additionalProperties"] = False
-    return known
+    described = part.get("type") == "object" and "properties" in part
+    return part | {"additionalProperties": False} if described else part
 
 
-PUBLISHED: dict[str, Any] = json.loads((HERE / "docs" / "results.schema.json").read_text("utf-8"))
-_validator = Draft202012Validator(strict(PUBLISHED))
+_TEXT = (HERE / "docs" / "results.schema.json").read_text("utf-8")
+PUBLISHED: dict[str, Any] = json.loads(_TEXT)
+_validator = Draft202012Validator(json.loads(_TEXT, object_hook=_strict))
 
 
 def validate(document: Any) -> None:

@@ -2,109 +2,142 @@
 
 import itertools
 import resource
-import threading
 from collections import Counter
-from functools import partial
+from contextlib import nullcontext, suppress
 
 import pytest
 
 from delivery import pipeline
-from delivery.pipeline import LaterRows
+from delivery.bulk import BatchLimit
+from delivery.pipeline import LaterRows, Pipeline
+from delivery.recorder import Recorder
 from delivery.stopping import Stop
-from iterable_api.payloads import Payloads, RowError
+from delivery.worker_pool import WorkerPool
+from iterable_api.payloads import Payloads
 from records.delivery_ledger import DeliveryLedger, LedgerError
-from records.exit_statuses import StopReason
-from records.outcomes import (
-    NOT_SENT,
-    CallOutcome,
-    CallStatus,
-    Delivery,
-    Fault,
-    RowStatus,
-)
+from records.exit_statuses import RunError, StopReason
+from records.outcomes import NOT_SENT, CallOutcome, CallStatus, Delivery, Fault, RowStatus
 from records.results_writer import ResultsWriter
 from records.row_spool import SpoolError
+from records.run import RunOptions, RunRecord
+from tests.results import BAD, OK
 from tests.rows import (
     CHUNK_ROWS,
     answered,
-    deliver_rows,
+    chunks_of,
     in_order,
+    make_planner,
     make_prepared,
-    make_row,
+    no_waits,
+    open_ledger,
+    project_fields,
     raw_row,
+    repeats_in,
     settled,
 )
 
-OK = CallOutcome(CallStatus.DELIVERED, 200, "Success", 1)
-BAD = CallOutcome(CallStatus.REFUSED, 400, "InvalidEmailAddressError", 1, fault=Fault.ROW)
 KEY_REFUSED = CallOutcome(CallStatus.UNAVAILABLE, 401, "BadApiKey", 1, "unknown", Fault.KEY)
 NOT_FOUND = CallOutcome(CallStatus.UNAVAILABLE, 200, "notFoundEmails", 1, "later", Fault.ITERABLE)
-ROWS = [make_row(number) for number in range(1, 5)]
+ROWS = [raw_row(number) for number in range(1, 5)]
 GOOD, BAD_ROW, NOT_ATTEMPTED = (
     *(RowStatus.SUCCESSFUL, RowStatus.TOTAL_FAILURE, RowStatus.NOT_ATTEMPTED),
 )
 
 
 @pytest.fixture
-def deliver(tmp_path):
-    return partial(deliver_rows, tmp_path)
+def stop():
+    return Stop()
 
 
 @pytest.fixture
-def recorded(monkeypatch):
-    """Return the outcomes that stand in the results, also those of a run that raised."""
-    outcomes: list[Delivery] = []
-    add = ResultsWriter.add
-
-    def keep(self, some):
-        outcomes.extend(some)
-        add(self, some)
-
-    monkeypatch.setattr(ResultsWriter, "add", keep)
-    return outcomes
+def recorder(tmp_path, stop):
+    """Yield the recorder of a run with its files in a folder."""
+    run = RunRecord(RunOptions(), "1.0.0")
+    with (
+        open_ledger(tmp_path / "state.sqlite3") as ledger,
+        ResultsWriter(tmp_path, run.started_at) as results,
+    ):
+        yield Recorder(run, stop, ledger, project_fields(ledger, run), results)
 
 
-def sender(second_row=OK):
-    """Return what delivers rows; *second_row* is how the second one's profile ends."""
+@pytest.fixture
+def recorded(recorder, monkeypatch):
+    """Return the rows in the results, also those of a run that raised."""
+    rows: list[Delivery] = []
+    add = recorder.results.add
+
+    def keep(some):
+        rows.extend(some)
+        add(some)
+
+    monkeypatch.setattr(recorder.results, "add", keep)
+    return rows
+
+
+@pytest.fixture
+def deliver(recorder, recorded, tmp_path):
+    """Return what delivers rows as a run does, by default one after another."""
+
+    def deliver(rows, process, *, workers=1, batch_size=1):
+        """Return *rows* with their outcomes; *process* makes their calls."""
+        recorded.clear()
+        recorder.begin(len(rows), {})
+        in_batches = process if batch_size > 1 else None
+        pool = WorkerPool(recorder.stop, process, in_batches, workers, no_waits)
+        planner = make_planner(recorder.ledger, repeats_in(rows), fields=recorder.fields)
+        Pipeline(planner, pool, recorder, BatchLimit(batch_size), tmp_path).deliver(chunks_of(rows))
+        return in_order(recorded)
+
+    return deliver
+
+
+def send(batch):
+    for row in batch:
+        answered(row, OK, OK)
+
+
+def statuses(rows):
+    return [row.status for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("second", "status", "last"),
+    [
+        (BAD, "refused", GOOD),
+        (KEY_REFUSED, "unavailable", NOT_ATTEMPTED),
+        (ZeroDivisionError(), "unknown", NOT_ATTEMPTED),
+    ],
+)
+def test_one_rows_failure_stops_no_other_row_unless_it_is_the_keys_or_a_bug(
+    deliver, stop, recorded, second, status, last
+):
+    """A bug is raised, but only once every row has its outcome."""
+    is_bug = isinstance(second, Exception)
 
     def process(batch):
-        return [outcome(row) for row in batch]
+        (row,) = batch
+        if row.customer_id == 2 and is_bug:
+            raise second
+        answered(row, *((second, NOT_SENT) if row.customer_id == 2 else (OK, OK)))
 
-    def outcome(row):
-        update = second_row if row.customer_id == 2 else OK
-        if isinstance(update, Exception):
-            raise update
-        return answered(row, update, OK if update is OK else NOT_SENT)
-
-    return process
-
-
-def statuses(outcomes):
-    return [outcome.status for outcome in outcomes]
-
-
-@pytest.mark.parametrize("second", [BAD, KEY_REFUSED])
-def test_one_rows_failure_stops_no_other_unless_it_is_the_keys(deliver, second):
-    stop = Stop()
-    outcomes = in_order(deliver(ROWS, sender(second), stop))
-    last = GOOD if second is BAD else NOT_ATTEMPTED
-    assert statuses(outcomes) == [GOOD, BAD_ROW, last, last]
+    with pytest.raises(ZeroDivisionError) if is_bug else nullcontext():
+        deliver(ROWS, process)
+    rows = in_order(recorded)
+    assert statuses(rows) == [GOOD, BAD_ROW, last, last]
+    assert rows[1].profile.outcome.status == status
     if second is KEY_REFUSED:
         assert (stop.reason, stop.detail) == (StopReason.KEY_REFUSED, "unknown")
-        assert (outcomes[3].email, outcomes[3].profile.outcome) == ("user4@example.com", NOT_SENT)
+        assert (rows[3].email, rows[3].profile.outcome) == ("user4@example.com", NOT_SENT)
 
 
-def test_a_stop_lets_no_new_row_begin(deliver):
-    stop = Stop()
-
+def test_a_stop_lets_no_new_row_begin(deliver, stop):
     def process(batch):
         stop.request(StopReason.SIGTERM)
         stop.request(StopReason.SIGINT)
-        return sender()(batch)
+        send(batch)
 
-    rows = [make_row(number) for number in range(3 * CHUNK_ROWS)]
-    outcomes = in_order(deliver(rows, process, stop))
-    assert statuses(outcomes) == [GOOD, *(len(rows) - 1) * [NOT_ATTEMPTED]]
+    rows = deliver([raw_row(number) for number in range(3 * CHUNK_ROWS)], process)
+    assert statuses(rows) == [GOOD, *[NOT_ATTEMPTED] * (3 * CHUNK_ROWS - 1)]
     assert stop.reason is StopReason.SIGTERM
 
 
@@ -122,81 +155,73 @@ def test_rows_are_planned_only_as_fast_as_they_are_delivered(deliver, monkeypatc
         nonlocal returned
         ahead.append(planned - returned)
         returned += 1
-        return sender()(batch)
+        send(batch)
 
     monkeypatch.setattr(DeliveryLedger, "held", counting)
-    deliver([make_row(number) for number in range(500)], process, Stop(), workers=3)
+    deliver([raw_row(number) for number in range(500)], process, workers=3)
     assert max(ahead) <= 3 + 16 + 30
 
 
-# --- What is raised on the way
+# --- What fails on the way
 
 
-def test_a_bug_in_a_worker_is_raised_only_after_every_row_has_its_outcome(deliver, recorded):
-    with pytest.raises(ZeroDivisionError):
-        deliver(ROWS, sender(ZeroDivisionError()), Stop())
-    recorded = in_order(recorded)
-    assert statuses(recorded) == [GOOD, BAD_ROW, NOT_ATTEMPTED, NOT_ATTEMPTED]
-    assert recorded[1].profile.outcome.status is CallStatus.UNKNOWN
-
-
-@pytest.mark.parametrize("place", ["held", "forget", "renew", "record"])
+@pytest.mark.parametrize("error", [ZeroDivisionError(), LedgerError("no space"), OSError(28, "no")])
 @pytest.mark.parametrize("after", [0, 3])
-def test_whatever_is_raised_every_row_in_flight_is_recorded(
-    deliver, monkeypatch, recorded, place, after
+@pytest.mark.parametrize(
+    ("owner", "method"),
+    [(DeliveryLedger, name) for name in ("held", "forget", "renew", "record")]
+    + [(LaterRows, "extend")],
+)
+def test_whatever_fails_each_row_has_one_outcome_and_what_was_delivered_is_recorded(
+    deliver, recorded, stop, monkeypatch, owner, method, after, error
 ):
-    """An exception in the main thread must not lose what the workers have delivered."""
-    calls, real = 0, getattr(DeliveryLedger, place)
-    delivered: set[int] = set()
+    """Rows in flight too, those that wait for another row, and events that are sent again."""
+    calls, real, delivered = itertools.count(), getattr(owner, method), set()
 
-    def broken(self, *arguments, **options):
-        nonlocal calls
-        calls += 1
-        if calls == after + 1:
-            raise ZeroDivisionError
+    def failing(self, *arguments, **options):
+        if next(calls) >= after:
+            raise error
         return real(self, *arguments, **options)
 
     def process(batch):
-        delivered.update(row.customer_id for row in batch)
-        return sender()(batch)
+        for row in batch:
+            is_new = row.profile.send and row.customer_id % 10 == 1
+            answered(row, OK, NOT_FOUND if is_new else OK)
+            if not is_new:
+                delivered.add(row.customer_id)
 
-    monkeypatch.setattr(pipeline, "GROUP_ROWS", 100)
-    monkeypatch.setattr(DeliveryLedger, place, broken)
-    with pytest.raises(ZeroDivisionError):
-        deliver([make_row(number) for number in range(500)], process, Stop(), workers=4)
-    assert sorted(outcome.customer_id for outcome in recorded) == list(range(500))
-    assert delivered == {o.customer_id for o in recorded if o.status is GOOD}
-
-
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), LedgerError("no space")])
-@pytest.mark.parametrize("found", [True, False])
-def test_a_full_ledger_stops_the_run_and_every_row_has_one_outcome(
-    deliver, monkeypatch, error, found
-):
-    """Also one whose event is to be sent again."""
-
-    def full(self, outcomes, *, sure):
-        raise error
-
+    monkeypatch.setattr(pipeline, "GROUP_ROWS", 50)
     monkeypatch.setattr(pipeline, "VISIBLE_AFTER_S", 0.0)
-    monkeypatch.setattr(DeliveryLedger, "record", full)
-    stop = Stop()
-    outcomes = deliver(ROWS, sender() if found else finding_later(1, []), stop)
-    assert stop.reason is StopReason.NOT_RECORDED
-    assert sorted(out.customer_id for out in outcomes) == [1, 2, 3, 4]
+    monkeypatch.setattr(owner, method, failing)
+    rows = [raw_row(n, email=f"{n // 2 if n < 20 else n}@example.com") for n in range(200)]
+    with suppress(ZeroDivisionError):
+        deliver(rows, process, workers=4)
+        assert stop.reason is StopReason.NOT_RECORDED
+    assert stop.requested
+    assert [row.customer_id for row in in_order(recorded)] == list(range(200))
+    assert delivered == {row.customer_id for row in recorded if row.status is GOOD}
+
+
+def test_too_little_room_is_found_before_anything_is_sent(recorder):
+    with pytest.raises(RunError, match=r"RESULTS_DIR: .* free"):
+        recorder.begin(10**12, {})
+    assert recorder.run.rows_read == 0
 
 
 # --- Rows of one address
 
 
 def same_address(*numbers):
-    return [make_row(n, email="Same@example.com", first_name=f"Name {n}") for n in numbers]
+    return [raw_row(n, email="Same@example.com", first_name=f"Name {n}") for n in numbers]
 
 
-def keeping(sent, update=lambda row: OK):
+def keeping(sent, refused=()):
+    """Return what sends rows, and notes in *sent* which of their calls."""
+
     def process(batch):
-        sent.extend((row.customer_id, row.profile.send, row.event.send) for row in batch)
-        return [answered(row, update(row), OK) for row in batch]
+        for row in batch:
+            sent.append((row.customer_id, row.profile.send, row.event.send))
+            answered(row, BAD if row.customer_id in refused else OK, OK)
 
     return process
 
@@ -204,82 +229,62 @@ def keeping(sent, update=lambda row: OK):
 @pytest.mark.parametrize("batch_size", [1, 100])
 def test_of_two_rows_with_one_address_the_first_is_the_profile(deliver, batch_size, warned):
     sent: list[tuple[int, bool, bool]] = []
-    rows = [make_row(7), *same_address(1, 2, 3), make_row(8)]
+    rows = [raw_row(7), *same_address(1, 2, 3), raw_row(8)]
     options = {"batch_size": batch_size, "workers": 4}
-    outcomes = deliver(rows, keeping(sent), Stop(), **options)
+    first, *others = deliver(rows, keeping(sent), **options)[:3]
     assert sorted(sent) == [
         *((1, True, True), (2, False, True), (3, False, True), (7, True, True), (8, True, True))
     ]
-    found = {o.customer_id: (o.profile.outcome.status, o.status) for o in outcomes}
-    assert found[1] == (CallStatus.DELIVERED, GOOD)
-    assert found[2] == found[3] == (CallStatus.SUPERSEDED, GOOD)
-    told = "2 rows repeat an earlier row's address; the first row's profile is sent"
-    assert warned == [told]
+    assert (first.profile.outcome, first.status) == (OK, GOOD)
+    assert [(r.profile.outcome.status, r.status) for r in others] == [("superseded", GOOD)] * 2
+    assert warned == ["2 rows repeat an earlier row's address; the first row's profile is sent"]
     # A second run sends nothing.
-    outcomes = deliver(rows, lambda _batch: pytest.fail("sent"), Stop(), **options)
-    assert set(statuses(outcomes)) == {RowStatus.UNCHANGED}
+    rows = deliver(rows, lambda _batch: pytest.fail("sent"), **options)
+    assert set(statuses(rows)) == {RowStatus.UNCHANGED}
 
 
-@pytest.mark.parametrize("by", ["Iterable", "its values"])
-def test_if_the_first_row_of_an_address_is_refused_the_next_one_is_sent(deliver, monkeypatch, by):
-    complete = Payloads.complete
-
-    def without_first(self, prepared):
-        if prepared.customer_id == 1 and by == "its values":
-            raise RowError("no body")
-        return complete(self, prepared)
-
-    monkeypatch.setattr(Payloads, "complete", without_first)
+@pytest.mark.parametrize("by_iterable", [True, False])
+def test_if_the_first_row_of_an_address_is_refused_the_next_one_is_sent(deliver, by_iterable):
     sent: list[tuple[int, bool, bool]] = []
-    process = keeping(sent, lambda row: BAD if row.customer_id == 1 else OK)
-    outcomes = deliver(same_address(1, 2, 3), process, Stop(), workers=4)
+    rows = same_address(1, 2, 3)
+    if not by_iterable:  # no body can be made of it
+        rows[0] = raw_row(1, email="same@example.com", first_name=b"\xff")
+    rows = deliver(rows, keeping(sent, {1}), workers=4)
     assert sent[-2:] == [(2, True, True), (3, False, True)]
-    assert len(sent) == (3 if by == "Iterable" else 2)
-    assert [o.profile.outcome.status for o in outcomes] == ["refused", "delivered", "superseded"]
-
-
-# --- Rows of one event
+    assert len(sent) == (3 if by_iterable else 2)
+    assert [r.profile.outcome.status for r in rows] == ["refused", "delivered", "superseded"]
 
 
 # --- Users that Iterable does not know yet
 
 
 def finding_later(after, sent):
-    """Process rows whose events find no user before their turn number *after*."""
+    """Return what sends rows; their events find no user before their turn number *after*."""
     turns: Counter[int] = Counter()
 
     def process(batch):
-        turns.update(row.customer_id for row in batch)
-        sent.extend((row.customer_id, row.profile.send) for row in batch)
-        return [
-            answered(row, OK, OK if turns[row.customer_id] > after else NOT_FOUND) for row in batch
-        ]
+        for row in batch:
+            turns[row.customer_id] += 1
+            sent.append((row.customer_id, row.profile.send))
+            answered(row, OK, OK if turns[row.customer_id] > after else NOT_FOUND)
 
     return process
 
 
-@pytest.mark.parametrize("batch_size", [1, 100])
-def test_an_event_that_found_no_user_is_sent_again_later(deliver, monkeypatch, batch_size):
+def test_an_event_that_found_no_user_is_sent_again_later(deliver, recorder, monkeypatch):
     monkeypatch.setattr(pipeline, "VISIBLE_AFTER_S", 0.05)
     extend = LaterRows.extend
+    sent: list[tuple[int, bool]] = []
 
-    def remembered_first(self, rows):
-        assert not rows or recorded_rows >= {row.customer_id for row in rows}
+    def keep(self, rows):
+        # Or a run that is killed meanwhile would send their profiles again.
+        assert all(profile.same for profile, _ in recorder.ledger.held(rows))
         extend(self, rows)
 
-    def keep(self, outcomes, *, sure):
-        recorded_rows.update(outcome.customer_id for outcome in outcomes)
-        record(self, outcomes, sure=sure)
-
-    # Or a run that is killed meanwhile would send their profiles again.
-    recorded_rows: set[int] = set()
-    record = DeliveryLedger.record
-    monkeypatch.setattr(LaterRows, "extend", remembered_first)
-    monkeypatch.setattr(DeliveryLedger, "record", keep)
-    sent: list[tuple[int, bool]] = []
-    outcomes = deliver(ROWS, finding_later(1, sent), Stop(), batch_size=batch_size)
-    assert statuses(outcomes) == [GOOD] * 4
-    assert {o.profile.outcome.status for o in outcomes} == {CallStatus.DELIVERED}
+    monkeypatch.setattr(LaterRows, "extend", keep)
+    rows = deliver(ROWS, finding_later(1, sent))
+    assert statuses(rows) == [GOOD] * 4
+    assert {row.profile.outcome for row in rows} == {OK}
     assert sorted(sent) == [(n, again) for n in range(1, 5) for again in (False, True)]
 
 
@@ -288,50 +293,22 @@ def test_an_event_that_finds_no_user_the_second_time_either_is_not_the_rows_faul
 ):
     monkeypatch.setattr(pipeline, "VISIBLE_AFTER_S", 0.0)
     sent: list[tuple[int, bool]] = []
-    (outcome,) = deliver(ROWS[:1], finding_later(9, sent), Stop())
-    assert outcome.status is RowStatus.PARTIAL_FAILURE
-    assert outcome.event.outcome.status is CallStatus.UNAVAILABLE
-    assert sent == [(1, True), (1, False)]
+    (row,) = deliver(ROWS[:1], finding_later(9, sent))
+    assert row.status is RowStatus.PARTIAL_FAILURE
+    assert row.event.outcome == NOT_FOUND
     # The next run sends the profile again: Iterable does not have it.
-    sent.clear()
-    deliver(ROWS[:1], finding_later(0, sent), Stop())
-    assert sent == [(1, True)]
+    deliver(ROWS[:1], finding_later(0, sent))
+    assert sent == [(1, True), (1, False), (1, True)]
 
 
-def test_a_stop_ends_the_wait_for_users_to_become_visible(deliver, monkeypatch):
-    stop = Stop()
+def test_a_stop_ends_the_wait_for_users_to_become_visible(deliver, stop, monkeypatch):
+    monkeypatch.setattr(stop, "wait", lambda _seconds: stop.request(StopReason.SIGTERM))
     sent: list[tuple[int, bool]] = []
-    wait = stop.wait
-
-    def stopped(seconds):
-        threading.Timer(0.05, stop.request, [StopReason.SIGTERM]).start()
-        return wait(seconds)
-
-    monkeypatch.setattr(stop, "wait", stopped)
-    (outcome,) = deliver(ROWS[:1], finding_later(9, sent), stop)
-    assert outcome.profile.outcome.status is CallStatus.DELIVERED
-    assert outcome.event.outcome.status is CallStatus.NOT_SENT
-    assert sent == [(1, True)]
+    (row,) = deliver(ROWS[:1], finding_later(9, sent))
+    assert (row.profile.outcome, row.event.outcome, sent) == (OK, NOT_SENT, [(1, True)])
 
 
 # --- Rows that come later, on disk
-
-
-@pytest.mark.parametrize("after", [0, 1])
-def test_rows_that_cannot_be_put_aside_have_one_outcome_each(deliver, monkeypatch, after):
-    def full(self, rows):
-        nonlocal after
-        after -= 1
-        if after < 0:
-            raise SpoolError("no space")
-        extend(self, rows)
-
-    extend = LaterRows.extend
-    monkeypatch.setattr(LaterRows, "extend", full)
-    stop = Stop()
-    outcomes = deliver([*same_address(*range(1, 40)), make_row(50)], sender(), stop)
-    assert stop.reason is StopReason.NOT_RECORDED
-    assert sorted(out.customer_id for out in outcomes) == [*range(1, 40), 50]
 
 
 def rows_of(later):

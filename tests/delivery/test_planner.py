@@ -1,23 +1,10 @@
 """What is to be sent of some rows; planning changes nothing."""
 
-import json
-
 import pytest
 
 from delivery.planner import Plan, length_to_send
-from delivery.project_fields import ProjectFields
-from iterable_api.mapping import RowMapping
-from iterable_api.payloads import JOB_MAPPING, Payloads
-from records.columns import Column, Kind
-from records.outcomes import (
-    NO_EVENT,
-    SUPERSEDED,
-    UNCHANGED,
-    CallOutcome,
-    CallStatus,
-    RowStatus,
-)
-from records.run import RunOptions, RunRecord
+from records.outcomes import NO_EVENT, SUPERSEDED, UNCHANGED, CallStatus, RowStatus
+from tests.results import OK
 from tests.rows import (
     CHUNK_ROWS,
     PROFILE_FIELDS,
@@ -25,12 +12,12 @@ from tests.rows import (
     make_planner,
     make_prepared,
     open_ledger,
+    project_fields,
     raw_row,
     repeats_in,
     settled,
 )
 
-OK = CallOutcome(CallStatus.DELIVERED, 200, "Success", 1)
 ALL = {*PROFILE_FIELDS}
 
 
@@ -48,18 +35,19 @@ def deliver(ledger, *rows, sure=True):
 
 def planner_of(ledger, fields, **options):
     """Return a planner that knows of the project that it has *fields*; None if it does not tell."""
-    known = ProjectFields(RunRecord(RunOptions(), "1.0.0"), ledger, lambda: fields, lambda _: False)
-    known.know(fields)
-    return make_planner(ledger, fields=known, **options)
+    return make_planner(ledger, fields=project_fields(ledger, known=fields), **options)
 
 
-def test_a_row_that_cannot_be_sent_has_its_outcome(ledger):
-    plan = make_planner(ledger).plan([raw_row(2), raw_row(3, email=" ")])
-    (row,) = plan.to_send
-    # With its bodies.
-    assert row == make_prepared(2)
-    assert json.loads(row.profile.body)["email"] == "user2@example.com"
-    assert [(out.customer_id, out.status) for out in plan.done] == [(3, RowStatus.TOTAL_FAILURE)]
+def test_a_row_that_cannot_be_sent_is_refused_and_what_is_held_of_it_stays(ledger):
+    no_address, no_body = raw_row(3, email=" "), raw_row(1, first_name=b"\xff")
+    plan = make_planner(ledger).plan([raw_row(2), no_address, no_body])
+    # The other one has its bodies.
+    assert plan == Plan(plan.done, [make_prepared(2)])
+    assert [(row.customer_id, row.profile.outcome.message) for row in plan.done] == [
+        (3, "email is empty"),
+        (1, "first_name is not valid UTF-8 text"),
+    ]
+    assert {(row.status, row.next_call) for row in plan.done} == {(RowStatus.TOTAL_FAILURE, None)}
 
 
 def test_a_plan_leaves_out_what_is_unchanged_unless_all_is_asked_for(ledger):
@@ -67,13 +55,10 @@ def test_a_plan_leaves_out_what_is_unchanged_unless_all_is_asked_for(ledger):
     assert make_planner(ledger, send_all=True).plan(rows) == Plan(to_send=rows)
     plan = make_planner(ledger).plan(rows)
     assert [row.customer_id for row in plan.to_send] == [2]
-    assert [(out.customer_id, out.status) for out in plan.done] == [(1, RowStatus.UNCHANGED)]
+    assert [(row.customer_id, row.status) for row in plan.done] == [(1, RowStatus.UNCHANGED)]
     # Another content of which the same body is made replaces nothing.
     same = make_prepared(1, email=" user1@example.com")
-    again = make_planner(ledger, send_all=True).plan([same])
-    assert (len(again.to_send), again.forget) == (1, [])
-    # And costs a body only once.
-    assert make_planner(ledger).plan([same]).renew == [same.profile, same.event]
+    assert make_planner(ledger, send_all=True).plan([same]) == Plan(to_send=[same])
 
 
 @pytest.mark.parametrize("send_all", [False, True])
@@ -104,17 +89,6 @@ def test_a_dry_run_plans_everything_and_replaces_nothing(ledger):
     assert plan.done[1].event.body == make_prepared(2).event.body
 
 
-def test_a_value_of_which_no_body_can_be_made_refuses_its_row_and_keeps_what_is_held(ledger):
-    columns = (*JOB_MAPPING.columns, Column("user.visits:long", Kind.TEXT))
-    planner = make_planner(ledger, payloads=Payloads("db", mapping=RowMapping(columns)))
-    plan = planner.plan([(*raw_row(1), b"many"), (*raw_row(2), b"7")])
-    (refused,) = plan.done
-    assert (refused.status, refused.event.send) == (RowStatus.TOTAL_FAILURE, False)
-    assert "user.visits" in refused.profile.outcome.message
-    assert [row.customer_id for row in plan.to_send] == [2]
-    assert plan.forget == []
-
-
 def test_a_row_that_is_superseded_renews_nothing_of_the_first_ones(ledger, monkeypatch):
     """Or the ledger took its profile for the one that Iterable has."""
     row = settled(make_prepared(1, first_name="Anna"), SUPERSEDED)
@@ -134,20 +108,15 @@ def unsure(ledger):
     return ledger
 
 
-@pytest.mark.parametrize("fields", [None, ALL - {"first_name"}, set()])
-def test_what_is_not_sure_counts_as_held_while_fields_are_missing(unsure, fields):
-    plan = planner_of(unsure, fields).plan([make_prepared(1), make_prepared(2)])
-    assert [outcome.status for outcome in plan.done] == [RowStatus.UNCHANGED] * 2
-    assert plan == Plan(plan.done)
-    # What changed is sent.
-    (row,) = planner_of(unsure, fields).plan([make_prepared(2, first_name="Anna")]).to_send
-    assert (row.profile.send, row.event.send) == (True, False)
-
-
 def test_what_is_not_sure_is_sent_once_more_when_all_its_fields_are_there(unsure):
-    plan = planner_of(unsure, ALL).plan([make_prepared(1), make_prepared(2)])
-    assert [row.customer_id for row in plan.to_send] == [2]
-    assert (plan.forget, plan.renew) == ([], [])
+    for fields in (None, ALL - {"first_name"}):
+        plan = planner_of(unsure, fields).plan([make_prepared(1), make_prepared(2)])
+        assert plan == Plan(plan.done)
+        # What changed is sent.
+        (row,) = planner_of(unsure, fields).plan([make_prepared(2, first_name="Anna")]).to_send
+        assert (row.profile.send, row.event.send) == (True, False)
+    rows = [make_prepared(1), make_prepared(2)]
+    assert planner_of(unsure, ALL).plan(rows) == Plan([rows[0]], [rows[1]])
     row = make_prepared(3, first_name=None)
     deliver(unsure, row, sure=False)
     assert planner_of(unsure, ALL - {"first_name"}).plan([row]).to_send == [row]
@@ -168,12 +137,7 @@ def length(ledger, limit, rows, fields=ALL):
     return length_to_send(limit, chunks_of(rows), planner)
 
 
-@pytest.mark.parametrize(("limit", "expected"), [(1, 3), (2, 5), (3, 6), (4, 6), (99, 6)])
-def test_rows_that_were_delivered_are_not_counted(ledger, limit, expected):
-    deliver(ledger, make_prepared(2), make_prepared(4))
-    assert length(ledger, limit, [raw_row(number) for number in range(1, 7)]) == expected
-
-
+SIX_ROWS = [raw_row(number) for number in range(1, 7)]
 ONE_EVENT = {"customer_id": 1, "page_view_id": 17}
 
 
@@ -181,6 +145,8 @@ ONE_EVENT = {"customer_id": 1, "page_view_id": 17}
     ("limit", "rows", "expected"),
     [
         (5, [], 0),
+        # The first one was delivered.
+        *((limit, SIX_ROWS, expected) for limit, expected in [(1, 2), (4, 5), (5, 6), (99, 6)]),
         # One with one call to make, and one that can never be sent.
         (1, [raw_row(1), raw_row(1, browser="Lynx", page_view_id=7), raw_row(3)], 2),
         (1, [raw_row(5, email=None), raw_row(6, email="a b"), raw_row(3), raw_row(4)], 3),

@@ -1,15 +1,16 @@
 """A project that creates no new fields drops them and says nothing."""
 
 import math
+import queue
 import threading
+from contextlib import contextmanager
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from delivery.project_fields import INTERVAL_S, LEFT_OUT, PATIENCE_S, ProjectFields
 from records.outcomes import NOT_SENT, UNCHANGED, CallOutcome, CallStatus, RowStatus
 from records.run import RunOptions, RunRecord
+from tests.results import OK
 from tests.rows import (
     PROFILE_FIELDS,
     answered,
@@ -20,11 +21,9 @@ from tests.rows import (
     with_bodies,
 )
 
-OK = CallOutcome(CallStatus.DELIVERED, 200, "Success", 1)
 REFUSED = CallOutcome(CallStatus.REFUSED, 400, "BadParams", 1)
 ALL = set(PROFILE_FIELDS)
 SURE, HELD = [(True, True)] * 2, [(True, False)] * 2
-REAL_THREAD = threading.Thread
 
 
 def no_wait(seconds):
@@ -36,71 +35,46 @@ def path(tmp_path):
     return tmp_path / "state.sqlite3"
 
 
+class AtOnce(threading.Thread):
+    """Is done with its work when it is begun."""
+
+    start = threading.Thread.run
+
+
 @pytest.fixture(autouse=True)
-def own_thread(monkeypatch):
-    """Have a look in another thread done when it is begun; return how many there were."""
-    looks = []
-
-    class AtOnce(threading.Thread):
-        def start(self):
-            looks.append(self)
-            self.run()
-
+def _at_once(monkeypatch):
     monkeypatch.setattr("delivery.project_fields.threading.Thread", AtOnce)
-    return looks
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    """Return what lets so many seconds go by."""
-    now_s = 1000.0
-
-    def advance(seconds):
-        nonlocal now_s
-        now_s += seconds
-
-    monkeypatch.setattr("delivery.project_fields.time.monotonic", lambda: now_s)
-    return advance
+@contextmanager
+def night(path, there, wait=no_wait):
+    """Yield the fields of a run with one ledger; the project tells *there*, None for nothing."""
+    with open_ledger(path) as ledger:
+        ledger.begin_run({})
+        yield ProjectFields(RunRecord(RunOptions(), "1.0.0"), ledger, lambda: there, wait)
 
 
-class Night:
-    """A run with one ledger; ``there`` are the fields that the project tells, None for nothing."""
-
-    def __init__(self, path, there, wait=no_wait):
-        self.there = there
-        self.run = RunRecord(RunOptions(), "1.0.0")
-        self.ledger = open_ledger(path)
-        self.ledger.begin_run({})
-        self.fields = ProjectFields(self.run, self.ledger, lambda: self.there, wait)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.ledger.close()
-
-    def add(self, *outcomes):
-        """Record *outcomes*; return whether they are sure."""
-        sure = self.fields.add(outcomes)
-        self.ledger.record(outcomes, sure=sure)
-        return sure
+def add(fields, *rows):
+    """Record *rows*; return whether they are sure."""
+    sure = fields.add(rows)
+    fields.ledger.record(rows, sure=sure)
+    return sure
 
 
 @pytest.fixture
 def deliver(path):
     """Return what does a run: looks, plans, delivers one row, looks again. It returns the run."""
 
-    def deliver(before, after=None, *, wait=no_wait, calls=(OK, OK), patient=True, **changes):
-        with Night(path, before, wait) as night:
-            night.fields.know(before)
-            night.there = before if after is None else after
-            plan = make_planner(night.ledger, fields=night.fields).plan([make_prepared(**changes)])
-            night.ledger.forget(plan.forget)
-            outcomes = [answered(row, *calls) for row in plan.to_send]
-            night.run.count([*plan.done, *outcomes])
-            night.add(*outcomes)
-            night.fields.finish(patient=patient)
-            return night.run
+    def deliver(before, after=None, *, wait=no_wait, calls=(OK, OK), **changes):
+        with night(path, before if after is None else after, wait) as fields:
+            fields.know(before)
+            plan = make_planner(fields.ledger, fields=fields).plan([make_prepared(**changes)])
+            fields.ledger.forget(plan.forget)
+            sent = [answered(row, *calls) for row in plan.to_send]
+            fields.run.count([*plan.done, *sent])
+            add(fields, *sent)
+            fields.finish(patient=True)
+            return fields.run
 
     return deliver
 
@@ -118,10 +92,13 @@ def missing(run):
 # --- One run
 
 
-def test_when_the_project_has_all_fields_the_delivery_is_sure(path, deliver, warned, own_thread):
-    run = deliver(ALL | {"more"}, patient=False)
-    assert (missing(run), run.news, known(path)) == (set(), "", SURE)
-    assert warned == own_thread == []
+def test_when_the_project_has_all_fields_the_delivery_is_sure(path, warned):
+    with night(path, None) as fields:
+        fields.know(ALL | {"more"})
+        fields.fetch = lambda: pytest.fail("asked")
+        assert add(fields, settled(make_prepared(), OK, OK))
+        fields.finish(patient=False)
+    assert (missing(fields.run), fields.run.news, known(path), warned) == (set(), "", SURE, [])
 
 
 def test_fields_that_it_does_not_have_are_missing_after_some_patience(path, deliver):
@@ -135,54 +112,53 @@ def test_fields_that_it_does_not_have_are_missing_after_some_patience(path, deli
 
 
 def test_a_field_that_shows_after_a_while_is_not_missing(path):
-    with Night(path, set()) as night:
-        assert not night.add(settled(make_prepared(), OK, OK))
+    with night(path, set()) as fields:
+        assert not add(fields, settled(make_prepared(), OK, OK))
         answers = [ALL, set(), set()]
-        night.fields.fetch = answers.pop
-        night.fields.finish(patient=True)
-    assert (missing(night.run), known(path), answers) == (set(), SURE, [])
+        fields.fetch = answers.pop
+        fields.finish(patient=True)
+    assert (missing(fields.run), known(path), answers) == (set(), SURE, [])
 
 
-def test_when_the_project_does_not_tell_nothing_is_missing_and_nothing_is_sure(
-    path, deliver, warned
+@pytest.mark.parametrize(("there", "stops"), [(None, False), (set(), True)])
+def test_if_the_project_does_not_tell_or_a_stop_comes_nothing_is_missing_and_nothing_sure(
+    path, deliver, warned, there, stops
 ):
-    run = deliver(None)
+    waits: list[float] = []
+
+    def wait(seconds):
+        waits.append(seconds)
+        return stops
+
+    run = deliver(there, wait=wait)
     assert (missing(run), run.news, known(path)) == (set(), "", HELD)
+    assert waits == [INTERVAL_S] * stops
     (text,) = warned
     assert text.startswith("Some rows count as delivered, perhaps without these fields: ")
     assert "fields: candidate, first_name, plan_type, recent_page_view. The project may" in text
 
 
-def test_a_stop_ends_the_patience_and_nothing_is_sure(path, deliver):
-    def wait(seconds):
-        assert seconds == INTERVAL_S
-        return True
-
-    run = deliver(set(), wait=wait)
-    assert (missing(run), known(path)) == (set(), HELD)
-
-
 def test_after_a_stop_the_project_is_not_asked(path, warned):
     rows = make_prepared(), make_prepared(2)
-    with Night(path, {"candidate"}) as night:
-        night.fields.fetch = lambda: pytest.fail("asked")
+    with night(path, {"candidate"}) as fields:
+        fields.fetch = lambda: pytest.fail("asked")
         # Nor is it before there is a profile to look for.
-        assert night.add(settled(rows[0], REFUSED, NOT_SENT))
-        night.fields._look_s = math.inf
-        assert not night.add(settled(rows[1], OK, OK))
-        night.fields.finish(patient=False)
-    assert (missing(night.run), known(path, rows[1]), warned) == (set(), HELD, [])
+        assert add(fields, settled(rows[0], REFUSED, NOT_SENT))
+        fields._look_s = math.inf
+        assert not add(fields, settled(rows[1], OK, OK))
+        fields.finish(patient=False)
+    assert (missing(fields.run), known(path, rows[1]), warned) == (set(), HELD, [])
 
 
 @pytest.mark.parametrize(("there", "sure"), [(ALL - {"plan_type"}, False), (ALL, True)])
 def test_an_event_is_sure_when_the_fields_of_the_runs_profiles_are_all_there(path, there, sure):
     rows = make_prepared(1), make_prepared(2)
-    with Night(path, there) as night:
-        night.fields.know(there)
-        night.add(settled(rows[0], OK, NOT_SENT))
-        night.add(settled(rows[1], UNCHANGED, OK))
-        night.fields.finish(patient=True)
-        ((_, event),) = night.ledger.held(rows[1:])
+    with night(path, there) as fields:
+        fields.know(there)
+        add(fields, settled(rows[0], OK, NOT_SENT))
+        add(fields, settled(rows[1], UNCHANGED, OK))
+        fields.finish(patient=True)
+        ((_, event),) = fields.ledger.held(rows[1:])
     assert (event.same, event.sure) == (True, sure)
 
 
@@ -199,11 +175,11 @@ def test_an_event_is_sure_when_the_fields_of_the_runs_profiles_are_all_there(pat
 def test_what_makes_a_field_is_looked_for(path, member, expected):
     row = make_prepared()
     row = with_bodies(row, row.profile.body[:-2] + f", {member}}}}}".encode())
-    with Night(path, ALL) as night:
-        night.fields.know(ALL)
-        assert night.add(settled(row, OK, OK)) is not bool(expected)
-        night.fields.finish(patient=True)
-    assert missing(night.run) == expected
+    with night(path, ALL) as fields:
+        fields.know(ALL)
+        assert add(fields, settled(row, OK, OK)) is not bool(expected)
+        fields.finish(patient=True)
+    assert missing(fields.run) == expected
 
 
 # --- Several runs
@@ -214,50 +190,58 @@ def test_what_makes_a_field_is_looked_for(path, member, expected):
 def test_when_all_fields_are_there_it_is_sent_once_more_and_then_no_longer(
     path, deliver, warned, first, failure
 ):
+    def sends_nothing(*fields):
+        return all(deliver(each, ALL).outcomes == {RowStatus.UNCHANGED: 1} for each in fields)
+
     deliver(first)
+    assert sends_nothing(None, ALL - {"first_name"}, set())
     if failure:
         assert RowStatus.UNCHANGED not in deliver(ALL, calls=(failure, NOT_SENT)).outcomes
     # Whatever the project tells then.
     assert deliver(ALL, None).outcomes == {RowStatus.SUCCESSFUL: 1}
     assert known(path) == SURE
     warned.clear()
-    assert deliver(ALL).outcomes == {RowStatus.UNCHANGED: 1}
+    assert sends_nothing(ALL, None, set())
     assert warned == []
 
 
 # --- While the run goes on
 
 
-def test_a_run_that_is_killed_later_leaves_what_is_sure_by_then(path, clock, own_thread):
-    rows = [settled(make_prepared(number), OK, OK) for number in range(4)]
-    with Night(path, set()) as night:
-        assert not night.add(rows[0])
-        night.there = ALL
-        # It looks only now and then.
-        assert not night.add(rows[1])
-        assert len(own_thread) == 1
-        clock(PATIENCE_S + 0.1)
-        # The look is begun here, and what it finds is known with the next row.
-        assert not night.add(rows[2])
-        assert night.add(rows[3])
-        assert len(own_thread) == 2
-    assert [known(path, make_prepared(number)) for number in range(4)] == [SURE] * 4
+def test_a_look_now_and_then_holds_up_nothing_and_leaves_a_killed_run_what_is_sure_by_then(
+    path, monkeypatch
+):
+    monkeypatch.delattr(AtOnce, "start")
+    now_s, looks = 1000.0, 0
+    monkeypatch.setattr("delivery.project_fields.time.monotonic", lambda: now_s)
+    answers: queue.SimpleQueue[set[str]] = queue.SimpleQueue()
 
+    def look():
+        nonlocal looks
+        looks += 1
+        return answers.get(timeout=30)
 
-def test_an_answer_that_is_slow_holds_up_nothing(path, monkeypatch, clock):
-    monkeypatch.setattr("delivery.project_fields.threading.Thread", REAL_THREAD)
-    release = threading.Event()
-    rows = [settled(make_prepared(number), OK, OK) for number in range(4)]
-    with Night(path, ALL) as night:
-        night.fields.fetch = lambda: release.wait(30) and ALL
-        for row in rows[:3]:
-            assert not night.add(row)
-            clock(PATIENCE_S)
-        release.set()
+    def answer(fields):
+        answers.put(fields)
         for thread in threading.enumerate():
             if "_look" in thread.name:
                 thread.join(30)
-        assert night.add(rows[3])
+
+    rows = [settled(make_prepared(number), OK, OK) for number in range(5)]
+    with night(path, None) as fields:
+        fields.fetch = look
+        assert not add(fields, rows[0])
+        now_s += PATIENCE_S + 0.1
+        assert not add(fields, rows[1])
+        answer(set())
+        assert not add(fields, rows[2])
+        now_s += PATIENCE_S + 0.1
+        # The look is begun here, and what it finds is known with the next row.
+        assert not add(fields, rows[3])
+        answer(ALL)
+        assert add(fields, rows[4])
+    assert looks == 2
+    assert [known(path, row) for row in rows] == [SURE] * 5
 
 
 # --- News
@@ -280,37 +264,3 @@ def test_what_the_project_now_leaves_out_or_takes_is_told_once(path, deliver):
         assert run.news == (f"Iterable now ignores {told}" if told else "")
     with open_ledger(path) as ledger:
         assert ledger.notes.get(LEFT_OUT, "") == "[]"
-
-
-# --- Whatever the project does
-
-NIGHTS = st.lists(
-    st.tuples(
-        # What the project has at the start and at the end of a night.
-        st.sampled_from([None, frozenset(ALL), frozenset(ALL - {"first_name"}), frozenset()]),
-        st.sampled_from([None, frozenset(ALL), frozenset(ALL - {"first_name"})]),
-    ),
-    min_size=1,
-    max_size=6,
-)
-
-
-@settings(deadline=None, max_examples=25)
-@given(NIGHTS)
-def test_a_row_that_stays_the_same_is_sent_at_most_twice(tmp_path_factory, nights):
-    """The second time only when all fields are known to be there, and then it is sure."""
-    path = tmp_path_factory.mktemp("nights") / "state.sqlite3"
-    sent = []
-    for start, end in nights:
-        with Night(path, end) as night:
-            night.fields.know(start)
-            plan = make_planner(night.ledger, fields=night.fields).plan([make_prepared()])
-            assert plan.forget == []
-            night.add(*(settled(row, OK, OK) for row in plan.to_send))
-            night.fields.finish(patient=True)
-        sent += [start] * len(plan.to_send)
-        if len(sent) == 2:
-            assert known(path) == SURE
-    assert sent[:1] == [nights[0][0]]
-    assert sent[1:] in ([], [ALL])
-    assert len(sent) == 1 or ALL not in nights[0]

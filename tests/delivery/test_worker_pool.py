@@ -1,5 +1,6 @@
 """Threads that send batches: as many as are needed, and none of them can lose a batch."""
 
+import itertools
 import threading
 
 import pytest
@@ -9,9 +10,9 @@ from delivery.stopping import Stop
 from delivery.worker_pool import ENOUGH_BATCHES_WAITING, ENOUGH_WAITING, WorkerPool
 from records.exit_statuses import StopReason
 from records.outcomes import NOT_SENT, CallOutcome, CallStatus, RowStatus
+from tests.results import OK
 from tests.rows import answered, in_order, make_prepared, no_waits, settled
 
-OK = CallOutcome(CallStatus.DELIVERED, 200, "Success", 1)
 UNKNOWN = CallOutcome(CallStatus.UNKNOWN, 200)
 
 
@@ -35,77 +36,65 @@ def run(pool, work):
         return in_order(row for rows in pool.send(work) for row in rows)
 
 
-def numbers(outcomes):
-    return [outcome.customer_id for outcome in outcomes]
+def numbers(rows):
+    return [row.customer_id for row in rows]
 
 
-class Together:
-    """Sends rows, the first ones when *expected* are there; ``most`` were sent at a time."""
+def meeting(barrier):
+    """Return what sends a row once as many threads are there as *barrier* waits for."""
 
-    def __init__(self, expected):
-        self.now, self.most, self.expected = 0, 0, expected
-        self._lock, self._enough = threading.Lock(), threading.Event()
-
-    def __call__(self, rows):
-        with self._lock:
-            self.now += 1
-            self.most = max(self.most, self.now)
-            if self.most == self.expected:
-                self._enough.set()
-        assert self._enough.wait(30)
-        with self._lock:
-            self.now -= 1
+    def process(rows):
+        barrier.wait(30)
         send(rows)
 
+    return process
 
-@pytest.mark.parametrize(("rows", "workers"), [(3, 100), (50, 4)])
-def test_no_more_rows_are_sent_together_than_there_are_workers(rows, workers):
-    together = Together(min(rows, workers))
-    pool = one_by_one(together, Stop(), workers)
+
+@pytest.mark.parametrize(("rows", "workers"), [(3, 100), (48, 4)])
+def test_as_many_rows_are_sent_together_as_there_are_workers(rows, workers):
+    pool = one_by_one(meeting(threading.Barrier(min(rows, workers))), Stop(), workers)
     assert numbers(run(pool, batches(rows))) == list(range(rows))
-    assert together.most == len(pool._threads._threads) == min(rows, workers)
+    assert len(pool._threads._threads) == min(rows, workers)
+    pool.stop.raise_bug()
 
 
 @pytest.mark.parametrize("allowed", [0, 1])
 def test_a_system_that_gives_no_more_threads_stops_the_run_and_loses_no_row(monkeypatch, allowed):
-    start = threading.Thread.start
-    begun: list[threading.Thread] = []
+    start, begun = threading.Thread.start, itertools.count()
     sent: list[int] = []
 
     def scarce(self):
-        if len(begun) == allowed:
+        if next(begun) >= allowed:
             raise RuntimeError("can't start new thread")
-        begun.append(self)
         start(self)
 
-    monkeypatch.setattr(threading.Thread, "start", scarce)
-
     def process(rows):
-        sent.extend(row.customer_id for row in rows)
+        sent.extend(numbers(rows))
         send(rows)
 
+    monkeypatch.setattr(threading.Thread, "start", scarce)
     stop = Stop()
-    outcomes = run(one_by_one(process, stop, 50), batches(40))
-    assert numbers(outcomes) == list(range(40))
-    for outcome in outcomes:
+    rows = run(one_by_one(process, stop, 50), batches(40))
+    assert numbers(rows) == list(range(40))
+    for row in rows:
         # Nobody knows it of a row for which there was no thread.
-        if outcome.profile.outcome.status is not CallStatus.UNKNOWN:
-            assert (outcome.customer_id in sent) == (outcome.status is RowStatus.SUCCESSFUL)
+        if row.profile.outcome.status is not CallStatus.UNKNOWN:
+            assert (row.customer_id in sent) == (row.status is RowStatus.SUCCESSFUL)
     with pytest.raises(RuntimeError, match="start new thread"):
         stop.raise_bug()
 
 
 def test_no_more_rows_are_sent_singly_than_the_limiter_has_use_for():
-    waiting, together = [ENOUGH_WAITING], Together(5)
-    pool = one_by_one(together, Stop(), 50, lambda: (waiting[0], 0))
-    with pool:
+    waiting = ENOUGH_WAITING
+    barrier = threading.Barrier(5)
+    with one_by_one(meeting(barrier), Stop(), 50, lambda: (waiting, 0)) as pool:
         sending = pool.send(batches(30))
         assert [next(sending), next(sending)] == [[], []]
-        assert together.most == 0
+        assert (barrier.n_waiting, pool._singles) == (0, {})
         # By now there is use for more: that is noticed soon.
-        waiting[0] = 0
+        waiting = 0
         assert sum(map(len, sending)) == 30
-    assert together.most >= 5
+    pool.stop.raise_bug()
 
 
 def test_a_single_row_does_not_wait_for_others():
@@ -134,7 +123,7 @@ def test_rows_that_a_batch_leaves_open_are_sent_singly(monkeypatch):
         send(batch[:1])
 
     def send_singly(rows):
-        taken.extend(row.customer_id for row in rows)
+        taken.extend(numbers(rows))
         send(rows)
 
     def work():
@@ -164,44 +153,43 @@ def test_a_stop_gives_open_rows_the_outcome_that_the_batch_left_them():
 
 
 @pytest.fixture
-def given_up(monkeypatch):
-    """Return what sends rows by a worker that hangs, and stops the run: the pool gives up."""
+def release():
+    """Yield what lets the threads of a test go on."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def test_when_the_grace_is_over_calls_in_flight_are_unknown_and_others_not_sent(
+    monkeypatch, release
+):
     monkeypatch.setattr(worker_pool, "GRACE_S", 0.05)
-    stop, release = Stop(), threading.Event()
+    stop = Stop()
 
     def hang(rows):
-        stop.request(StopReason.SIGTERM)
+        if rows[0].customer_id == 1:
+            stop.request(StopReason.SIGTERM)
         release.wait(30)
         send(rows)
 
-    yield lambda work: run(one_by_one(hang, stop, 1), work)
-    release.set()
-
-
-def test_what_has_not_begun_when_the_grace_is_over_was_not_sent(given_up):
-    first, *others = given_up(batches(40))
-    assert first.profile.outcome.status is CallStatus.UNKNOWN
-    assert [out.status for out in others] == [RowStatus.NOT_ATTEMPTED] * 39
-
-
-def test_an_event_that_hangs_leaves_the_profile_known_that_was_known_before(given_up):
-    (outcome,) = given_up([[settled(make_prepared(), OK)]])
-    assert outcome.profile.outcome == OK
-    assert outcome.event.outcome.status is CallStatus.UNKNOWN
+    work = [[settled(make_prepared(0), OK)], *batches(40)[1:]]
+    first, second, *others = run(one_by_one(hang, stop, 2), work)
+    # Its profile was delivered before.
+    assert (first.profile.outcome, first.event.outcome.status) == (OK, "unknown")
+    assert (second.profile.outcome.status, second.event.outcome) == ("unknown", NOT_SENT)
+    assert [row.status for row in others] == [RowStatus.NOT_ATTEMPTED] * 38
 
 
 @pytest.mark.parametrize("waiting", [True, False])
-def test_no_more_batches_are_in_flight_than_there_is_use_for(waiting):
-    release = threading.Event()
-
+def test_no_more_batches_are_in_flight_than_there_is_use_for(waiting, release):
     def send_batch(batch):
         release.wait(30)
         send(batch)
 
-    pool = WorkerPool(
-        Stop(), send, send_batch, 1, lambda: (0, len(pool._batches) if waiting else 0)
-    )
-    with pool:
+    def in_flight():
+        return 0, len(pool._batches) if waiting else 0
+
+    with WorkerPool(Stop(), send, send_batch, 1, in_flight) as pool:
         sending = pool.send(batches(12))
         assert next(sending) == []
         most = ENOUGH_BATCHES_WAITING if waiting else worker_pool.MOST_BATCHES

@@ -6,11 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iterable_api.mapping import JOB_COLUMNS, RowMapping
-from records.columns import Column, Kind
 from records.outcomes import Call, CallOutcome, CallStatus, Delivery, RowStatus
 from tests.results import ended
-from tests.rows import make_row
 
 
 @pytest.mark.parametrize(
@@ -32,14 +29,6 @@ from tests.rows import make_row
 def test_the_status_of_a_row_follows_from_its_two_calls(update, track, status):
     calls = CallOutcome(CallStatus(update)), CallOutcome(CallStatus(track))
     assert ended(1, "a@example.com", *calls).status is status
-
-
-def test_a_row_with_binary_columns_can_be_found_by_what_is_written_of_it():
-    mapping = RowMapping([Column(name, Kind.BINARY) for name in JOB_COLUMNS])
-    row = mapping.row_of(make_row(1, customer_id=bytes(16), email=b"ann@example.com"))
-    outcome = mapping.not_attempted(row)
-    assert (outcome.customer_id, outcome.email) == (f"0x{'00' * 16}", "ann@example.com")
-    assert outcome.refuse("no").status is RowStatus.TOTAL_FAILURE
 
 
 @given(st.binary(min_size=16, max_size=16).filter(any))

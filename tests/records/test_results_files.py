@@ -2,10 +2,8 @@
 
 import json
 import os
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack
 from datetime import timedelta
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -32,7 +30,7 @@ from tests.results import (
     save,
     superseded,
 )
-from tests.users import NOBODY, as_nobody
+from tests.users import NOBODY, as_nobody, open_folder
 
 STEM = "integration_results_2026010"
 # From the oldest to the newest.
@@ -57,35 +55,25 @@ def test_results_files_come_in_the_order_of_their_runs_and_nothing_else_is_one(t
     assert results_files(tmp_path / "missing") == []
 
 
-@contextmanager
-def as_a_user_who_may_not_read(path):
-    """Take the rights on *path* away; root, who may read everything, becomes nobody meanwhile."""
-    path.chmod(0)
-    root = os.geteuid() == 0
-    if root:
-        os.chown(path.parent, NOBODY, NOBODY)
-    with as_nobody() if root else nullcontext():
-        yield
-
-
 def test_a_file_that_cannot_be_read_stops_nothing():
     """As of a run by root, or of a restored backup."""
-    with TemporaryDirectory() as name:
-        folder = Path(name)
+    with open_folder() as folder, ExitStack() as stack:
         for days, job in enumerate(("mine", "orders", "views")):
             save(folder, LAST + timedelta(days=days), delivered(1), job=job)
         files = results_files(folder)
         for path in files:
-            path.chmod(0o644)
+            path.chmod(0 if path == files[1] else 0o644)
         (partial := folder / f".{STEM}1_000000.partial").touch(0)
-        with as_a_user_who_may_not_read(files[1]):
-            with ResultsWriter(folder, LAST), pytest.raises(PermissionError):
-                files[1].read_bytes()
-            assert partial.exists()
-            assert [run.job for run in runs_in(folder)] == ["mine", "views"]
-            folder.chmod(0o600)  # what is in it may not even be looked at
-            assert results_files(folder) == []
-            folder.chmod(0o700)
+        if os.geteuid() == 0:  # root may read everything
+            os.chown(folder, NOBODY, NOBODY)
+            stack.enter_context(as_nobody())
+        with ResultsWriter(folder, LAST), pytest.raises(PermissionError):
+            files[1].read_bytes()
+        assert partial.exists()
+        assert [run.job for run in runs_in(folder)] == ["mine", "views"]
+        folder.chmod(0o600)  # what is in it may not even be looked at
+        assert results_files(folder) == []
+        folder.chmod(0o700)
 
 
 def test_the_latest_runs_of_a_folder_are_read(tmp_path):

@@ -23,19 +23,17 @@ def test_a_row_without_an_outcome_is_a_bug():
     assert (run.exit_status, run.error) == (ExitStatus.BUG, "bug: 1 outcomes for 2 rows")
 
 
-OWN = {
-    StopReason.ROW_COUNT: ExitStatus.DATABASE,
-    StopReason.SIGINT: ExitStatus.SIGINT,
-    StopReason.SIGTERM: ExitStatus.SIGTERM,
-}
-
-
-@pytest.mark.parametrize("reason", StopReason)
+@pytest.mark.parametrize(
+    ("reason", "status"),
+    [
+        *((StopReason.ROW_COUNT, 3), (StopReason.OUTAGE, 4)),
+        *((StopReason.SIGINT, 130), (StopReason.SIGTERM, 143)),
+    ],
+)
 @pytest.mark.parametrize("error", [None, ExitStatus.USAGE, ExitStatus.SIGINT, ExitStatus.BUG])
-def test_a_reason_to_stop_explains_every_error_but_a_bug(reason, error):
+def test_a_reason_to_stop_explains_every_error_but_a_bug(reason, status, error):
     run = RunRecord(RunOptions(), "1.0.0", error_status=error, stop_reason=reason)
-    own = OWN.get(reason, ExitStatus.STOPPED)
-    assert run.exit_status is (error if error is ExitStatus.BUG else own)
+    assert run.exit_status == (error if error is ExitStatus.BUG else status)
 
 
 def test_the_first_error_is_the_one_that_is_told():
