@@ -33,8 +33,7 @@ from records.delivery_ledger import DeliveryLedger
 from records.exit_statuses import DatabaseError, ExitStatus, RunError, StopReason
 from records.files import in_the_way, name_of
 from records.outcomes import CallStatus, Fault
-from records.results_files import results_files, runs_in
-from records.results_writer import ResultsWriter
+from records.results_files import ResultsWriter, results_files, runs_in
 from records.row_spool import RowSpool
 from records.run import RunRecord
 

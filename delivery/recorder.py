@@ -20,7 +20,7 @@ from monitoring.console import RowLog
 from records.delivery_ledger import ENTRY_BYTES, DeliveryLedger, LedgerError
 from records.exit_statuses import RunError, StopReason
 from records.outcomes import ARRIVED, Call, CallOutcome, CallStatus, Delivery, Fault, RowStatus
-from records.results_writer import LINE_BYTES, ResultsWriter
+from records.results_files import LINE_BYTES, ResultsWriter
 from records.row_spool import SpoolError
 from records.run import Endpoint, RunRecord
 

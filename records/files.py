@@ -9,9 +9,6 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import IO, Any
 
-# Errors of a file system that cannot sync or reserve space: the job goes on without.
-UNSUPPORTED = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS}
-
 
 def text_of(path: Path) -> str:
     """Return the text of a file that the operator wrote.
@@ -68,7 +65,8 @@ def publish(file: IO[Any], partial: Path, path: Path) -> None:
     try:
         os.fsync(file.fileno())
     except OSError as error:
-        if error.errno not in UNSUPPORTED:
+        # Some file systems cannot do that.
+        if error.errno not in {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS}:
             raise
     partial.replace(path)
 

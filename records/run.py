@@ -1,7 +1,4 @@
-"""The record of a run: its options and its outcome.
-
-``results_writer.py`` writes it to the results file, ``results_files.py`` reads it back as it is.
-"""
+"""The record of a run, its options and its outcome; ``results_files.py`` keeps it."""
 
 import time
 import uuid
@@ -24,6 +21,8 @@ from records.outcomes import (
 )
 
 logger = get_logger(__name__)
+
+_UTC = "%Y-%m-%dT%H:%M:%SZ"
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,8 +190,8 @@ class RunRecord:
         }
         run = {
             "id": self.id,
-            "started_at": _utc_text(self.started_at),
-            "finished_at": _utc_text(self.finished_at or self.started_at),
+            "started_at": f"{self.started_at:{_UTC}}",
+            "finished_at": f"{self.finished_at or self.started_at:{_UTC}}",
             "duration_seconds": round(self.duration_seconds, 3),
             "complete": self.complete,
             "exit_status": int(self.exit_status),
@@ -210,7 +209,3 @@ class RunRecord:
             "job": "" if self.options.demo else self.job,
         }
         return {"summary": summary, "run": run}
-
-
-def _utc_text(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%dT%H:%M:%S}Z"

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from records.outcomes import NOT_SENT, SUPERSEDED, CallOutcome, CallStatus, Delivery, Fault
-from records.results_writer import ResultsWriter
+from records.results_files import ResultsWriter
 from records.run import RunOptions, RunRecord
 
 LAST = datetime(2026, 3, 1, 2, 15, tzinfo=UTC)

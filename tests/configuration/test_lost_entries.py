@@ -14,7 +14,7 @@ from iterable_api.mapping import Identity, RowMapping
 from iterable_api.payloads import JOB_MAPPING
 from records.columns import Column, Kind
 from records.outcomes import CallOutcome, CallStatus
-from records.results_writer import ResultsWriter
+from records.results_files import ResultsWriter
 from records.row_spool import RowSpool
 from records.run import RunOptions, RunRecord
 from tests.configuration.conftest import settings_of

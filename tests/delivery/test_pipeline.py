@@ -17,7 +17,7 @@ from iterable_api.payloads import Payloads
 from records.delivery_ledger import DeliveryLedger, LedgerError
 from records.exit_statuses import RunError, StopReason
 from records.outcomes import NOT_SENT, CallOutcome, CallStatus, Delivery, Fault, RowStatus
-from records.results_writer import ResultsWriter
+from records.results_files import ResultsWriter
 from records.row_spool import SpoolError
 from records.run import RunOptions, RunRecord
 from tests.results import BAD, OK

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitoring.report import OUTCOMES, what_to_do, write_report
-from monitoring.report_history import FILES_READ
+from monitoring.report_history import FILES_READ, _failed_rows, read_history
 from records.exit_statuses import RunError
 from records.outcomes import CallOutcome, CallStatus, Fault, RowStatus
 from tests.monitoring.browser import browser
@@ -28,6 +28,7 @@ from tests.results import (
     delivered,
     ended,
     failing,
+    forgotten,
     half_delivered,
     refused,
     save,
@@ -104,6 +105,18 @@ def test_errors_of_the_last_run_are_counted_by_their_kind_with_a_few_customers_e
     assert "1 row: BadParams" in text
     assert f"{path.name} has a damaged row" in text
     assert "users/update 6 100 200 250 500 1,500 200: 5, no answer: 1" in text
+
+
+def test_a_failed_row_is_read_back_as_it_is(tmp_path):
+    rows = [*refused(1, '"outcome": "successful"'), *half_delivered(1), *failing(MISTYPED)]
+    path = save(tmp_path, rows=[*delivered(2), *rows, *forgotten(1)], status=1)
+    # Rows that did not fail are not even parsed.
+    path.write_text(path.read_text().replace('{"customer_id": 0, "email": "user0', "damaged", 1))
+    history = read_history(tmp_path, NOW)
+    assert [row for error in history.errors for row, _ in error.examples] == rows
+    path.unlink()
+    assert list(_failed_rows(history.runs[0], history)) == []
+    assert history.skipped == {path.name: "cannot be read: No such file or directory"}
 
 
 def test_only_the_newest_runs_are_read(tmp_path):

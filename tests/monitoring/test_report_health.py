@@ -6,7 +6,7 @@ import pytest
 
 from monitoring.report_health import ADVICE
 from records.exit_statuses import ExitStatus
-from records.results_writer import ResultsWriter
+from records.results_files import ResultsWriter
 from tests.monitoring.report_page import NOW, report_text
 from tests.results import (
     BAD,

@@ -9,20 +9,16 @@ import pytest
 
 from records.results_files import (
     ResultsFileError,
-    read_failed_rows,
+    ResultsWriter,
     read_run,
     results_files,
     runs_in,
 )
-from records.results_writer import ResultsWriter
 from records.run import RunOptions
 from tests.results import (
     ENDPOINTS,
     LAST,
-    MISTYPED,
-    damage_second_row,
     delivered,
-    failing,
     filtered,
     forgotten,
     half_delivered,
@@ -103,14 +99,6 @@ def test_refused_rows_within_the_limit_are_read_back(tmp_path):
     assert (run.exit_status, run.tolerated, run.undelivered) == (0, 1, 1)
 
 
-def test_a_failed_row_is_read_back_as_it_is(tmp_path):
-    rows = [*failing(MISTYPED), *half_delivered(1), *refused(1, '"outcome": "successful"')]
-    path = save(tmp_path, rows=[*delivered(2), *rows, *forgotten(1)], status=1)
-    # Rows that did not fail are not even parsed.
-    path.write_text(path.read_text().replace('{"customer_id": 0, "email": "user0', "damaged", 1))
-    assert list(read_failed_rows(path)) == rows
-
-
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -126,9 +114,8 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path, content, reason):
     with pytest.raises(ResultsFileError, match=reason):
         read_run(path)
     path.unlink()
-    for read in (read_run, lambda gone: next(read_failed_rows(gone))):
-        with pytest.raises(ResultsFileError, match="cannot be read: No such file"):
-            read(path)
+    with pytest.raises(ResultsFileError, match="cannot be read: No such file"):
+        read_run(path)
 
 
 @pytest.mark.parametrize(
@@ -144,12 +131,3 @@ def test_what_no_run_writes_is_damage_and_never_quoted(tmp_path, run):
     with pytest.raises(ResultsFileError, match="does not know") as caught:
         read_run(save(tmp_path, error="ann@example.com", **run))
     assert "ann@example.com" not in repr([caught.value, caught.value.__cause__])
-
-
-def test_the_rows_before_a_damaged_one_are_read(tmp_path):
-    path = save(tmp_path, rows=refused(3), status=1)
-    damage_second_row(path)
-    rows = read_failed_rows(path)
-    assert next(rows).customer_id == 0
-    with pytest.raises(ResultsFileError, match="has a damaged row"):
-        next(rows)

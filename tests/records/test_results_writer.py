@@ -12,7 +12,7 @@ from decimal import Decimal
 import pytest
 
 from records.outcomes import NOT_SENT, PLANNED, UNCHANGED, CallOutcome, CallStatus, Fault
-from records.results_writer import LINE_BYTES, ResultsWriter, unfinished_runs
+from records.results_files import LINE_BYTES, ResultsWriter, unfinished_runs
 from tests import schema
 from tests.results import (
     BAD,
