@@ -61,13 +61,13 @@ def sliding_window() -> Server:
     return accepts
 
 
-def token_bucket(kept_s: float = 1.0) -> Server:
-    """Accept while there are tokens; *kept_s* seconds' worth of them are kept."""
+def token_bucket() -> Server:
+    """Accept while there are tokens; those of a second are kept."""
     tokens, seen_s = math.inf, 1000.0
 
     def accepts(now_s: float, free: float) -> bool:
         nonlocal tokens, seen_s
-        tokens = min(max(2.0, free * kept_s), tokens + free * (now_s - seen_s))
+        tokens = min(max(2.0, free), tokens + free * (now_s - seen_s))
         seen_s = now_s
         if tokens < 1:
             return False
@@ -77,11 +77,7 @@ def token_bucket(kept_s: float = 1.0) -> Server:
     return accepts
 
 
-SERVERS: dict[str, Callable[[], Server]] = {
-    "sliding": sliding_window,
-    "bucket": token_bucket,
-    "small bucket": partial(token_bucket, 0.1),
-}
+SERVERS: dict[str, Callable[[], Server]] = {"sliding": sliding_window, "bucket": token_bucket}
 
 
 @dataclass

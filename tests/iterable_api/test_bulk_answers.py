@@ -51,22 +51,17 @@ def test_rows_that_are_listed_as_failed_are_open_and_the_others_delivered(lists,
 
 
 @pytest.mark.parametrize(("name", "key"), [("Emails", KEYS[0]), ("UserIds", KEYS[3])])
-def test_who_asked_to_be_forgotten_is_so_for_good(name, key):
-    """Also beside another list."""
-    listed = [key.removeprefix("userId:")]
+def test_the_forgotten_stay_so_and_an_event_whose_user_is_not_found_waits(name, key):
+    place, listed = KEYS.index(key), [key.removeprefix("userId:")]
     lists = {f"invalid{name}": listed, f"forgotten{name}": listed, f"notFound{name}": listed}
-    call = told(counts(3, 1, **lists))[KEYS.index(key)]
+    call = told(counts(3, 1, **lists))[place]
     assert (call.status, call.fault, call.code) == (FORGOTTEN, Fault.ROW, f"forgotten{name}")
-
-
-@pytest.mark.parametrize(("name", "key"), [("Emails", KEYS[0]), ("UserIds", KEYS[3])])
-def test_an_event_whose_user_is_not_found_waits_and_a_profile_is_open(name, key):
-    document = counts(3, 1, **{f"notFound{name}": [key.removeprefix("userId:")]})
-    call = told(document)[KEYS.index(key)]
+    document = counts(3, 1, **{f"notFound{name}": listed})
+    call = told(document)[place]
     assert (call.status, call.fault, call.code) == (UNAVAILABLE, Fault.ITERABLE, f"notFound{name}")
-    assert user_not_found(call)
-    assert call.message == NOT_YET_KNOWN
-    assert told(document, "users")[KEYS.index(key)] is NOT_SENT
+    assert (call.http_status, call.message, user_not_found(call)) == (200, NOT_YET_KNOWN, True)
+    # A single call settles the profile.
+    assert told(document, "users")[place] is NOT_SENT
 
 
 A_NAMED = [OPEN, UNKNOWN, UNKNOWN, UNKNOWN]

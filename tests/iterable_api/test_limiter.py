@@ -23,12 +23,7 @@ from tests.iterable_api.simulation import Clock, most_in_a_second, simulate
 
 cases = pytest.mark.parametrize(
     ("per_second", "latency_s", "kind"),
-    [
-        (500, 0.02, "sliding"),
-        (200, 0.3, "bucket"),
-        (500, 0.6, "sliding"),
-        (200, 1.2, "small bucket"),
-    ],
+    [(500, 0.02, "sliding"), (200, 0.3, "bucket"), (500, 0.6, "sliding"), (200, 1.2, "bucket")],
 )
 
 
