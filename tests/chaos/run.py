@@ -19,6 +19,7 @@ the same failures, but not at the same instruction.
 import argparse
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -64,7 +65,7 @@ def survives(name: str, seed: int, seconds: float) -> bool:
             # Before the end something is left for the runs that set things right.
             world.deadline_s = began_s + 0.9 * seconds
             told = SCENARIOS[name](world)
-    except (AssertionError, ValueError) as broken:
+    except (AssertionError, ValueError, subprocess.TimeoutExpired) as broken:
         say(f"{name}: BROKEN: {str(broken)[:3000]}\n  what the job wrote: {folder}")
         say(f"  again: python -m tests.chaos.run --seed {seed} --only {name}")
         return False
