@@ -3,6 +3,7 @@
 Each problem is a sentence that names the variable or the line and quotes no value.
 """
 
+import difflib
 import io
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -56,7 +57,9 @@ def read_env_file(path: Path, known: Collection[str]) -> tuple[dict[str, str], l
         elif binding.key is None or binding.value is None:
             problems.append(f"{where} is not NAME=value")
         elif binding.key not in known:
-            problems.append(f"{where}: {binding.key} is not a setting")
+            close = difflib.get_close_matches(binding.key.upper(), known, n=1, cutoff=0.8)
+            suggestion = f"; did you mean {close[0]}?" if close else ""
+            problems.append(f"{where}: {binding.key} is not a setting{suggestion}")
         elif binding.key in values:
             problems.append(f"{where}: {binding.key} is set twice")
         else:

@@ -48,7 +48,8 @@ def test_a_password_is_taken_as_it_is_written(write):
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("DB_HOTS=x", ".env line 2: DB_HOTS is not a setting"),
+        ("DB_HOTS=x", ".env line 2: DB_HOTS is not a setting; did you mean DB_HOST?"),
+        ("COLOUR=x", ".env line 2: COLOUR is not a setting"),
         ("DB_HOST=again", ".env line 2: DB_HOST is set twice"),
         ("'unclosed", ".env line 2 is not NAME=value"),
         ("sEcReT", ".env line 2 is not NAME=value"),
