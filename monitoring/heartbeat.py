@@ -1,4 +1,4 @@
-"""Tell a monitor that the run began and how it ended, by the conventions of Healthchecks."""
+"""Tells a monitor that the run began and how it ended, by the conventions of Healthchecks."""
 
 import uuid
 from urllib.parse import urlsplit, urlunsplit
