@@ -1,6 +1,7 @@
 """What each kind of answer means: the table line by line, and the order of its lines."""
 
 import json
+from contextlib import closing
 
 import pytest
 from hypothesis import given
@@ -11,16 +12,19 @@ from iterable_api.answers import (
     NOT_ITERABLE,
     REDIRECTED,
     RULES,
+    UNKNOWN_TYPE,
     Repeat,
     Reply,
+    fetch_user_fields,
     judge_failure,
     judge_response,
     parse_object,
     rule_for,
     user_not_found,
 )
-from iterable_api.transport import Cause, Response, TransportError
+from iterable_api.transport import Cause, Network, Response, Transport, TransportError
 from records.outcomes import CallOutcome, CallStatus, Fault
+from sandbox.faults import Fault as Sent
 
 DELIVERED, REFUSED, FORGOTTEN = CallStatus.DELIVERED, CallStatus.REFUSED, CallStatus.FORGOTTEN
 UNAVAILABLE, UNKNOWN = CallStatus.UNAVAILABLE, CallStatus.UNKNOWN
@@ -209,6 +213,26 @@ def test_an_unknown_user_has_many_names():
 def test_fields_of_another_type_are_named_with_the_type_that_the_project_has(errors, fields):
     answer = judge(400, says(MISMATCH, "Project 1: ...", {"validationErrors": errors}))
     assert list(answer.outcome.fields) == fields
+
+
+def test_the_types_of_a_projects_fields_come_by_name_or_not_at_all(iterable):
+    iterable.change(limits=False)
+    fields = {f"field{number}": "string" for number in range(30_000)}
+    odd = {"a": None, "b": ["string"], "c": {"type": "string"}, "d": "", "e": "t" * 99}
+    with closing(Transport(iterable.url, "key", Network(timeout_s=1.0))) as transport:
+        iterable.set_faults(Sent("answer", body=json.dumps({"fields": fields | odd})))
+        unknown = dict.fromkeys("abcd", UNKNOWN_TYPE)
+        assert fetch_user_fields(transport).field_types == fields | unknown | {"e": "t" * 64}
+        for fault, words in (
+            (Sent("redirect"), "answered 302"),
+            (Sent("answer", body='{"fields": []}'), "answered 200"),
+            (Sent("answer", status=400, body='{"fields": {}}'), "answered 400"),
+            (Sent("hang"), "no answer within 1 s"),
+        ):
+            iterable.set_faults(fault)
+            answer = fetch_user_fields(transport)
+            told = answer.cause.words.removesuffix(", but not by Iterable")
+            assert (answer.field_types, told) == (None, words)
 
 
 # --- Any answer at all

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iterable_api.mapping import JOB_COLUMNS, Identity, RowMapping
-from iterable_api.payloads import EVENT_NAMESPACE, JOB_MAPPING, Payloads, RowError, bulk_body
+from iterable_api.payloads import EVENT_NAMESPACE, JOB_MAPPING, Payloads, RowError
 from records.columns import Column, Kind
 from records.outcomes import NO_EVENT
 from tests.rows import bodies_of, make_prepared, make_row, raw_row
@@ -150,14 +150,6 @@ def test_bodies_take_the_place_of_the_values_and_are_made_once():
     assert (row.values, json.loads(body)["email"]) == ((), "user1@example.com")
     PAYLOADS.complete(row)
     assert row.profile.body is body
-
-
-def test_a_bulk_body_holds_the_bodies_as_they_are():
-    for count in (0, 1, 3):
-        prepared = [make_prepared(number) for number in range(count)]
-        users = [bodies_of(PAYLOADS, make_row(number))[0] for number in range(count)]
-        body = bulk_body("users", [each.profile.body for each in prepared])
-        assert json.loads(body) == {"users": users}
 
 
 # --- The time of an event
