@@ -4,10 +4,8 @@ The page is made from the results files alone: no network, no script. It holds c
 only its owner can read it, as with the results files.
 """
 
-from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -75,14 +73,21 @@ def write_report(folder: Path, now: datetime | None = None) -> Path:
 
 def _render(history: History, now: datetime) -> str:
     """Return the page as of *now*. Every value is escaped."""
+    charted = [run for run in history.judged if now - run.started_at < timedelta(days=MOST_DAYS)]
+    longest = max((run.duration_seconds for run in charted), default=0.0)
+    functions = (when, count, duration, short, round_up, rows_of, what_to_do)
     return _PAGES.get_template("report_template.html").render(
-        [(each.__name__, each) for each in (when, count, duration, short, what_to_do)],
+        [(each.__name__, each) for each in functions],
         now=now,
         health=judge(history, now),
         levels=LEVELS,
         history=history,
         last=history.last,
-        charts=charts(history.judged, now),
+        # One run makes no chart.
+        days=by_day(charted, now) if len(charted) > 1 else [],
+        most=max((run.outcomes.total() for run in charted), default=0),
+        longest=longest,
+        unit=next(each for each in _UNITS if longest >= 3 * each[1] or each[1] == 1),
         outcomes=[each for each in OUTCOMES if any(run.outcomes[each[0]] for run in history.runs)],
     )
 
@@ -95,35 +100,6 @@ def what_to_do(error: CallOutcome) -> str:
     return next(known, "Fix what the message names, then run again.")
 
 
-class Chart(NamedTuple):
-    """A chart with a bar for each run; its axis ends at *top*, *days* are from ``by_day()``.
-
-    *parts* returns what a run's bar is made of: name, CSS class and value.
-    """
-
-    title: str
-    unit: str
-    top: float
-    days: list[tuple[str, list[RunRecord]]]
-    parts: Callable[[RunRecord], list[tuple[str, str, float]]]
-
-
-def charts(runs: Sequence[RunRecord], now: datetime) -> list[Chart]:
-    """Return the charts of the latest *runs*, if there is more than one."""
-    runs = [run for run in runs if now - run.started_at < timedelta(days=MOST_DAYS)]
-    if len(runs) < 2:
-        return []
-    days, most = by_day(runs, now), max(run.outcomes.total() for run in runs)
-    longest = max(run.duration_seconds for run in runs)
-    unit, seconds = next(each for each in _UNITS if longest >= 3 * each[1] or each[1] == 1)
-
-    def rows(run: RunRecord) -> list[tuple[str, str, float]]:
-        return [(name, css_class, run.outcomes[status]) for status, name, css_class in OUTCOMES]
-
-    def time(run: RunRecord) -> list[tuple[str, str, float]]:
-        return [(unit, "time", run.duration_seconds / seconds)]
-
-    return [
-        Chart("Rows by outcome", "rows", round_up(most), days, rows),
-        Chart("Duration", unit, round_up(longest / seconds), days, time),
-    ]
+def rows_of(run: RunRecord) -> list[tuple[str, str, int]]:
+    """Return what the bar of *run* is made of: name, CSS class and number of rows."""
+    return [(name, css_class, run.outcomes[status]) for status, name, css_class in OUTCOMES]
