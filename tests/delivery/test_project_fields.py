@@ -160,6 +160,10 @@ def test_an_event_is_sure_when_the_fields_of_the_runs_profiles_are_all_there(pat
         fields.finish(patient=True)
         ((_, event),) = fields.ledger.held(rows[1:])
     assert (event.same, event.sure) == (True, sure)
+    with night(path, there) as fields:
+        fields.know(there)
+        # So does a later event wait for fields that its own row need not have.
+        assert fields.may_be_sent_again(make_prepared(plan_type=None)) is sure
 
 
 @pytest.mark.parametrize(
