@@ -15,11 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import requests
-
 from delivery import worker_pool
-from iterable_api.endpoints import UPDATE_USER
-from iterable_api.mapping import OWN_FIELDS
 from sandbox.endpoints import EVENTS_TRACK_BULK, USERS_BULK_UPDATE
 from sandbox.faults import Fault
 from sandbox.settings import Settings
@@ -73,9 +69,9 @@ def kills(world: World, count: int = 200, rows: int = 5000) -> str:
     world.settings = {"ITERABLE_WORKERS": str(WORKERS), "BULK_BATCH_SIZE": str(BATCH)}
     world.iterable.change(latency_ms=5)
     world.fill(rows, repeats=rows // 100)
-    # A run that is killed before its look at new fields sends once more what is not sure.
-    create_fields(world)
-    world.take_requests()
+    # The fields are created: a run that is killed before its look at new ones sends again what is
+    # not sure.
+    world.run("--limit", "20")
     again, killed = SentAgain(), 0
     # More than needed to be done with the rows: what is changed then ends a run within the second.
     per_kill = max(1, 4 * rows // count)
@@ -111,17 +107,6 @@ def run_or_kill(
             process.wait_for(rng.randint(1, 2 * count + 1), rng.uniform(0, 0.02))
         process.popen.kill()
     return process.finish()
-
-
-def create_fields(world: World) -> None:
-    """Create the profile fields of the job in the project, as its operator does."""
-    fields = {own.name: own.value or "a" for own in OWN_FIELDS if own.call == UPDATE_USER}
-    requests.post(
-        f"{world.iterable.url}/api/users/update",
-        json={"email": "operator@example.com", "dataFields": fields},
-        headers={"Api-Key": "chaos"},
-        timeout=5,
-    ).raise_for_status()
 
 
 # --- Faults of Iterable, and of what lies between -------------------------------------------------
