@@ -64,11 +64,10 @@ def recorder(tmp_path, stop):
 def recorded(recorder, monkeypatch):
     """Return the rows in the results, also those of a run that raised."""
     rows: list[Delivery] = []
-    add = recorder.results.add
 
     def keep(some):
         rows.extend(some)
-        add(some)
+        ResultsWriter.add(recorder.results, some)
 
     monkeypatch.setattr(recorder.results, "add", keep)
     return rows
@@ -170,7 +169,7 @@ def test_rows_are_planned_only_as_fast_as_they_are_delivered(deliver, monkeypatc
 @pytest.mark.parametrize(
     ("owner", "method"),
     [(DeliveryLedger, name) for name in ("held", "forget", "renew", "record")]
-    + [(LaterRows, "extend")],
+    + [(LaterRows, "extend"), (ResultsWriter, "add")],
 )
 def test_whatever_fails_each_row_has_one_outcome_and_what_was_delivered_is_recorded(
     deliver, recorded, stop, monkeypatch, owner, method, after, error
