@@ -10,7 +10,7 @@ import pytest
 from delivery import pipeline
 from delivery.bulk import BatchLimit
 from delivery.pipeline import LaterRows, Pipeline
-from delivery.recorder import Recorder
+from delivery.recorder import Recorder, RefusalWatch
 from delivery.stopping import Stop
 from delivery.worker_pool import WorkerPool
 from iterable_api.payloads import Payloads
@@ -20,7 +20,7 @@ from records.outcomes import NOT_SENT, CallOutcome, CallStatus, Delivery, Fault,
 from records.results_writer import ResultsWriter
 from records.row_spool import SpoolError
 from records.run import RunOptions, RunRecord
-from tests.results import BAD, OK
+from tests.results import BAD, MISTYPED, OK
 from tests.rows import (
     CHUNK_ROWS,
     answered,
@@ -138,6 +138,18 @@ def test_a_stop_lets_no_new_row_begin(deliver, stop):
     rows = deliver([raw_row(number) for number in range(3 * CHUNK_ROWS)], process)
     assert statuses(rows) == [GOOD, *[NOT_ATTEMPTED] * (3 * CHUNK_ROWS - 1)]
     assert stop.reason is StopReason.SIGTERM
+
+
+def test_bad_values_stop_no_run_of_which_iterable_holds_a_row(deliver, recorder, stop):
+    deliver(ROWS, send)
+    recorder.refusals = RefusalWatch(stop)  # of another run
+
+    def process(batch):
+        for row in batch:
+            answered(row, MISTYPED, OK)
+
+    rows = deliver([*ROWS, *(raw_row(number) for number in range(5, 55))], process)
+    assert statuses(rows) == [RowStatus.UNCHANGED] * 4 + [BAD_ROW] * 50
 
 
 def test_rows_are_planned_only_as_fast_as_they_are_delivered(deliver, monkeypatch):
