@@ -10,7 +10,7 @@ import pytest
 from delivery import pipeline
 from delivery.bulk import BatchLimit
 from delivery.pipeline import LaterRows, Pipeline
-from delivery.recorder import Recorder
+from delivery.recorder import Recorder, RefusalWatch
 from delivery.stopping import Stop
 from delivery.worker_pool import WorkerPool
 from iterable_api.payloads import Payloads
@@ -20,7 +20,7 @@ from records.outcomes import NOT_SENT, CallOutcome, CallStatus, Delivery, Fault,
 from records.results_files import ResultsWriter
 from records.row_spool import SpoolError
 from records.run import RunOptions, RunRecord
-from tests.results import BAD, OK
+from tests.results import BAD, MISTYPED, OK
 from tests.rows import (
     CHUNK_ROWS,
     answered,
@@ -64,11 +64,10 @@ def recorder(tmp_path, stop):
 def recorded(recorder, monkeypatch):
     """Return the rows in the results, also those of a run that raised."""
     rows: list[Delivery] = []
-    add = recorder.results.add
 
     def keep(some):
         rows.extend(some)
-        add(some)
+        ResultsWriter.add(recorder.results, some)
 
     monkeypatch.setattr(recorder.results, "add", keep)
     return rows
@@ -141,6 +140,18 @@ def test_a_stop_lets_no_new_row_begin(deliver, stop):
     assert stop.reason is StopReason.SIGTERM
 
 
+def test_bad_values_stop_no_run_of_which_iterable_holds_a_row(deliver, recorder, stop):
+    deliver(ROWS, send)
+    recorder.refusals = RefusalWatch(stop)  # of another run
+
+    def process(batch):
+        for row in batch:
+            answered(row, MISTYPED, OK)
+
+    rows = deliver([*ROWS, *(raw_row(number) for number in range(5, 55))], process)
+    assert statuses(rows) == [RowStatus.UNCHANGED] * 4 + [BAD_ROW] * 50
+
+
 def test_rows_are_planned_only_as_fast_as_they_are_delivered(deliver, monkeypatch):
     monkeypatch.setattr(pipeline, "GROUP_ROWS", 30)
     planned, returned, ahead = 0, 0, []
@@ -170,7 +181,7 @@ def test_rows_are_planned_only_as_fast_as_they_are_delivered(deliver, monkeypatc
 @pytest.mark.parametrize(
     ("owner", "method"),
     [(DeliveryLedger, name) for name in ("held", "forget", "renew", "record")]
-    + [(LaterRows, "extend")],
+    + [(LaterRows, "extend"), (ResultsWriter, "add")],
 )
 def test_whatever_fails_each_row_has_one_outcome_and_what_was_delivered_is_recorded(
     deliver, recorded, stop, monkeypatch, owner, method, after, error
