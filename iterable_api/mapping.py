@@ -260,11 +260,9 @@ def _query_field(column: Column) -> MappedField:
     call = CALLS[prefix]
     if not (_FIELD_NAME.fullmatch(name) and name.isprintable()):
         raise ValueError(_NO_FIELD_NAME)
-    if name in RESERVED:
-        raise ValueError("is reserved by Iterable; use another name")
     own = _OWN.get((call, name))
-    if own and own.column.name == "event_time":
-        raise ValueError("is already sent by the job")
+    if name in RESERVED or (own and own.column.name == "event_time"):
+        raise ValueError("is reserved by Iterable or by this job; use another name")
     usual = own.type if own else None
     kind = _type_of(column, f"{prefix}.{name}", suffix if colon else usual)
     return MappedField(call, name, kind, column)

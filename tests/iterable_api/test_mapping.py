@@ -91,11 +91,11 @@ def test_the_columns_type_decides_and_a_suffix_overrides_it(kind):
     [
         ("user.x:", "has the unknown type :; use one of :string, :long, :double, :boolean, :date"),
         ("user.a:b:string", "has the unknown type :b:string"),
-        ("user.email", "is reserved by Iterable"),
+        ("user.email", "is reserved by Iterable or by this job; use another name"),
         ("event.userId:string", "is reserved by Iterable"),
         (("user.recent_page_view", Kind.DATE), "is date and cannot be sent as :boolean"),
         (("user.first_name", Kind.BIT), "write AS `user.first_name:long` or AS `user.first"),
-        ("event.timestamp", "is already sent by the job"),
+        ("event.timestamp", "is reserved by Iterable or by this job"),
         (("user.x", Kind.BINARY), "use BIN_TO_UUID() in Query 2 (on MariaDB: HEX())"),
         (("user.x:long", Kind.BINARY), "if they are UTF-8 text, write AS `user.x:string`"),
         (("user.x", Kind.OTHER), "convert it to text, for example with ST_AsText()"),
