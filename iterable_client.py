@@ -250,8 +250,9 @@ def _log_error(path: str, status: int, code: str | None) -> None:
 
 def _profile_outcome(outcome: CallOutcome) -> CallOutcome:
     """Return the outcome of a profile's call; "user not found" means a wrong kind of identity."""
-    other = replace(outcome, fault=Fault.PROJECT, message=OTHER_IDENTITY)
-    return other if user_not_found(outcome) else outcome
+    if user_not_found(outcome):
+        return replace(outcome, fault=Fault.PROJECT, message=OTHER_IDENTITY)
+    return outcome
 
 
 def _settled(answer: CallOutcome, requests: int, *, may_have_landed: bool) -> CallOutcome:
