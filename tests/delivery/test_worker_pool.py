@@ -169,11 +169,16 @@ def test_when_the_grace_is_over_calls_in_flight_are_unknown_and_others_not_sent(
     def hang(rows):
         if rows[0].customer_id == 1:
             stop.request(StopReason.SIGTERM)
+        call = rows[0].next_call
         release.wait(30)
-        send(rows)
+        call.settle(OK)
 
+    pool = one_by_one(hang, stop, 2)
     work = [[settled(make_prepared(0), OK)], *batches(40)[1:]]
-    first, second, *others = run(one_by_one(hang, stop, 2), work)
+    first, second, *others = run(pool, work)
+    # What comes later changes no outcome.
+    release.set()
+    pool._threads.shutdown()
     # Its profile was delivered before.
     assert (first.profile.outcome, first.event.outcome.status) == (OK, "unknown")
     assert (second.profile.outcome.status, second.event.outcome) == ("unknown", NOT_SENT)
