@@ -29,8 +29,8 @@ JOB_QUERY = 2
 CONNECT_TIMEOUT_S = 10
 # The client waits longer than the server's limit, whose error says more than its own timeout.
 READ_MARGIN_S = 15
-# Number of rows to read at a time: more is hardly faster, and rows may hold megabytes.
-ROWS_TOGETHER = 10
+# Number of rows to read at a time, as long as each has fewer bytes than the second number.
+ROWS_TOGETHER, SMALL_ROW = 100, 10_000
 
 # Variables that can change or cut the rows of a SELECT without an error, each set so that it does
 # not. One that the server does not know, or does not allow an ordinary user to set, is skipped.
@@ -71,7 +71,7 @@ _NOT_MYSQL = (ArithmeticError, AttributeError, LookupError, TypeError, ValueErro
 def load_query(number: int, path: Path | None = None) -> str:
     """Return the statement below the line ``-- Query <number>: ...`` of *path* or QUERIES_FILE.
 
-    It ends at the next such line, or with the file. A file without such lines is one statement.
+    It ends with its last word before the next such line; a file without them is one statement.
     Raises DatabaseError if there is no such statement, more than one, or one that is no SELECT.
     """
     file = path or QUERIES_FILE
@@ -87,7 +87,6 @@ def load_query(number: int, path: Path | None = None) -> str:
     # For a clear message before anything runs: the session is read-only, and takes one statement.
     if not re.search(r"\b(SELECT|WITH)\b", found[0], re.IGNORECASE):
         raise DatabaseError(f"Query {number} in {file.name} must begin with SELECT or WITH")
-    # Without what may follow the last word of a query.
     return re.sub(r"(?:[\s;]|^--[^\n]*)++\Z", "", found[0], flags=re.MULTILINE).lstrip()
 
 
@@ -128,8 +127,8 @@ class DatabaseConnection:
     knows. *query_timeout_s* is the server's limit for one statement, in whole seconds; the client
     stops waiting a little later.
 
-    ``version`` is the server's own name and version, once connected.
-    Every method raises DatabaseError, and nothing else, for failures of server and network.
+    ``version`` is the server's own, once connected. Every method raises DatabaseError, and nothing
+    else, for failures of server and network.
     """
 
     host: str
@@ -162,8 +161,7 @@ class DatabaseConnection:
     def disconnect(self) -> None:
         """Close the session, if there is one; a running query goes on until its time limit."""
         connection, self._connection = self._connection, None
-        # A dead connection fails in several ways.
-        with suppress(Exception):
+        with suppress(Exception):  # a dead connection fails in several ways
             if connection is not None:
                 connection.close()
 
@@ -255,15 +253,18 @@ class DatabaseConnection:
 
     def _raw_rows(self, width: int) -> Iterator[Any]:
         """Yield the rows of the query that has been run, as MySQL's own bytes."""
-        connection, end = self._opened(), None
+        connection, count, end = self._opened(), 1, None
         with self._explained():
             while end is None:
                 # Not by the cursor, which reads them one by one and is slower.
-                rows, end = connection.get_rows(ROWS_TOGETHER, raw=True)
+                rows, end = connection.get_rows(count, raw=True)
                 for row in rows:
                     if len(row) != width:
                         raise ValueError("values and columns differ in number")
                     yield row
+                # Only few rows with large values fit into memory.
+                is_small = rows and sum(map(len, filter(None, rows[-1]))) < SMALL_ROW
+                count = ROWS_TOGETHER if is_small else 1
 
     @contextmanager
     def _explained(self, failed: str = "the query failed") -> Iterator[None]:
@@ -281,8 +282,7 @@ def _set(cursor: MySQLCursorAbstract, setting: str) -> bool:
     try:
         cursor.execute(f"SET SESSION {setting}")
     except mysql.connector.Error as error:
-        # Unknown, or for administrators only.
-        if error.errno not in {1193, 1227}:
+        if error.errno not in {1193, 1227}:  # unknown, or for administrators only
             raise
         return False
     return True

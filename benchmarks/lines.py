@@ -80,14 +80,15 @@ class Bench:
         with harness.site(self.database, UNLIMITED) as site:
             return site.run("--bulk")
 
-    def twice(self, users: int) -> tuple[JobRun, JobRun, float]:
-        """Deliver rows in bulk, then run again with nothing changed, then only read them."""
+    def twice(self, users: int, rounds: int = 1) -> tuple[JobRun, JobRun, float]:
+        """Deliver rows in bulk; then run with nothing changed, and only read: the fastest count."""
         rows = self.fill(users)
         with harness.site(self.database, UNLIMITED) as site:
-            first, again, read_s = site.run("--bulk"), site.run(), site.read()
+            first, taken = site.run("--bulk"), [(site.run(), site.read()) for _ in range(rounds)]
+        again = min((run for run, _ in taken), key=lambda run: run.wall_s)
         if again.summary["unchanged"] != rows or again.summary["requests"]:
             raise RuntimeError(f"not all was held already: {again.summary}")
-        return first, again, read_s
+        return first, again, min(read_s for _, read_s in taken)
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ def noise(url: str) -> None:
 
 def unchanged(bench: Bench) -> Line:
     """Hold the time against that in which the connector's plain cursor reads and drops the rows."""
-    _, run, read_s = bench.twice(200_000)
+    _, run, read_s = bench.twice(200_000, rounds=3)
     times = run.wall_s / read_s
     name = f"{run.rows:,} unchanged users, against a plain read of Query 2"
     measured = f"{times:.2f} times: {run.wall_s:.2f} s over {read_s:.2f} s"

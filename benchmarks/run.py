@@ -47,7 +47,7 @@ def main() -> int:
     parser.add_argument("--scale", type=float, default=1.0, help="times the rows")
     parser.add_argument("--server", metavar="PATH", help="the database; default: the first found")
     args = parser.parse_args()
-    # So that the database, the stand-in and the job are ended too.
+    # Ends the database, the stand-in and the job too.
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     began = time.perf_counter()
     wanted = {n: part for n, part in (LINES | {"index": index}).items() if n.startswith(args.only)}
@@ -61,9 +61,8 @@ def main() -> int:
         if not args.only and args.scale == 1:
             write(lines, database, took_s)
     sys.stdout.write(f"{len(lines)} lines in {took_s:.0f} s\n")
-    good = [
-        line.reached if args.scale == 1 else line.measured != "failed" for line in lines.values()
-    ]
+    few = args.scale != 1
+    good = [line.reached or (few and line.measured != "failed") for line in lines.values()]
     return 0 if good and all(good) else 1
 
 

@@ -56,6 +56,9 @@ class Payloads:
         self._zone = time_zone
         # Looked up once: there may be a million rows.
         self._by_user_id, self._identifier = mapping.by_user_id, mapping.identifier
+        columns = (self._identifier, "page_view_id", "customer_id")
+        self._identity_of, self._view_of, self._customer_of = map(self._reader, columns)
+        self._name_of = self._reader("event_name") if mapping.has_event_name else _no_name
         self._id_key = '"userId"' if mapping.by_user_id else '"email"'
         self._time_place = mapping.places["event_time"]
         self._has_time = mapping.columns[self._time_place].kind in {Kind.DATE, Kind.MOMENT}
@@ -115,7 +118,7 @@ class Payloads:
     def user_number(self, row: Row) -> int:
         """Return a number that all rows of one user share."""
         try:
-            return hash(self._key((self._text(row, self._identifier) or "").strip()))
+            return hash(self._key((self._identity_of(row) or "").strip()))
         except RowError:  # a row that is not sent
             return 0
 
@@ -125,14 +128,22 @@ class Payloads:
 
     def _who(self, row: Row) -> str:
         """Return the email or the user id of *row*."""
-        text = self._text(row, self._identifier)
+        text = self._identity_of(row)
         return _user_id(text, self._identifier) if self._by_user_id else _email(text)
 
-    def _text(self, row: Row, name: str) -> str | None:
-        """Return the value of the column *name* as text, None for NULL."""
+    def _reader(self, name: str) -> Callable[[Row], str | None]:
+        """Return the function that returns the value of the column *name* as text, None for NULL.
+
+        It raises RowError.
+        """
         place = self.mapping.places[name]
-        value = row[place]
-        return None if value is None else as_text(self.mapping.columns[place], value)
+        column = self.mapping.columns[place]
+
+        def read(row: Row) -> str | None:
+            value = row[place]
+            return None if value is None else as_text(column, value)
+
+        return read
 
     def _key(self, who: str) -> str:
         return user_id_key(who) if self._by_user_id else who.lower()
@@ -182,18 +193,18 @@ class Payloads:
         gets the same id again. An emptied table numbers its rows from 1 again: because of the
         customer and the time, a later view does not get an earlier one's id.
         """
-        view = self._text(row, "page_view_id")
+        view = self._view_of(row)
         if view is None:
             return NO_EVENT_NAME
         created_at = self._unix_seconds(self._when(row))
         first = _common_part(self._source, self._kind_of_event(row))
         # The length in front keeps the id apart from the customer, whatever text it is.
-        name = f"{first}{len(view)}:{view},{self._text(row, 'customer_id')},{created_at}"
+        name = f"{first}{len(view)}:{view},{self._customer_of(row)},{created_at}"
         return sha1(EVENT_NAMESPACE + name.encode(), usedforsecurity=False).digest()[:16]
 
     def _kind_of_event(self, row: Row) -> str:
         """Return the event's name in Iterable."""
-        name = self._text(row, "event_name") if self.mapping.has_event_name else None
+        name = self._name_of(row)
         if name is None:
             return EVENT_NAME
         if not name.strip():
@@ -219,6 +230,10 @@ class Payloads:
         if not 0 < seconds < END_OF_TIME:
             raise RowError("event_time is not between 1970 and 2099")
         return seconds
+
+
+def _no_name(_row: Row) -> None:
+    """Stand in for the reader of a column that is not there."""
 
 
 def new_fields_rule(create: bool | None) -> bytes:

@@ -7,14 +7,15 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import NoReturn
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING, NoReturn
 
 from logger_config import FILE_ONLY, get_logger
 from records.exit_statuses import ExitStatus, StopReason
 from records.outcomes import FAILED_OUTCOMES, PLANNED, Delivery, RowStatus
 from records.run import RunRecord
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 logger, file_logger = get_logger(__name__), get_logger(FILE_ONLY)
 
@@ -65,9 +66,8 @@ class RowLog(AbstractContextManager["RowLog"]):
         many = _TOLD_TOGETHER if run.options.bulk else {RowStatus.UNCHANGED}
         self._together = set() if self._few else many
         self._began_s = self._told_s = time.monotonic()
-        self._bar: tqdm[NoReturn] | None = None
-        if not self._few and sys.stderr.isatty() and not run.options.quiet:
-            self._bar = tqdm(total=run.rows_read, unit=" rows", dynamic_ncols=True)
+        bar = not self._few and sys.stderr.isatty() and not run.options.quiet
+        self._bar = _new_bar(run.rows_read) if bar else None
 
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
@@ -121,6 +121,12 @@ class RowLog(AbstractContextManager["RowLog"]):
             for call in (row.profile, row.event):
                 if call.outcome is PLANNED:
                     sys.stdout.write(f"  POST /api/{call.path} {call.body.decode()}\n")
+
+
+def _new_bar(total: int) -> "tqdm[NoReturn]":
+    from tqdm import tqdm  # noqa: PLC0415 - takes a while, and most runs have no terminal
+
+    return tqdm(total=total, unit=" rows", dynamic_ncols=True)
 
 
 def table_lines(rows: Iterable[Sequence[str]]) -> list[str]:
