@@ -60,6 +60,8 @@ class Payloads:
         self._identity_of, self._view_of, self._customer_of = map(self._reader, columns)
         self._name_of = self._reader("event_name") if mapping.has_event_name else _no_name
         self._id_key = '"userId"' if mapping.by_user_id else '"email"'
+        self._customer_place = mapping.places["customer_id"]
+        self._customer = mapping.columns[self._customer_place]
         self._time_place = mapping.places["event_time"]
         self._has_time = mapping.columns[self._time_place].kind in {Kind.DATE, Kind.MOMENT}
         self._encoders = {
@@ -96,7 +98,7 @@ class Payloads:
         if event_name is NO_EVENT_NAME:
             event.settle(NO_EVENT)
         return Delivery(
-            self.mapping.shown(values, "customer_id"),
+            self._customer.shown(values[self._customer_place]),
             self.mapping.shown(values, "email") if by_user_id else who,
             who if by_user_id else None,
             values,

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NamedTuple, Self, TypeVar
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self
 
 from records.files import publish
 from records.outcomes import COUNTERS, PLANNED, UNCHANGED, Call, CallOutcome, Delivery
@@ -22,8 +22,6 @@ from records.run import RunRecord
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
-
-T = TypeVar("T")
 
 # The version of the results file's format.
 SCHEMA_VERSION = 1
@@ -170,18 +168,17 @@ def _row_json(row: Delivery) -> str:
     if row.user_id is not None:
         who += f', "user_id": {_json(row.user_id)}'
     event_id = f'"{name}"' if (name := row.event_id) else "null"
-    user, event = _call_json(row.profile), _call_json(row.event)
+    # Most rows of most nights: to look them up takes a while.
+    if row.profile.outcome is row.event.outcome is UNCHANGED:
+        return f"{{{who}, {_UNCHANGED_ROW}{event_id}}}}}"
     return (
-        f'{{{who}, "outcome": "{row.status}", "users_update": {{{user}}}, '
-        f'"events_track": {{{event}, "event_id": {event_id}}}}}'
+        f'{{{who}, "outcome": "{row.status}", "users_update": {{{_call_json(row.profile)}}}, '
+        f'"events_track": {{{_call_json(row.event)}, "event_id": {event_id}}}}}'
     )
 
 
 def _call_json(call: Call) -> str:
     """Return the members of a call's JSON object, without its braces."""
-    # Most calls of most nights: to look them up in the cache takes a while.
-    if call.outcome is UNCHANGED:
-        return _UNCHANGED
     payload = f', "payload": {call.body.decode()}' if call.outcome is PLANNED else ""
     return _outcome_json(call.outcome) + payload
 
@@ -196,7 +193,10 @@ def _outcome_json(outcome: CallOutcome) -> str:
     return json.dumps(members)[1:-1]
 
 
-_UNCHANGED = _outcome_json(UNCHANGED)
+_UNCHANGED_ROW = (
+    f'"outcome": "unchanged", "users_update": {{{_outcome_json(UNCHANGED)}}}, '
+    f'"events_track": {{{_outcome_json(UNCHANGED)}, "event_id": '
+)
 
 
 # --- Reading
@@ -264,7 +264,7 @@ def _number(text: str) -> float:
 
 
 @functools.cache
-def adapter(kind: type[T]) -> "TypeAdapter[T]":
+def adapter(kind: type[object]) -> "TypeAdapter[Any]":
     """Return what validates the JSON of a *kind*."""
     from pydantic import TypeAdapter
 
