@@ -64,6 +64,7 @@ _HINTS = (
     ({-1, 2006, 2013}, "no answer, or the connection broke; check DB_HOST, DB_PORT and the server"),
     ({2026, 2055}, "the connection broke, or TLS failed; check DB_SSL_CA, DB_HOST and the server"),
 )
+_BEFORE = r"(?:[\s(]|(?:--|\#)[^\n]*\n|(?>/\*.*?\*/))*+"  # the first word of a query
 # What the connector raises if the server does not speak MySQL's protocol.
 _NOT_MYSQL = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error)
 
@@ -71,7 +72,7 @@ _NOT_MYSQL = (ArithmeticError, AttributeError, LookupError, TypeError, ValueErro
 def load_query(number: int, path: Path | None = None) -> str:
     """Return the statement below the line ``-- Query <number>: ...`` of *path* or QUERIES_FILE.
 
-    It ends with its last word before the next such line; a file without them is one statement.
+    It ends with its last word before the next such line; a *path* without them is one statement.
     Raises DatabaseError if there is no such statement, more than one, or one that is no SELECT.
     """
     file = path or QUERIES_FILE
@@ -81,11 +82,11 @@ def load_query(number: int, path: Path | None = None) -> str:
         raise DatabaseError(f"{file} {error}") from None
     whole, *parts = re.split(r"^-- Query (\d+):.*", text, flags=re.MULTILINE)
     named = zip(parts[::2], parts[1::2], strict=True)
-    found = [sql for name, sql in named if name == str(number)] if parts else [whole]
+    found = [sql for name, sql in named if name == str(number)] if parts or not path else [whole]
     if len(found) != 1:
         raise DatabaseError(f"{file.name} must have one line '-- Query {number}: ...'")
     # For a clear message before anything runs: the session is read-only, and takes one statement.
-    if not re.search(r"\b(SELECT|WITH)\b", found[0], re.IGNORECASE):
+    if not re.match(rf"{_BEFORE}(?:SELECT|WITH)\b", found[0], re.DOTALL | re.IGNORECASE):
         raise DatabaseError(f"Query {number} in {file.name} must begin with SELECT or WITH")
     return re.sub(r"(?:[\s;]|^--[^\n]*)++\Z", "", found[0], flags=re.MULTILINE).lstrip()
 
@@ -209,10 +210,9 @@ class DatabaseConnection:
             logger.warning(text, codes)
 
     def _options(self) -> dict[str, Any]:
-        """Return the connector's options."""
-        is_socket = self.host.startswith("/")
+        at = {"host": self.host, "port": self.port}
         options: dict[str, Any] = {
-            **({"unix_socket": self.host} if is_socket else {"host": self.host, "port": self.port}),
+            **({"unix_socket": self.host} if self.host.startswith("/") else at),
             "user": self.user,
             "password": self.password,
             "database": self.database,
@@ -243,7 +243,7 @@ class DatabaseConnection:
             cursor.execute(f"SET SESSION max_statement_time = {self.query_timeout_s:d}")
         # As the mysql client does: else a text in the query and a column may not be comparable.
         collation = _value(cursor, "@@collation_database")
-        if collation.startswith("utf8mb4_"):
+        if re.fullmatch(r"utf8mb4_\w+", collation, re.ASCII):
             cursor.execute(f"SET NAMES utf8mb4 COLLATE {collation}")
 
     def _opened(self) -> _Session:

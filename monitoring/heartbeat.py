@@ -59,9 +59,10 @@ def _target(url: str, run_id: str, suffix: str | int) -> str:
 
 def _post(url: str, body: str, network: Network) -> int:
     """Return the answer's status; its body is of no interest."""
-    way = urllib3.PoolManager(ssl_context=network.tls_context())
+    context = network.tls_context()
+    way = urllib3.PoolManager(ssl_context=context)
     if network.proxy and url.startswith("https:"):
-        way = urllib3.ProxyManager(network.proxy, ssl_context=network.tls_context())
+        way = urllib3.ProxyManager(network.proxy, ssl_context=context)
     with way:
         answer = way.request(
             "POST",
