@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from iterable_api import answers
 from iterable_api.answers import (
     KEY_REFUSED,
     NOT_ITERABLE,
@@ -233,6 +234,16 @@ def test_the_types_of_a_projects_fields_come_by_name_or_not_at_all(iterable):
             answer = fetch_user_fields(transport)
             told = answer.cause.words.removesuffix(", but not by Iterable")
             assert (answer.field_types, told) == (None, words)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_limit_that_is_used_up_is_waited_for_once(iterable, monkeypatch, times):
+    monkeypatch.setattr(answers, "NEXT_SECOND_S", 0.01)
+    iterable.set_faults(Sent("rate_limited", times=times))
+    with closing(Transport(iterable.url, "key")) as transport:
+        answer = fetch_user_fields(transport)
+    assert (answer.field_types is None) == (answer.repeat is Repeat.THROTTLE) == (times == 2)
+    assert len(iterable.requests) == 2
 
 
 # --- Any answer at all
