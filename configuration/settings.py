@@ -22,6 +22,8 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
+    field_validator,
 )
 from pydantic_core import ErrorDetails
 
@@ -125,7 +127,8 @@ def _proxy_url(url: SecretStr) -> SecretStr:
     text = url.get_secret_value()
     example = "http://proxy.example:3128"
     parts = _split_url(text, example)
-    if parts.scheme != "http" or parts.port is None:
+    beyond = parts.path.rstrip("/") or parts.query or parts.fragment
+    if parts.scheme != "http" or parts.port is None or beyond:
         raise ValueError(f"must be http:// with a host and a port, such as {example}")
     return url
 
@@ -207,6 +210,13 @@ class Settings(BaseModel):
     state_file: FolderOrFile = HERE / "sync_state.sqlite3"
     heartbeat_url: Annotated[SecretStr, AfterValidator(_heartbeat_url)] = SecretStr("")
     metrics_file: Annotated[FolderOrFile, AfterValidator(_prom_file)] | None = None
+
+    @field_validator("max_rows")
+    @classmethod
+    def _not_below_min_rows(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and value < info.data.get("min_rows", 0):
+            raise ValueError("must not be less than MIN_ROWS")
+        return value
 
     @property
     def source(self) -> str:
